@@ -1,0 +1,18 @@
+"""Generative-model layers, models and samplers for Keras 3: the same code on TensorFlow, JAX and PyTorch.
+
+Importing `keras_gen` registers every class with Keras, so that `keras.models.load_model` finds them.
+"""
+
+from keras_gen import callbacks as callbacks
+from keras_gen import layers as layers
+from keras_gen import losses as losses
+from keras_gen import metrics as metrics
+from keras_gen import models as models
+from keras_gen import ops as ops
+from keras_gen import samplers as samplers
+from keras_gen import schedules as schedules
+from keras_gen.export import serve_aliases
+from keras_gen.version import __version__ as __version__
+
+serve_aliases()
+del serve_aliases

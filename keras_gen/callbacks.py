@@ -1,0 +1,3 @@
+"""Callbacks for `fit`."""
+
+from keras_gen.evaluation.sample_grid import SampleGrid as SampleGrid

@@ -1,0 +1,34 @@
+"""Argument checks, all with one message: `name` must <rule>. Received: name=value."""
+
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+def check(holds: bool, name: str, rule: str, value: Any) -> None:
+    """Raises `ValueError` unless `holds`."""
+    if not holds:
+        raise ValueError(f"`{name}` must {rule}. Received: {name}={value}")
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Refuses a `value` that is not one of the strings `choices`."""
+    check(isinstance(value, str) and value in choices, name, f"be one of {', '.join(map(repr, choices))}", repr(value))
+
+
+def is_integer(value: Any) -> bool:
+    """Whether `value` is a Python or NumPy integer (a bool is not)."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
+
+
+def check_integer(name: str, value: Any, at_least: int = 1) -> None:
+    """Refuses a `value` that is not an integer, or is less than `at_least`."""
+    check(is_integer(value) and value >= at_least, name, f"be an integer >= {at_least}", repr(value))
+
+
+def check_fraction(name: str, value: Any, closed: bool = False) -> None:
+    """Refuses a `value` outside (0, 1), or outside [0, 1] if `closed`."""
+    holds = isinstance(value, numbers.Real) and (0 <= value <= 1 if closed else 0 < value < 1)
+    check(holds, name, "be in [0, 1]" if closed else "be in (0, 1)", repr(value))

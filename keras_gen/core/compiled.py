@@ -1,0 +1,43 @@
+"""Compilation of a function that reads a model's weights."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+
+def compiled(model: keras.Model, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiles `function` as its backend can: `jax.jit`, `tf.function`, or (torch) a call that records no gradient.
+
+    The weights of `model` are arguments of the compiled function, so that it sees their current values. The function
+    must be pure otherwise: whatever it assigns is lost on JAX. It is compiled again for each new shape of an argument.
+
+    Args:
+        model: the model whose variables `function` reads.
+        function: takes and returns (nested structures of) tensors.
+
+    Returns:
+        A function of the same arguments.
+    """
+    match keras.backend.backend():
+        case "jax":
+            import jax
+
+            variables = model.variables
+
+            @jax.jit
+            def stateless(values: list[Any], *args: Any) -> Any:
+                with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+                    return function(*args)
+
+            return lambda *args: stateless([variable.value for variable in variables], *args)
+        case "tensorflow":
+            import tensorflow as tf
+
+            return tf.function(function, jit_compile=model.jit_compile, reduce_retracing=True)
+        case "torch":
+            import torch
+
+            return torch.no_grad()(function)
+        case _:
+            return function

@@ -1,0 +1,33 @@
+"""A compiled loop, run in parts so that it can report."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import keras
+from keras import ops
+
+PARTS = 20
+
+
+def run_in_parts(
+    program: Callable[..., Any], state: Any, steps: int, stops: Iterable[int], bar: keras.utils.Progbar
+) -> Iterator[tuple[int, Any]]:
+    """Runs `state = program(state, start, stop)` from step 0 to `steps`, and yields `(stop, state)` at each of `stops`.
+
+    A silent bar costs nothing: then it runs through from stop to stop.
+    """
+    stops = set(stops)
+    parts = set(range(0, steps, max(1, steps // PARTS))) if bar.verbose else set()
+    for start, stop in itertools.pairwise(sorted(stops | parts | {0, steps})):
+        state = program(state, ops.convert_to_tensor(start, "int32"), ops.convert_to_tensor(stop, "int32"))
+        if bar.verbose:
+            ops.convert_to_numpy(state)  # waits: the bar shows what is done, not what is queued
+            bar.add(stop - start)
+        if stop in stops:
+            yield stop, state
+
+
+def progress_bar(target: int, verbose: str | int) -> keras.utils.Progbar:
+    """Returns a bar of `target` steps; `verbose` is `"auto"` or 1 (shown), or 0 (silent), as in `keras.Model.predict`."""
+    return keras.utils.Progbar(target, verbose=1 if verbose == "auto" else int(verbose))

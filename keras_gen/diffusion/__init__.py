@@ -1,0 +1,14 @@
+"""Diffusion models: noise schedules, the Bayes posterior, samplers, U-Nets, DDPM.
+
+Notation, the same in every file (t is the noisier of two times, s the cleaner):
+
+    x_t = alpha_t x0 + sigma_t eps,   eps ~ N(0, I),   SNR_t = alpha_t^2 / sigma_t^2
+
+| here             | kexue.fm/archives/9119 and on | Ho et al., arXiv:2006.11239 | diffusers                |
+| ---------------- | ----------------------------- | --------------------------- | ------------------------ |
+| alpha_t          | alpha-bar_t                   | sqrt(alpha-bar_t)           | sqrt(alphas_cumprod[t])  |
+| sigma_t          | beta-bar_t                    | sqrt(1 - alpha-bar_t)       | sqrt(1 - alphas_cumprod) |
+| betas[t]         | beta_t^2                      | beta_t                      | betas[t]                 |
+| t = 0 .. T - 1   | t = 1 .. T                    | t = 1 .. T                  | t = 0 .. T - 1           |
+| t = -1           | t = 0, data                   | t = 0, data                 | (no index)               |
+"""

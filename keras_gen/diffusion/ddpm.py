@@ -1,0 +1,205 @@
+import functools
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.core.batches import even_batches
+from keras_gen.core.checks import check, check_choice, check_integer
+from keras_gen.core.loop import progress_bar, run_in_parts
+from keras_gen.core.noise import StepSeed, step_seeds
+from keras_gen.diffusion.diffusion_model import DiffusionModel
+from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
+from keras_gen.diffusion.linear_schedule import LinearSchedule
+from keras_gen.diffusion.loss_weight import loss_weight
+from keras_gen.diffusion.posterior import reverse_rows
+from keras_gen.diffusion.prediction import PREDICTIONS, convert_prediction
+from keras_gen.diffusion.reverse_process import as_tensor
+from keras_gen.diffusion.variational_bound import bound_term, prior_term
+from keras_gen.export import keras_gen_export
+
+VARIANCE_SHARES = {"fixed_small": 0.0, "fixed_large": 1.0, "learned_range": None}
+BOUND_WEIGHT = 0.001  # lambda of arXiv:2102.09672: the bound trains the variance and must not disturb the mean
+
+
+@keras_gen_export("keras_gen.models.DDPM")
+class DDPM(DiffusionModel):
+    """Denoising diffusion: learns to undo one small step of noise, and generates by undoing all of them.
+
+        x_t = alpha_t x0 + sigma_t eps,   t ~ U{0 .. T - 1},   eps ~ N(0, I)
+        loss = mean over pixels of weight_t |target - network([x_t, t])|^2
+
+    The target is eps, x0 or `v = alpha_t eps - sigma_t x0`. Train with `fit(images)` or, for a network that takes a
+    condition, `fit(images, labels)`; no `loss` is given to `compile`. With `use_ema=True` in the optimizer, `fit` ends
+    on the averaged weights, and sampling uses them.
+
+    Args:
+        network: a Keras layer or model called as `network([x_t, t])` or `network([x_t, t, condition])`, with `t`
+            `(batch,)` int32, that gives an output like `x_t` (twice its channels for `"learned_range"`).
+        schedule: a `DiscreteSchedule`. Defaults to `None`, which is `LinearSchedule()`.
+        prediction: `"epsilon"`, `"x0"` or `"v"`. What the network predicts. Defaults to `"epsilon"`.
+        variance: `"fixed_small"` (the posterior's), `"fixed_large"` (the forward step's) or `"learned_range"` (the
+            network's second half of channels mixes the two, trained by the variational bound). Defaults to
+            `"fixed_small"`.
+        weighting: `"simple"`, `"snr"` or `"min_snr"`. The weight of each time, see `loss_weight`. Defaults to
+            `"simple"`.
+        seed: int or `None`. Seeds all draws of the model. Defaults to `None`, a seed from Keras's global one.
+        **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
+
+    Call arguments:
+        x: float images `(batch, ...)`, channels last, scaled to [-1, 1].
+
+    Returns:
+        The images unchanged: the work is in `fit` and `sample`.
+
+    Raises:
+        ValueError: if an argument is not one of its choices, the network's output does not fit, or the data cannot be
+            found from the noise because the schedule ends at zero signal.
+
+    Example:
+
+    >>> network = keras_gen.models.UNet(image_shape=(8, 8, 1), widths=(16, 32))
+    >>> model = keras_gen.models.DDPM(network)
+    >>> model.compile(keras.optimizers.Adam(1e-3, use_ema=True))
+    >>> model.fit(images)                     # float32 (n, 8, 8, 1) in [-1, 1]
+    >>> new = model.sample(16, seed=0)        # float32 (16, 8, 8, 1)
+
+    Reference: https://kexue.fm/archives/9119, /9152, /9164; Ho et al. 2020, arXiv:2006.11239.
+    """
+
+    def __init__(
+        self,
+        network: keras.Layer,
+        schedule: DiscreteSchedule | None = None,
+        prediction: str = "epsilon",
+        variance: str = "fixed_small",
+        weighting: str = "simple",
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        schedule = LinearSchedule() if schedule is None else schedule
+        check_choice("prediction", prediction, PREDICTIONS)
+        check_choice("variance", variance, VARIANCE_SHARES)
+        outputs = 2 if variance == "learned_range" else 1
+        super().__init__(network, schedule, outputs_per_channel=outputs, seed=seed, **kwargs)
+        ends_in_noise = schedule.alphas_cumprod[-1] == 0
+        check(
+            prediction != "epsilon" or not ends_in_noise,
+            "prediction",
+            "be 'v' or 'x0' with a schedule that ends at zero signal-to-noise ratio",
+            prediction,
+        )
+        self.prediction = prediction
+        self.variance = variance
+        self.weighting = weighting
+        times = np.arange(schedule.num_steps - 1, -2, -1)
+        rows = {"alpha": schedule.alpha(times[:-1]), "sigma": schedule.sigma(times[:-1])}
+        rows |= reverse_rows(schedule, times)
+        weight = loss_weight(weighting, prediction, schedule)
+        # One table (T,) for each coefficient, indexed by t.
+        self._tables = {name: column[::-1].astype("float32") for name, column in rows.items()}
+        self._tables["weight"] = weight.astype("float32")
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        x0 = ops.cast(x, "float32")
+        batch = ops.shape(x0)[0]
+        t = keras.random.randint((batch,), 0, self.schedule.num_steps, seed=self.seed_generator)
+        eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=self.seed_generator)
+        row = {
+            name: ops.reshape(ops.take(table, t), (-1, *[1] * (len(x0.shape) - 1)))
+            for name, table in self._tables.items()
+        }
+        x_t = row["alpha"] * x0 + row["sigma"] * eps
+        output, w = self._predict(x_t, t, y, training)
+        target = {"epsilon": eps, "x0": x0, "v": row["alpha"] * eps - row["sigma"] * x0}[self.prediction]
+        loss = ops.mean(row["weight"] * ops.square(target - output), axis=tuple(range(1, len(x0.shape))))
+        if self.variance == "learned_range":
+            x0_hat = convert_prediction(output, self.prediction, "x0", x_t, row["alpha"], row["sigma"])
+            bound = bound_term(x0, ops.stop_gradient(x0_hat), w, row)
+            loss = loss + BOUND_WEIGHT * self.schedule.num_steps * bound
+        if sample_weight is not None:
+            loss = loss * ops.cast(sample_weight, "float32")
+        return ops.mean(loss) + sum(self.losses)
+
+    def denoise(self, x_t: Any, row: dict[str, Any], condition: Any = None) -> tuple[Any, Any]:
+        t = ops.broadcast_to(row["t"], (ops.shape(x_t)[0],))
+        output, w = self._predict(x_t, t, condition, training=False)
+        return convert_prediction(output, self.prediction, "x0", x_t, row["alpha"], row["sigma"]), w
+
+    def elbo(
+        self,
+        x: Any,
+        condition: Any = None,
+        levels: int = 256,
+        seed: int | None = None,
+        batch_size: int = 64,
+        verbose: str | int = "auto",
+    ) -> np.ndarray:
+        """Estimates the variational bound on minus the log-likelihood of images, in bits per dimension.
+
+            L = KL(q(x_T | x0) || p(x_T)) + sum_t KL(q(x_s | x_t, x0) || p(x_s | x_t)) - log p(x0 | x_0)
+
+        Every term is evaluated, each at one draw of noise: `T` network evaluations for each image.
+
+        Args:
+            x: `(n, *image_shape)`, pixel values in [-1, 1].
+            condition: as for `sample`.
+            levels: int >= 2, number of distinct pixel values, for the last term. Defaults to `256`.
+            seed: as for `sample`.
+            batch_size: as for `sample`.
+            verbose: as for `sample`.
+
+        Returns:
+            float32 array `(n,)`. The mean over a test set is the figure that papers report; lower is better.
+
+        Reference: Ho et al. 2020, arXiv:2006.11239, equation 5.
+        """
+        check_integer("levels", levels, at_least=2)
+        check_integer("batch_size", batch_size)
+        x = self.prepare_images("x", x)
+        condition = self.prepare_condition(condition, len(x))
+        seed = self.draw_seed(seed)
+        steps = self.schedule.num_steps
+        tables = {name: as_tensor(table) for name, table in self._tables.items()}
+        program = self.program(("bound", levels), functools.partial(self._bound_loop, levels))
+        batches = list(even_batches(len(x), batch_size))
+        bar = progress_bar(len(batches) * steps, verbose)
+        bits = prior_term(x, self.schedule).astype("float32")
+        terms = np.empty_like(bits)
+        for number, index in enumerate(batches):
+            seeds = as_tensor(step_seeds(steps, seed, number, self.seed_generator.state.dtype))
+            labels = None if condition is None else as_tensor(condition[index])
+            run = functools.partial(program, seeds, tables, labels, as_tensor(x[index]))
+            zero = ops.zeros((len(index),), "float32")
+            for _, total in run_in_parts(run, zero, steps, [steps], bar):
+                terms[index] = ops.convert_to_numpy(total)
+        return bits + terms
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"prediction": self.prediction, "variance": self.variance, "weighting": self.weighting}
+        return {**super().get_config(), **own}
+
+    def _predict(self, x_t: Any, t: Any, condition: Any, training: bool) -> tuple[Any, Any]:
+        inputs = [x_t, t] if condition is None else [x_t, t, condition]
+        output = ops.cast(self.network(inputs, training=training), "float32")
+        if self.variance != "learned_range":
+            return output, VARIANCE_SHARES[self.variance]
+        output, v = ops.split(output, 2, axis=-1)
+        return output, (v + 1) / 2
+
+    def _bound_loop(self, levels: int, seeds: Any, tables: Any, labels: Any, x0: Any, total: Any, start: Any, stop: Any) -> Any:
+        def body(t: Any, total: Any) -> Any:
+            row = {name: table[t] for name, table in tables.items()} | {"t": t}
+            eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=StepSeed(seeds[t]))
+            x0_hat, w = self.denoise(row["alpha"] * x0 + row["sigma"] * eps, row, labels)
+            return total + bound_term(x0, x0_hat, w, row, levels)
+
+        return ops.fori_loop(start, stop, body, total)

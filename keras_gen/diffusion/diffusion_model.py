@@ -1,0 +1,259 @@
+import abc
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.core.checks import check, check_integer, is_integer
+from keras_gen.core.generative_model import GenerativeModel
+from keras_gen.core.noise import starting_noise
+from keras_gen.diffusion.ddpm_sampler import DDPMSampler
+from keras_gen.diffusion.diffusion_sampler import DiffusionSampler
+from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
+from keras_gen.diffusion.reverse_process import reverse_process
+
+
+class DiffusionModel(GenerativeModel):
+    """Base class of diffusion models: the data they accept, and sampling by any `DiffusionSampler`.
+
+    To write another: define `compute_loss`, `denoise`, and `get_config` for the arguments of its own.
+
+    The network is called as `network([x_t, t])` or `network([x_t, t, condition])`, with `t` `(batch,)` int32. One that
+    knows its `inputs` (any functional model) tells by their number whether it takes a condition. If it has a
+    `num_classes`, conditions are class labels 0 .. num_classes - 1.
+    """
+
+    def __init__(
+        self,
+        network: keras.Layer,
+        schedule: DiscreteSchedule,
+        outputs_per_channel: int = 1,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(seed=seed, **kwargs)
+        check(isinstance(network, keras.Layer), "network", "be a keras.Layer or keras.Model", network)
+        check(isinstance(schedule, DiscreteSchedule), "schedule", "be a DiscreteSchedule", schedule)
+        self.network = network
+        self.schedule = schedule
+        self.outputs_per_channel = outputs_per_channel
+        self.image_shape: tuple[int | None, ...] | None = None
+        inputs = getattr(network, "inputs", None)
+        self.takes_condition = None if inputs is None else len(inputs) > 2
+        if inputs is not None and None not in inputs[0].shape[1:]:
+            self.build(inputs[0].shape)
+
+    @abc.abstractmethod
+    def denoise(self, x_t: Any, row: dict[str, Any], condition: Any = None) -> tuple[Any, Any]:
+        """Returns the network's x0 at the time of `row`, and its share of the large variance."""
+
+    def build(self, input_shape: Any) -> None:
+        image_shape = tuple(input_shape[1:])
+        check(len(image_shape) > 0, "x", "have shape (batch, ...)", tuple(input_shape))
+        inputs = [keras.Input(image_shape), keras.Input((), dtype="int32")]
+        if self.takes_condition is not None:
+            expected = self.network.inputs[0].shape[1:]
+            fits = len(expected) == len(image_shape) and all(
+                a in (None, b) for a, b in zip(expected, image_shape, strict=True)
+            )
+            check(fits, "x", f"be images of shape {expected}, the network's input", f"images of shape {image_shape}")
+            inputs += [keras.Input(extra.shape[1:], dtype=extra.dtype) for extra in self.network.inputs[2:]]
+        output_shape = self.network(inputs).shape[1:]
+        needed = (*image_shape[:-1], image_shape[-1] * self.outputs_per_channel)
+        check(output_shape == needed, "network", f"give outputs of shape {needed}", f"outputs of shape {output_shape}")
+        self.image_shape = image_shape
+
+    def call(self, x: Any) -> Any:
+        # Training and sampling are the model's work; Keras calls this before `compute_loss`, so it costs nothing.
+        return x
+
+    def check_data(self, x: Any, y: Any) -> None:
+        if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+            return  # a dataset or generator: its shapes are checked when Keras builds the model on its first batch
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        check("float" in dtype, "x", "be floating-point images, scaled to [-1, 1]", f"dtype {dtype}")
+        if not self.built:
+            self.build((None, *x.shape[1:]))
+        self._check_image_shape("x", x.shape)
+        check(len(x) > 0, "x", "hold at least one image", f"shape {tuple(x.shape)}")
+        check(bool(np.isfinite(ops.convert_to_numpy(x)).all()), "x", "be finite", "NaN or infinite values")
+        self.prepare_condition(y, len(x), name="y")
+
+    def sample(
+        self,
+        n: int,
+        sampler: DiffusionSampler | None = None,
+        condition: Any = None,
+        seed: int | None = None,
+        noise: Any = None,
+        step_noise: Any = None,
+        batch_size: int = 64,
+        verbose: str | int = "auto",
+    ) -> np.ndarray:
+        """Generates `n` images.
+
+        Args:
+            n: int >= 1. How many.
+            sampler: a `DiffusionSampler`. Defaults to `None`, which is `DDPMSampler()`.
+            condition: for a network that takes one: an int, one label for all, or an array `(n, ...)`.
+            seed: int or `None`. The starting noise of image k depends on `seed` and k alone, on any backend and for
+                any `batch_size`. Defaults to `None`, a draw from the model's own generator.
+            noise: `(n, *image_shape)`, the starting noise to use instead of a draw.
+            step_noise: `(steps, n, *image_shape)`, the noise to use at each step instead of draws.
+            batch_size: int >= 1. How many images are worked on together. Defaults to `64`.
+            verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
+
+        Returns:
+            float32 array `(n, *image_shape)`.
+
+        Raises:
+            ValueError: if an argument does not fit the model, or the sampler has more steps than the schedule.
+        """
+        check_integer("n", n)
+        seed = self.draw_seed(seed)
+        sampler = DDPMSampler() if sampler is None else sampler
+        x_T = self._starting_noise(n, noise, seed)
+        return reverse_process(
+            self,
+            sampler,
+            x_T,
+            sampler.times(self.schedule),
+            condition=condition,
+            seed=seed,
+            step_noise=step_noise,
+            batch_size=batch_size,
+            verbose=verbose,
+        )[-1]
+
+    def denoising_path(
+        self, n: int, frames: int = 8, sampler: DiffusionSampler | None = None, noise: Any = None, **options: Any
+    ) -> np.ndarray:
+        """Generates `n` images and returns them on their way from noise, at `frames` evenly spaced steps.
+
+        Args:
+            n: int >= 1. How many.
+            frames: int >= 1. How many states after the noise, the last of them the finished image. Defaults to `8`.
+            sampler: as for `sample`.
+            noise: as for `sample`.
+            **options: `condition`, `seed`, `step_noise`, `batch_size`, `verbose`, as for `sample`.
+
+        Returns:
+            float32 array `(frames + 1, n, *image_shape)`; the first entry is the starting noise.
+        """
+        check_integer("n", n)
+        check_integer("frames", frames)
+        sampler = DDPMSampler() if sampler is None else sampler
+        seed = self.draw_seed(options.pop("seed", None))
+        x_T = self._starting_noise(n, noise, seed)
+        times = sampler.times(self.schedule)
+        return np.concatenate([x_T[None], reverse_process(self, sampler, x_T, times, seed=seed, frames=frames, **options)])
+
+    def denoise_from(self, x_t: Any, t: int, sampler: DiffusionSampler | None = None, **options: Any) -> np.ndarray:
+        """Runs the reverse process from time `t` on: first to the sampler's next time below `t`, then along its times.
+
+        Args:
+            x_t: `(n, *image_shape)`, images noised to time `t`.
+            t: int in 0 .. T - 1.
+            sampler: as for `sample`.
+            **options: `condition`, `seed`, `step_noise` (for the steps that are left), `batch_size`, `verbose`, as for
+                `sample`.
+
+        Returns:
+            float32 array `(n, *image_shape)`.
+        """
+        self._check_time("t", t)
+        sampler = DDPMSampler() if sampler is None else sampler
+        seed = self.draw_seed(options.pop("seed", None))
+        x_t = self.prepare_images("x_t", x_t)
+        times = sampler.times(self.schedule)
+        return reverse_process(self, sampler, x_t, np.append(t, times[times < t]), seed=seed, **options)[-1]
+
+    def interpolate(
+        self, x_a: Any, x_b: Any, t0: int, points: int = 9, noise: Any = None, seed: int | None = None, **options: Any
+    ) -> np.ndarray:
+        """Interpolates by noising and denoising: mixes two images, adds the noise of time `t0`, and denoises.
+
+            x_t0 = alpha_t0 ((1 - w) x_a + w x_b) + sigma_t0 eps,   one eps for all w of a pair
+
+        Args:
+            x_a: `(n, *image_shape)`, images at `w = 0`.
+            x_b: `(n, *image_shape)`, images at `w = 1`.
+            t0: int in 0 .. T - 1; the greater, the freer the result. The post has 500 of 1000.
+            points: int >= 2. Number of weights, from 0 to 1. Defaults to `9`.
+            noise: `(n, *image_shape)`, eps. Defaults to `None`, a draw.
+            seed: as for `sample`.
+            **options: `sampler`, `condition` (one label, or `(n * points, ...)`), `step_noise`, `batch_size`,
+                `verbose`, as for `denoise_from`.
+
+        Returns:
+            float32 array `(n, points, *image_shape)`.
+
+        Reference: https://kexue.fm/archives/9119; Ho et al. 2020, arXiv:2006.11239, section 4.3.
+        """
+        check_integer("points", points, at_least=2)
+        self._check_time("t0", t0)
+        x_a, x_b = self.prepare_images("x_a", x_a), self.prepare_images("x_b", x_b)
+        check(x_a.shape == x_b.shape, "x_b", f"have the shape of x_a, {x_a.shape}", f"shape {x_b.shape}")
+        seed = self.draw_seed(seed)
+        eps = self._starting_noise(len(x_a), noise, seed)
+        w = np.linspace(0, 1, points, dtype="float32").reshape(1, points, *[1] * (x_a.ndim - 1))
+        mixed = (1 - w) * x_a[:, None] + w * x_b[:, None]
+        x_t0 = self.schedule.alpha(t0) * mixed + self.schedule.sigma(t0) * eps[:, None]
+        images = self.denoise_from(x_t0.reshape(-1, *x_a.shape[1:]), t0, seed=seed, **options)
+        return images.reshape(x_t0.shape)
+
+    def prepare_images(self, name: str, images: Any) -> np.ndarray:
+        """Returns images as a float32 array, after a check of their shape."""
+        images = np.asarray(images, "float32")
+        if not self.built:
+            self.build((None, *images.shape[1:]))
+        self._check_image_shape(name, images.shape)
+        return images
+
+    def prepare_condition(self, condition: Any, n: int, name: str = "condition") -> np.ndarray | None:
+        """Returns the condition of `n` images as an array `(n, ...)`, or `None` for a network that takes none."""
+        if condition is None:
+            check(not self.takes_condition, name, "be given: the network takes a condition", None)
+            return None
+        check(self.takes_condition is not False, name, "be None: the network takes no condition", "a value")
+        condition = np.asarray(ops.convert_to_numpy(condition))
+        if condition.ndim == 0:
+            condition = np.full(n, condition)
+        check(len(condition) == n, name, f"have one entry for each of {n} images", f"shape {condition.shape}")
+        classes = getattr(self.network, "num_classes", None)
+        if classes is not None:
+            valid = condition.ndim == 1 and condition.dtype.kind in "iu"
+            check(valid, name, "be integer labels of shape (n,)", f"{condition.dtype} of shape {condition.shape}")
+            outside = np.unique(condition[(condition < 0) | (condition >= classes)])
+            check(outside.size == 0, name, f"be labels in 0 .. {classes - 1}", outside)
+        return condition
+
+    def get_config(self) -> dict[str, Any]:
+        network = keras.saving.serialize_keras_object(self.network)
+        return {
+            **super().get_config(),
+            "network": network,
+            "schedule": keras.saving.serialize_keras_object(self.schedule),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "DiffusionModel":
+        return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))
+
+    def _starting_noise(self, n: int, noise: Any, seed: int) -> np.ndarray:
+        if noise is not None:
+            noise = np.asarray(noise, "float32")
+            check(noise.shape[:1] == (n,), "noise", f"hold {n} draws", f"shape {noise.shape}")
+            return self.prepare_images("noise", noise)
+        built = self.image_shape is not None and None not in self.image_shape
+        check(built, "noise", "be given until the model has seen the size of an image, in `fit` or `build`", noise)
+        return starting_noise(n, self.image_shape, seed)
+
+    def _check_image_shape(self, name: str, shape: Any) -> None:
+        shape = tuple(shape)
+        check(shape[1:] == self.image_shape, name, f"have shape (n, {self.image_shape})", f"shape {shape}")
+
+    def _check_time(self, name: str, t: Any) -> None:
+        valid = is_integer(t) and 0 <= t < self.schedule.num_steps
+        check(valid, name, f"be an integer in 0 .. {self.schedule.num_steps - 1}", t)

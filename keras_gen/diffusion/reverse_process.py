@@ -1,0 +1,83 @@
+import functools
+import json
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_gen.core.batches import even_batches
+from keras_gen.core.checks import check, check_integer
+from keras_gen.core.loop import progress_bar, run_in_parts
+from keras_gen.core.noise import step_seeds
+from keras_gen.diffusion.diffusion_sampler import DiffusionSampler
+
+
+def reverse_process(
+    model: Any,
+    sampler: DiffusionSampler,
+    x_t: np.ndarray,
+    times: np.ndarray,
+    *,
+    condition: Any = None,
+    seed: int,
+    step_noise: Any = None,
+    batch_size: int = 64,
+    verbose: str | int = "auto",
+    frames: int = 1,
+) -> np.ndarray:
+    """Takes images from `times[0]` through the falling `times` to clean data; see `DiffusionModel.sample`.
+
+    The loop is compiled once for each sampler and batch shape: schedule, times and noise are its arguments.
+
+    Args:
+        model: a `DiffusionModel`.
+        sampler: the rule of each step.
+        x_t: `(n, *image_shape)`, images at `times[0]`.
+        times: int array `(steps + 1,)`.
+        condition: see `DiffusionModel.sample`, like the arguments that follow.
+        seed: int.
+        step_noise: `(steps, n, *image_shape)` or `None`.
+        batch_size: int.
+        verbose: `"auto"`, 0 or 1.
+        frames: int >= 1. At how many evenly spaced steps to keep the state.
+
+    Returns:
+        float32 array `(frames, n, *image_shape)`, the last entry being the finished images.
+    """
+    n, steps = len(x_t), len(times) - 1
+    check_integer("batch_size", batch_size)
+    check(frames <= steps, "frames", f"be at most the number of steps, {steps}", frames)
+    if step_noise is not None:
+        step_noise = np.asarray(step_noise, "float32")
+        expected = (steps, *x_t.shape)
+        check(step_noise.shape == expected, "step_noise", f"have shape {expected}", f"shape {step_noise.shape}")
+    condition = model.prepare_condition(condition, n)
+
+    def loop(draws: Any, rows: Any, labels: Any, x: Any, start: Any, stop: Any) -> Any:
+        return sampler.run(functools.partial(model.denoise, condition=labels), x, start, stop, rows, draws)
+
+    program = model.program((type(sampler), json.dumps(sampler.get_config())), loop)
+    rows = {name: as_tensor(column) for name, column in sampler.rows(model.schedule, times).items()}
+    kept = np.linspace(0, steps, frames + 1).round().astype(int)[1:]
+    batches = list(even_batches(n, batch_size))
+    bar = progress_bar(len(batches) * steps, verbose)
+    path = np.empty((frames, n, *x_t.shape[1:]), "float32")
+    for number, index in enumerate(batches):
+        if step_noise is None:
+            draws = {"seeds": as_tensor(step_seeds(steps, seed, number, model.seed_generator.state.dtype))}
+        else:
+            draws = {"step_noise": as_tensor(step_noise[:, index])}
+        labels = None if condition is None else as_tensor(condition[index])
+        states = run_in_parts(
+            functools.partial(program, draws, rows, labels), as_tensor(x_t[index]), steps, kept, bar
+        )
+        for frame, (_, x) in enumerate(states):
+            path[frame, index] = ops.convert_to_numpy(x)
+    return path
+
+
+def as_tensor(array: np.ndarray) -> Any:
+    """Returns a tensor: float32 for floats, the dtype of seeds as it is, int32 for other integers."""
+    if array.dtype.kind == "f":
+        return ops.convert_to_tensor(array, "float32")
+    return ops.convert_to_tensor(array, "int32" if array.dtype == "int64" else None)

@@ -1,0 +1,65 @@
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_gen.core.checks import check, check_integer
+from keras_gen.diffusion.group_norm import GroupNorm
+from keras_gen.export import keras_gen_export
+
+
+@keras_gen_export("keras_gen.layers.SelfAttention2D")
+class SelfAttention2D(keras.layers.Layer):
+    """Lets every pixel attend to every other: `x + W softmax(q k^T / sqrt(d)) v`, with `q, k, v` from `GroupNorm(x)`.
+
+    `W` starts at zero, so that the layer starts as the identity.
+
+    Args:
+        num_heads: int >= 1. Must divide the number of channels. Defaults to `1`.
+        groups: int >= 1. Groups of the normalization. Must divide the number of channels. Defaults to `8`.
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+
+    Call arguments:
+        x: `(batch, height, width, channels)`.
+
+    Returns:
+        `(batch, height, width, channels)`.
+
+    Raises:
+        ValueError: if an argument is < 1 or does not divide the number of channels.
+
+    Reference: Ho et al. 2020, arXiv:2006.11239, appendix B.
+    """
+
+    def __init__(self, num_heads: int = 1, groups: int = 8, **kwargs: Any):
+        super().__init__(**kwargs)
+        check_integer("num_heads", num_heads)
+        check_integer("groups", groups)
+        self.num_heads = num_heads
+        self.groups = groups
+        self.norm = GroupNorm(groups, dtype=self.dtype_policy, name="norm")
+
+    def build(self, x_shape: tuple[int | None, ...]) -> None:
+        channels = x_shape[-1]
+        check(channels % self.num_heads == 0, "num_heads", f"divide {channels} channels", self.num_heads)
+        self.norm.build(x_shape)
+        self.qkv = keras.layers.Dense(3 * channels, dtype=self.dtype_policy, name="qkv")
+        self.qkv.build(x_shape)
+        self.output_dense = keras.layers.Dense(
+            channels, kernel_initializer="zeros", dtype=self.dtype_policy, name="output"
+        )
+        self.output_dense.build(x_shape)
+
+    def call(self, x: Any) -> Any:
+        batch, height, width, channels = ops.shape(x)
+        qkv = self.qkv(self.norm(x))
+        qkv = ops.reshape(qkv, (batch, height * width, 3 * self.num_heads, channels // self.num_heads))
+        q, k, v = ops.split(qkv, 3, axis=2)
+        attended = ops.dot_product_attention(q, k, v)
+        return x + self.output_dense(ops.reshape(attended, (batch, height, width, channels)))
+
+    def compute_output_shape(self, x_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return x_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_heads": self.num_heads, "groups": self.groups}

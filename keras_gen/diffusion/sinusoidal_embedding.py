@@ -1,0 +1,54 @@
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_gen.core.checks import check, check_integer
+from keras_gen.export import keras_gen_export
+
+
+@keras_gen_export("keras_gen.layers.SinusoidalEmbedding")
+class SinusoidalEmbedding(keras.layers.Layer):
+    """Embeds a time as sines and cosines of falling frequencies.
+
+        f_i = max_period^(-i / (dim / 2)),   output = [sin(t f_0), sin(t f_1), ..., cos(t f_0), cos(t f_1), ...]
+
+    Computed in float32 under any dtype policy: half precision cannot tell time 999 from 1000.
+
+    Args:
+        dim: even int >= 2. Width of the embedding.
+        max_period: float > 1. The longest period is `2 pi max_period`. Defaults to `10000.0`.
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+
+    Call arguments:
+        t: `(batch,)`, integer times.
+
+    Returns:
+        `(batch, dim)`, in the layer's compute dtype.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Reference: Vaswani et al. 2017, arXiv:1706.03762, section 3.5; Ho et al. 2020, arXiv:2006.11239, appendix B.
+    """
+
+    def __init__(self, dim: int, max_period: float = 10000.0, **kwargs: Any):
+        super().__init__(**kwargs)
+        check_integer("dim", dim, at_least=2)
+        check(dim % 2 == 0, "dim", "be even", dim)
+        check(max_period > 1, "max_period", "be > 1", max_period)
+        self.dim = dim
+        self.max_period = max_period
+
+    def call(self, t: Any) -> Any:
+        half = self.dim // 2
+        frequencies = ops.exp(ops.arange(half, dtype="float32") * (-math.log(self.max_period) / half))
+        angles = ops.expand_dims(ops.cast(t, "float32"), -1) * frequencies
+        return ops.cast(ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1), self.compute_dtype)
+
+    def compute_output_shape(self, t_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (*t_shape, self.dim)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "dim": self.dim, "max_period": self.max_period}

@@ -1,0 +1,75 @@
+import pathlib
+from typing import Any
+
+import keras
+
+from keras_gen.core.checks import check, check_integer
+from keras_gen.evaluation.image_grid import image_grid
+from keras_gen.export import keras_gen_export
+
+
+@keras_gen_export("keras_gen.callbacks.SampleGrid")
+class SampleGrid(keras.callbacks.Callback):
+    """Writes a picture of samples after each epoch, always from the same starting noise.
+
+    If the optimizer keeps averages of the weights (`use_ema=True`), the samples are drawn with them. Needs Pillow.
+
+    Args:
+        filepath: str or path of a PNG file. `{epoch}` is replaced by the number of the epoch, counted from 1.
+            Missing folders are made. Defaults to `"samples/epoch_{epoch:04d}.png"`.
+        n: int >= 1. How many samples. Defaults to `16`.
+        every: int >= 1. Writes after each `every`-th epoch. Defaults to `1`.
+        scale: int >= 1. Side of the square that shows one pixel. Defaults to `1`.
+        seed: int >= 0. Seed of the starting noise. Defaults to `0`.
+        **options: passed to the model's `sample`, such as `sampler` and `condition`.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+
+    >>> model.fit(images, epochs=50, callbacks=[SampleGrid("run/{epoch:03d}.png", every=10)])
+    """
+
+    def __init__(
+        self,
+        filepath: str | pathlib.Path = "samples/epoch_{epoch:04d}.png",
+        n: int = 16,
+        every: int = 1,
+        scale: int = 1,
+        seed: int = 0,
+        **options: Any,
+    ):
+        super().__init__()
+        check(str(filepath).endswith(".png"), "filepath", "end with .png", filepath)
+        check_integer("n", n)
+        check_integer("every", every)
+        check_integer("scale", scale)
+        self.filepath = str(filepath)
+        self.n = n
+        self.every = every
+        self.scale = scale
+        self.seed = seed
+        self.options = {"verbose": 0, **options}
+        self._averages = keras.callbacks.SwapEMAWeights()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if (epoch + 1) % self.every:
+            return
+        images = self._sample()
+        path = pathlib.Path(self.filepath.format(epoch=epoch + 1))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        keras.utils.save_img(path, image_grid(images, scale=self.scale), data_format="channels_last", scale=False)
+
+    def _sample(self) -> Any:
+        model = self.model
+        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        if not getattr(optimizer, "use_ema", False):
+            return model.sample(self.n, seed=self.seed, **self.options)
+        # Keras's own callback knows how to put the averages in place on each backend.
+        self._averages.set_model(model)
+        self._averages.on_predict_begin()
+        try:
+            return model.sample(self.n, seed=self.seed, **self.options)
+        finally:
+            self._averages.on_predict_end()

@@ -1,0 +1,107 @@
+"""Public names: where a symbol is found, and under which key Keras saves it.
+
+The source is grouped by idea (`keras_gen/diffusion/unet.py`), the public names by kind (`keras_gen.models.UNet`).
+`keras_gen_export` ties the two, in the manner of TensorFlow's `tf_export`.
+"""
+
+import importlib
+import inspect
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import keras
+
+NAMESPACES = ("callbacks", "estimators", "layers", "losses", "metrics", "models", "ops", "samplers", "schedules")
+
+Symbol = TypeVar("Symbol", bound=Callable[..., Any])
+
+_symbols: dict[str, Any] = {}  # public path -> symbol
+_aliases: dict[str, str] = {}  # deprecated path -> public path
+_keys: dict[str, Any] = {}  # serialization key -> class
+
+
+def keras_gen_export(path: str, *, aliases: Iterable[str] = ()) -> Callable[[Symbol], Symbol]:
+    """Gives a class or function its public name `keras_gen.<namespace>.<Name>`.
+
+    A class with `get_config` is also registered for Keras serialization as `keras_gen>Name`. The key holds no module
+    path, so a file can move without breaking saved models.
+
+    Args:
+        path: str. The public path. Its last part must be the symbol's `__name__`.
+        aliases: deprecated public paths that still work, with one warning each, and whose saved files still load.
+
+    Returns:
+        A decorator that returns the symbol unchanged.
+
+    Raises:
+        ValueError: if a path is malformed, or a path, alias or serialization key belongs to another symbol.
+    """
+
+    def decorate(symbol: Symbol) -> Symbol:
+        _check_path("path", path)
+        if path.rpartition(".")[2] != symbol.__name__:
+            raise ValueError(f"`path` must end with the symbol's name, {symbol.__name__}. Received: path={path}")
+        for alias in aliases:
+            _check_path("aliases", alias)
+        for name in (path, *aliases):
+            _claim(name, symbol, {**_symbols, **{old: _symbols.get(new) for old, new in _aliases.items()}})
+        if inspect.isclass(symbol) and hasattr(symbol, "get_config"):
+            _register(symbol, [*(alias.rpartition(".")[2] for alias in aliases), symbol.__name__])
+        _symbols[path] = symbol
+        _aliases.update({alias: path for alias in aliases})
+        return symbol
+
+    return decorate
+
+
+def exported() -> dict[str, Any]:
+    """Returns every public path and its symbol, sorted by path."""
+    return dict(sorted(_symbols.items()))
+
+
+def serve_aliases() -> None:
+    """Lets each namespace module answer for its deprecated names."""
+    for namespace in {alias.split(".")[1] for alias in _aliases}:
+        module = importlib.import_module(f"keras_gen.{namespace}")
+        module.__getattr__ = lambda name, module=module: _deprecated(module, name)
+
+
+def _check_path(argument: str, path: str) -> None:
+    parts = path.split(".")
+    if len(parts) != 3 or parts[0] != "keras_gen" or parts[1] not in NAMESPACES or not parts[2].isidentifier():
+        raise ValueError(
+            f"`{argument}` must be keras_gen.<namespace>.<Name> with a namespace in {NAMESPACES}. "
+            f"Received: {argument}={path}"
+        )
+
+
+def _claim(name: str, symbol: Any, holders: dict[str, Any]) -> None:
+    holder = holders.get(name)
+    if holder is not None and _identity(holder) != _identity(symbol):
+        raise ValueError(
+            f"`path` must be free. Received: path={name}, held by {'.'.join(_identity(holder))} "
+            f"and claimed by {'.'.join(_identity(symbol))}"
+        )
+
+
+def _identity(symbol: Any) -> tuple[str, str]:
+    # Not the object: a notebook that runs a cell again makes a new class of the same identity.
+    return symbol.__module__, symbol.__qualname__
+
+
+def _register(symbol: Any, names: list[str]) -> None:
+    for name in names:  # the canonical name comes last: it is the one that new files are written with
+        _claim(f"keras_gen>{name}", symbol, _keys)
+        keras.saving.register_keras_serializable(package="keras_gen", name=name)(symbol)
+        _keys[f"keras_gen>{name}"] = symbol
+
+
+def _deprecated(module: Any, name: str) -> Any:
+    path = _aliases.get(f"{module.__name__}.{name}")
+    if path is None:
+        raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{module.__name__}.{name} is deprecated: use {path}", DeprecationWarning, stacklevel=3)
+    setattr(sys.modules[module.__name__], name, _symbols[path])  # so that it warns once
+    return _symbols[path]

@@ -1,0 +1,1 @@
+"""Latent variables: Gaussian divergences (reparameterization and the VAE family are to follow)."""
