@@ -1,4 +1,4 @@
-"""A compiled loop, run in parts so that it can report."""
+"""A loop inside a compiled function, and the function run in parts so that it can report."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -8,6 +8,22 @@ import keras
 from keras import ops
 
 PARTS = 20
+
+
+def sequential_loop(start: Any, stop: Any, body: Callable[[Any, Any], Any], state: Any) -> Any:
+    """Computes `state = body(i, state)` for `i = start .. stop - 1`, as `keras.ops.fori_loop` does.
+
+    TensorFlow's loop starts up to ten iterations side by side, in which its fused convolutions (oneDNN, TensorFlow
+    2.21) crash the process. Each of our steps needs the one before, so there is nothing to gain from that.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return ops.fori_loop(start, stop, body, state)
+    import tensorflow as tf
+
+    _, state = tf.while_loop(
+        lambda i, _: i < stop, lambda i, state: (i + 1, body(i, state)), (start, state), parallel_iterations=1
+    )
+    return state
 
 
 def run_in_parts(

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_gen.core.batches import even_batches
 from keras_gen.core.checks import check, check_choice, check_integer
-from keras_gen.core.loop import progress_bar, run_in_parts
+from keras_gen.core.loop import progress_bar, run_in_parts, sequential_loop
 from keras_gen.core.noise import StepSeed, step_seeds
 from keras_gen.diffusion.diffusion_model import DiffusionModel
 from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
@@ -202,4 +202,4 @@ class DDPM(DiffusionModel):
             x0_hat, w = self.denoise(row["alpha"] * x0 + row["sigma"] * eps, row, labels)
             return total + bound_term(x0, x0_hat, w, row, levels)
 
-        return ops.fori_loop(start, stop, body, total)
+        return sequential_loop(start, stop, body, total)

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_choice, check_integer
+from keras_gen.core.loop import sequential_loop
 from keras_gen.core.noise import StepSeed
 from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
 from keras_gen.diffusion.time_grid import SPACINGS, time_grid
@@ -82,7 +83,7 @@ class DiffusionSampler(abc.ABC):
 
             return self.step(self._clipped(denoise), x_t, {name: column[i] for name, column in rows.items()}, noise)
 
-        return ops.fori_loop(start, stop, body, x)
+        return sequential_loop(start, stop, body, x)
 
     def get_config(self) -> dict[str, Any]:
         return {"steps": self.steps, "spacing": self.spacing, "clip_x0": self.clip_x0}
