@@ -62,7 +62,9 @@ def _read_folder(folder: pathlib.Path, size: int) -> np.ndarray:
 
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
     if not files:
-        raise ValueError(f"`dataset` must be a folder with pictures ({', '.join(SUFFIXES)}). Received: dataset={folder}")
+        raise ValueError(
+            f"`dataset` must be a folder with pictures ({', '.join(SUFFIXES)}). Received: dataset={folder}"
+        )
     images = np.empty((len(files), size, size, 3), "uint8")
     for i, file in enumerate(files):
         try:

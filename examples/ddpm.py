@@ -21,6 +21,8 @@ from keras_gen.ops import image_grid
 from keras_gen.samplers import DDIMSampler, DDPMSampler
 from keras_gen.schedules import KexueSchedule
 
+QUICK = DDIMSampler(50, spacing="trailing", clip_x0=1.0)
+
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -30,7 +32,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=64, help="height and width for the pictures of a folder")
     parser.add_argument("--backbone", choices=["full", "light"], default="full", help="which of the posts' two U-Nets")
     parser.add_argument("--conditional", action="store_true", help="learn the classes, and sample each of them")
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/ddpm"))
     parser.add_argument("--seed", type=int, default=0)
@@ -43,7 +45,7 @@ def build_network(backbone: str, image_shape: tuple[int, ...], num_classes: int 
             raise ValueError("`--conditional` must come with `--backbone full`. Received: --backbone light")
         return LightUNet(image_shape, widths=(64, 128) if image_shape[0] <= 16 else (64, 64, 128))
     if image_shape[0] <= 16:
-        return UNet(image_shape, widths=(32, 64), attention_levels=(1,), num_classes=num_classes)
+        return UNet(image_shape, widths=(32, 64), blocks_per_level=1, attention_levels=(1,), num_classes=num_classes)
     return UNet(image_shape, widths=(32, 64, 128), attention_levels=(2,), num_classes=num_classes, dropout=0.1)
 
 
@@ -53,55 +55,91 @@ def save_picture(path: pathlib.Path, images: np.ndarray, columns: int) -> None:
     print(f"wrote {path}")
 
 
-def save_loss_curve(path: pathlib.Path, losses: list[float]) -> None:
+def save_loss_curve(path: pathlib.Path, log: pathlib.Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    epochs, losses = np.loadtxt(log, delimiter=",", skiprows=1, ndmin=2).T
     figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
-    axes.plot(range(1, len(losses) + 1), losses)
-    axes.set(xlabel="epoch", ylabel="training loss (mean squared error of eps)", yscale="log")
+    axes.plot(epochs + 1, losses)
+    axes.set(xlabel="epoch", ylabel="mean squared error of the predicted noise", yscale="log")
     figure.savefig(path, dpi=120)
     print(f"wrote {path}")
 
 
-def main() -> None:
-    arguments = parse_arguments()
-    keras.utils.set_random_seed(arguments.seed)
-    images, labels = load_images(arguments.dataset, arguments.size)
-    if arguments.conditional and labels is None:
-        raise ValueError(f"`--conditional` must come with labels. Received: --dataset {arguments.dataset}")
-    labels = labels if arguments.conditional else None
-    num_classes = None if labels is None else int(labels.max()) + 1
-    output = arguments.output
-    output.mkdir(parents=True, exist_ok=True)
+def report_frechet(model: DDPM, images: np.ndarray, labels: np.ndarray | None, seed: int) -> None:
+    """Prints how far as many samples as images are from them, in units of what chance does to two random halves."""
+    generator = np.random.default_rng(seed)
+    halves = [np.array_split(generator.permutation(images), 2) for _ in range(10)]
+    unit = np.mean([frechet_distance(*half) for half in halves])
+    samples = model.sample(len(images), QUICK, condition=labels, seed=seed, batch_size=256)
+    distance = frechet_distance(samples, images)
+    print(f"Frechet distance of the pixels: {distance:.3f}, {distance / unit:.2f} times that of two random halves")
 
-    # Training
-    network = build_network(arguments.backbone, images.shape[1:], num_classes)
-    model = DDPM(network, KexueSchedule(), seed=arguments.seed)
+
+def train(model: DDPM, images: np.ndarray, labels: np.ndarray | None, arguments: argparse.Namespace) -> None:
     steps = arguments.epochs * -(-len(images) // arguments.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=2e-3, warmup_steps=steps // 20)
     model.compile(keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.995))
-    print(f"{keras.backend.backend()}: {len(images)} images of {images.shape[1:]}, {network.count_params():,} weights")
-    quick = DDIMSampler(50, spacing="trailing", clip_x0=1.0)
-    classes = None if labels is None else np.arange(100) // 10 % num_classes
     start = time.time()
-    history = model.fit(
+    model.fit(
         images,
         labels,
         batch_size=arguments.batch_size,
         epochs=arguments.epochs,
         callbacks=[
-            keras.callbacks.BackupAndRestore(output / "backup", double_checkpoint=True),
-            keras.callbacks.CSVLogger(output / "loss.csv", append=True),
+            keras.callbacks.BackupAndRestore(arguments.output / "backup", double_checkpoint=True),
+            keras.callbacks.CSVLogger(arguments.output / "loss.csv", append=(arguments.output / "backup").exists()),
             SampleGrid(
-                output / "epoch_{epoch:04d}.png",
-                every=max(1, arguments.epochs // 5),
-                sampler=quick,
-                condition=None if classes is None else classes[:16],
+                arguments.output / "epoch_{epoch:04d}.png",
+                every=max(1, arguments.epochs // 4),
+                sampler=QUICK,
+                condition=None if labels is None else np.arange(16) % (labels.max() + 1),
             ),
         ],
         verbose=2,
     )
     print(f"trained in {time.time() - start:.0f} s")
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    keras.utils.set_random_seed(arguments.seed)
+    output = arguments.output
+    images, labels = load_images(arguments.dataset, arguments.size)
+    if arguments.conditional and labels is None:
+        raise ValueError(f"`--conditional` must come with labels. Received: --dataset {arguments.dataset}")
+    labels = labels if arguments.conditional else None
+    num_classes = None if labels is None else int(labels.max()) + 1
+    output.mkdir(parents=True, exist_ok=True)
+
+    network = build_network(arguments.backbone, images.shape[1:], num_classes)
+    model = DDPM(network, KexueSchedule(), seed=arguments.seed)
+    print(f"{keras.backend.backend()}: {len(images)} images of {images.shape[1:]}, {network.count_params():,} weights")
+    train(model, images, labels, arguments)
+    model.save(output / "model.keras")
+    print(f"wrote {output / 'model.keras'}")
+    save_loss_curve(output / "loss.png", output / "loss.csv")
+
+    rows, columns = 8, 10
+    condition = None if labels is None else np.tile(np.arange(columns) % num_classes, rows)
+    samples = model.sample(rows * columns, DDPMSampler(clip_x0=1.0), condition, arguments.seed, batch_size=80)
+    save_picture(output / "samples.png", samples, columns)
+
+    label = None if labels is None else condition[:4]
+    path = model.denoising_path(4, frames=9, sampler=QUICK, condition=label, seed=arguments.seed)
+    save_picture(output / "path.png", path.swapaxes(0, 1).reshape(-1, *images.shape[1:]), 10)
+
+    pairs = images[:4], images[4:8]
+    label = None if labels is None else np.repeat(labels[:4], 9)
+    between = model.interpolate(*pairs, t0=500, points=9, sampler=QUICK, condition=label, seed=arguments.seed)
+    save_picture(output / "interpolation.png", between.reshape(-1, *images.shape[1:]), 9)
+
+    if arguments.dataset == "digits":
+        report_frechet(model, images, labels, arguments.seed)
+
+
+if __name__ == "__main__":
+    main()

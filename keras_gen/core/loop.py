@@ -45,5 +45,5 @@ def run_in_parts(
 
 
 def progress_bar(target: int, verbose: str | int) -> keras.utils.Progbar:
-    """Returns a bar of `target` steps; `verbose` is `"auto"` or 1 (shown), or 0 (silent), as in `keras.Model.predict`."""
+    """Returns a bar of `target` steps; `verbose` is `"auto"` or 1 (shown), or 0 (silent), as in `predict`."""
     return keras.utils.Progbar(target, verbose=1 if verbose == "auto" else int(verbose))

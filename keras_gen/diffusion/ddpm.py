@@ -195,7 +195,9 @@ class DDPM(DiffusionModel):
         output, v = ops.split(output, 2, axis=-1)
         return output, (v + 1) / 2
 
-    def _bound_loop(self, levels: int, seeds: Any, tables: Any, labels: Any, x0: Any, total: Any, start: Any, stop: Any) -> Any:
+    def _bound_loop(
+        self, levels: int, seeds: Any, tables: Any, labels: Any, x0: Any, total: Any, start: Any, stop: Any
+    ) -> Any:
         def body(t: Any, total: Any) -> Any:
             row = {name: table[t] for name, table in tables.items()} | {"t": t}
             eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=StepSeed(seeds[t]))

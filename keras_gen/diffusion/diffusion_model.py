@@ -147,7 +147,9 @@ class DiffusionModel(GenerativeModel):
         seed = self.draw_seed(options.pop("seed", None))
         x_T = self._starting_noise(n, noise, seed)
         times = sampler.times(self.schedule)
-        return np.concatenate([x_T[None], reverse_process(self, sampler, x_T, times, seed=seed, frames=frames, **options)])
+        return np.concatenate(
+            [x_T[None], reverse_process(self, sampler, x_T, times, seed=seed, frames=frames, **options)]
+        )
 
     def denoise_from(self, x_t: Any, t: int, sampler: DiffusionSampler | None = None, **options: Any) -> np.ndarray:
         """Runs the reverse process from time `t` on: first to the sampler's next time below `t`, then along its times.

@@ -69,3 +69,11 @@ class GroupNorm(keras.layers.Layer):
         grouped = ops.reshape(moments, (-1, self.groups, channels // self.groups))
         mean = ops.mean(grouped, axis=-1, keepdims=True)
         return ops.reshape(ops.broadcast_to(mean, ops.shape(grouped)), (-1, channels))
+
+
+def groups_for(channels: int) -> int:
+    """Returns 8 groups, or fewer where they would not divide `channels` or have less than 4 channels each.
+
+    A group of one channel would take away whatever is added to a whole channel, such as the embedding of the time.
+    """
+    return next((groups for groups in (8, 4, 2) if channels % groups == 0 and channels // groups >= 4), 1)

@@ -1,11 +1,10 @@
-import math
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_gen.core.checks import check_integer
-from keras_gen.diffusion.group_norm import GroupNorm
+from keras_gen.diffusion.group_norm import GroupNorm, groups_for
 from keras_gen.export import keras_gen_export
 
 
@@ -41,7 +40,7 @@ class LightBlock(keras.layers.Layer):
         self.dense = keras.layers.Dense(width, name="dense", **options)
         self.conv_1 = keras.layers.Conv2D(width, 3, padding="same", name="conv_1", **options)
         self.conv_2 = keras.layers.Conv2D(width, 3, padding="same", name="conv_2", **options)
-        self.norm = GroupNorm(math.gcd(8, width), dtype=self.dtype_policy, name="norm")
+        self.norm = GroupNorm(groups_for(width), dtype=self.dtype_policy, name="norm")
         self.projection = None
 
     def build(self, inputs_shape: Any) -> None:

@@ -64,7 +64,7 @@ class LightUNet(keras.Model):
                 h = LightBlock(widths[level], **options)([h, embedding])
                 skips.append(h)
             if level < levels[-1]:
-                h = layers.AveragePooling2D(**options)(h)
+                h = layers.AveragePooling2D(2, **options)(h)
                 skips.append(h)
         h = LightBlock(widths[-1], **options)([h, embedding])
         for level in reversed(levels):

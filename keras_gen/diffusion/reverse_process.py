@@ -68,9 +68,7 @@ def reverse_process(
         else:
             draws = {"step_noise": as_tensor(step_noise[:, index])}
         labels = None if condition is None else as_tensor(condition[index])
-        states = run_in_parts(
-            functools.partial(program, draws, rows, labels), as_tensor(x_t[index]), steps, kept, bar
-        )
+        states = run_in_parts(functools.partial(program, draws, rows, labels), as_tensor(x_t[index]), steps, kept, bar)
         for frame, (_, x) in enumerate(states):
             path[frame, index] = ops.convert_to_numpy(x)
     return path

@@ -6,13 +6,11 @@ import keras
 from keras import layers
 
 from keras_gen.core.checks import check, check_integer, is_integer
-from keras_gen.diffusion.group_norm import GroupNorm
+from keras_gen.diffusion.group_norm import GroupNorm, groups_for
 from keras_gen.diffusion.residual_block import ResidualBlock
 from keras_gen.diffusion.self_attention import SelfAttention2D
 from keras_gen.diffusion.sinusoidal_embedding import SinusoidalEmbedding
 from keras_gen.export import keras_gen_export
-
-GROUPS = 8
 
 
 @keras_gen_export("keras_gen.models.UNet")
@@ -77,9 +75,9 @@ class UNet(keras.Model):
         options = {"dtype": dtype}
 
         def block(h: Any, width: int, attend: bool) -> Any:
-            groups = math.gcd(GROUPS, width, h.shape[-1])
+            groups = math.gcd(groups_for(width), groups_for(h.shape[-1]))
             h = ResidualBlock(width, groups, dropout, remat, **options)([h, embedding])
-            return SelfAttention2D(groups=math.gcd(GROUPS, width), **options)(h) if attend else h
+            return SelfAttention2D(groups=groups_for(width), **options)(h) if attend else h
 
         def conv(h: Any, width: int, **more: Any) -> Any:
             return layers.Conv2D(width, 3, padding="same", **more, **options)(h)
@@ -112,7 +110,7 @@ class UNet(keras.Model):
                 h = block(h, widths[level], level in attention_levels)
             if level > 0:
                 h = conv(layers.UpSampling2D(**options)(h), widths[level])
-        h = GroupNorm(math.gcd(GROUPS, widths[0]), **options)(h)
+        h = GroupNorm(groups_for(widths[0]), **options)(h)
         h = layers.Activation("silu", **options)(h)
         h = conv(h, out_channels or image_shape[-1], kernel_initializer="zeros")
 

@@ -1,0 +1,45 @@
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'"(.+)"', (HERE / "keras_gen" / "version.py").read_text()).group(1)
+
+EXAMPLES = ["scikit-learn>=1.3", "pillow>=10", "matplotlib>=3.8"]
+# What the suite runs on. torch 2.13.0 is pinned exactly: a range may pull a build of several GB.
+BACKENDS = [
+    "tensorflow-cpu==2.21.0; sys_platform == 'linux' and platform_machine == 'x86_64'",
+    "tensorflow==2.21.0; sys_platform != 'linux' or platform_machine != 'x86_64'",
+    "jax==0.10.2",
+    "torch==2.13.0",
+]
+
+setup(
+    name="keras_gen",
+    version=VERSION,
+    description="Generative-model layers, models and samplers for Keras 3, on TensorFlow, JAX and PyTorch.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["keras_gen", "keras_gen.*"]),
+    package_data={"keras_gen": ["py.typed"]},
+    python_requires=">=3.11",
+    install_requires=["keras>=3.15", "numpy>=1.26", "h5py>=3.10"],
+    extras_require={
+        "tensorflow": ["tensorflow>=2.18"],
+        "jax": ["jax>=0.4.35"],
+        "torch": ["torch>=2.6"],
+        "examples": EXAMPLES,
+        "test": [*BACKENDS, *EXAMPLES, "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.8"],
+        "peers": ["diffusers>=0.35"],
+        "bench": ["diffusers>=0.35"],
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)

@@ -1,0 +1,23 @@
+"""Loads each .keras file of a folder in this fresh process and compares its outputs; prints the names that agree."""
+
+import pathlib
+import sys
+
+import keras
+import numpy as np
+
+import keras_gen  # noqa: F401 (registers the classes)
+
+for file in sorted(pathlib.Path(sys.argv[1]).glob("*.keras")):
+    model = keras.models.load_model(file)
+    with np.load(file.with_suffix(".npz")) as saved:
+        arrays = dict(saved)
+    if "samples" in arrays:
+        expected = arrays.pop("samples")
+        actual = model.sample(len(expected), verbose=0, **arrays)
+    else:
+        expected = arrays.pop("outputs")
+        inputs = [keras.ops.convert_to_tensor(array) for array in arrays.values()]
+        actual = keras.ops.convert_to_numpy(model(inputs if len(inputs) > 1 else inputs[0], training=False))
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5, err_msg=file.stem)
+    print(file.stem)

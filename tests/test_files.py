@@ -1,0 +1,33 @@
+"""Files: every class is saved here, and all are loaded in one fresh process that only imports keras_gen."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+from laws import LAYERS, MODELS
+
+from keras_gen.testing import as_inputs, flat_numpy, functional, randomize_weights
+
+LOADER = pathlib.Path(__file__).parent / "load_files.py"
+
+
+def test_files_load_in_a_fresh_process(tmp_path, rng):
+    for name, (make, arrays) in LAYERS.items():
+        model = functional(make(), *arrays)
+        randomize_weights(model)
+        outputs = flat_numpy(model(as_inputs(arrays), training=False))
+        np.savez(tmp_path / f"{name}.npz", *arrays, outputs=outputs[0])
+        model.save(tmp_path / f"{name}.keras")
+    for name, (make, takes_labels) in MODELS.items():
+        model = make()
+        randomize_weights(model)
+        noise = rng.standard_normal((2, 8, 8, 1)).astype("float32")
+        step_noise = rng.standard_normal((20, 2, 8, 8, 1)).astype("float32")
+        condition = {"condition": np.array([1, 2])} if takes_labels else {}
+        samples = model.sample(2, noise=noise, step_noise=step_noise, verbose=0, **condition)
+        np.savez(tmp_path / f"{name}.npz", noise=noise, step_noise=step_noise, samples=samples, **condition)
+        model.save(tmp_path / f"{name}.keras")
+    result = subprocess.run([sys.executable, LOADER, tmp_path], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.split() == sorted([*LAYERS, *MODELS])

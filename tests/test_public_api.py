@@ -1,0 +1,95 @@
+"""Names, docstrings and signatures of everything public."""
+
+import ast
+import importlib
+import inspect
+import pathlib
+import re
+
+import pytest
+
+import keras_gen
+from keras_gen.export import NAMESPACES, exported
+
+SYMBOLS = exported()
+GOLDEN = pathlib.Path(__file__).parent / "public_api.txt"
+PRESENT = [name for name in NAMESPACES if hasattr(keras_gen, name)]
+
+
+@pytest.mark.parametrize("path", SYMBOLS)
+def test_path_is_the_symbol(path):
+    module, _, name = path.rpartition(".")
+    assert getattr(importlib.import_module(module), name) is SYMBOLS[path]
+
+
+@pytest.mark.parametrize("namespace", PRESENT)
+def test_namespace_holds_nothing_else(namespace):
+    names = {name for name in vars(getattr(keras_gen, namespace)) if not name.startswith("_")}
+    assert names == {path.rpartition(".")[2] for path in SYMBOLS if path.split(".")[1] == namespace}
+
+
+@pytest.mark.parametrize("path", SYMBOLS)
+def test_file_is_named_after_the_symbol(path):
+    name = path.rpartition(".")[2]
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name.replace("UNet", "Unet")).lower()
+    file = pathlib.Path(inspect.getfile(SYMBOLS[path])).stem
+    allowed = {"convert_prediction": "prediction", "self_attention2_d": "self_attention"}
+    assert file == allowed.get(snake, snake)
+
+
+def arguments_of(symbol):
+    parameters = list(inspect.signature(symbol).parameters.values())
+    return {
+        ("**" if p.kind is p.VAR_KEYWORD else "*" if p.kind is p.VAR_POSITIONAL else "") + p.name: p.default
+        for p in parameters
+    }
+
+
+def documented(docstring):
+    section = re.search(r"\n\s*Args:\n(.*?)(\n\n|$)", inspect.cleandoc(docstring), re.DOTALL)
+    text = section.group(1) if section else ""
+    return dict(re.findall(r"^ {4}(\*{0,2}\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE))
+
+
+def public_callables():
+    for path, symbol in SYMBOLS.items():
+        yield path, symbol
+        if inspect.isclass(symbol):
+            for name in ("sample", "denoising_path", "denoise_from", "interpolate", "elbo"):
+                if hasattr(symbol, name):
+                    yield f"{path}.{name}", getattr(symbol, name)
+
+
+CALLABLES = dict(public_callables())
+
+
+@pytest.mark.parametrize("path", CALLABLES)
+def test_docstring_has_the_signature(path):
+    arguments = {name: default for name, default in arguments_of(CALLABLES[path]).items() if name != "self"}
+    arguments.pop("dtype", None)  # one of the **kwargs; caught by name to hand it on
+    entries = documented(CALLABLES[path].__doc__)
+    assert set(entries) == set(arguments)
+    for name, default in arguments.items():
+        entry = " ".join(entries[name].split())
+        stated = re.search(r"Defaults to `+(.*?)`+[.,;]", entry)
+        if isinstance(default, int | float | str | tuple) and not isinstance(default, type) and "as for" not in entry:
+            assert stated, f"{name} has no default in the docstring"
+            assert ast.literal_eval(stated.group(1)) == default, name
+
+
+@pytest.mark.parametrize("path", [path for path, symbol in SYMBOLS.items() if inspect.isclass(symbol)])
+def test_class_docstring_is_whole(path):
+    docstring = inspect.cleandoc(SYMBOLS[path].__doc__)
+    assert "Raises:" in docstring
+    assert "Reference:" in docstring or path in (
+        "keras_gen.callbacks.SampleGrid",
+        "keras_gen.samplers.DiffusionSampler",
+    )
+
+
+def test_signatures_are_the_recorded_ones(request):
+    lines = sorted(f"{path}{inspect.signature(symbol)}" for path, symbol in CALLABLES.items())
+    text = "\n".join(line.replace("keras.src.", "keras.") for line in lines) + "\n"
+    if request.config.getoption("--update-api"):
+        GOLDEN.write_text(text)
+    assert GOLDEN.read_text() == text, "run pytest --update-api and review the difference"
