@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check_integer
+from keras_gen.core.checks import check, check_integer
 from keras_gen.core.compiled import compiled
 
 
@@ -46,6 +46,8 @@ class GenerativeModel(keras.Model):
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Trains the model; see `keras.Model.fit`. With `use_ema=True` in the optimizer it ends on the averages."""
         self.check_data(x, y)
+        weighted = kwargs.get("sample_weight") is not None
+        check(not weighted or y is not None, "sample_weight", "come with `y`: Keras drops it otherwise", "an array")
         try:
             return super().fit(x, y, *args, **kwargs)
         finally:

@@ -132,6 +132,9 @@ class DDPM(DiffusionModel):
     def denoise(self, x_t: Any, row: dict[str, Any], condition: Any = None) -> tuple[Any, Any]:
         t = ops.broadcast_to(row["t"], (ops.shape(x_t)[0],))
         output, w = self._predict(x_t, t, condition, training=False)
+        if self.variance == "learned_range":
+            # The range is the model; only training leaves it, to keep a gradient outside.
+            w = ops.clip(w, 0.0, 1.0)
         return convert_prediction(output, self.prediction, "x0", x_t, row["alpha"], row["sigma"]), w
 
     def elbo(

@@ -40,6 +40,7 @@ class GroupNorm(keras.layers.Layer):
         self.epsilon = epsilon
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
+        check(len(x_shape) > 2, "x", "have shape (batch, ..., channels)", f"shape {tuple(x_shape)}")
         channels = x_shape[-1]
         check(channels % self.groups == 0, "groups", f"divide {channels} channels", self.groups)
         self.gamma = self.add_weight(name="gamma", shape=(channels,), initializer="ones")

@@ -84,9 +84,10 @@ class LightUNet(keras.Model):
         self.blocks_per_level = blocks_per_level
         self.num_steps = num_steps
 
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        # Here, not in `call`: a functional model passes by `call` when it is called on symbolic inputs.
         check_image_shape("x_t", inputs[0].shape[1:], len(self.widths))
-        return super().call(inputs, training=training, mask=mask)
+        return super().__call__(inputs, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -40,6 +40,7 @@ class SelfAttention2D(keras.layers.Layer):
         self.norm = GroupNorm(groups, dtype=self.dtype_policy, name="norm")
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
+        check(len(x_shape) == 4, "x", "have shape (batch, height, width, channels)", f"shape {tuple(x_shape)}")
         channels = x_shape[-1]
         check(channels % self.num_heads == 0, "num_heads", f"divide {channels} channels", self.num_heads)
         self.norm.build(x_shape)

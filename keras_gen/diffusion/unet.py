@@ -126,9 +126,10 @@ class UNet(keras.Model):
         self.dropout = dropout
         self.remat = remat
 
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        # Here, not in `call`: a functional model passes by `call` when it is called on symbolic inputs.
         check_image_shape("x_t", inputs[0].shape[1:], len(self.widths))
-        return super().call(inputs, training=training, mask=mask)
+        return super().__call__(inputs, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         return {

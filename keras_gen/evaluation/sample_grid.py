@@ -66,10 +66,11 @@ class SampleGrid(keras.callbacks.Callback):
         optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
         if not getattr(optimizer, "use_ema", False):
             return model.sample(self.n, seed=self.seed, **self.options)
-        # Keras's own callback knows how to put the averages in place on each backend.
+        # Keras's own callback knows how to put the averages in place on each backend. (Its `on_predict_end`, in Keras
+        # 3.15, does not take them out again; `on_test_end` does.)
         self._averages.set_model(model)
-        self._averages.on_predict_begin()
+        self._averages.on_test_begin()
         try:
             return model.sample(self.n, seed=self.seed, **self.options)
         finally:
-            self._averages.on_predict_end()
+            self._averages.on_test_end()

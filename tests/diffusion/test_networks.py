@@ -1,0 +1,153 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_gen.layers import GroupNorm, LightBlock, ResidualBlock, SelfAttention2D, SinusoidalEmbedding
+from keras_gen.models import LightUNet, UNet
+from keras_gen.testing import randomize_weights, to_numpy
+
+X = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype("float32")
+EMBEDDING = np.random.default_rng(1).normal(size=(2, 6)).astype("float32")
+T = np.array([0, 999], "int32")
+
+
+@pytest.mark.parametrize(("groups", "shape"), [(1, (2, 5, 5, 4)), (2, (3, 7, 8)), (4, (2, 3, 4, 5, 4))])
+def test_group_norm_is_that_of_keras(groups, shape):
+    x = np.random.default_rng(0).normal(3.0, 2.0, shape).astype("float32")
+    ours, theirs = GroupNorm(groups, epsilon=1e-3), keras.layers.GroupNormalization(groups)
+    ours(x), theirs(x)
+    randomize_weights(ours)
+    theirs.set_weights(ours.get_weights())
+    np.testing.assert_allclose(to_numpy(ours(x)), to_numpy(theirs(x)), rtol=1e-4, atol=1e-4)
+
+
+def test_sinusoidal_embedding_formula():
+    frequencies = 10000.0 ** (-np.arange(3) / 3)
+    expected = np.concatenate([np.sin(T[:, None] * frequencies), np.cos(T[:, None] * frequencies)], axis=-1)
+    np.testing.assert_allclose(to_numpy(SinusoidalEmbedding(6)(T)), expected, atol=1e-4)
+
+
+def test_half_precision_tells_times_apart():
+    embedded = to_numpy(SinusoidalEmbedding(64, dtype="mixed_bfloat16")(np.array([998, 999], "int32")))
+    assert np.abs(embedded[0] - embedded[1]).max() > 0.5
+
+
+def test_self_attention_formula():
+    layer = SelfAttention2D(num_heads=2, groups=2)
+    layer(X)
+    randomize_weights(layer, scale=1.0)
+    tokens = to_numpy(layer.norm(X)).reshape(2, 64, 4)
+    qkv = tokens @ to_numpy(layer.qkv.kernel) + to_numpy(layer.qkv.bias)
+    heads = []
+    for head in range(2):
+        q, k, v = (qkv[:, :, part * 4 + head * 2 : part * 4 + head * 2 + 2] for part in range(3))
+        scores = q @ k.transpose(0, 2, 1) / np.sqrt(2)
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        heads.append(weights / weights.sum(-1, keepdims=True) @ v)
+    attended = np.concatenate(heads, -1) @ to_numpy(layer.output_dense.kernel) + to_numpy(layer.output_dense.bias)
+    np.testing.assert_allclose(to_numpy(layer(X)), X + attended.reshape(X.shape), rtol=1e-4, atol=1e-4)
+
+
+def test_blocks_start_as_the_identity():
+    np.testing.assert_allclose(to_numpy(ResidualBlock(4, 2)([X, EMBEDDING])), X, atol=1e-6)
+    np.testing.assert_allclose(to_numpy(SelfAttention2D(groups=2)(X)), X, atol=1e-6)
+    unet = UNet((8, 8, 1), (8, 16), 1)
+    assert np.abs(to_numpy(unet([X[..., :1], T]))).max() == 0
+
+
+def train(remat):
+    """Two steps, so that what a first step might have cached is used a second time."""
+    inputs = [keras.Input((8, 8, 4)), keras.Input((6,))]
+    block = ResidualBlock(4, 2, dropout=0.5, remat=remat, seed=1)
+    model = keras.Model(inputs, keras.layers.Dense(1)(block(inputs)))
+    randomize_weights(model)
+    model.compile(keras.optimizers.SGD(0.5), loss="mse")
+    target = np.ones((2, 8, 8, 1), "float32")
+    model.fit([X, EMBEDDING], target, epochs=2, shuffle=False, verbose=0)
+    return [to_numpy(weight) for weight in model.weights]
+
+
+def test_remat_changes_no_gradient():
+    for plain, rematerialized in zip(train(False), train(True), strict=True):
+        np.testing.assert_allclose(rematerialized, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_acts_in_training_only():
+    unet = UNet((8, 8, 4), (8,), 1, dropout=0.5)
+    randomize_weights(unet)
+    still = [to_numpy(unet([X, T], training=False)) for _ in range(2)]
+    moving = [to_numpy(unet([X, T], training=True)) for _ in range(2)]
+    np.testing.assert_array_equal(*still)
+    assert np.abs(moving[0] - moving[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("make", [lambda s: UNet(s, (8, 8, 8), 1, (2,)), lambda s: LightUNet(s, (8, 8, 8), 1)])
+def test_any_size_that_the_depth_divides(make):
+    network = make((None, None, 4))
+    for height, width in ((4, 8), (12, 4)):
+        x = np.zeros((2, height, width, 4), "float32")
+        assert tuple(network([x, T]).shape) == (2, height, width, 4)
+    with pytest.raises(ValueError, match="`x_t` must have height and width that are multiples of 4, with 3 levels"):
+        network([np.zeros((2, 6, 8, 4), "float32"), T])
+
+
+def test_time_and_label_reach_the_output():
+    unet = UNet((8, 8, 4), (8, 16), 1, (1,), num_classes=3)
+    randomize_weights(unet)
+    x = np.repeat(X[:1], 2, axis=0)
+    by_time = to_numpy(unet([x, T, np.array([1, 1])]))
+    by_label = to_numpy(unet([x, T[:1].repeat(2), np.array([0, 2])]))
+    assert np.abs(by_time[0] - by_time[1]).max() > 1e-3
+    assert np.abs(by_label[0] - by_label[1]).max() > 1e-3
+    light = LightUNet((8, 8, 4), (8, 16), 1)
+    randomize_weights(light, scale=3.0)
+    by_time = to_numpy(light([x, T]))
+    assert np.abs(by_time[0] - by_time[1]).max() > 1e-3
+
+
+def test_summary_counts_all_weights():
+    unet = UNet((8, 8, 1), (8, 16), 1)
+    assert unet.count_params() == sum(int(np.prod(weight.shape)) for weight in unet.weights) > 1000
+
+
+def test_networks_of_one_dtype_policy():
+    unet = UNet((8, 8, 4), (8,), 1, dtype="mixed_bfloat16")
+    output = unet([X, T])
+    assert keras.backend.standardize_dtype(output.dtype) == "bfloat16"
+    assert {weight.dtype for weight in unet.weights} == {"float32"}
+    assert ops.isfinite(ops.sum(ops.cast(output, "float32")))
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: UNet((8, 8), (8,)), "`image_shape` must be images of shape"),
+        (lambda: UNet((6, 8, 1), (8, 8, 8)), "`image_shape` must have height and width that are multiples of 4"),
+        (lambda: UNet((8, 8, 1), ()), "`widths` must be a non-empty sequence"),
+        (lambda: UNet((8, 8, 1), (8, 0)), "`widths` must be a non-empty sequence"),
+        (lambda: UNet((8, 8, 1), (8, 8), 0), "`blocks_per_level` must be an integer >= 1"),
+        (lambda: UNet((8, 8, 1), (8, 8), attention_levels=(2,)), "`attention_levels` must be in 0 .. 1"),
+        (lambda: UNet((8, 8, 1), (8,), num_classes=0), "`num_classes` must be an integer >= 1"),
+        (lambda: UNet((8, 8, 1), (8,), out_channels=0), "`out_channels` must be an integer >= 1"),
+        (lambda: UNet((8, 8, 1), (8,), dropout=1.0), r"`dropout` must be in \[0, 1\)"),
+        (lambda: LightUNet((6, 8, 1), (8, 8, 8)), "`image_shape` must have height and width"),
+        (lambda: LightUNet((8, 8, 1), (8,), num_steps=0), "`num_steps` must be an integer >= 1"),
+        (lambda: LightUNet((8, 8, 1), (8,), blocks_per_level=0), "`blocks_per_level` must be an integer >= 1"),
+        (lambda: LightBlock(0), "`width` must be an integer >= 1"),
+        (lambda: ResidualBlock(0), "`width` must be an integer >= 1"),
+        (lambda: ResidualBlock(4, groups=3)([X, EMBEDDING]), "`groups` must divide 4 channels"),
+        (lambda: GroupNorm(0), "`groups` must be an integer >= 1"),
+        (lambda: GroupNorm(2, epsilon=0), "`epsilon` must be > 0"),
+        (lambda: GroupNorm(3)(X), "`groups` must divide 4 channels. Received: groups=3"),
+        (lambda: GroupNorm(1)(X[0, 0]), "`x` must have shape"),
+        (lambda: SelfAttention2D(num_heads=0), "`num_heads` must be an integer >= 1"),
+        (lambda: SelfAttention2D(num_heads=3, groups=2)(X), "`num_heads` must divide 4 channels"),
+        (lambda: SelfAttention2D(groups=2)(X[0]), "`x` must have shape"),
+        (lambda: SinusoidalEmbedding(5), "`dim` must be even"),
+        (lambda: SinusoidalEmbedding(4, max_period=1.0), "`max_period` must be > 1"),
+    ],
+)
+def test_bad_input(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()

@@ -1,0 +1,78 @@
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.linalg import sqrtm
+
+from keras_gen.callbacks import SampleGrid
+from keras_gen.metrics import frechet_distance
+from keras_gen.ops import image_grid
+
+
+def test_frechet_distance_is_scipys(rng):
+    x, y = rng.normal(size=(200, 5)), rng.normal(0.5, 2.0, (300, 5)) @ rng.normal(size=(5, 5))
+    cov_x, cov_y = np.cov(x.T), np.cov(y.T)
+    expected = np.square(x.mean(0) - y.mean(0)).sum() + np.trace(cov_x + cov_y - 2 * sqrtm(cov_x @ cov_y).real)
+    np.testing.assert_allclose(frechet_distance(x, y), expected, rtol=1e-8)
+    np.testing.assert_allclose(frechet_distance(y, x), expected, rtol=1e-8)
+
+
+def test_frechet_distance_of_known_gaussians(rng):
+    x = rng.normal(size=(200_000, 2))
+    np.testing.assert_allclose(frechet_distance(x, 3 * x + 1), 2 * (1 + 4), rtol=0.02)
+    assert frechet_distance(x, x) < 1e-9
+
+
+def test_frechet_distance_with_constant_features(rng):
+    x = rng.normal(size=(50, 4, 4)) * (np.arange(16).reshape(4, 4) > 3)
+    assert np.isfinite(frechet_distance(x, x[:25]))
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(
+    n=st.integers(1, 12),
+    columns=st.integers(1, 6) | st.none(),
+    scale=st.integers(1, 3),
+    padding=st.integers(0, 2),
+    channels=st.sampled_from([1, 3]),
+)
+def test_image_grid_holds_every_image_in_its_place(n, columns, scale, padding, channels):
+    images = np.random.default_rng(n).uniform(-1, 1, (n, 2, 3, channels))
+    grid = image_grid(images, columns, scale, padding)
+    columns = columns or int(np.ceil(np.sqrt(n)))
+    for i, image in enumerate(images):
+        top = (i // columns) * (2 * scale + padding) + padding
+        left = (i % columns) * (3 * scale + padding) + padding
+        cell = grid[top : top + 2 * scale : scale, left : left + 3 * scale : scale]
+        np.testing.assert_allclose(cell, (image + 1) * 127.5, atol=0.5)
+    assert grid.dtype == "uint8"
+
+
+def test_image_grid_clips():
+    grid = image_grid(np.array([-9.0, 9.0, np.nan]).reshape(3, 1, 1, 1), columns=3, padding=0)
+    assert grid.ravel().tolist() == [0, 255, 0]
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: image_grid(np.zeros((2, 4, 4))), r"`images` must have shape \(n, height, width, 1 or 3\)"),
+        (lambda: image_grid(np.zeros((0, 4, 4, 1))), "`images` must have shape"),
+        (lambda: image_grid(np.zeros((2, 4, 4, 1)), columns=0), "`columns` must be an integer >= 1"),
+        (lambda: image_grid(np.zeros((2, 4, 4, 1)), scale=0), "`scale` must be an integer >= 1"),
+        (lambda: image_grid(np.zeros((2, 4, 4, 1)), padding=-1), "`padding` must be an integer >= 0"),
+        (lambda: frechet_distance(np.zeros((1, 2)), np.zeros((3, 2))), "`x` must hold at least 2 samples"),
+        (lambda: frechet_distance(np.zeros((3, 2)), np.zeros((3, 4))), "`y` must have 2 features like x"),
+        (lambda: SampleGrid("grid.jpg"), "`filepath` must end with .png"),
+        (lambda: SampleGrid(n=0), "`n` must be an integer >= 1"),
+        (lambda: SampleGrid(every=0), "`every` must be an integer >= 1"),
+    ],
+)
+def test_bad_input(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()
+
+
+def test_sample_grid_is_a_keras_callback():
+    assert isinstance(SampleGrid(), keras.callbacks.Callback)
