@@ -61,9 +61,9 @@ def save_loss_curve(path: pathlib.Path, log: pathlib.Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    epochs, losses = np.loadtxt(log, delimiter=",", skiprows=1, ndmin=2).T
+    table = np.atleast_1d(np.genfromtxt(log, delimiter=",", names=True))
     figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
-    axes.plot(epochs + 1, losses)
+    axes.plot(table["epoch"] + 1, table["loss"])
     axes.set(xlabel="epoch", ylabel="mean squared error of the predicted noise", yscale="log")
     figure.savefig(path, dpi=120)
     print(f"wrote {path}")
