@@ -19,8 +19,9 @@ from keras_gen.metrics import frechet_distance
 from keras_gen.models import DDPM, LightUNet, UNet
 from keras_gen.ops import image_grid
 from keras_gen.samplers import DDIMSampler, DDPMSampler
-from keras_gen.schedules import KexueSchedule
+from keras_gen.schedules import CosineSchedule, KexueSchedule
 
+SCHEDULES = {"cosine": CosineSchedule, "kexue": KexueSchedule}
 QUICK = DDIMSampler(50, spacing="trailing", clip_x0=1.0)
 
 
@@ -31,7 +32,10 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--size", type=int, default=64, help="height and width for the pictures of a folder")
     parser.add_argument("--backbone", choices=["full", "light"], default="full", help="which of the posts' two U-Nets")
-    parser.add_argument("--conditional", action="store_true", help="learn the classes, and sample each of them")
+    parser.add_argument("--schedule", choices=SCHEDULES, default="cosine", help="the posts' is for larger images")
+    parser.add_argument(
+        "--unconditional", action="store_true", help="do not use the labels (the light U-Net never does)"
+    )
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/ddpm"))
@@ -41,8 +45,6 @@ def parse_arguments() -> argparse.Namespace:
 
 def build_network(backbone: str, image_shape: tuple[int, ...], num_classes: int | None) -> keras.Model:
     if backbone == "light":
-        if num_classes is not None:
-            raise ValueError("`--conditional` must come with `--backbone full`. Received: --backbone light")
         return LightUNet(image_shape, widths=(64, 128) if image_shape[0] <= 16 else (64, 64, 128))
     if image_shape[0] <= 16:
         return UNet(image_shape, widths=(32, 64), blocks_per_level=1, attention_levels=(1,), num_classes=num_classes)
@@ -50,8 +52,8 @@ def build_network(backbone: str, image_shape: tuple[int, ...], num_classes: int 
 
 
 def save_picture(path: pathlib.Path, images: np.ndarray, columns: int) -> None:
-    scale = max(1, 64 // images.shape[1])
-    keras.utils.save_img(path, image_grid(images, columns, scale), data_format="channels_last", scale=False)
+    scale = max(1, 48 // images.shape[1])
+    keras.utils.save_img(path, image_grid(images, columns, scale, padding=8), data_format="channels_last", scale=False)
     print(f"wrote {path}")
 
 
@@ -109,14 +111,13 @@ def main() -> None:
     keras.utils.set_random_seed(arguments.seed)
     output = arguments.output
     images, labels = load_images(arguments.dataset, arguments.size)
-    if arguments.conditional and labels is None:
-        raise ValueError(f"`--conditional` must come with labels. Received: --dataset {arguments.dataset}")
-    labels = labels if arguments.conditional else None
+    if arguments.unconditional or arguments.backbone == "light":
+        labels = None
     num_classes = None if labels is None else int(labels.max()) + 1
     output.mkdir(parents=True, exist_ok=True)
 
     network = build_network(arguments.backbone, images.shape[1:], num_classes)
-    model = DDPM(network, KexueSchedule(), seed=arguments.seed)
+    model = DDPM(network, SCHEDULES[arguments.schedule](), seed=arguments.seed)
     print(f"{keras.backend.backend()}: {len(images)} images of {images.shape[1:]}, {network.count_params():,} weights")
     train(model, images, labels, arguments)
     model.save(output / "model.keras")
@@ -133,7 +134,8 @@ def main() -> None:
     save_picture(output / "path.png", path.swapaxes(0, 1).reshape(-1, *images.shape[1:]), 10)
 
     pairs = images[:4], images[4:8]
-    label = None if labels is None else np.repeat(labels[:4], 9)
+    # the label of the nearer image
+    label = None if labels is None else np.repeat(np.stack([labels[:4], labels[4:8]], axis=1), [5, 4], axis=1).ravel()
     between = model.interpolate(*pairs, t0=500, points=9, sampler=QUICK, condition=label, seed=arguments.seed)
     save_picture(output / "interpolation.png", between.reshape(-1, *images.shape[1:]), 9)
 
