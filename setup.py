@@ -8,7 +8,8 @@ VERSION = re.search(r'"(.+)"', (HERE / "keras_gen" / "version.py").read_text()).
 
 EXAMPLES = ["scikit-learn>=1.3", "pillow>=10", "matplotlib>=3.8"]
 # What the suite runs on. torch 2.13.0 is pinned exactly: a range may pull a build of several GB.
-BACKENDS = [
+PINNED = [
+    "keras==3.15.1",
     "tensorflow-cpu==2.21.0; sys_platform == 'linux' and platform_machine == 'x86_64'",
     "tensorflow==2.21.0; sys_platform != 'linux' or platform_machine != 'x86_64'",
     "jax==0.10.2",
@@ -31,7 +32,7 @@ setup(
         "jax": ["jax>=0.4.35"],
         "torch": ["torch>=2.6"],
         "examples": EXAMPLES,
-        "test": [*BACKENDS, *EXAMPLES, "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.8"],
+        "test": [*PINNED, *EXAMPLES, "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.8"],
         "peers": ["diffusers>=0.35"],
         "bench": ["diffusers>=0.35"],
     },

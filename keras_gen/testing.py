@@ -16,8 +16,15 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.compiled import compiled
-
-RANDOM_WEIGHTS_SEED = 0
+from keras_gen.core.fixtures import (
+    as_inputs,
+    flat_numpy,
+    functional,
+    made_alike,
+    randomize_weights,
+    save_and_load,
+    to_numpy,
+)
 
 
 def check_layer(
@@ -136,62 +143,6 @@ def check_config(make: Callable[[], Any]) -> None:
     restored = keras.saving.deserialize_keras_object(serialized)
     config, other = (keras.saving.serialize_keras_object(thing)["config"] for thing in (original, restored))
     _require(json.dumps(config) == json.dumps(other), f"the configuration must survive: {config} became {other}")
-
-
-def randomize_weights(layer: keras.Layer, seed: int = RANDOM_WEIGHTS_SEED, scale: float = 0.3) -> None:
-    """Sets the weights to fixed random numbers, the same on every backend: a layer that starts at zero hides faults.
-
-    Args:
-        layer: a built layer or model.
-        seed: int. Defaults to `0`.
-        scale: float. Standard deviation of a vector; that of a matrix is less by the root of its inputs. Defaults to
-            `0.3`.
-    """
-    generator = np.random.default_rng(seed)
-    for weight in layer.weights:
-        if keras.backend.is_float_dtype(weight.dtype):
-            fan_in = np.prod(weight.shape[:-1]) if len(weight.shape) > 1 else 1
-            noise = scale * generator.standard_normal(tuple(weight.shape)) / np.sqrt(fan_in)
-            starts_at_one = np.all(to_numpy(weight) == 1)
-            weight.assign((noise + starts_at_one).astype(weight.dtype))
-
-
-def functional(layer: keras.Layer, *arrays: np.ndarray) -> keras.Model:
-    """Returns a functional model of one layer, with unknown batch size."""
-    inputs = [keras.Input(array.shape[1:], dtype=array.dtype.name) for array in arrays]
-    return keras.Model(inputs, layer(inputs if len(inputs) > 1 else inputs[0]))
-
-
-def as_inputs(arrays: Sequence[np.ndarray]) -> Any:
-    """Returns the arrays as a layer takes them: one tensor, or a list."""
-    tensors = [ops.convert_to_tensor(array) for array in arrays]
-    return tensors if len(tensors) > 1 else tensors[0]
-
-
-def save_and_load(model: keras.Model) -> keras.Model:
-    """Returns the model as read back from a `.keras` file, in safe mode."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder) / "model.keras"
-        model.save(path)
-        return keras.models.load_model(path, safe_mode=True)
-
-
-def made_alike(make: Callable[[], keras.Model]) -> keras.Model:
-    """Returns a new model whose initial weights are the same each time."""
-    keras.utils.set_random_seed(0)
-    return make()
-
-
-def to_numpy(tensor: Any) -> np.ndarray:
-    """Returns a tensor as NumPy, half precision as float32."""
-    if keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)):
-        tensor = ops.cast(tensor, "float64" if "64" in str(tensor.dtype) else "float32")
-    return ops.convert_to_numpy(tensor)
-
-
-def flat_numpy(outputs: Any) -> list[np.ndarray]:
-    """Returns the tensors of a nested structure as a list of arrays."""
-    return [to_numpy(output) for output in keras.tree.flatten(outputs)]
 
 
 def _require(holds: bool, law: str) -> None:

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 from laws import LAYERS, MODELS
 
-from keras_gen.testing import as_inputs, flat_numpy, functional, randomize_weights
+from keras_gen.core.fixtures import as_inputs, flat_numpy, functional, randomize_weights
 
 LOADER = pathlib.Path(__file__).parent / "load_files.py"
 

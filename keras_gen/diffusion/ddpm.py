@@ -9,6 +9,7 @@ from keras_gen.core.batches import even_batches
 from keras_gen.core.checks import check, check_choice, check_integer
 from keras_gen.core.loop import progress_bar, run_in_parts, sequential_loop
 from keras_gen.core.noise import StepSeed, step_seeds
+from keras_gen.diffusion.denoising_network import prepare_condition
 from keras_gen.diffusion.diffusion_model import DiffusionModel
 from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
 from keras_gen.diffusion.linear_schedule import LinearSchedule
@@ -168,7 +169,7 @@ class DDPM(DiffusionModel):
         check_integer("levels", levels, at_least=2)
         check_integer("batch_size", batch_size)
         x = self.prepare_images("x", x)
-        condition = self.prepare_condition(condition, len(x))
+        condition = prepare_condition(self.network, condition, len(x))
         seed = self.draw_seed(seed)
         steps = self.schedule.num_steps
         tables = {name: as_tensor(table) for name, table in self._tables.items()}

@@ -9,6 +9,7 @@ from keras_gen.core.checks import check, check_integer, is_integer
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.noise import starting_noise
 from keras_gen.diffusion.ddpm_sampler import DDPMSampler
+from keras_gen.diffusion.denoising_network import check_network, prepare_condition
 from keras_gen.diffusion.diffusion_sampler import DiffusionSampler
 from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
 from keras_gen.diffusion.reverse_process import reverse_process
@@ -18,10 +19,7 @@ class DiffusionModel(GenerativeModel):
     """Base class of diffusion models: the data they accept, and sampling by any `DiffusionSampler`.
 
     To write another: define `compute_loss`, `denoise`, and `get_config` for the arguments of its own.
-
-    The network is called as `network([x_t, t])` or `network([x_t, t, condition])`, with `t` `(batch,)` int32. One that
-    knows its `inputs` (any functional model) tells by their number whether it takes a condition. If it has a
-    `num_classes`, conditions are class labels 0 .. num_classes - 1.
+    What it asks of the network is said in `denoising_network.py`.
     """
 
     def __init__(
@@ -40,7 +38,6 @@ class DiffusionModel(GenerativeModel):
         self.outputs_per_channel = outputs_per_channel
         self.image_shape: tuple[int | None, ...] | None = None
         inputs = getattr(network, "inputs", None)
-        self.takes_condition = None if inputs is None else len(inputs) > 2
         if inputs is not None and None not in inputs[0].shape[1:]:
             self.build(inputs[0].shape)
 
@@ -51,17 +48,7 @@ class DiffusionModel(GenerativeModel):
     def build(self, input_shape: Any) -> None:
         image_shape = tuple(input_shape[1:])
         check(len(image_shape) > 0, "x", "have shape (batch, ...)", tuple(input_shape))
-        inputs = [keras.Input(image_shape), keras.Input((), dtype="int32")]
-        if self.takes_condition is not None:
-            expected = self.network.inputs[0].shape[1:]
-            fits = len(expected) == len(image_shape) and all(
-                a in (None, b) for a, b in zip(expected, image_shape, strict=True)
-            )
-            check(fits, "x", f"be images of shape {expected}, the network's input", f"images of shape {image_shape}")
-            inputs += [keras.Input(extra.shape[1:], dtype=extra.dtype) for extra in self.network.inputs[2:]]
-        output_shape = self.network(inputs).shape[1:]
-        needed = (*image_shape[:-1], image_shape[-1] * self.outputs_per_channel)
-        check(output_shape == needed, "network", f"give outputs of shape {needed}", f"outputs of shape {output_shape}")
+        check_network(self.network, image_shape, self.outputs_per_channel)
         self.image_shape = image_shape
 
     def call(self, x: Any) -> Any:
@@ -78,7 +65,7 @@ class DiffusionModel(GenerativeModel):
         self._check_image_shape("x", x.shape)
         check(len(x) > 0, "x", "hold at least one image", f"shape {tuple(x.shape)}")
         check(bool(np.isfinite(ops.convert_to_numpy(x)).all()), "x", "be finite", "NaN or infinite values")
-        self.prepare_condition(y, len(x), name="y")
+        prepare_condition(self.network, y, len(x), name="y")
 
     def sample(
         self,
@@ -212,24 +199,6 @@ class DiffusionModel(GenerativeModel):
             self.build((None, *images.shape[1:]))
         self._check_image_shape(name, images.shape)
         return images
-
-    def prepare_condition(self, condition: Any, n: int, name: str = "condition") -> np.ndarray | None:
-        """Returns the condition of `n` images as an array `(n, ...)`, or `None` for a network that takes none."""
-        if condition is None:
-            check(not self.takes_condition, name, "be given: the network takes a condition", None)
-            return None
-        check(self.takes_condition is not False, name, "be None: the network takes no condition", "a value")
-        condition = np.asarray(ops.convert_to_numpy(condition))
-        if condition.ndim == 0:
-            condition = np.full(n, condition)
-        check(len(condition) == n, name, f"have one entry for each of {n} images", f"shape {condition.shape}")
-        classes = getattr(self.network, "num_classes", None)
-        if classes is not None:
-            valid = condition.ndim == 1 and condition.dtype.kind in "iu"
-            check(valid, name, "be integer labels of shape (n,)", f"{condition.dtype} of shape {condition.shape}")
-            outside = np.unique(condition[(condition < 0) | (condition >= classes)])
-            check(outside.size == 0, name, f"be labels in 0 .. {classes - 1}", outside)
-        return condition
 
     def get_config(self) -> dict[str, Any]:
         network = keras.saving.serialize_keras_object(self.network)

@@ -5,13 +5,13 @@ import keras
 from keras import layers
 
 from keras_gen.core.checks import check_integer
+from keras_gen.diffusion.image_network import ImageNetwork, check_levels
 from keras_gen.diffusion.light_block import LightBlock
-from keras_gen.diffusion.unet import check_image_shape, check_widths
 from keras_gen.export import keras_gen_export
 
 
 @keras_gen_export("keras_gen.models.LightUNet")
-class LightUNet(keras.Model):
+class LightUNet(ImageNetwork):
     """The light U-Net of the DDPM post: skip connections by addition, no attention, no biases, a learned time vector.
 
     Each level halves height and width by average pooling, and the way up doubles them by repetition. On the way up,
@@ -47,9 +47,7 @@ class LightUNet(keras.Model):
         dtype: Any = None,
         **kwargs: Any,
     ):
-        check_widths(widths)
-        check_image_shape("image_shape", image_shape, len(widths))
-        check_integer("blocks_per_level", blocks_per_level)
+        check_levels(image_shape, widths, blocks_per_level)
         check_integer("num_steps", num_steps)
         options = {"dtype": dtype}
         levels = range(len(widths))
@@ -76,26 +74,8 @@ class LightUNet(keras.Model):
                 h = layers.UpSampling2D(**options)(h)
         h = layers.Conv2D(image_shape[-1], 1, use_bias=False, **options)(h)
 
-        super().__init__(inputs=[x, t], outputs=h, **kwargs)
-        if dtype is not None:
-            self.dtype_policy = keras.dtype_policies.get(dtype)
-        self.image_shape = tuple(image_shape)
-        self.widths = tuple(widths)
-        self.blocks_per_level = blocks_per_level
+        super().__init__([x, t], h, image_shape, widths, blocks_per_level, dtype, **kwargs)
         self.num_steps = num_steps
 
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        # Here, not in `call`: a functional model passes by `call` when it is called on symbolic inputs.
-        check_image_shape("x_t", inputs[0].shape[1:], len(self.widths))
-        return super().__call__(inputs, *args, **kwargs)
-
     def get_config(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "trainable": self.trainable,
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
-            "image_shape": self.image_shape,
-            "widths": self.widths,
-            "blocks_per_level": self.blocks_per_level,
-            "num_steps": self.num_steps,
-        }
+        return {**super().get_config(), "num_steps": self.num_steps}

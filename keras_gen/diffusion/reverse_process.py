@@ -9,6 +9,7 @@ from keras_gen.core.batches import even_batches
 from keras_gen.core.checks import check, check_integer
 from keras_gen.core.loop import progress_bar, run_in_parts
 from keras_gen.core.noise import step_seeds
+from keras_gen.diffusion.denoising_network import prepare_condition
 from keras_gen.diffusion.diffusion_sampler import DiffusionSampler
 
 
@@ -51,7 +52,7 @@ def reverse_process(
         step_noise = np.asarray(step_noise, "float32")
         expected = (steps, *x_t.shape)
         check(step_noise.shape == expected, "step_noise", f"have shape {expected}", f"shape {step_noise.shape}")
-    condition = model.prepare_condition(condition, n)
+    condition = prepare_condition(model.network, condition, n)
 
     def loop(draws: Any, rows: Any, labels: Any, x: Any, start: Any, stop: Any) -> Any:
         return sampler.run(functools.partial(model.denoise, condition=labels), x, start, stop, rows, draws)

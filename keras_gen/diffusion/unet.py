@@ -5,8 +5,9 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_gen.core.checks import check, check_integer, is_integer
+from keras_gen.core.checks import check, check_integer
 from keras_gen.diffusion.group_norm import GroupNorm, groups_for
+from keras_gen.diffusion.image_network import ImageNetwork, check_levels
 from keras_gen.diffusion.residual_block import ResidualBlock
 from keras_gen.diffusion.self_attention import SelfAttention2D
 from keras_gen.diffusion.sinusoidal_embedding import SinusoidalEmbedding
@@ -14,7 +15,7 @@ from keras_gen.export import keras_gen_export
 
 
 @keras_gen_export("keras_gen.models.UNet")
-class UNet(keras.Model):
+class UNet(ImageNetwork):
     """The U-Net of DDPM: residual blocks down to a coarse level and up again, with skip connections across.
 
     Each level halves height and width. On the way up, each block reads its input concatenated with the output of its
@@ -62,9 +63,7 @@ class UNet(keras.Model):
         dtype: Any = None,
         **kwargs: Any,
     ):
-        check_widths(widths)
-        check_image_shape("image_shape", image_shape, len(widths))
-        check_integer("blocks_per_level", blocks_per_level)
+        check_levels(image_shape, widths, blocks_per_level)
         levels = range(len(widths))
         known = all(level in levels for level in attention_levels)
         check(known, "attention_levels", f"be in 0 .. {len(widths) - 1}", attention_levels)
@@ -114,50 +113,19 @@ class UNet(keras.Model):
         h = layers.Activation("silu", **options)(h)
         h = conv(h, out_channels or image_shape[-1], kernel_initializer="zeros")
 
-        super().__init__(inputs=inputs, outputs=h, **kwargs)
-        if dtype is not None:
-            self.dtype_policy = keras.dtype_policies.get(dtype)
-        self.image_shape = tuple(image_shape)
-        self.widths = tuple(widths)
-        self.blocks_per_level = blocks_per_level
+        super().__init__(inputs, h, image_shape, widths, blocks_per_level, dtype, **kwargs)
         self.attention_levels = tuple(attention_levels)
         self.num_classes = num_classes
         self.out_channels = out_channels
         self.dropout = dropout
         self.remat = remat
 
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        # Here, not in `call`: a functional model passes by `call` when it is called on symbolic inputs.
-        check_image_shape("x_t", inputs[0].shape[1:], len(self.widths))
-        return super().__call__(inputs, *args, **kwargs)
-
     def get_config(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "trainable": self.trainable,
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
-            "image_shape": self.image_shape,
-            "widths": self.widths,
-            "blocks_per_level": self.blocks_per_level,
+        own = {
             "attention_levels": self.attention_levels,
             "num_classes": self.num_classes,
             "out_channels": self.out_channels,
             "dropout": self.dropout,
             "remat": self.remat,
         }
-
-
-def check_widths(widths: Sequence[int]) -> None:
-    """Refuses channel numbers that are not a non-empty sequence of positive integers."""
-    valid = isinstance(widths, Sequence) and len(widths) > 0 and all(is_integer(w) and w >= 1 for w in widths)
-    check(valid, "widths", "be a non-empty sequence of integers >= 1", widths)
-
-
-def check_image_shape(name: str, shape: Sequence[int | None], levels: int) -> None:
-    """Refuses an image shape that `levels` levels cannot halve."""
-    shape = tuple(shape)
-    valid = len(shape) == 3 and is_integer(shape[2]) and shape[2] >= 1
-    check(valid, name, "be images of shape (height, width, channels)", shape)
-    multiple = 2 ** (levels - 1)
-    fits = all(size is None or (is_integer(size) and size >= 1 and size % multiple == 0) for size in shape[:2])
-    check(fits, name, f"have height and width that are multiples of {multiple}, with {levels} levels", shape)
+        return {**super().get_config(), **own}

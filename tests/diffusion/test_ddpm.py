@@ -5,12 +5,12 @@ from gaussian import gaussian_ddpm
 from laws import ddpm, tiny_network
 
 from keras_gen.callbacks import SampleGrid
+from keras_gen.core.fixtures import made_alike, randomize_weights, to_numpy
 from keras_gen.diffusion.ddpm_sampler import DDPMSampler
 from keras_gen.diffusion.posterior import reverse_rows
 from keras_gen.models import DDPM, UNet
 from keras_gen.samplers import DDIMSampler
 from keras_gen.schedules import CosineSchedule, LinearSchedule, ZeroTerminalSNR
-from keras_gen.testing import made_alike, randomize_weights, to_numpy
 
 
 @pytest.mark.parametrize(("prediction", "weighting"), [("epsilon", "simple"), ("x0", "snr"), ("v", "snr")])

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_gen.core.fixtures import randomize_weights, to_numpy
 from keras_gen.layers import GroupNorm, LightBlock, ResidualBlock, SelfAttention2D, SinusoidalEmbedding
 from keras_gen.models import LightUNet, UNet
-from keras_gen.testing import randomize_weights, to_numpy
 
 X = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype("float32")
 EMBEDDING = np.random.default_rng(1).normal(size=(2, 6)).astype("float32")

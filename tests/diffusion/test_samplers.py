@@ -6,10 +6,10 @@ import pytest
 from gaussian import gaussian_ddpm, slope_of_x0
 from laws import ddpm
 
+from keras_gen.core.fixtures import randomize_weights
 from keras_gen.diffusion.posterior import posterior
 from keras_gen.samplers import DDIMSampler, DDPMSampler, DiffusionSampler
 from keras_gen.schedules import CosineSchedule, KexueSchedule, LinearSchedule, ZeroTerminalSNR
-from keras_gen.testing import randomize_weights
 
 REFERENCE = pathlib.Path(__file__).parent.parent / "data" / "ddim_50_steps.npz"
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from keras_gen.core.fixtures import to_numpy
 from keras_gen.losses import discretized_gaussian_nll, gaussian_kl
-from keras_gen.testing import to_numpy
 
 
 def test_gaussian_kl_is_the_integral():

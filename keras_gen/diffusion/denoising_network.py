@@ -1,0 +1,66 @@
+"""What a diffusion model asks of its network: `network([x_t, t])` or `network([x_t, t, condition])`, output like `x_t`.
+
+A network that knows its `inputs`, as any functional model does, tells by their number whether it takes a condition.
+If it has a `num_classes`, conditions are class labels 0 .. num_classes - 1.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.core.checks import check
+
+
+def takes_condition(network: keras.Layer) -> bool | None:
+    """Returns whether the network takes a condition; `None` where it does not tell."""
+    inputs = getattr(network, "inputs", None)
+    return None if inputs is None else len(inputs) > 2
+
+
+def check_network(network: keras.Layer, data_shape: tuple[int | None, ...], outputs_per_channel: int) -> None:
+    """Refuses data that the network cannot take, and a network whose output does not fit. Builds the network.
+
+    Args:
+        network: the network.
+        data_shape: shape of one image, without the batch.
+        outputs_per_channel: how many output channels each channel of the data needs.
+    """
+    inputs = [keras.Input(data_shape), keras.Input((), dtype="int32")]
+    if takes_condition(network) is not None:
+        expected = network.inputs[0].shape[1:]
+        fits = len(expected) == len(data_shape) and all(
+            size in (None, actual) for size, actual in zip(expected, data_shape, strict=True)
+        )
+        check(fits, "x", f"be images of shape {expected}, the network's input", f"images of shape {data_shape}")
+        inputs += [keras.Input(extra.shape[1:], dtype=extra.dtype) for extra in network.inputs[2:]]
+    output_shape = network(inputs).shape[1:]
+    needed = (*data_shape[:-1], data_shape[-1] * outputs_per_channel)
+    check(output_shape == needed, "network", f"give outputs of shape {needed}", f"outputs of shape {output_shape}")
+
+
+def prepare_condition(network: keras.Layer, condition: Any, n: int, name: str = "condition") -> np.ndarray | None:
+    """Returns the condition of `n` images as an array `(n, ...)`, or `None` for a network that takes none.
+
+    Args:
+        network: the network.
+        condition: `None`, one value for all, or an array `(n, ...)`.
+        n: int. Number of images.
+        name: str. What the caller names the condition. Defaults to `"condition"`.
+    """
+    if condition is None:
+        check(not takes_condition(network), name, "be given: the network takes a condition", None)
+        return None
+    check(takes_condition(network) is not False, name, "be None: the network takes no condition", "a value")
+    condition = np.asarray(ops.convert_to_numpy(condition))
+    if condition.ndim == 0:
+        condition = np.full(n, condition)
+    check(len(condition) == n, name, f"have one entry for each of {n} images", f"shape {condition.shape}")
+    classes = getattr(network, "num_classes", None)
+    if classes is not None:
+        valid = condition.ndim == 1 and condition.dtype.kind in "iu"
+        check(valid, name, "be integer labels of shape (n,)", f"{condition.dtype} of shape {condition.shape}")
+        outside = np.unique(condition[(condition < 0) | (condition >= classes)])
+        check(outside.size == 0, name, f"be labels in 0 .. {classes - 1}", outside)
+    return condition
