@@ -66,7 +66,10 @@ class GenerativeModel(keras.Model):
         return int(seed)
 
     def program(self, key: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Returns `function`, which reads the model's weights, compiled; compiled once for each `key`."""
+        """Returns `function`, which reads the model's weights, compiled; compiled once for each `key`.
+
+        A key holds the shapes too: TensorFlow would otherwise make one function for all shapes, and a slower one.
+        """
         if key not in self.programs.by_key:
             self.programs.by_key[key] = compiled(self, function)
         return self.programs.by_key[key]

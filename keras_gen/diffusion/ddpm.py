@@ -173,8 +173,9 @@ class DDPM(DiffusionModel):
         seed = self.draw_seed(seed)
         steps = self.schedule.num_steps
         tables = {name: as_tensor(table) for name, table in self._tables.items()}
-        program = self.program(("bound", levels), functools.partial(self._bound_loop, levels))
         batches = list(even_batches(len(x), batch_size))
+        shapes = (len(batches[0]), x.shape[1:])
+        program = self.program(("bound", levels, shapes), functools.partial(self._bound_loop, levels))
         bar = progress_bar(len(batches) * steps, verbose)
         bits = prior_term(x, self.schedule).astype("float32")
         terms = np.empty_like(bits)

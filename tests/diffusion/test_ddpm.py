@@ -122,6 +122,14 @@ def test_sample_grid_shows_the_averages_and_leaves_the_weights(digits, tmp_path)
     np.testing.assert_allclose(picture[1:17:2, 1:17:2, 0], pixels, atol=1)
 
 
+def test_validation_data_are_evaluated_with_labels(digits):
+    images, labels = digits
+    history = ddpm(10).fit(images[:32], labels[:32], validation_data=(images[32:64], labels[32:64]), verbose=0)
+    assert np.isfinite(history.history["val_loss"]).all()
+    with pytest.raises(ValueError, match="`y` must be labels in 0 .. 9"):
+        DDPM(UNet((8, 8, 1), (4,), 1, num_classes=10), LinearSchedule(10)).evaluate(images[:2], labels[:2] + 10)
+
+
 def test_sample_weight_and_datasets(digits):
     images, labels = digits
 

@@ -155,12 +155,15 @@ def test_interpolation_starts_and_ends_near_its_images(rng):
     np.testing.assert_allclose(images[:, 2], x_b, atol=0.3)
 
 
-def test_one_program_for_one_sampler():
+def test_one_program_for_one_sampler_and_shape():
     model = gaussian_ddpm(LinearSchedule())
-    for n in (2, 3):
-        model.sample(n, DDIMSampler(5), verbose=0)
-    model.sample(2, DDIMSampler(5), verbose=1)
+    for options in ({}, {"verbose": 1}, {"seed": 4}, {"noise": np.zeros((2, 4, 4, 1))}):
+        model.sample(2, DDIMSampler(5), **{"verbose": 0, **options})
+    model.sample(8, DDIMSampler(5), batch_size=2, verbose=0)
     assert len(model.programs.by_key) == 1
+    model.sample(3, DDIMSampler(5), verbose=0)
+    model.sample(3, DDIMSampler(5, eta=1.0), verbose=0)
+    assert len(model.programs.by_key) == 3
 
 
 def test_sampling_sees_changed_weights():
