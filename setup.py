@@ -32,7 +32,7 @@ setup(
         "jax": ["jax>=0.4.35"],
         "torch": ["torch>=2.6"],
         "examples": EXAMPLES,
-        "test": [*PINNED, *EXAMPLES, "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.8"],
+        "test": [*PINNED, *EXAMPLES, "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "scipy>=1.11", "ruff>=0.8"],
         "peers": ["diffusers>=0.35"],
         "bench": ["diffusers>=0.35"],
     },

@@ -111,6 +111,8 @@ def main() -> None:
     keras.utils.set_random_seed(arguments.seed)
     output = arguments.output
     images, labels = load_images(arguments.dataset, arguments.size)
+    if len(images) < 8:
+        raise ValueError(f"`--dataset` must hold at least 8 images. Received: {len(images)} in {arguments.dataset}")
     if arguments.unconditional or arguments.backbone == "light":
         labels = None
     num_classes = None if labels is None else int(labels.max()) + 1

@@ -23,12 +23,19 @@ def is_integer(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
 
 
-def check_integer(name: str, value: Any, at_least: int = 1) -> None:
-    """Refuses a `value` that is not an integer, or is less than `at_least`."""
+def check_integer(name: str, value: Any, at_least: int = 1) -> int:
+    """Refuses a `value` that is not an integer, or is less than `at_least`; returns it as a Python int."""
     check(is_integer(value) and value >= at_least, name, f"be an integer >= {at_least}", repr(value))
+    return int(value)
 
 
-def check_fraction(name: str, value: Any, closed: bool = False) -> None:
-    """Refuses a `value` outside (0, 1), or outside [0, 1] if `closed`."""
-    holds = isinstance(value, numbers.Real) and (0 <= value <= 1 if closed else 0 < value < 1)
+def is_number(value: Any) -> bool:
+    """Whether `value` is a real Python or NumPy number."""
+    return isinstance(value, numbers.Real)
+
+
+def check_fraction(name: str, value: Any, closed: bool = False) -> float:
+    """Refuses a `value` outside (0, 1), or outside [0, 1] if `closed`; returns it as a Python float."""
+    holds = is_number(value) and (0 <= value <= 1 if closed else 0 < value < 1)
     check(holds, name, "be in [0, 1]" if closed else "be in (0, 1)", repr(value))
+    return float(value)

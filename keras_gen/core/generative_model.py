@@ -34,11 +34,35 @@ class GenerativeModel(keras.Model):
 
     def __init__(self, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        if seed is not None:
-            check_integer("seed", seed, at_least=0)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed = None if seed is None else check_integer("seed", seed, at_least=0)
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.programs = Programs()
+        self.jit_choice: str | bool = "auto"
+
+    def compile(
+        self, optimizer: Any = "rmsprop", loss: Any = None, *, jit_compile: str | bool = "auto", **kwargs: Any
+    ) -> None:
+        """Configures training; see `keras.Model.compile`. The model computes its own loss, so it takes none."""
+        for name, value in {"loss": loss, **kwargs}.items():
+            if name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+                check(value is None, name, "be left out: the model computes its own loss", value)
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+        self.jit_choice = jit_compile
+        self.programs.by_key.clear()
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        # Keras would write what "auto" came to on this backend, and a file from JAX would not train on torch.
+        config = super().get_compile_config()
+        return config and {**config, "jit_compile": self.jit_choice}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        # Keras leaves this to a model that has its own `compile`.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def check_sampling(self, n: int, **options: Any) -> None:
+        """Refuses options that `sample` could not use, without drawing anything. Checks nothing by default."""
 
     def check_data(self, x: Any, y: Any) -> None:
         """Refuses data that `fit` or `evaluate` could not use, before any step is spent. Does nothing by default."""
@@ -46,24 +70,29 @@ class GenerativeModel(keras.Model):
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Trains the model; see `keras.Model.fit`. With `use_ema=True` in the optimizer it ends on the averages."""
         self.check_data(x, y)
+        if isinstance(kwargs.get("validation_data"), tuple | list):
+            self.check_data(*(*kwargs["validation_data"], None)[:2])
         weighted = kwargs.get("sample_weight") is not None
         check(not weighted or y is not None, "sample_weight", "come with `y`: Keras drops it otherwise", "an array")
-        try:
-            return super().fit(x, y, *args, **kwargs)
-        finally:
-            self._unshare_weights()
+        self._unshare_weights()
+        return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Returns the loss on `x`; see `keras.Model.evaluate`."""
         self.check_data(x, y)
+        self._unshare_weights()
         return super().evaluate(x, y, *args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the outputs of `call`; see `keras.Model.predict`."""
+        self._unshare_weights()
+        return super().predict(*args, **kwargs)
 
     def draw_seed(self, seed: int | None) -> int:
         """Returns `seed`, or for `None` the next number of the model's own generator."""
         if seed is None:
             return int(keras.random.randint((), 0, 2**31 - 1, seed=self.seed_generator))
-        check_integer("seed", seed, at_least=0)
-        return int(seed)
+        return check_integer("seed", seed, at_least=0)
 
     def program(self, key: Any, function: Callable[..., Any]) -> Callable[..., Any]:
         """Returns `function`, which reads the model's weights, compiled; compiled once for each `key`.
@@ -83,7 +112,8 @@ class GenerativeModel(keras.Model):
         values = {key: store[key] for key in store.keys()}  # noqa: SIM118 (a Keras store has keys, but no iterator)
         super().load_own_variables({key: values[key] for key in values if not key.startswith("random_state_")})
         for i, state in enumerate(self._random_states()):
-            state.assign(values[f"random_state_{i}"])
+            # Absent where the file's network had less dropout: then the new generator keeps its own state.
+            state.assign(values.get(f"random_state_{i}", state))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "seed": self.seed}
@@ -94,8 +124,8 @@ class GenerativeModel(keras.Model):
         return [variable for variable in self.variables if id(variable) not in others]
 
     def _unshare_weights(self) -> None:
-        # On JAX a `fit` with use_ema=True leaves weights and averages in the same buffers, and the next `evaluate`,
-        # `predict` or `fit` of Keras 3.15 gives the buffers of the weights away.
+        # On JAX a `fit` with use_ema=True leaves weights and averages in the same buffers, and the next `fit`,
+        # `evaluate` or `predict` of Keras 3.15 gives the buffers of the weights away.
         if keras.backend.backend() == "jax":
             for variable in self.trainable_variables:
                 variable.assign(ops.copy(variable))

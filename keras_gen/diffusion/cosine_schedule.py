@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_gen.core.checks import check, check_fraction, check_integer
+from keras_gen.core.checks import check, check_fraction, check_integer, is_number
 from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
 from keras_gen.export import keras_gen_export
 
@@ -26,10 +26,9 @@ class CosineSchedule(DiscreteSchedule):
 
     def __init__(self, num_steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999):
         check_integer("num_steps", num_steps)
-        check(offset >= 0, "offset", "be >= 0", offset)
-        check_fraction("max_beta", max_beta)
-        self.offset = offset
-        self.max_beta = max_beta
+        check(is_number(offset) and offset >= 0, "offset", "be a number >= 0", repr(offset))
+        self.offset = float(offset)
+        self.max_beta = check_fraction("max_beta", max_beta)
         u = np.arange(num_steps + 1) / num_steps
         f = np.cos((u + offset) / (1 + offset) * np.pi / 2) ** 2
         super().__init__(np.minimum(1 - f[1:] / f[:-1], max_beta))

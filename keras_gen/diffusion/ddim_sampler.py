@@ -38,8 +38,7 @@ class DDIMSampler(DiffusionSampler):
         self, steps: int | None = 50, eta: float = 0.0, spacing: str = "leading", clip_x0: float | None = None
     ):
         super().__init__(steps=steps, spacing=spacing, clip_x0=clip_x0)
-        check_fraction("eta", eta, closed=True)
-        self.eta = eta
+        self.eta = check_fraction("eta", eta, closed=True)
 
     def rows(self, schedule: DiscreteSchedule, times: np.ndarray) -> dict[str, np.ndarray]:
         alpha, sigma = schedule.alpha(times), schedule.sigma(times)

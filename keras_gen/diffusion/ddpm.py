@@ -9,6 +9,7 @@ from keras_gen.core.batches import even_batches
 from keras_gen.core.checks import check, check_choice, check_integer
 from keras_gen.core.loop import progress_bar, run_in_parts, sequential_loop
 from keras_gen.core.noise import StepSeed, step_seeds
+from keras_gen.diffusion.ddpm_sampler import DDPMSampler
 from keras_gen.diffusion.denoising_network import prepare_condition
 from keras_gen.diffusion.diffusion_model import DiffusionModel
 from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
@@ -37,7 +38,9 @@ class DDPM(DiffusionModel):
 
     Args:
         network: a Keras layer or model called as `network([x_t, t])` or `network([x_t, t, condition])`, with `t`
-            `(batch,)` int32, that gives an output like `x_t` (twice its channels for `"learned_range"`).
+            `(batch,)` int32, that gives an output like `x_t` (twice its channels for `"learned_range"`). To take a
+            condition it must be a functional model. Its weight regularizers count, what its layers add by `add_loss`
+            does not.
         schedule: a `DiscreteSchedule`. Defaults to `None`, which is `LinearSchedule()`.
         prediction: `"epsilon"`, `"x0"` or `"v"`. What the network predicts. Defaults to `"epsilon"`.
         variance: `"fixed_small"` (the posterior's), `"fixed_large"` (the forward step's) or `"learned_range"` (the
@@ -55,8 +58,9 @@ class DDPM(DiffusionModel):
         The images unchanged: the work is in `fit` and `sample`.
 
     Raises:
-        ValueError: if an argument is not one of its choices, the network's output does not fit, or the data cannot be
-            found from the noise because the schedule ends at zero signal.
+        ValueError: if an argument is of the wrong type or not one of its choices, the network's output does not fit or
+            it knows fewer times than the schedule, or the data cannot be found from the noise because the schedule ends
+            at zero signal.
 
     Example:
 
@@ -110,6 +114,10 @@ class DDPM(DiffusionModel):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
+        self.check_batch(x, y)
+        # Before the network is called, so that it is the same on every backend: JAX does not collect what a layer adds
+        # by `add_loss` here.
+        weight_penalty = sum(self.losses)
         x0 = ops.cast(x, "float32")
         batch = ops.shape(x0)[0]
         t = keras.random.randint((batch,), 0, self.schedule.num_steps, seed=self.seed_generator)
@@ -127,8 +135,8 @@ class DDPM(DiffusionModel):
             bound = bound_term(x0, ops.stop_gradient(x0_hat), w, row)
             loss = loss + BOUND_WEIGHT * self.schedule.num_steps * bound
         if sample_weight is not None:
-            loss = loss * ops.cast(sample_weight, "float32")
-        return ops.mean(loss) + sum(self.losses)
+            loss = loss * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
+        return ops.mean(loss) + weight_penalty
 
     def denoise(self, x_t: Any, row: dict[str, Any], condition: Any = None) -> tuple[Any, Any]:
         t = ops.broadcast_to(row["t"], (ops.shape(x_t)[0],))
@@ -143,6 +151,7 @@ class DDPM(DiffusionModel):
         x: Any,
         condition: Any = None,
         levels: int = 256,
+        clip_x0: float | None = 1.0,
         seed: int | None = None,
         batch_size: int = 64,
         verbose: str | int = "auto",
@@ -157,25 +166,34 @@ class DDPM(DiffusionModel):
             x: `(n, *image_shape)`, pixel values in [-1, 1].
             condition: as for `sample`.
             levels: int >= 2, number of distinct pixel values, for the last term. Defaults to `256`.
+            clip_x0: float > 0 or `None`. Bounds each prediction of x0, as in `DDPMSampler`: where the schedule ends
+                in noise, the bound of an unclipped one is large. Defaults to `1.0`.
             seed: as for `sample`.
             batch_size: as for `sample`.
             verbose: as for `sample`.
 
         Returns:
-            float32 array `(n,)`. The mean over a test set is the figure that papers report; lower is better.
+            float32 array `(n,)`. Papers report the mean over a test set; lower is better.
+
+        Raises:
+            ValueError: if an argument does not fit the model, or pixel values are outside [-1, 1].
 
         Reference: Ho et al. 2020, arXiv:2006.11239, equation 5.
         """
         check_integer("levels", levels, at_least=2)
         check_integer("batch_size", batch_size)
         x = self.prepare_images("x", x)
+        check(np.abs(x).max() <= 1, "x", "have pixel values in [-1, 1]", f"values up to {np.abs(x).max()}")
+        clip = DDPMSampler(clip_x0=clip_x0)
         condition = prepare_condition(self.network, condition, len(x))
         seed = self.draw_seed(seed)
         steps = self.schedule.num_steps
         tables = {name: as_tensor(table) for name, table in self._tables.items()}
         batches = list(even_batches(len(x), batch_size))
         shapes = (len(batches[0]), x.shape[1:])
-        program = self.program(("bound", levels, shapes), functools.partial(self._bound_loop, levels))
+        program = self.program(
+            ("bound", levels, clip.clip_x0, shapes), functools.partial(self._bound_loop, levels, clip)
+        )
         bar = progress_bar(len(batches) * steps, verbose)
         bits = prior_term(x, self.schedule).astype("float32")
         terms = np.empty_like(bits)
@@ -201,12 +219,22 @@ class DDPM(DiffusionModel):
         return output, (v + 1) / 2
 
     def _bound_loop(
-        self, levels: int, seeds: Any, tables: Any, labels: Any, x0: Any, total: Any, start: Any, stop: Any
+        self,
+        levels: int,
+        sampler: DDPMSampler,
+        seeds: Any,
+        tables: Any,
+        labels: Any,
+        x0: Any,
+        total: Any,
+        start: Any,
+        stop: Any,
     ) -> Any:
         def body(t: Any, total: Any) -> Any:
             row = {name: table[t] for name, table in tables.items()} | {"t": t}
             eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=StepSeed(seeds[t]))
-            x0_hat, w = self.denoise(row["alpha"] * x0 + row["sigma"] * eps, row, labels)
+            denoise = sampler.clipped(functools.partial(self.denoise, condition=labels))
+            x0_hat, w = denoise(row["alpha"] * x0 + row["sigma"] * eps, row)
             return total + bound_term(x0, x0_hat, w, row, levels)
 
         return sequential_loop(start, stop, body, total)

@@ -1,7 +1,8 @@
 """What a diffusion model asks of its network: `network([x_t, t])` or `network([x_t, t, condition])`, output like `x_t`.
 
-A network that knows its `inputs`, as any functional model does, tells by their number whether it takes a condition.
-If it has a `num_classes`, conditions are class labels 0 .. num_classes - 1.
+The number of a functional model's inputs tells whether it takes a condition; any other layer is taken to need none. If
+the network has a `num_classes`, conditions are class labels 0 .. num_classes - 1. If it has a `num_steps`, it knows the
+times 0 .. num_steps - 1.
 """
 
 from typing import Any
@@ -13,10 +14,19 @@ from keras import ops
 from keras_gen.core.checks import check
 
 
-def takes_condition(network: keras.Layer) -> bool | None:
-    """Returns whether the network takes a condition; `None` where it does not tell."""
-    inputs = getattr(network, "inputs", None)
-    return None if inputs is None else len(inputs) > 2
+def inputs_of(network: keras.Layer) -> list[Any]:
+    """Returns the symbolic inputs of a functional model, an empty list for any other layer."""
+    return list(getattr(network, "inputs", None) or [])
+
+
+def takes_condition(network: keras.Layer) -> bool:
+    """Returns whether the network takes a condition."""
+    return len(inputs_of(network)) == 3
+
+
+def fits(expected: Any, shape: Any) -> bool:
+    """Returns whether `shape` is the `expected` one, in which `None` stands for any size."""
+    return len(expected) == len(shape) and all(a in (None, b) for a, b in zip(expected, shape, strict=True))
 
 
 def check_network(network: keras.Layer, data_shape: tuple[int | None, ...], outputs_per_channel: int) -> None:
@@ -28,13 +38,13 @@ def check_network(network: keras.Layer, data_shape: tuple[int | None, ...], outp
         outputs_per_channel: how many output channels each channel of the data needs.
     """
     inputs = [keras.Input(data_shape), keras.Input((), dtype="int32")]
-    if takes_condition(network) is not None:
-        expected = network.inputs[0].shape[1:]
-        fits = len(expected) == len(data_shape) and all(
-            size in (None, actual) for size, actual in zip(expected, data_shape, strict=True)
-        )
-        check(fits, "x", f"be images of shape {expected}, the network's input", f"images of shape {data_shape}")
-        inputs += [keras.Input(extra.shape[1:], dtype=extra.dtype) for extra in network.inputs[2:]]
+    own = inputs_of(network)
+    if own:
+        check(len(own) in (2, 3), "network", "take x_t, t and perhaps a condition", f"{len(own)} inputs")
+        expected = own[0].shape[1:]
+        holds = fits(expected, data_shape)
+        check(holds, "x", f"be images of shape {expected}, the network's input", f"images of shape {data_shape}")
+        inputs += [keras.Input(extra.shape[1:], dtype=extra.dtype) for extra in own[2:]]
     output_shape = network(inputs).shape[1:]
     needed = (*data_shape[:-1], data_shape[-1] * outputs_per_channel)
     check(output_shape == needed, "network", f"give outputs of shape {needed}", f"outputs of shape {output_shape}")
@@ -52,7 +62,7 @@ def prepare_condition(network: keras.Layer, condition: Any, n: int, name: str = 
     if condition is None:
         check(not takes_condition(network), name, "be given: the network takes a condition", None)
         return None
-    check(takes_condition(network) is not False, name, "be None: the network takes no condition", "a value")
+    check(takes_condition(network), name, "be None: the network takes no condition", "a value")
     condition = np.asarray(ops.convert_to_numpy(condition))
     if condition.ndim == 0:
         condition = np.full(n, condition)

@@ -9,7 +9,13 @@ from keras_gen.core.checks import check, check_integer, is_integer
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.noise import starting_noise
 from keras_gen.diffusion.ddpm_sampler import DDPMSampler
-from keras_gen.diffusion.denoising_network import check_network, prepare_condition
+from keras_gen.diffusion.denoising_network import (
+    check_network,
+    fits,
+    inputs_of,
+    prepare_condition,
+    takes_condition,
+)
 from keras_gen.diffusion.diffusion_sampler import DiffusionSampler
 from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
 from keras_gen.diffusion.reverse_process import reverse_process
@@ -37,8 +43,10 @@ class DiffusionModel(GenerativeModel):
         self.schedule = schedule
         self.outputs_per_channel = outputs_per_channel
         self.image_shape: tuple[int | None, ...] | None = None
-        inputs = getattr(network, "inputs", None)
-        if inputs is not None and None not in inputs[0].shape[1:]:
+        known = getattr(network, "num_steps", schedule.num_steps)
+        check(known >= schedule.num_steps, "network", f"know {schedule.num_steps} times", f"num_steps={known}")
+        inputs = inputs_of(network)
+        if inputs and None not in inputs[0].shape[1:]:
             self.build(inputs[0].shape)
 
     @abc.abstractmethod
@@ -58,14 +66,36 @@ class DiffusionModel(GenerativeModel):
     def check_data(self, x: Any, y: Any) -> None:
         if not hasattr(x, "shape") or not hasattr(x, "dtype"):
             return  # a dataset or generator: its shapes are checked when Keras builds the model on its first batch
-        dtype = keras.backend.standardize_dtype(x.dtype)
-        check("float" in dtype, "x", "be floating-point images, scaled to [-1, 1]", f"dtype {dtype}")
-        if not self.built:
-            self.build((None, *x.shape[1:]))
-        self._check_image_shape("x", x.shape)
-        check(len(x) > 0, "x", "hold at least one image", f"shape {tuple(x.shape)}")
-        check(bool(np.isfinite(ops.convert_to_numpy(x)).all()), "x", "be finite", "NaN or infinite values")
+        self.prepare_images("x", x)
         prepare_condition(self.network, y, len(x), name="y")
+
+    def check_batch(self, x: Any, y: Any) -> None:
+        """Refuses what can be seen of a batch while it is traced: dtypes, and whether there are labels."""
+        check_images_dtype("x", x)
+        takes = takes_condition(self.network)
+        check(takes or y is None, "y", "be None: the network takes no condition", "a value")
+        check(not takes or y is not None, "y", "be given: the network takes a condition", None)
+
+    def check_sampling(
+        self, n: int, sampler: DiffusionSampler | None = None, condition: Any = None, **options: Any
+    ) -> None:
+        resolve_sampler(sampler).times(self.schedule)
+        prepare_condition(self.network, condition, n)
+
+    def prepare_images(self, name: str, images: Any) -> np.ndarray:
+        """Returns images as a float32 array, after a check of their dtype, shape and values."""
+        images = np.asarray(ops.convert_to_numpy(images))
+        check_images_dtype(name, images)
+        check(len(images) > 0, name, "hold at least one image", f"shape {images.shape}")
+        if not self.built:
+            self.build((None, *images.shape[1:]))
+        expected = inputs_of(self.network)[0].shape[1:] if inputs_of(self.network) else self.image_shape
+        shape = f"({', '.join(map(str, ('n', *expected)))})"
+        check(fits(expected, images.shape[1:]), name, f"have shape {shape}", f"shape {images.shape}")
+        check(bool(np.isfinite(images).all()), name, "be finite", "NaN or infinite values")
+        if None in self.image_shape:
+            self.image_shape = images.shape[1:]
+        return images.astype("float32", copy=False)
 
     def sample(
         self,
@@ -99,7 +129,7 @@ class DiffusionModel(GenerativeModel):
         """
         check_integer("n", n)
         seed = self.draw_seed(seed)
-        sampler = DDPMSampler() if sampler is None else sampler
+        sampler = resolve_sampler(sampler)
         x_T = self._starting_noise(n, noise, seed)
         return reverse_process(
             self,
@@ -127,10 +157,13 @@ class DiffusionModel(GenerativeModel):
 
         Returns:
             float32 array `(frames + 1, n, *image_shape)`; the first entry is the starting noise.
+
+        Raises:
+            ValueError: as `sample` does, and if there are more frames than steps.
         """
         check_integer("n", n)
         check_integer("frames", frames)
-        sampler = DDPMSampler() if sampler is None else sampler
+        sampler = resolve_sampler(sampler)
         seed = self.draw_seed(options.pop("seed", None))
         x_T = self._starting_noise(n, noise, seed)
         times = sampler.times(self.schedule)
@@ -150,9 +183,12 @@ class DiffusionModel(GenerativeModel):
 
         Returns:
             float32 array `(n, *image_shape)`.
+
+        Raises:
+            ValueError: as `sample` does, and if `t` is no time of the schedule or `x_t` no batch of images.
         """
         self._check_time("t", t)
-        sampler = DDPMSampler() if sampler is None else sampler
+        sampler = resolve_sampler(sampler)
         seed = self.draw_seed(options.pop("seed", None))
         x_t = self.prepare_images("x_t", x_t)
         times = sampler.times(self.schedule)
@@ -178,6 +214,9 @@ class DiffusionModel(GenerativeModel):
         Returns:
             float32 array `(n, points, *image_shape)`.
 
+        Raises:
+            ValueError: as `denoise_from` does, and if `x_a` and `x_b` differ in shape or `points` is less than 2.
+
         Reference: https://kexue.fm/archives/9119; Ho et al. 2020, arXiv:2006.11239, section 4.3.
         """
         check_integer("points", points, at_least=2)
@@ -191,14 +230,6 @@ class DiffusionModel(GenerativeModel):
         x_t0 = self.schedule.alpha(t0) * mixed + self.schedule.sigma(t0) * eps[:, None]
         images = self.denoise_from(x_t0.reshape(-1, *x_a.shape[1:]), t0, seed=seed, **options)
         return images.reshape(x_t0.shape)
-
-    def prepare_images(self, name: str, images: Any) -> np.ndarray:
-        """Returns images as a float32 array, after a check of their shape."""
-        images = np.asarray(images, "float32")
-        if not self.built:
-            self.build((None, *images.shape[1:]))
-        self._check_image_shape(name, images.shape)
-        return images
 
     def get_config(self) -> dict[str, Any]:
         network = keras.saving.serialize_keras_object(self.network)
@@ -221,10 +252,19 @@ class DiffusionModel(GenerativeModel):
         check(built, "noise", "be given until the model has seen the size of an image, in `fit` or `build`", noise)
         return starting_noise(n, self.image_shape, seed)
 
-    def _check_image_shape(self, name: str, shape: Any) -> None:
-        shape = tuple(shape)
-        check(shape[1:] == self.image_shape, name, f"have shape (n, {self.image_shape})", f"shape {shape}")
-
     def _check_time(self, name: str, t: Any) -> None:
         valid = is_integer(t) and 0 <= t < self.schedule.num_steps
         check(valid, name, f"be an integer in 0 .. {self.schedule.num_steps - 1}", t)
+
+
+def resolve_sampler(sampler: DiffusionSampler | None) -> DiffusionSampler:
+    """Returns the sampler, for `None` the default one. Refuses anything else."""
+    sampler = DDPMSampler() if sampler is None else sampler
+    check(isinstance(sampler, DiffusionSampler), "sampler", "be a DiffusionSampler or None", repr(sampler))
+    return sampler
+
+
+def check_images_dtype(name: str, images: Any) -> None:
+    """Refuses integer pixels, which are most likely 0 .. 255."""
+    dtype = keras.backend.standardize_dtype(images.dtype)
+    check("float" in dtype, name, "be floating-point images, scaled to [-1, 1]", f"dtype {dtype}")

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_choice, check_integer
+from keras_gen.core.checks import check, check_choice, check_integer, is_number
 from keras_gen.core.loop import sequential_loop
 from keras_gen.core.noise import StepSeed
 from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
@@ -40,13 +40,12 @@ class DiffusionSampler(abc.ABC):
     """
 
     def __init__(self, steps: int | None = None, spacing: str = "leading", clip_x0: float | None = None):
-        if steps is not None:
-            check_integer("steps", steps)
         check_choice("spacing", spacing, SPACINGS)
-        check(clip_x0 is None or clip_x0 > 0, "clip_x0", "be > 0 or None", clip_x0)
-        self.steps = steps
+        valid = clip_x0 is None or (is_number(clip_x0) and clip_x0 > 0)
+        check(valid, "clip_x0", "be > 0 or None", repr(clip_x0))
+        self.steps = None if steps is None else check_integer("steps", steps)
         self.spacing = spacing
-        self.clip_x0 = clip_x0
+        self.clip_x0 = None if clip_x0 is None else float(clip_x0)
 
     def times(self, schedule: DiscreteSchedule) -> np.ndarray:
         """Returns the `N + 1` falling times it visits, the last one clean data."""
@@ -81,7 +80,7 @@ class DiffusionSampler(abc.ABC):
                     return draws["step_noise"][i]
                 return keras.random.normal(ops.shape(x_t), dtype="float32", seed=StepSeed(draws["seeds"][i]))
 
-            return self.step(self._clipped(denoise), x_t, {name: column[i] for name, column in rows.items()}, noise)
+            return self.step(self.clipped(denoise), x_t, {name: column[i] for name, column in rows.items()}, noise)
 
         return sequential_loop(start, stop, body, x)
 
@@ -92,7 +91,8 @@ class DiffusionSampler(abc.ABC):
     def from_config(cls, config: dict[str, Any]) -> "DiffusionSampler":
         return cls(**config)
 
-    def _clipped(self, denoise: Denoise) -> Denoise:
+    def clipped(self, denoise: Denoise) -> Denoise:
+        """Returns `denoise` with its x0 bounded by `clip_x0`."""
         if self.clip_x0 is None:
             return denoise
 

@@ -3,7 +3,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import check, check_integer, is_number
 from keras_gen.export import keras_gen_export
 
 
@@ -27,17 +27,17 @@ class GroupNorm(keras.layers.Layer):
         A tensor like `x`.
 
     Raises:
-        ValueError: if an argument is outside its range, or `groups` does not divide the number of channels.
+        ValueError: if an argument is outside its range, `groups` does not divide the number of channels, or `x` has no
+            axis between batch and channels.
 
     Reference: Wu and He 2018, arXiv:1803.08494.
     """
 
     def __init__(self, groups: int = 8, epsilon: float = 1e-5, **kwargs: Any):
         super().__init__(**kwargs)
-        check_integer("groups", groups)
-        check(epsilon > 0, "epsilon", "be > 0", epsilon)
-        self.groups = groups
-        self.epsilon = epsilon
+        check(is_number(epsilon) and epsilon > 0, "epsilon", "be > 0", repr(epsilon))
+        self.groups = check_integer("groups", groups)
+        self.epsilon = float(epsilon)
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
         check(len(x_shape) > 2, "x", "have shape (batch, ..., channels)", f"shape {tuple(x_shape)}")

@@ -28,11 +28,11 @@ class ImageNetwork(keras.Model):
             self.dtype_policy = keras.dtype_policies.get(dtype)
         self.image_shape = tuple(image_shape)
         self.widths = tuple(widths)
-        self.blocks_per_level = blocks_per_level
+        self.blocks_per_level = int(blocks_per_level)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         # Here, not in `call`: a functional model passes by `call` when it is called on symbolic inputs.
-        check_image_shape("x_t", inputs[0].shape[1:], len(self.widths))
+        check_image_shape("x_t", tuple(inputs[0].shape[1:]), len(self.widths))
         return super().__call__(inputs, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
@@ -46,18 +46,18 @@ class ImageNetwork(keras.Model):
         }
 
 
-def check_levels(image_shape: Sequence[int | None], widths: Sequence[int], blocks_per_level: int) -> None:
-    """Refuses numbers of channels or blocks that are not positive integers, and an image that cannot be halved."""
+def check_levels(image_shape: Sequence[int | None], widths: Sequence[int], blocks_per_level: int) -> tuple[int, ...]:
+    """Returns `widths` as Python integers, and refuses arguments of which no U-Net can be made."""
     valid = isinstance(widths, Sequence) and len(widths) > 0 and all(is_integer(w) and w >= 1 for w in widths)
     check(valid, "widths", "be a non-empty sequence of integers >= 1", widths)
     check_image_shape("image_shape", image_shape, len(widths))
     check_integer("blocks_per_level", blocks_per_level)
+    return tuple(int(width) for width in widths)
 
 
 def check_image_shape(name: str, shape: Sequence[int | None], levels: int) -> None:
     """Refuses an image shape that `levels` levels cannot halve."""
-    shape = tuple(shape)
-    valid = len(shape) == 3 and is_integer(shape[2]) and shape[2] >= 1
+    valid = isinstance(shape, Sequence) and len(shape) == 3 and is_integer(shape[2]) and shape[2] >= 1
     check(valid, name, "be images of shape (height, width, channels)", shape)
     multiple = 2 ** (levels - 1)
     fits = all(size is None or (is_integer(size) and size >= 1 and size % multiple == 0) for size in shape[:2])

@@ -27,8 +27,7 @@ class KexueSchedule(DiscreteSchedule):
 
     def __init__(self, num_steps: int = 1000, beta_end: float = 0.02):
         check_integer("num_steps", num_steps)
-        check_fraction("beta_end", beta_end)
-        self.beta_end = beta_end
+        self.beta_end = check_fraction("beta_end", beta_end)
         super().__init__(beta_end * np.arange(1, num_steps + 1) / num_steps)
 
     def get_config(self) -> dict[str, Any]:

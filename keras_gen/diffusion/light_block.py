@@ -34,8 +34,7 @@ class LightBlock(keras.layers.Layer):
 
     def __init__(self, width: int, **kwargs: Any):
         super().__init__(**kwargs)
-        check_integer("width", width)
-        self.width = width
+        width = self.width = check_integer("width", width)
         options = {"use_bias": False, "dtype": self.dtype_policy}
         self.dense = keras.layers.Dense(width, name="dense", **options)
         self.conv_1 = keras.layers.Conv2D(width, 3, padding="same", name="conv_1", **options)

@@ -47,8 +47,8 @@ class LightUNet(ImageNetwork):
         dtype: Any = None,
         **kwargs: Any,
     ):
-        check_levels(image_shape, widths, blocks_per_level)
-        check_integer("num_steps", num_steps)
+        widths = check_levels(image_shape, widths, blocks_per_level)
+        num_steps = check_integer("num_steps", num_steps)
         options = {"dtype": dtype}
         levels = range(len(widths))
 

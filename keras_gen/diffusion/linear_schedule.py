@@ -26,10 +26,8 @@ class LinearSchedule(DiscreteSchedule):
 
     def __init__(self, num_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02):
         check_integer("num_steps", num_steps)
-        check_fraction("beta_start", beta_start)
-        check_fraction("beta_end", beta_end)
-        self.beta_start = beta_start
-        self.beta_end = beta_end
+        self.beta_start = check_fraction("beta_start", beta_start)
+        self.beta_end = check_fraction("beta_end", beta_end)
         super().__init__(np.linspace(beta_start, beta_end, num_steps))
 
     def get_config(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_gen.core.checks import check
 from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
 from keras_gen.export import keras_gen_export
 
@@ -27,10 +28,14 @@ def posterior(alpha_t: Any, sigma_t: Any, alpha_s: Any, sigma_s: Any) -> tuple[A
     Returns:
         `(coefficient of x_t, coefficient of x0, variance)`.
 
+    Raises:
+        ValueError: if s is the noisier time.
+
     Reference: https://kexue.fm/archives/9164; Ho et al. 2020, arXiv:2006.11239, equation 7.
     """
     a = alpha_t / alpha_s
     v = sigma_t**2 - a**2 * sigma_s**2
+    check(bool(np.all(v > -1e-12)), "sigma_s", "be the noise of a cleaner time than t's", sigma_s)
     return a * sigma_s**2 / sigma_t**2, alpha_s * v / sigma_t**2, sigma_s**2 * v / sigma_t**2
 
 

@@ -3,7 +3,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import check, check_integer, is_number
 from keras_gen.diffusion.group_norm import GroupNorm
 from keras_gen.export import keras_gen_export
 
@@ -50,11 +50,10 @@ class ResidualBlock(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        check_integer("width", width)
-        check(0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
-        self.width = width
+        width = self.width = check_integer("width", width)
+        check(is_number(dropout) and 0 <= dropout < 1, "dropout", "be in [0, 1)", repr(dropout))
         self.groups = groups
-        self.dropout = dropout
+        self.dropout = float(dropout)
         self.remat = remat
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)

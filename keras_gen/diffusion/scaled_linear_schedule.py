@@ -26,10 +26,8 @@ class ScaledLinearSchedule(DiscreteSchedule):
 
     def __init__(self, num_steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012):
         check_integer("num_steps", num_steps)
-        check_fraction("beta_start", beta_start)
-        check_fraction("beta_end", beta_end)
-        self.beta_start = beta_start
-        self.beta_end = beta_end
+        self.beta_start = check_fraction("beta_start", beta_start)
+        self.beta_end = check_fraction("beta_end", beta_end)
         super().__init__(np.linspace(beta_start**0.5, beta_end**0.5, num_steps) ** 2)
 
     def get_config(self) -> dict[str, Any]:

@@ -26,17 +26,15 @@ class SelfAttention2D(keras.layers.Layer):
         `(batch, height, width, channels)`.
 
     Raises:
-        ValueError: if an argument is < 1 or does not divide the number of channels.
+        ValueError: if an argument is < 1 or does not divide the number of channels, or `x` is no batch of images.
 
     Reference: Ho et al. 2020, arXiv:2006.11239, appendix B.
     """
 
     def __init__(self, num_heads: int = 1, groups: int = 8, **kwargs: Any):
         super().__init__(**kwargs)
-        check_integer("num_heads", num_heads)
-        check_integer("groups", groups)
-        self.num_heads = num_heads
-        self.groups = groups
+        self.num_heads = check_integer("num_heads", num_heads)
+        self.groups = check_integer("groups", groups)
         self.norm = GroupNorm(groups, dtype=self.dtype_policy, name="norm")
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import check, check_integer, is_number
 from keras_gen.export import keras_gen_export
 
 
@@ -35,11 +35,10 @@ class SinusoidalEmbedding(keras.layers.Layer):
 
     def __init__(self, dim: int, max_period: float = 10000.0, **kwargs: Any):
         super().__init__(**kwargs)
-        check_integer("dim", dim, at_least=2)
+        self.dim = check_integer("dim", dim, at_least=2)
         check(dim % 2 == 0, "dim", "be even", dim)
-        check(max_period > 1, "max_period", "be > 1", max_period)
-        self.dim = dim
-        self.max_period = max_period
+        check(is_number(max_period) and max_period > 1, "max_period", "be > 1", repr(max_period))
+        self.max_period = float(max_period)
 
     def call(self, t: Any) -> Any:
         half = self.dim // 2

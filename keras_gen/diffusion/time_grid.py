@@ -10,7 +10,7 @@ SPACINGS = ("leading", "linspace", "trailing")
 def time_grid(num_steps: int, steps: int, spacing: str) -> np.ndarray:
     """Returns `steps + 1` falling times, the last one -1 (clean data).
 
-        leading   i floor(T / N)                the posts' and the DDIM code's; never sees the noisiest times
+        leading   floor(i T / N)                the posts' and the DDIM code's; never sees the noisiest times
         linspace  round(i (T - 1) / (N - 1))    first and last time both
         trailing  round((i + 1) T / N) - 1      the noisiest time, and equal strides down to clean data
 
@@ -28,7 +28,7 @@ def time_grid(num_steps: int, steps: int, spacing: str) -> np.ndarray:
     check(steps <= num_steps, "steps", f"be at most the schedule's number of steps, {num_steps}", steps)
     check_choice("spacing", spacing, SPACINGS)
     if spacing == "leading":
-        times = np.arange(steps) * (num_steps // steps)
+        times = np.arange(steps) * num_steps // steps
     elif spacing == "linspace":
         times = np.linspace(num_steps - 1, 0, steps)[::-1]
     else:

@@ -63,10 +63,10 @@ class UNet(ImageNetwork):
         dtype: Any = None,
         **kwargs: Any,
     ):
-        check_levels(image_shape, widths, blocks_per_level)
+        widths = check_levels(image_shape, widths, blocks_per_level)
         levels = range(len(widths))
-        known = all(level in levels for level in attention_levels)
-        check(known, "attention_levels", f"be in 0 .. {len(widths) - 1}", attention_levels)
+        known = isinstance(attention_levels, Sequence) and all(level in levels for level in attention_levels)
+        check(known, "attention_levels", f"be a sequence of levels in 0 .. {len(widths) - 1}", attention_levels)
         if num_classes is not None:
             check_integer("num_classes", num_classes)
         if out_channels is not None:

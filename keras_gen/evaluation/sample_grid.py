@@ -1,4 +1,6 @@
+import importlib
 import pathlib
+import string
 from typing import Any
 
 import keras
@@ -24,7 +26,8 @@ class SampleGrid(keras.callbacks.Callback):
         **options: passed to the model's `sample`, such as `sampler` and `condition`.
 
     Raises:
-        ValueError: if an argument is outside its range.
+        ValueError: if an argument is outside its range or, when training begins, `options` do not fit the model.
+        ImportError: if Pillow is not installed.
 
     Example:
 
@@ -42,16 +45,19 @@ class SampleGrid(keras.callbacks.Callback):
     ):
         super().__init__()
         check(str(filepath).endswith(".png"), "filepath", "end with .png", filepath)
-        check_integer("n", n)
-        check_integer("every", every)
-        check_integer("scale", scale)
+        fields = {field for _, field, _, _ in string.Formatter().parse(str(filepath)) if field is not None}
+        check(fields <= {"epoch"}, "filepath", "have no field but {epoch}", filepath)
+        importlib.import_module("PIL.Image")  # fails now, not after an epoch
         self.filepath = str(filepath)
-        self.n = n
-        self.every = every
-        self.scale = scale
-        self.seed = seed
+        self.n = check_integer("n", n)
+        self.every = check_integer("every", every)
+        self.scale = check_integer("scale", scale)
+        self.seed = check_integer("seed", seed, at_least=0)
         self.options = {"verbose": 0, **options}
         self._averages = keras.callbacks.SwapEMAWeights()
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.model.check_sampling(self.n, **self.options)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if (epoch + 1) % self.every:

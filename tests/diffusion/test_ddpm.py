@@ -8,7 +8,7 @@ from keras_gen.callbacks import SampleGrid
 from keras_gen.core.fixtures import made_alike, randomize_weights, to_numpy
 from keras_gen.diffusion.ddpm_sampler import DDPMSampler
 from keras_gen.diffusion.posterior import reverse_rows
-from keras_gen.models import DDPM, UNet
+from keras_gen.models import DDPM, LightUNet, UNet
 from keras_gen.samplers import DDIMSampler
 from keras_gen.schedules import CosineSchedule, LinearSchedule, ZeroTerminalSNR
 
@@ -31,7 +31,7 @@ def test_bound_is_the_closed_form_and_above_the_entropy(rng):
     exact = np.log2(std * np.sqrt(2 * np.pi * np.e) * 127.5)
     for steps in (20, 500):
         schedule = CosineSchedule(steps)
-        bits = gaussian_ddpm(schedule, 0.0, std).elbo(x, seed=0, batch_size=500, verbose=0)
+        bits = gaussian_ddpm(schedule, 0.0, std).elbo(x, clip_x0=None, seed=0, batch_size=500, verbose=0)
         assert bits.shape == (500,)
         times = np.arange(steps - 1, -2, -1)
         rows = reverse_rows(schedule, times)
@@ -81,6 +81,7 @@ def test_fit_ends_on_the_averages_and_can_go_on(digits):
     assert any(np.abs(a - b).max() > 1e-6 for a, b in zip(weights[0], model.get_weights(), strict=True))
     # all of these fail on JAX if weights and averages share their memory
     model.evaluate(images, verbose=0)
+    model.predict(images, verbose=0)
     model.fit(images, epochs=1, verbose=0)
     assert np.isfinite(model.evaluate(images, verbose=0))
 
@@ -189,7 +190,12 @@ def test_size_is_learned_from_data():
     model = DDPM(UNet((None, None, 1), (8, 8), 1), LinearSchedule(10))
     with pytest.raises(ValueError, match="`noise` must be given until the model has seen the size"):
         model.sample(1)
-    assert model.sample(1, noise=np.zeros((1, 4, 6, 1)), verbose=0).shape == (1, 4, 6, 1)
+    for shape in ((1, 4, 6, 1), (1, 8, 8, 1)):  # any size the network takes
+        assert model.sample(1, noise=np.zeros(shape), verbose=0).shape == shape
+    assert model.sample(1, verbose=0).shape == (1, 4, 6, 1)
+    unsized = DDPM(UNet((None, None, 1), (8, 8), 1), LinearSchedule(10))
+    unsized.build((None, None, None, 1))
+    assert unsized.sample(1, noise=np.zeros((1, 4, 4, 1)), verbose=0).shape == (1, 4, 4, 1)
 
 
 IMAGES = np.zeros((4, 8, 8, 1), "float32")
@@ -202,8 +208,8 @@ LABELS = np.array([0, 1, 2, 3])
         (None, IMAGES.astype("uint8"), None, "`x` must be floating-point images.* Received: x=dtype uint8"),
         (None, IMAGES[:0], None, "`x` must hold at least one image"),
         (None, IMAGES + np.nan, None, "`x` must be finite"),
-        (None, IMAGES[..., 0], None, "`x` must"),
-        (None, IMAGES[:, :4], None, "`x` must"),
+        (None, IMAGES[..., 0], None, r"`x` must have shape \(n, 8, 8, 1\). Received: x=shape \(4, 8, 8\)"),
+        (None, IMAGES[:, :4], None, r"`x` must have shape \(n, 8, 8, 1\)"),
         (None, IMAGES, LABELS, "`y` must be None: the network takes no condition"),
         (4, IMAGES, None, "`y` must be given: the network takes a condition"),
         (4, IMAGES, LABELS[:2], "`y` must have one entry for each of 4 images"),
@@ -221,6 +227,106 @@ def test_bad_data_is_refused_before_a_step(classes, x, y, match):
     assert int(model.optimizer.iterations) == 0
 
 
+@pytest.mark.parametrize(
+    ("classes", "batch", "match"),
+    [
+        (None, (IMAGES.astype("uint8"),), "`x` must be floating-point images"),
+        (None, (IMAGES, LABELS), "`y` must be None: the network takes no condition"),
+        (4, (IMAGES,), "`y` must be given: the network takes a condition"),
+    ],
+)
+def test_bad_batches_of_a_dataset_are_refused(classes, batch, match):
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return batch
+
+    model = DDPM(UNet((8, 8, 1), (4,), 1, num_classes=classes), LinearSchedule(10))
+    model.compile(keras.optimizers.Adam())
+    with pytest.raises(ValueError, match=match):
+        model.fit(Batches(), verbose=0)
+
+
+def test_what_epochs_later_would_fail_is_refused_at_once(tmp_path):
+    model = DDPM(UNet((8, 8, 1), (4,), 1, num_classes=4), LinearSchedule(10))
+    model.compile(keras.optimizers.Adam())
+    for grid, match in (
+        (SampleGrid(tmp_path / "a.png"), "`condition` must be given"),
+        (SampleGrid(tmp_path / "a.png", condition=0, sampler=DDIMSampler(11)), "`steps` must be at most"),
+        (SampleGrid(tmp_path / "a.png", condition=0, sampler="ddim"), "`sampler` must be a DiffusionSampler"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            model.fit(IMAGES, LABELS, callbacks=[grid], verbose=0)
+    with pytest.raises(ValueError, match="`y` must be given"):
+        model.fit(IMAGES, LABELS, validation_data=(IMAGES,), verbose=0)
+    assert int(model.optimizer.iterations) == 0
+
+
+@pytest.mark.parametrize("argument", ["loss", "metrics"])
+def test_compile_refuses_what_it_would_ignore(argument):
+    with pytest.raises(ValueError, match=f"`{argument}` must be left out"):
+        ddpm().compile("adam", **{argument: ["mse"]})
+
+
+def test_a_file_does_not_carry_the_backends_compiler(tmp_path):
+    """Keras would write jit_compile=True on JAX, with which the file would not train on torch."""
+    model = ddpm()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.optimizer.use_ema
+    for one in (model, loaded):
+        assert one.get_compile_config()["jit_compile"] == "auto"
+    loaded.fit(np.zeros((4, 8, 8, 1), "float32"), verbose=0)
+
+
+def test_sample_weight_may_be_a_column(digits):
+    images, labels = digits[0][:4], digits[1][:4]
+    weight = np.array([4.0, 0.0, 0.0, 0.0], "float32")
+    losses = [
+        made_alike(lambda: ddpm(10)).evaluate(images, labels, sample_weight=w, verbose=0)
+        for w in (None, weight, weight[:, None])
+    ]
+    assert losses[1] == pytest.approx(losses[2])
+    assert losses[0] != pytest.approx(losses[1])
+
+
+def test_losses_a_layer_adds_count_on_no_backend(rng):
+    x, t = keras.Input((4, 4, 1)), keras.Input((), dtype="int32")
+    y = keras.layers.Conv2D(1, 1, activity_regularizer=keras.regularizers.L2(1e6))(x)
+    model = DDPM(keras.Model([x, t], y), LinearSchedule(10), seed=0)
+    model.compile(keras.optimizers.SGD(0.0))
+    images = rng.normal(size=(4, 4, 4, 1)).astype("float32")
+    assert model.fit(images, epochs=2, verbose=0).history["loss"][1] < 1000
+
+
+@pytest.mark.parametrize("name", ["elbo", "denoise_from", "interpolate"])
+@pytest.mark.parametrize(
+    ("images", "match"),
+    [
+        (IMAGES.astype("uint8"), "must be floating-point images"),
+        (IMAGES + np.nan, "must be finite"),
+        (IMAGES[:0], "must hold at least one image"),
+        (IMAGES[..., 0], r"must have shape \(n, 8, 8, 1\)"),
+    ],
+)
+def test_bad_images_are_refused_everywhere(name, images, match):
+    model = ddpm()
+    call = {
+        "elbo": lambda: model.elbo(images),
+        "denoise_from": lambda: model.denoise_from(images, 3),
+        "interpolate": lambda: model.interpolate(images, images, 3),
+    }[name]
+    with pytest.raises(ValueError, match=match):
+        call()
+
+
+def test_bound_refuses_pixels_outside_its_bins():
+    with pytest.raises(ValueError, match=r"`x` must have pixel values in \[-1, 1\]"):
+        ddpm().elbo(IMAGES + 1.5)
+
+
 def test_bad_dataset_is_refused():
     class Wrong(keras.utils.PyDataset):
         def __len__(self):
@@ -233,6 +339,11 @@ def test_bad_dataset_is_refused():
     model.compile(keras.optimizers.Adam())
     with pytest.raises(ValueError, match="multiples of 4, with 3 levels"):
         model.fit(Wrong(), verbose=0)
+
+
+def one_input():
+    x = keras.Input((8, 8, 1))
+    return keras.Model(x, keras.layers.ReLU()(x))
 
 
 def constant_output(shape):
@@ -253,6 +364,11 @@ def constant_output(shape):
         (lambda: DDPM(constant_output((4, 4, 1))), "`network` must give outputs of shape"),
         (lambda: DDPM(tiny_network(), ZeroTerminalSNR(LinearSchedule())), "`prediction` must be 'v' or 'x0'"),
         (lambda: DDPM(tiny_network(), seed=-1), "`seed` must be an integer >= 0"),
+        (lambda: DDPM(LightUNet((8, 8, 1), (4,), 1, 10), LinearSchedule(11)), "`network` must know 11 times"),
+        (
+            lambda: DDPM(one_input()),
+            "`network` must take x_t, t and perhaps",
+        ),
     ],
 )
 def test_bad_construction(make, match):

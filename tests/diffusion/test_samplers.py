@@ -183,6 +183,8 @@ def test_sampling_sees_changed_weights():
         ({"noise": np.zeros((3, 8, 8, 1))}, "`noise` must hold 2 draws"),
         ({"noise": np.zeros((2, 8, 8, 3))}, "`noise` must have shape"),
         ({"step_noise": np.zeros((2, 8, 8, 1))}, "`step_noise` must have shape"),
+        ({"sampler": "ddim"}, "`sampler` must be a DiffusionSampler or None. Received: sampler='ddim'"),
+        ({"sampler": DDIMSampler}, "`sampler` must be a DiffusionSampler"),
         ({"batch_size": 0}, "`batch_size` must be an integer >= 1"),
         ({"condition": 1}, "`condition` must be None: the network takes no condition"),
     ],
@@ -199,11 +201,17 @@ def test_bad_input_to_sample(options, match):
         (lambda: DDIMSampler(5, eta=1.5), r"`eta` must be in \[0, 1\]"),
         (lambda: DDIMSampler(5, spacing="even"), "`spacing` must be one of"),
         (lambda: DDPMSampler(clip_x0=-1.0), "`clip_x0` must be > 0"),
+        (lambda: DDPMSampler(clip_x0="1"), "`clip_x0` must be > 0"),
     ],
 )
 def test_bad_sampler(make, match):
     with pytest.raises(ValueError, match=match):
         make()
+
+
+def test_numpy_numbers_are_numbers():
+    sampler = DDIMSampler(np.int64(5), eta=np.float32(0.5), clip_x0=np.float64(1))
+    assert ddpm().sample(np.int64(1), sampler, seed=np.int32(0), verbose=0).shape == (1, 8, 8, 1)
 
 
 def test_other_entry_points_refuse_bad_input():

@@ -99,6 +99,11 @@ def test_time_grid_falls_to_clean_data(num_steps, data, spacing):
         assert times[0] == num_steps - 1
 
 
+def test_leading_reaches_down_the_whole_schedule():
+    """A stride of floor(T / N) would start 400 of 1000 steps at 798."""
+    assert time_grid(1000, 400, "leading")[0] == 997
+
+
 def test_time_grids_of_the_paper():
     assert time_grid(1000, 4, "leading").tolist() == [750, 500, 250, 0, -1]
     assert time_grid(1000, 4, "linspace").tolist() == [999, 666, 333, 0, -1]
@@ -124,7 +129,7 @@ def test_weightings_mean_the_same_for_every_prediction(weighting):
         (lambda: LinearSchedule(True), "`num_steps` must be an integer"),
         (lambda: ScaledLinearSchedule(beta_end=-0.1), "`beta_end` must be in"),
         (lambda: KexueSchedule(beta_end=2), "`beta_end` must be in"),
-        (lambda: CosineSchedule(offset=-1), "`offset` must be >= 0"),
+        (lambda: CosineSchedule(offset=-1), "`offset` must be a number >= 0"),
         (lambda: CosineSchedule(max_beta=1.0), "`max_beta` must be in"),
         (lambda: DiscreteSchedule([]), "`betas` must be a non-empty sequence"),
         (lambda: DiscreteSchedule([0.1, 1.5]), r"`betas` must be in \(0, 1\). Received: betas=\[1.5\]"),
@@ -134,6 +139,7 @@ def test_weightings_mean_the_same_for_every_prediction(weighting):
         (lambda: LinearSchedule(10).alpha(0.5), "`t` must be integers"),
         (lambda: time_grid(10, 11, "leading"), "`steps` must be at most the schedule's number of steps, 10"),
         (lambda: time_grid(10, 5, "karras"), "`spacing` must be one of 'leading', 'linspace', 'trailing'"),
+        (lambda: posterior(0.9, 0.1**0.5, 0.5, 0.75**0.5), "`sigma_s` must be the noise of a cleaner time"),
         (lambda: loss_weight("sigmoid", "v", LinearSchedule(10)), "`weighting` must be one of"),
     ],
 )

@@ -66,6 +66,8 @@ def test_image_grid_clips():
         (lambda: frechet_distance(np.zeros((3, 2)), np.zeros((3, 4))), "`y` must have 2 features like x"),
         (lambda: SampleGrid("grid.jpg"), "`filepath` must end with .png"),
         (lambda: SampleGrid(n=0), "`n` must be an integer >= 1"),
+        (lambda: SampleGrid("{epoch}_{loss}.png"), "`filepath` must have no field but {epoch}"),
+        (lambda: SampleGrid(seed=-1), "`seed` must be an integer >= 0"),
         (lambda: SampleGrid(every=0), "`every` must be an integer >= 1"),
     ],
 )
