@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
 
 def compiled(model: keras.Model, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,3 +43,10 @@ def compiled(model: keras.Model, function: Callable[..., Any]) -> Callable[..., 
             return torch.no_grad()(function)
         case _:
             return function
+
+
+def as_tensor(array: np.ndarray) -> Any:
+    """Returns an array as an argument of a compiled function: floats as float32, seeds as they are, int64 as int32."""
+    if array.dtype.kind == "f":
+        return ops.convert_to_tensor(array, "float32")
+    return ops.convert_to_tensor(array, "int32" if array.dtype == "int64" else None)

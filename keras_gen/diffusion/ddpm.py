@@ -1,24 +1,17 @@
-import functools
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.batches import even_batches
-from keras_gen.core.checks import check, check_choice, check_integer
-from keras_gen.core.loop import progress_bar, run_in_parts, sequential_loop
-from keras_gen.core.noise import StepSeed, step_seeds
-from keras_gen.diffusion.ddpm_sampler import DDPMSampler
-from keras_gen.diffusion.denoising_network import prepare_condition
+from keras_gen.core.checks import check, check_choice
 from keras_gen.diffusion.diffusion_model import DiffusionModel
 from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
 from keras_gen.diffusion.linear_schedule import LinearSchedule
 from keras_gen.diffusion.loss_weight import loss_weight
 from keras_gen.diffusion.posterior import reverse_rows
 from keras_gen.diffusion.prediction import PREDICTIONS, convert_prediction
-from keras_gen.diffusion.reverse_process import as_tensor
-from keras_gen.diffusion.variational_bound import bound_term, prior_term
+from keras_gen.diffusion.variational_bound import bound_term, variational_bound
 from keras_gen.export import keras_gen_export
 
 VARIANCE_SHARES = {"fixed_small": 0.0, "fixed_large": 1.0, "learned_range": None}
@@ -102,9 +95,9 @@ class DDPM(DiffusionModel):
         rows = {"alpha": schedule.alpha(times[:-1]), "sigma": schedule.sigma(times[:-1])}
         rows |= reverse_rows(schedule, times)
         weight = loss_weight(weighting, prediction, schedule)
-        # One table (T,) for each coefficient, indexed by t.
-        self._tables = {name: column[::-1].astype("float32") for name, column in rows.items()}
-        self._tables["weight"] = weight.astype("float32")
+        # One table (T,) for each coefficient of a step, indexed by t.
+        self.tables = {name: column[::-1].astype("float32") for name, column in rows.items()}
+        self.tables["weight"] = weight.astype("float32")
 
     def compute_loss(
         self,
@@ -124,7 +117,7 @@ class DDPM(DiffusionModel):
         eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=self.seed_generator)
         row = {
             name: ops.reshape(ops.take(table, t), (-1, *[1] * (len(x0.shape) - 1)))
-            for name, table in self._tables.items()
+            for name, table in self.tables.items()
         }
         x_t = row["alpha"] * x0 + row["sigma"] * eps
         output, w = self._predict(x_t, t, y, training)
@@ -180,31 +173,16 @@ class DDPM(DiffusionModel):
 
         Reference: Ho et al. 2020, arXiv:2006.11239, equation 5.
         """
-        check_integer("levels", levels, at_least=2)
-        check_integer("batch_size", batch_size)
-        x = self.prepare_images("x", x)
-        check(np.abs(x).max() <= 1, "x", "have pixel values in [-1, 1]", f"values up to {np.abs(x).max()}")
-        clip = DDPMSampler(clip_x0=clip_x0)
-        condition = prepare_condition(self.network, condition, len(x))
-        seed = self.draw_seed(seed)
-        steps = self.schedule.num_steps
-        tables = {name: as_tensor(table) for name, table in self._tables.items()}
-        batches = list(even_batches(len(x), batch_size))
-        shapes = (len(batches[0]), x.shape[1:])
-        program = self.program(
-            ("bound", levels, clip.clip_x0, shapes), functools.partial(self._bound_loop, levels, clip)
+        return variational_bound(
+            self,
+            self.prepare_images("x", x),
+            condition=condition,
+            levels=levels,
+            clip_x0=clip_x0,
+            seed=self.draw_seed(seed),
+            batch_size=batch_size,
+            verbose=verbose,
         )
-        bar = progress_bar(len(batches) * steps, verbose)
-        bits = prior_term(x, self.schedule).astype("float32")
-        terms = np.empty_like(bits)
-        for number, index in enumerate(batches):
-            seeds = as_tensor(step_seeds(steps, seed, number, self.seed_generator.state.dtype))
-            labels = None if condition is None else as_tensor(condition[index])
-            run = functools.partial(program, seeds, tables, labels, as_tensor(x[index]))
-            zero = ops.zeros((len(index),), "float32")
-            for _, total in run_in_parts(run, zero, steps, [steps], bar):
-                terms[index] = ops.convert_to_numpy(total)
-        return bits + terms
 
     def get_config(self) -> dict[str, Any]:
         own = {"prediction": self.prediction, "variance": self.variance, "weighting": self.weighting}
@@ -217,24 +195,3 @@ class DDPM(DiffusionModel):
             return output, VARIANCE_SHARES[self.variance]
         output, v = ops.split(output, 2, axis=-1)
         return output, (v + 1) / 2
-
-    def _bound_loop(
-        self,
-        levels: int,
-        sampler: DDPMSampler,
-        seeds: Any,
-        tables: Any,
-        labels: Any,
-        x0: Any,
-        total: Any,
-        start: Any,
-        stop: Any,
-    ) -> Any:
-        def body(t: Any, total: Any) -> Any:
-            row = {name: table[t] for name, table in tables.items()} | {"t": t}
-            eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=StepSeed(seeds[t]))
-            denoise = sampler.clipped(functools.partial(self.denoise, condition=labels))
-            x0_hat, w = denoise(row["alpha"] * x0 + row["sigma"] * eps, row)
-            return total + bound_term(x0, x0_hat, w, row, levels)
-
-        return sequential_loop(start, stop, body, total)

@@ -3,13 +3,13 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_gen.core.checks import check, check_integer, is_integer
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.noise import starting_noise
-from keras_gen.diffusion.ddpm_sampler import DDPMSampler
 from keras_gen.diffusion.denoising_network import (
+    as_images,
+    check_images_dtype,
     check_network,
     fits,
     inputs_of,
@@ -18,7 +18,7 @@ from keras_gen.diffusion.denoising_network import (
 )
 from keras_gen.diffusion.diffusion_sampler import DiffusionSampler
 from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
-from keras_gen.diffusion.reverse_process import reverse_process
+from keras_gen.diffusion.reverse_process import resolve_sampler, reverse_process
 
 
 class DiffusionModel(GenerativeModel):
@@ -84,18 +84,15 @@ class DiffusionModel(GenerativeModel):
 
     def prepare_images(self, name: str, images: Any) -> np.ndarray:
         """Returns images as a float32 array, after a check of their dtype, shape and values."""
-        images = np.asarray(ops.convert_to_numpy(images))
-        check_images_dtype(name, images)
-        check(len(images) > 0, name, "hold at least one image", f"shape {images.shape}")
+        images = as_images(name, images)
         if not self.built:
             self.build((None, *images.shape[1:]))
         expected = inputs_of(self.network)[0].shape[1:] if inputs_of(self.network) else self.image_shape
         shape = f"({', '.join(map(str, ('n', *expected)))})"
         check(fits(expected, images.shape[1:]), name, f"have shape {shape}", f"shape {images.shape}")
-        check(bool(np.isfinite(images).all()), name, "be finite", "NaN or infinite values")
         if None in self.image_shape:
             self.image_shape = images.shape[1:]
-        return images.astype("float32", copy=False)
+        return images
 
     def sample(
         self,
@@ -112,7 +109,8 @@ class DiffusionModel(GenerativeModel):
 
         Args:
             n: int >= 1. How many.
-            sampler: a `DiffusionSampler`. Defaults to `None`, which is `DDPMSampler()`.
+            sampler: a `DiffusionSampler`. Defaults to `None`, which is `DDPMSampler()`. For images, one with
+                `clip_x0=1.0` is steadier.
             condition: for a network that takes one: an int, one label for all, or an array `(n, ...)`.
             seed: int or `None`. The starting noise of image k depends on `seed` and k alone, on any backend and for
                 any `batch_size`. Defaults to `None`, a draw from the model's own generator.
@@ -255,16 +253,3 @@ class DiffusionModel(GenerativeModel):
     def _check_time(self, name: str, t: Any) -> None:
         valid = is_integer(t) and 0 <= t < self.schedule.num_steps
         check(valid, name, f"be an integer in 0 .. {self.schedule.num_steps - 1}", t)
-
-
-def resolve_sampler(sampler: DiffusionSampler | None) -> DiffusionSampler:
-    """Returns the sampler, for `None` the default one. Refuses anything else."""
-    sampler = DDPMSampler() if sampler is None else sampler
-    check(isinstance(sampler, DiffusionSampler), "sampler", "be a DiffusionSampler or None", repr(sampler))
-    return sampler
-
-
-def check_images_dtype(name: str, images: Any) -> None:
-    """Refuses integer pixels, which are most likely 0 .. 255."""
-    dtype = keras.backend.standardize_dtype(images.dtype)
-    check("float" in dtype, name, "be floating-point images, scaled to [-1, 1]", f"dtype {dtype}")

@@ -7,8 +7,10 @@ from keras import ops
 
 from keras_gen.core.batches import even_batches
 from keras_gen.core.checks import check, check_integer
+from keras_gen.core.compiled import as_tensor
 from keras_gen.core.loop import progress_bar, run_in_parts
 from keras_gen.core.noise import step_seeds
+from keras_gen.diffusion.ddpm_sampler import DDPMSampler
 from keras_gen.diffusion.denoising_network import prepare_condition
 from keras_gen.diffusion.diffusion_sampler import DiffusionSampler
 
@@ -76,8 +78,8 @@ def reverse_process(
     return path
 
 
-def as_tensor(array: np.ndarray) -> Any:
-    """Returns a tensor: float32 for floats, the dtype of seeds as it is, int32 for other integers."""
-    if array.dtype.kind == "f":
-        return ops.convert_to_tensor(array, "float32")
-    return ops.convert_to_tensor(array, "int32" if array.dtype == "int64" else None)
+def resolve_sampler(sampler: DiffusionSampler | None) -> DiffusionSampler:
+    """Returns the sampler, for `None` the default one. Refuses anything else."""
+    sampler = DDPMSampler() if sampler is None else sampler
+    check(isinstance(sampler, DiffusionSampler), "sampler", "be a DiffusionSampler or None", repr(sampler))
+    return sampler
