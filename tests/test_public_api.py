@@ -31,10 +31,8 @@ def test_namespace_holds_nothing_else(namespace):
 @pytest.mark.parametrize("path", SYMBOLS)
 def test_file_is_named_after_the_symbol(path):
     name = path.rpartition(".")[2]
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name.replace("UNet", "Unet")).lower()
-    file = pathlib.Path(inspect.getfile(SYMBOLS[path])).stem
-    allowed = {"convert_prediction": "prediction", "self_attention2_d": "self_attention"}
-    assert file == allowed.get(snake, snake)
+    words = re.sub(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name.replace("UNet", "Unet"))
+    assert pathlib.Path(inspect.getfile(SYMBOLS[path])).stem == words.lower()
 
 
 def arguments_of(symbol):

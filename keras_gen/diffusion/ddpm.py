@@ -5,12 +5,12 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_choice
+from keras_gen.diffusion.convert_prediction import PREDICTIONS, convert_prediction
 from keras_gen.diffusion.diffusion_model import DiffusionModel
 from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
 from keras_gen.diffusion.linear_schedule import LinearSchedule
 from keras_gen.diffusion.loss_weight import loss_weight
 from keras_gen.diffusion.posterior import reverse_rows
-from keras_gen.diffusion.prediction import PREDICTIONS, convert_prediction
 from keras_gen.diffusion.variational_bound import bound_term, variational_bound
 from keras_gen.export import keras_gen_export
 

@@ -9,7 +9,7 @@ from keras_gen.core.checks import check, check_integer
 from keras_gen.diffusion.group_norm import GroupNorm, groups_for
 from keras_gen.diffusion.image_network import ImageNetwork, check_levels
 from keras_gen.diffusion.residual_block import ResidualBlock
-from keras_gen.diffusion.self_attention import SelfAttention2D
+from keras_gen.diffusion.self_attention_2d import SelfAttention2D
 from keras_gen.diffusion.sinusoidal_embedding import SinusoidalEmbedding
 from keras_gen.export import keras_gen_export
 
