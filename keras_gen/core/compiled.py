@@ -36,7 +36,7 @@ def compiled(model: keras.Model, function: Callable[..., Any]) -> Callable[..., 
         case "tensorflow":
             import tensorflow as tf
 
-            return tf.function(function, jit_compile=model.jit_compile, reduce_retracing=True)
+            return tf.function(function, jit_compile=model.jit_compile)
         case "torch":
             import torch
 

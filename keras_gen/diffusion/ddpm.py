@@ -6,11 +6,11 @@ from keras import ops
 
 from keras_gen.core.checks import check, check_choice
 from keras_gen.diffusion.convert_prediction import PREDICTIONS, convert_prediction
+from keras_gen.diffusion.ddpm_sampler import DDPMSampler
 from keras_gen.diffusion.diffusion_model import DiffusionModel
 from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
 from keras_gen.diffusion.linear_schedule import LinearSchedule
 from keras_gen.diffusion.loss_weight import loss_weight
-from keras_gen.diffusion.posterior import reverse_rows
 from keras_gen.diffusion.variational_bound import bound_term, variational_bound
 from keras_gen.export import keras_gen_export
 
@@ -91,13 +91,11 @@ class DDPM(DiffusionModel):
         self.prediction = prediction
         self.variance = variance
         self.weighting = weighting
-        times = np.arange(schedule.num_steps - 1, -2, -1)
-        rows = {"alpha": schedule.alpha(times[:-1]), "sigma": schedule.sigma(times[:-1])}
-        rows |= reverse_rows(schedule, times)
-        weight = loss_weight(weighting, prediction, schedule)
+        every_step = DDPMSampler()
+        rows = every_step.rows(schedule, every_step.times(schedule))
+        rows["weight"] = loss_weight(weighting, prediction, schedule)[::-1]
         # One table (T,) for each coefficient of a step, indexed by t.
-        self.tables = {name: column[::-1].astype("float32") for name, column in rows.items()}
-        self.tables["weight"] = weight.astype("float32")
+        self.tables = {name: column[::-1].astype("float32") for name, column in rows.items() if name != "t"}
 
     def compute_loss(
         self,

@@ -125,21 +125,9 @@ class DiffusionModel(GenerativeModel):
         Raises:
             ValueError: if an argument does not fit the model, or the sampler has more steps than the schedule.
         """
-        check_integer("n", n)
-        seed = self.draw_seed(seed)
-        sampler = resolve_sampler(sampler)
-        x_T = self._starting_noise(n, noise, seed)
-        return reverse_process(
-            self,
-            sampler,
-            x_T,
-            sampler.times(self.schedule),
-            condition=condition,
-            seed=seed,
-            step_noise=step_noise,
-            batch_size=batch_size,
-            verbose=verbose,
-        )[-1]
+        options = {"condition": condition, "step_noise": step_noise, "batch_size": batch_size, "verbose": verbose}
+        _, path = self._generate(n, sampler, noise, seed, **options)
+        return path[-1]
 
     def denoising_path(
         self, n: int, frames: int = 8, sampler: DiffusionSampler | None = None, noise: Any = None, **options: Any
@@ -159,15 +147,9 @@ class DiffusionModel(GenerativeModel):
         Raises:
             ValueError: as `sample` does, and if there are more frames than steps.
         """
-        check_integer("n", n)
         check_integer("frames", frames)
-        sampler = resolve_sampler(sampler)
-        seed = self.draw_seed(options.pop("seed", None))
-        x_T = self._starting_noise(n, noise, seed)
-        times = sampler.times(self.schedule)
-        return np.concatenate(
-            [x_T[None], reverse_process(self, sampler, x_T, times, seed=seed, frames=frames, **options)]
-        )
+        x_T, path = self._generate(n, sampler, noise, options.pop("seed", None), frames=frames, **options)
+        return np.concatenate([x_T[None], path])
 
     def denoise_from(self, x_t: Any, t: int, sampler: DiffusionSampler | None = None, **options: Any) -> np.ndarray:
         """Runs the reverse process from time `t` on: first to the sampler's next time below `t`, then along its times.
@@ -240,6 +222,15 @@ class DiffusionModel(GenerativeModel):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "DiffusionModel":
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))
+
+    def _generate(
+        self, n: int, sampler: DiffusionSampler | None, noise: Any, seed: int | None, **options: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        check_integer("n", n)
+        sampler = resolve_sampler(sampler)
+        seed = self.draw_seed(seed)
+        x_T = self._starting_noise(n, noise, seed)
+        return x_T, reverse_process(self, sampler, x_T, sampler.times(self.schedule), seed=seed, **options)
 
     def _starting_noise(self, n: int, noise: Any, seed: int) -> np.ndarray:
         if noise is not None:
