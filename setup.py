@@ -33,7 +33,7 @@ setup(
         "torch": ["torch>=2.6"],
         "examples": EXAMPLES,
         "test": [*PINNED, *EXAMPLES, "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "scipy>=1.11", "ruff>=0.8"],
-        "peers": ["diffusers>=0.35"],
+        "peers": ["diffusers>=0.35", "vector-quantize-pytorch>=1.20"],
         "bench": ["diffusers>=0.35"],
     },
     classifiers=[

@@ -9,32 +9,61 @@ KERAS_DATASETS = ("mnist", "fashion_mnist", "cifar10")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
-def load_images(dataset: str, size: int = 64) -> tuple[np.ndarray, np.ndarray | None]:
-    """Loads training images.
+Split = tuple[np.ndarray, np.ndarray | None]
+
+
+def load_images(dataset: str, size: int = 64) -> Split:
+    """Loads the images that there are to train on: all of them, where the dataset is not split."""
+    return _load(dataset, size, "train")
+
+
+def load_split(dataset: str, size: int = 64) -> tuple[Split, Split]:
+    """Loads images and labels, as `load_images` does, for training and for testing.
+
+    What comes without a split (the digits, a folder, an `.npz` file without `x_test`) gives every sixth to the test.
+    """
+    images, labels = train = _load(dataset, size, "train")
+    test = _load(dataset, size, "test")
+    if test is not None:
+        return train, test
+    held_out = np.arange(len(images)) % 6 == 5
+    if not held_out.any():
+        raise ValueError(f"`dataset` must hold at least 6 images. Received: {len(images)} in dataset={dataset}")
+    return tuple((images[rows], None if labels is None else labels[rows]) for rows in (~held_out, held_out))
+
+
+def _load(dataset: str, size: int, part: str) -> Split | None:
+    """Loads one part of a dataset.
 
     Args:
         dataset: str. `"digits"` (scikit-learn's 8 x 8 handwritten digits, no download), `"mnist"`,
             `"fashion_mnist"`, `"cifar10"` (through `keras.datasets`, which downloads them once), a path of an `.npz`
             file with `x_train` and perhaps `y_train`, or a path of a folder of pictures.
-        size: int. Height and width to which the pictures of a folder are cropped and scaled. Defaults to `64`.
+        size: int. Height and width to which the pictures of a folder are cropped and scaled.
+        part: `"train"` or `"test"`.
 
     Returns:
         images: float32 `(n, height, width, channels)` in [-1, 1].
-        labels: int32 `(n,)`, or `None` where there are none.
+        labels: int32 `(n,)`, or `None` where there are none. `None` alone for a test part that does not exist.
 
     Raises:
         ValueError: if the dataset is unknown, has no images, or holds a broken one.
     """
     path = pathlib.Path(dataset)
+    if part == "test" and (dataset == "digits" or path.is_dir()):
+        return None
     if dataset == "digits":
         from sklearn.datasets import load_digits
 
         images, labels = load_digits(return_X_y=True)
         return (images.reshape(-1, 8, 8, 1) / 8 - 1).astype("float32"), labels.astype("int32")
     if dataset in KERAS_DATASETS:
-        (images, labels), _ = getattr(keras.datasets, dataset).load_data()
+        parts = getattr(keras.datasets, dataset).load_data()
+        images, labels = parts[0 if part == "train" else 1]
     elif path.is_file() and path.suffix == ".npz":
-        images, labels = _read_npz(path)
+        images, labels = _read_npz(path, part)
+        if images is None:
+            return None
     elif path.is_dir():
         images, labels = _read_folder(path, size), None
     else:
@@ -44,15 +73,18 @@ def load_images(dataset: str, size: int = 64) -> tuple[np.ndarray, np.ndarray | 
     return images, None if labels is None else labels.reshape(-1).astype("int32")
 
 
-def _read_npz(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
+def _read_npz(path: pathlib.Path, part: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+    x, y = f"x_{part}", f"y_{part}"
     with np.load(path, allow_pickle=False) as arrays:
         if "x_train" not in arrays:
             raise ValueError(f"`dataset` must hold an array x_train. Received: dataset={path} with {arrays.files}")
-        images, labels = arrays["x_train"], arrays.get("y_train")
+        images, labels = arrays.get(x), arrays.get(y)
+    if images is None:
+        return None, None
     if images.dtype != "uint8" or images.ndim not in (3, 4) or len(images) == 0:
         raise ValueError(
-            f"`x_train` must be uint8 of shape (n, height, width[, channels]). "
-            f"Received: x_train={images.dtype} of shape {images.shape} in {path}"
+            f"`{x}` must be uint8 of shape (n, height, width[, channels]). "
+            f"Received: {x}={images.dtype} of shape {images.shape} in {path}"
         )
     return images, labels
 

@@ -5,3 +5,12 @@ from keras_gen.diffusion.light_block import LightBlock as LightBlock
 from keras_gen.diffusion.residual_block import ResidualBlock as ResidualBlock
 from keras_gen.diffusion.self_attention_2d import SelfAttention2D as SelfAttention2D
 from keras_gen.diffusion.sinusoidal_embedding import SinusoidalEmbedding as SinusoidalEmbedding
+from keras_gen.latent.gaussian_sampling import GaussianSampling as GaussianSampling
+from keras_gen.latent.gumbel_softmax import GumbelSoftmax as GumbelSoftmax
+from keras_gen.latent.moving_average import MovingAverage as MovingAverage
+from keras_gen.latent.von_mises_fisher_sampling import VonMisesFisherSampling as VonMisesFisherSampling
+from keras_gen.quantization.finite_scalar_quantizer import FiniteScalarQuantizer as FiniteScalarQuantizer
+from keras_gen.quantization.grouped_vector_quantizer import GroupedVectorQuantizer as GroupedVectorQuantizer
+from keras_gen.quantization.lookup_free_quantizer import LookupFreeQuantizer as LookupFreeQuantizer
+from keras_gen.quantization.residual_vector_quantizer import ResidualVectorQuantizer as ResidualVectorQuantizer
+from keras_gen.quantization.vector_quantizer import VectorQuantizer as VectorQuantizer

@@ -3,3 +3,9 @@
 from keras_gen.diffusion.ddpm import DDPM as DDPM
 from keras_gen.diffusion.light_unet import LightUNet as LightUNet
 from keras_gen.diffusion.unet import UNet as UNet
+from keras_gen.latent.cluster_vae import ClusterVAE as ClusterVAE
+from keras_gen.latent.cvae import CVAE as CVAE
+from keras_gen.latent.gumbel_vae import GumbelVAE as GumbelVAE
+from keras_gen.latent.vae import VAE as VAE
+from keras_gen.latent.von_mises_fisher_vae import VonMisesFisherVAE as VonMisesFisherVAE
+from keras_gen.quantization.vqvae import VQVAE as VQVAE

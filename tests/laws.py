@@ -3,26 +3,54 @@
 import keras
 import numpy as np
 
-from keras_gen import layers, models, samplers, schedules
+from keras_gen import layers, losses, metrics, models, samplers, schedules
 
 T = np.array([3, 700], "int32")
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, 4, 4, 8)).astype("float32")
 GRAY = np.random.default_rng(1).uniform(-1, 1, (2, 4, 4, 1)).astype("float32")
 VECTOR = np.random.default_rng(2).normal(size=(2, 6)).astype("float32")
+PAIRS = np.random.default_rng(3).normal(size=(2, 5, 2)).astype("float32")
+DECAY = keras.optimizers.schedules.ExponentialDecay(1.0, 10, 0.5)
 LABELS = np.array([0, 2], "int32")
 
 # name -> (constructor, inputs)
 LAYERS = {
+    "finite_scalar_quantizer": (lambda: layers.FiniteScalarQuantizer((4, 3)), (PAIRS,)),
+    "gaussian_sampling": (lambda: layers.GaussianSampling(kl_weight=0.1, seed=0), (VECTOR, VECTOR)),
     "group_norm": (lambda: layers.GroupNorm(2), (IMAGES,)),
+    "grouped_vector_quantizer": (
+        lambda: layers.GroupedVectorQuantizer([layers.VectorQuantizer(5, seed=seed) for seed in (0, 1)]),
+        (IMAGES,),
+    ),
+    "gumbel_softmax": (lambda: layers.GumbelSoftmax(DECAY, seed=0), (VECTOR,)),
     "light_block": (lambda: layers.LightBlock(4), (IMAGES, VECTOR)),
     "light_unet": (lambda: models.LightUNet((4, 4, 1), (8, 8), 1), (GRAY, T)),
+    "lookup_free_quantizer": (lambda: layers.LookupFreeQuantizer(4), (PAIRS,)),
+    "moving_average": (lambda: layers.MovingAverage(0.9), (VECTOR,)),
     "residual_block": (lambda: layers.ResidualBlock(4, 2, dropout=0.5, seed=0), (IMAGES, VECTOR)),
     "residual_block_remat": (lambda: layers.ResidualBlock(8, 2, dropout=0.5, remat=True, seed=0), (IMAGES, VECTOR)),
+    "residual_vector_quantizer": (
+        lambda: layers.ResidualVectorQuantizer([layers.VectorQuantizer(5, restart_below=1, seed=0) for _ in range(2)]),
+        (IMAGES,),
+    ),
     "self_attention": (lambda: layers.SelfAttention2D(2, 2), (IMAGES,)),
     "sinusoidal_embedding": (lambda: layers.SinusoidalEmbedding(6), (T,)),
     "unet": (lambda: models.UNet((4, 4, 1), (8, 8), 1, (1,), num_classes=3), (GRAY, T, LABELS)),
     "unet_any_size": (lambda: models.UNet((None, None, 1), (8, 8), 1, out_channels=2), (GRAY, T)),
+    "von_mises_fisher_sampling": (lambda: layers.VonMisesFisherSampling(3.0, seed=0), (VECTOR,)),
+    "vector_quantizer": (lambda: layers.VectorQuantizer(5, num_heads=2, restart_below=1, seed=0), (IMAGES,)),
+    "vector_quantizer_cosine_rotation": (
+        lambda: layers.VectorQuantizer(5, distance="cosine", gradient="rotation", seed=0),
+        (IMAGES,),
+    ),
+    "vector_quantizer_loss": (
+        lambda: layers.VectorQuantizer(5, codebook_update="loss", initializer="random_normal"),
+        (IMAGES,),
+    ),
 }
+
+# Layers whose purpose is to sample, in inference too.
+SAMPLING = {"gaussian_sampling", "gumbel_softmax", "von_mises_fisher_sampling"}
 
 # Objects of configuration alone.
 CONFIGURED = {
@@ -31,6 +59,11 @@ CONFIGURED = {
     "kexue_schedule": lambda: schedules.KexueSchedule(50),
     "linear_schedule": lambda: schedules.LinearSchedule(50, beta_end=0.2),
     "scaled_linear_schedule": lambda: schedules.ScaledLinearSchedule(50),
+    "code_perplexity": lambda: metrics.CodePerplexity((3, 4)),
+    "code_usage": lambda: metrics.CodeUsage(3),
+    "bernoulli_likelihood": losses.BernoulliLikelihood,
+    "categorical_likelihood": lambda: losses.CategoricalLikelihood(3),
+    "gaussian_likelihood": lambda: losses.GaussianLikelihood(0.3),
     "zero_terminal_snr": lambda: schedules.ZeroTerminalSNR(schedules.LinearSchedule(50)),
     "ddim_sampler": lambda: samplers.DDIMSampler(7, eta=0.5, spacing="trailing", clip_x0=1.0),
     "ddpm_sampler": lambda: samplers.DDPMSampler(7, spacing="linspace"),
@@ -59,8 +92,46 @@ def ddpm(num_classes: int | None = None, **options) -> models.DDPM:
     return model
 
 
+def autoencoder(latent_dim: int, outputs: int = 1) -> tuple[keras.Model, keras.Model]:
+    """Returns the smallest encoder, with `outputs` heads, and decoder that learn something."""
+    x, z = keras.Input((8, 8, 1)), keras.Input((latent_dim,))
+    h = keras.layers.Dense(16, "relu")(keras.layers.Flatten()(x))
+    heads = [keras.layers.Dense(latent_dim)(h) for _ in range(outputs)]
+    h = keras.layers.Dense(64)(keras.layers.Dropout(0.1, seed=0)(keras.layers.Dense(16, "relu")(z)))
+    return keras.Model(x, heads if outputs > 1 else heads[0]), keras.Model(z, keras.layers.Reshape((8, 8, 1))(h))
+
+
+def compiled(model: keras.Model) -> keras.Model:
+    model.compile(keras.optimizers.Adam(1e-2))
+    return model
+
+
+def gumbel_vae() -> models.GumbelVAE:
+    encoder, decoder = autoencoder(12)
+    encoder = keras.Sequential([encoder, keras.layers.Reshape((4, 3))])
+    decoder = keras.Sequential([keras.Input((4, 3)), keras.layers.Flatten(), decoder])
+    return compiled(models.GumbelVAE(encoder, decoder, DECAY, seed=0))
+
+
+def vqvae(quantizer: keras.Layer, channels: int = 4) -> models.VQVAE:
+    conv, up = keras.layers.Conv2D, keras.layers.Conv2DTranspose
+    encoder = keras.Sequential([keras.Input((8, 8, 1)), conv(8, 2, 2, activation="relu"), conv(channels, 1)])
+    decoder = keras.Sequential([keras.Input((4, 4, channels)), up(8, 2, 2, activation="relu"), conv(1, 1)])
+    return compiled(models.VQVAE(encoder, decoder, quantizer, seed=0))
+
+
 # name -> (constructor of a compiled model, whether it takes labels); trained on 8 x 8 digits
 MODELS = {
+    "cluster_vae": (
+        lambda: compiled(models.ClusterVAE(*autoencoder(3, 2), keras.layers.Dense(4), 4, "gaussian", seed=0)),
+        False,
+    ),
+    "cvae": (lambda: compiled(models.CVAE(*autoencoder(3, 2), 10, seed=0)), True),
+    "gumbel_vae": (gumbel_vae, False),
+    "vae": (lambda: compiled(models.VAE(*autoencoder(3, 2), kl_weight=0.5, seed=0)), False),
+    "von_mises_fisher_vae": (lambda: compiled(models.VonMisesFisherVAE(*autoencoder(3), 5, seed=0)), False),
+    "vqvae": (lambda: vqvae(layers.VectorQuantizer(8, restart_below=1, seed=0)), False),
+    "vqvae_finite_scalar": (lambda: vqvae(layers.FiniteScalarQuantizer((3, 3)), 2), False),
     "ddpm": (ddpm, False),
     "ddpm_labels_learned_range": (lambda: ddpm(10, variance="learned_range", weighting="min_snr"), True),
     "ddpm_v_zero_snr": (

@@ -14,10 +14,11 @@ for file in sorted(pathlib.Path(sys.argv[1]).glob("*.keras")):
         arrays = dict(saved)
     if "samples" in arrays:
         expected = arrays.pop("samples")
-        actual = model.sample(len(expected), verbose=0, **arrays)
+        actual = model.sample(len(expected), seed=3, verbose=0, **arrays)
     else:
-        expected = arrays.pop("outputs")
+        expected = arrays.pop("outputs", None)
         inputs = [keras.ops.convert_to_tensor(array) for array in arrays.values()]
         actual = keras.ops.convert_to_numpy(model(inputs if len(inputs) > 1 else inputs[0], training=False))
-    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5, err_msg=file.stem)
+    if expected is not None:
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5, err_msg=file.stem)
     print(file.stem)

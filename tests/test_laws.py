@@ -1,5 +1,5 @@
 import pytest
-from laws import CONFIGURED, LAYERS, MODELS
+from laws import CONFIGURED, LAYERS, MODELS, SAMPLING
 
 from keras_gen.testing import check_config, check_layer, check_model
 
@@ -7,7 +7,7 @@ from keras_gen.testing import check_config, check_layer, check_model
 @pytest.mark.parametrize("name", LAYERS)
 def test_layer(name):
     make, arrays = LAYERS[name]
-    check_layer(make, *arrays)
+    check_layer(make, *arrays, random=name in SAMPLING)
 
 
 @pytest.mark.parametrize("name", CONFIGURED)

@@ -4,10 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
+from keras_gen.core.batches import even_batches
 from keras_gen.core.checks import check, check_integer
-from keras_gen.core.compiled import compiled
+from keras_gen.core.compiled import as_tensor, compiled
+from keras_gen.core.loop import progress_bar
+from keras_gen.core.noise import StepSeed, step_seeds
 
 
 class Programs:
@@ -61,6 +65,16 @@ class GenerativeModel(keras.Model):
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
+    def build_from(self, network: keras.Layer) -> None:
+        """Builds the model for the inputs of `network`, if they are known and it is not built yet."""
+        inputs = getattr(network, "inputs", None)
+        if not self.built and inputs and None not in inputs[0].shape[1:]:
+            self.build(inputs[0].shape)
+
+    def check_built(self) -> None:
+        """Refuses a model that does not know the shape of its data."""
+        check(self.built, "model", "have seen data, in `fit` or `build`", "a model without a shape")
+
     def check_sampling(self, n: int, **options: Any) -> None:
         """Refuses options that `sample` could not use, without drawing anything. Checks nothing by default."""
 
@@ -102,6 +116,47 @@ class GenerativeModel(keras.Model):
         if key not in self.programs.by_key:
             self.programs.by_key[key] = compiled(self, function)
         return self.programs.by_key[key]
+
+    def in_batches(
+        self,
+        name: Any,
+        function: Callable[..., Any],
+        *arrays: np.ndarray,
+        batch_size: int = 256,
+        verbose: str | int = 0,
+        seed: int | None = None,
+    ) -> np.ndarray:
+        """Computes `function(*rows)` for batches of rows of the arrays, and joins the results.
+
+        Args:
+            name: tells apart functions that are given the same shapes.
+            function: takes a tensor for each array, and with `seed` a `StepSeed` after them; returns one tensor.
+            *arrays: each `(n, ...)`.
+            batch_size: int >= 1. Defaults to `256`.
+            verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `0`.
+            seed: int or `None`. Seeds the draws of `function`, other ones for each batch. Defaults to `None`, no draws.
+
+        Returns:
+            array `(n, ...)`.
+        """
+        check_integer("batch_size", batch_size)
+        n = len(arrays[0])
+        batches = list(even_batches(n, batch_size))
+        shapes = tuple((array.shape[1:], array.dtype.name) for array in arrays)
+        drawn = seed is not None
+        run = self.program(
+            (name, len(batches[0]), shapes),
+            lambda *tensors: function(*tensors[:-1], StepSeed(tensors[-1])) if drawn else function(*tensors),
+        )
+        bar = progress_bar(len(batches), verbose)
+        parts = []
+        for number, rows in enumerate(batches):
+            tensors = [as_tensor(array[rows]) for array in arrays]
+            if drawn:
+                tensors.append(as_tensor(step_seeds(1, seed, number, self.seed_generator.state.dtype)[0]))
+            parts.append(ops.convert_to_numpy(run(*tensors)))
+            bar.add(1)
+        return np.concatenate(parts)[:n]
 
     def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)

@@ -6,10 +6,9 @@ import numpy as np
 
 from keras_gen.core.checks import check, check_integer, is_integer
 from keras_gen.core.generative_model import GenerativeModel
+from keras_gen.core.images import as_images, check_images_dtype
 from keras_gen.core.noise import starting_noise
 from keras_gen.diffusion.denoising_network import (
-    as_images,
-    check_images_dtype,
     check_network,
     fits,
     inputs_of,

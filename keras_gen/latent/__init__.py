@@ -1,1 +1,1 @@
-"""Latent variables: Gaussian divergences (reparameterization and the VAE family are to follow)."""
+"""Latent variables: reparameterization, gradient estimators, and the VAE family."""

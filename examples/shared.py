@@ -1,0 +1,125 @@
+"""What the examples share: arguments, training that can be killed and started again, and pictures."""
+
+import argparse
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_gen.ops import image_grid
+
+
+def parser(description: str, name: str, epochs: int, batch_size: int = 64) -> argparse.ArgumentParser:
+    """Returns the parser of the arguments that all examples have."""
+    result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument(
+        "--dataset", default="digits", help="digits, mnist, fashion_mnist, cifar10, an .npz file or a folder"
+    )
+    result.add_argument("--size", type=int, default=64, help="height and width for the pictures of a folder")
+    result.add_argument("--epochs", type=int, default=epochs)
+    result.add_argument("--batch-size", type=int, default=batch_size)
+    result.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs") / name)
+    result.add_argument("--seed", type=int, default=0)
+    return result
+
+
+def train(
+    model: keras.Model,
+    x: np.ndarray | keras.utils.PyDataset,
+    y: np.ndarray | None,
+    arguments: argparse.Namespace,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    validation_data: Any = None,
+    folder: str = "",
+) -> None:
+    """Fits a compiled model, saves it, and draws its loss; a killed run goes on from its last epoch."""
+    output = arguments.output / folder
+    output.mkdir(parents=True, exist_ok=True)
+    backup = output / "backup"
+    batched = isinstance(x, keras.utils.PyDataset)
+    print(f"{keras.backend.backend()}: {f'{len(x)} batches' if batched else f'{len(x)} samples of {x.shape[1:]}'}")
+    start = time.time()
+    model.fit(
+        x,
+        y,
+        batch_size=None if batched else arguments.batch_size,
+        epochs=arguments.epochs,
+        validation_data=validation_data,
+        callbacks=[
+            keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
+            keras.callbacks.CSVLogger(output / "loss.csv", append=backup.exists()),
+            *callbacks,
+        ],
+        verbose=2,
+    )
+    print(f"trained in {time.time() - start:.0f} s")
+    model.save(output / "model.keras")
+    print(f"wrote {output / 'model.keras'}")
+    save_loss_curve(output / "loss.png", output / "loss.csv")
+
+
+def binarized(images: np.ndarray, seed: int | Sequence[int]) -> np.ndarray:
+    """Draws each pixel black or white, once, with its gray as the probability."""
+    white = np.random.default_rng(seed).uniform(-1, 1, images.shape) < images
+    return np.where(white, 1, -1).astype("float32")
+
+
+class RedrawnPixels(keras.utils.PyDataset):
+    """Batches of gray images whose pixels are drawn black or white anew in each epoch, in another order."""
+
+    def __init__(self, images: np.ndarray, batch_size: int, seed: int):
+        super().__init__()
+        self.gray, self.batch_size, self.seed = images, batch_size, seed
+        self.epoch = -1
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return -(-len(self.gray) // self.batch_size)
+
+    def __getitem__(self, batch: int) -> tuple[np.ndarray]:
+        return (self.images[batch * self.batch_size : (batch + 1) * self.batch_size],)
+
+    def on_epoch_end(self) -> None:
+        self.epoch += 1
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.gray))
+        self.images = binarized(self.gray[order], [self.seed, self.epoch, 1])
+
+
+def save_picture(path: pathlib.Path, images: np.ndarray, columns: int) -> None:
+    """Writes a grid of images in [-1, 1]."""
+    scale = max(1, 48 // images.shape[1])
+    keras.utils.save_img(path, image_grid(images, columns, scale, padding=8), data_format="channels_last", scale=False)
+    print(f"wrote {path}")
+
+
+def save_figure(path: pathlib.Path, draw: Callable[[Any], None], width: float = 6, height: float = 3.5) -> None:
+    """Writes what `draw` draws on the axes it is given."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
+    draw(axes)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+    print(f"wrote {path}")
+
+
+def save_loss_curve(path: pathlib.Path, log: pathlib.Path) -> None:
+    """Draws the loss, and the validation loss if there is one, from what `CSVLogger` wrote."""
+    table = np.atleast_1d(np.genfromtxt(log, delimiter=",", names=True))
+
+    def draw(axes: Any) -> None:
+        for name, label in (("loss", "training"), ("val_loss", "validation")):
+            if name in table.dtype.names:
+                axes.plot(table["epoch"] + 1, table[name], label=label)
+        axes.set(xlabel="epoch", ylabel="loss")
+        if table["loss"].min() > 0:
+            axes.set_yscale("log")
+        axes.legend()
+
+    save_figure(path, draw)

@@ -1,0 +1,61 @@
+"""Convolutional VAE, https://kexue.fm/archives/5253: the same idea with convolutions and a normal likelihood.
+
+    KERAS_BACKEND=jax python examples/vae_conv.py
+    KERAS_BACKEND=torch python examples/vae_conv.py --dataset my_pictures --size 64 --latent-dim 128 --epochs 50
+
+Pixels are normal around the decoder's output, with one variance for all; the post's sum of squares is the variance 1/2.
+Writes samples, reconstructions, interpolations between test images and the model to `--output`, and prints the bound
+of test images in nats.
+"""
+
+import keras
+import numpy as np
+from datasets import load_split
+from shared import parser, save_picture, train
+
+from keras_gen.losses import GaussianLikelihood
+from keras_gen.models import VAE
+
+
+def build_model(image_shape: tuple[int, ...], latent_dim: int, variance: float, seed: int) -> VAE:
+    conv, up = keras.layers.Conv2D, keras.layers.Conv2DTranspose
+    x, z = keras.Input(image_shape), keras.Input((latent_dim,))
+    h = x
+    for filters in (32, 64):
+        h = conv(filters, 4, 2, "same", activation="silu")(h)
+    small = h.shape[1:]
+    h = keras.layers.Dense(128, "silu")(keras.layers.Flatten()(h))
+    encoder = keras.Model(x, [keras.layers.Dense(latent_dim)(h), keras.layers.Dense(latent_dim)(h)])
+    h = keras.layers.Dense(int(np.prod(small)), "silu")(keras.layers.Dense(128, "silu")(z))
+    h = keras.layers.Reshape(small)(h)
+    for filters in (64, 32):
+        h = up(filters, 4, 2, "same", activation="silu")(h)
+    decoder = keras.Model(z, conv(image_shape[-1], 3, padding="same")(h))
+    return VAE(encoder, decoder, GaussianLikelihood(variance), seed=seed)
+
+
+def main() -> None:
+    arguments = parser(__doc__, "vae_conv", epochs=60)
+    arguments.add_argument("--latent-dim", type=int, default=8)
+    arguments.add_argument("--variance", type=float, default=0.1, help="of a pixel around the decoder's output")
+    arguments = arguments.parse_args()
+    keras.utils.set_random_seed(arguments.seed)
+    (images, _), (test, _) = load_split(arguments.dataset, arguments.size)
+    if images.shape[1] % 4 or images.shape[2] % 4:
+        raise ValueError(f"`--dataset` must have sides that 4 divides. Received: images of {images.shape[1:]}")
+    output = arguments.output
+    model = build_model(images.shape[1:], arguments.latent_dim, arguments.variance, arguments.seed)
+    model.compile(keras.optimizers.Adam(2e-3))
+    train(model, images, None, arguments, validation_data=(test, None))
+
+    save_picture(output / "samples.png", model.sample(80, seed=arguments.seed, verbose=0), 10)
+    pairs = np.stack([test[:30], model.reconstruct(test[:30])], axis=1).reshape(-1, *test.shape[1:])
+    save_picture(output / "reconstructions.png", pairs, 10)
+    between = model.interpolate(test[:6], test[6:12], points=9)
+    save_picture(output / "interpolation.png", between.reshape(-1, *test.shape[1:]), 9)
+    bound = model.elbo(test, num_samples=10, seed=0, verbose=0)
+    print(f"bound on -log p(x) of {len(test)} test images: {-bound.mean():.2f} nats")
+
+
+if __name__ == "__main__":
+    main()

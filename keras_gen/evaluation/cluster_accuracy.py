@@ -1,0 +1,46 @@
+from typing import Any
+
+import numpy as np
+
+from keras_gen.core.checks import check
+from keras_gen.export import keras_gen_export
+
+
+@keras_gen_export("keras_gen.metrics.cluster_accuracy")
+def cluster_accuracy(clusters: Any, labels: Any, reference: tuple[Any, Any] | None = None) -> float:
+    """Computes how often a cluster's most frequent label is the right one.
+
+        mean_i [label_i = argmax_y #{j in reference: cluster_j = cluster_i, label_j = y}]
+
+    Several clusters may stand for one label, so the figure is only fair for about as many clusters as labels.
+
+    Args:
+        clusters: integers `(n,)`.
+        labels: integers `(n,)`, >= 0.
+        reference: `(clusters, labels)` that the clusters are named after, such as those of the training data; a
+            cluster that it does not have counts as wrong. Defaults to `None`, the same data.
+
+    Returns:
+        A float in [0, 1].
+
+    Raises:
+        ValueError: if clusters and labels are not integers of one shape.
+
+    Reference: https://kexue.fm/archives/5887.
+    """
+    clusters, labels = _pair("clusters", clusters, labels)
+    known, known_labels = (clusters, labels) if reference is None else _pair("reference", *reference)
+    counts = np.zeros((max(clusters.max(), known.max()) + 1, max(labels.max(), known_labels.max()) + 1), int)
+    np.add.at(counts, (known, known_labels), 1)
+    named = np.where(counts.any(axis=1), counts.argmax(axis=1), -1)
+    return float(np.mean(named[clusters] == labels))
+
+
+def _pair(name: str, clusters: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    clusters, labels = np.asarray(clusters), np.asarray(labels)
+    integers = clusters.dtype.kind in "iu" and labels.dtype.kind in "iu"
+    valid = integers and clusters.shape == labels.shape and clusters.ndim == 1 and len(clusters) > 0
+    shapes = f"{clusters.dtype} {clusters.shape} and {labels.dtype} {labels.shape}"
+    check(valid, name, "be integers of shape (n,), as labels", shapes)
+    check(min(clusters.min(), labels.min()) >= 0, name, "be >= 0, as labels", min(clusters.min(), labels.min()))
+    return clusters, labels

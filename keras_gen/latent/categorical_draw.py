@@ -1,0 +1,97 @@
+"""Draws from categorical distributions, and what the estimators of gradients through them share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_gen.core.checks import check
+from keras_gen.core.gradient import gradient
+
+
+def check_logits(logits: Any) -> Any:
+    """Refuses logits that are not `(batch, ..., K)` floats with K >= 2; returns them in float32."""
+    logits = ops.convert_to_tensor(logits)
+    dtype = keras.backend.standardize_dtype(logits.dtype)
+    check("float" in dtype, "logits", "be floating-point", f"dtype {dtype}")
+    holds = len(logits.shape) >= 2 and logits.shape[-1] >= 2
+    check(holds, "logits", "be (batch, ..., classes) with at least 2 classes", f"shape {tuple(logits.shape)}")
+    return ops.cast(logits, "float32")
+
+
+def evaluate(name: str, function: Callable[[Any], Any], x: Any) -> Any:
+    """Returns `function(x)` in float32; refuses, under the name of `function`, what is not one number per sample."""
+    values = ops.cast(function(x), "float32")
+    batch, shape = x.shape[0], tuple(values.shape)
+    holds = len(shape) == 1 and (shape[0] == batch or None in (shape[0], batch))
+    check(holds, name, f"return one number per sample, shape ({batch},)", f"a function that returns shape {shape}")
+    return values
+
+
+def draw(logits: Any, noise: Any) -> Any:
+    """Draws `b = one_hot(argmax(logits + noise))`: exactly from `softmax(logits)` if the noise is Gumbel."""
+    return ops.one_hot(ops.argmax(logits + noise, axis=-1), logits.shape[-1], dtype="float32")
+
+
+def conditional_gumbels(logits: Any, b: Any, noise: Any) -> Any:
+    """Draws the `z = log theta + g` that led to b: `zt ~ p(z | argmax z = b)`, a smooth function of the logits.
+
+        zt_b = g_b,   zt_i = -log(exp(-g_i) / theta_i + exp(-g_b)),   theta = softmax(logits)
+
+    With `g = -log(-log v)` that is `-log(-log v_i / theta_i - log v_b)`, in log space: finite for extreme logits.
+
+    Args:
+        logits: `(..., K)`.
+        b: one-hot `(..., K)`.
+        noise: Gumbel noise `(..., K)`, independent of that which b was drawn with.
+
+    Returns:
+        `(..., K)`, largest at b.
+    """
+    top = ops.sum(b * noise, axis=-1, keepdims=True)
+    rest = -ops.logaddexp(-noise - ops.log_softmax(logits, axis=-1), -top)
+    return b * noise + (1 - b) * rest
+
+
+def expand_like(values: Any, x: Any) -> Any:
+    """Appends axes to `values` until it has the rank of `x`."""
+    return ops.reshape(values, (*ops.shape(values), *(1 for _ in x.shape[len(values.shape) :])))
+
+
+def control_variate(critic: Callable[[Any], Any], name: str, logits: Any, b: Any, noise: Any) -> Any:
+    """Computes what RELAX adds to REINFORCE, of mean zero whatever the critic c is.
+
+        -c(zt) (b - theta) + d/dlogits [c(z) - c(zt)],   z = log theta + g,   b = one_hot(argmax z),   zt ~ p(z | b)
+
+    Args:
+        critic: takes `(batch, ..., K)`, returns `(batch,)`.
+        name: str. What a message about the critic calls it.
+        logits: `(batch, ..., K)`, with stopped gradient.
+        b: `draw(logits, noise[0])`.
+        noise: Gumbel noise `(2, batch, ..., K)`: for z, and for zt.
+
+    Returns:
+        A tensor like `logits`.
+    """
+
+    def conditional(logits: Any) -> Any:
+        return evaluate(name, critic, conditional_gumbels(logits, b, noise[1]))
+
+    def free(logits: Any) -> Any:
+        return evaluate(name, critic, ops.log_softmax(logits, axis=-1) + noise[0])
+
+    score = b - ops.softmax(logits, axis=-1)
+    return gradient(free, logits) - gradient(conditional, logits) - expand_like(conditional(logits), logits) * score
+
+
+def with_gradient(values: Any, logits: Any, estimate: Any) -> Any:
+    """Returns `values`, whose gradient with respect to the logits is increased by `estimate`.
+
+    Whatever else `estimate` depends on gets the gradient of its squared norm: as the mean of an unbiased estimate is
+    fixed, that is the gradient of its variance.
+    """
+    axes = tuple(range(1, len(logits.shape)))
+    square = ops.sum(ops.square(estimate), axis=axes)
+    linear = ops.sum(ops.stop_gradient(estimate) * (logits - ops.stop_gradient(logits)), axis=axes)
+    return values + linear + (square - ops.stop_gradient(square))

@@ -1,0 +1,69 @@
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_gen.core.checks import check, is_number
+from keras_gen.export import keras_gen_export
+from keras_gen.latent.gaussian_kl import gaussian_kl
+
+
+def sample_gaussian(mean: Any, log_var: Any, seed: Any) -> Any:
+    """Returns `mean + exp(log_var / 2) eps`, `eps ~ N(0, I)`, in float32."""
+    eps = keras.random.normal(ops.shape(mean), dtype="float32", seed=seed)
+    return ops.cast(mean, "float32") + ops.exp(0.5 * ops.cast(log_var, "float32")) * eps
+
+
+@keras_gen_export("keras_gen.layers.GaussianSampling")
+class GaussianSampling(keras.layers.Layer):
+    """Reparameterization: samples `z = mean + exp(log_var / 2) eps`, `eps ~ N(0, I)`, so that a gradient passes.
+
+    Draws in training and in inference alike, since sampling is its purpose. Noise and exponential are float32 under
+    any dtype policy.
+
+    Args:
+        kl_weight: float >= 0. If positive, the layer adds to the model's loss `kl_weight` times the mean over the
+            batch of `KL(N(mean, exp(log_var)) || N(0, I))`, in nats per sample. Defaults to `0.0`.
+        seed: int or `None`. Defaults to `None`, a seed from Keras's global one.
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+
+    Call arguments:
+        inputs: list of `mean` and `log_var`, both `(batch, ...)` of one shape.
+
+    Returns:
+        z, a tensor like `mean`.
+
+    Raises:
+        ValueError: if `kl_weight` is negative, or the inputs are not two tensors of one shape.
+
+    Example:
+
+    >>> z = keras_gen.layers.GaussianSampling(kl_weight=1.0)([mean, log_var])
+
+    Reference: https://kexue.fm/archives/5253, https://kexue.fm/archives/6705; Kingma and Welling 2013, arXiv:1312.6114.
+    """
+
+    def __init__(self, kl_weight: float = 0.0, seed: int | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        check(is_number(kl_weight) and kl_weight >= 0, "kl_weight", "be >= 0", repr(kl_weight))
+        self.kl_weight = float(kl_weight)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, input_shapes: Any) -> None:
+        pair = isinstance(input_shapes, list | tuple) and len(input_shapes) == 2
+        alike = pair and isinstance(input_shapes[0], list | tuple) and tuple(input_shapes[0]) == tuple(input_shapes[1])
+        check(alike, "inputs", "be a mean and a log_var of one shape", f"shapes {input_shapes}")
+
+    def call(self, inputs: Any) -> Any:
+        mean, log_var = (ops.cast(part, "float32") for part in inputs)
+        if self.kl_weight:
+            kl = ops.sum(gaussian_kl(mean, log_var, 0.0), axis=tuple(range(1, len(mean.shape))))
+            self.add_loss(self.kl_weight * ops.mean(kl))
+        return ops.cast(sample_gaussian(mean, log_var, self.seed_generator), self.compute_dtype)
+
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(inputs[0].shape, self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "kl_weight": self.kl_weight, "seed": self.seed}

@@ -1,0 +1,314 @@
+import abc
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.core.checks import check, check_integer
+from keras_gen.core.generative_model import GenerativeModel
+from keras_gen.core.scheduled import Scheduled
+from keras_gen.latent.bernoulli_likelihood import BernoulliLikelihood
+from keras_gen.latent.gaussian_likelihood import GaussianLikelihood
+from keras_gen.latent.likelihood import Likelihood, serialized
+from keras_gen.latent.straight_through import same_shape
+
+LIKELIHOODS = {"bernoulli": BernoulliLikelihood, "gaussian": GaussianLikelihood}
+
+
+class LatentModel(GenerativeModel):
+    """Base class of variational autoencoders: `p(x) = E_p(z)[p(x | z)]`, trained by the bound on its logarithm.
+
+        -log p(x) <= E_q(z | x)[-log p(x | z)] + KL(q(z | x) || p(z)) = nll + kl
+
+    To write another: define `infer`, `mode` and `draw_latents`, and `get_config` for the arguments of its own; for a
+    condition also `prepare_condition` and `place`. All values are nats per sample. `fit` and `evaluate` log `nll` and
+    `kl` beside the loss, `nll + kl_weight kl`.
+    """
+
+    conditional = False  # whether `fit` takes labels
+
+    def __init__(
+        self,
+        encoder: keras.Layer,
+        decoder: keras.Layer,
+        likelihood: str | Likelihood = "bernoulli",
+        kl_weight: Any = 1.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(seed=seed, **kwargs)
+        for name, layer in {"encoder": encoder, "decoder": decoder}.items():
+            check(isinstance(layer, keras.Layer), name, "be a keras.Layer or keras.Model", layer)
+        known = isinstance(likelihood, Likelihood) or (isinstance(likelihood, str) and likelihood in LIKELIHOODS)
+        names = ", ".join(map(repr, LIKELIHOODS))
+        check(known, "likelihood", f"be a Likelihood or one of {names}", repr(likelihood))
+        self.encoder = encoder
+        self.decoder = decoder
+        self.likelihood = LIKELIHOODS[likelihood]() if isinstance(likelihood, str) else likelihood
+        self.kl_weight = Scheduled("kl_weight", kl_weight)
+        self.nll_tracker = keras.metrics.Mean(name="nll")
+        self.kl_tracker = keras.metrics.Mean(name="kl")
+
+    @abc.abstractmethod
+    def infer(self, x: Any, condition: Any, seed: Any, training: bool) -> tuple[Any, Any]:
+        """Draws from q(z | x): returns `z` and the divergence from the prior, float32 `(batch,)`."""
+
+    @abc.abstractmethod
+    def mode(self, x: Any) -> Any:
+        """Returns the center of q(z | x), without a draw."""
+
+    @abc.abstractmethod
+    def draw_latents(self, n: int, seed: int) -> np.ndarray:
+        """Draws `n` latents from the prior; draw k depends on `seed` and k alone."""
+
+    def prepare_condition(self, condition: Any, n: int, seed: int) -> np.ndarray | None:
+        """Returns the condition of `n` samples as an array; there is none by default."""
+        check(condition is None, "condition", "be None: the model takes none", "a value")
+
+    def place(self, latents: Any, condition: Any) -> Any:
+        """Moves latents drawn from the prior to where the condition wants them: nowhere by default."""
+        return latents
+
+    def build(self, input_shape: Any) -> None:
+        self.data_shape = tuple(input_shape[1:])
+        x = keras.Input(self.data_shape, dtype=self.likelihood.dtype)
+        latents = self.mode(x)
+        self.latent_shape = tuple(latents.shape[1:])
+        output_shape = tuple(self.decoder(keras.Input(self.latent_shape)).shape[1:])
+        needed = self.likelihood.output_shape(self.data_shape)
+        check(output_shape == needed, "decoder", f"give outputs of shape {needed}", f"outputs of shape {output_shape}")
+
+    def call(self, x: Any) -> Any:
+        # Training and sampling are the model's work; Keras calls this before `compute_loss`, so it costs nothing.
+        return x
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        check(self.conditional or y is None, "y", "be None: the model takes no labels", "a value")
+        check(not self.conditional or y is not None, "y", "be given: the model takes labels", None)
+        self.check_batch(x)
+        weight_penalty = sum(self.losses)
+        z, kl = self.infer(x, y, self.seed_generator, training)
+        nll = self.likelihood.nll(x, self.decoder(z, training=training))
+        self.nll_tracker.update_state(nll, sample_weight)
+        self.kl_tracker.update_state(kl, sample_weight)
+        loss = nll + self.kl_weight(training=training) * kl
+        if sample_weight is not None:
+            loss = loss * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
+        return ops.mean(loss) + weight_penalty
+
+    def check_data(self, x: Any, y: Any) -> None:
+        check(self.conditional or y is None, "y", "be None: the model takes no labels", "a value")
+        self.build_from(self.encoder)
+        if hasattr(x, "shape") and hasattr(x, "dtype"):
+            x = self.prepare_data("x", x)
+            if self.conditional:
+                check(y is not None, "y", "be given: the model takes labels", None)
+                self.prepare_condition(y, len(x), 0)
+
+    def check_batch(self, x: Any) -> None:
+        """Refuses a batch that a dataset gave: of it, only dtype and shape are known in advance."""
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        kind, rule = ("int", "be integers") if self.likelihood.dtype == "int32" else ("float", "be floating-point")
+        check(kind in dtype, "x", rule, f"dtype {dtype}")
+        expected = f"({', '.join(map(str, ('n', *self.data_shape)))})"
+        check(same_shape(x.shape[1:], self.data_shape), "x", f"have shape {expected}", f"shape {tuple(x.shape)}")
+
+    def check_sampling(self, n: int, condition: Any = None, **options: Any) -> None:
+        self.prepare_condition(condition, n, 0)
+
+    def prepare_data(self, name: str, x: Any) -> np.ndarray:
+        """Returns data as an array, after a check of dtype, shape and values."""
+        x = np.asarray(ops.convert_to_numpy(x))
+        check(x.ndim > 0 and len(x) > 0, name, "hold at least one sample", f"shape {x.shape}")
+        if self.likelihood.dtype == "float32":
+            check(x.dtype.kind == "f", name, "be floating-point", f"dtype {x.dtype}")
+            check(bool(np.isfinite(x).all()), name, "be finite", "NaN or infinite values")
+        self.likelihood.check(name, x)
+        self.build_from(self.encoder)
+        if not self.built:
+            self.build((None, *x.shape[1:]))
+        expected = f"({', '.join(map(str, ('n', *self.data_shape)))})"
+        check(x.shape[1:] == self.data_shape, name, f"have shape {expected}", f"shape {x.shape}")
+        return x.astype(self.likelihood.dtype, copy=False)
+
+    def sample(
+        self,
+        n: int,
+        condition: Any = None,
+        seed: int | None = None,
+        noise: Any = None,
+        batch_size: int = 256,
+        verbose: str | int = "auto",
+    ) -> np.ndarray:
+        """Draws latents from the prior and decodes them.
+
+        Args:
+            n: int >= 1. How many.
+            condition: for a model that takes one: an int, one label for all, or integers `(n,)`. Defaults to `None`.
+            seed: int or `None`. Latent k depends on `seed` and k alone, on any backend and for any `batch_size`.
+                Defaults to `None`, a draw from the model's own generator.
+            noise: `(n, *latent_shape)`, the draw from the prior to use instead.
+            batch_size: int >= 1. How many are decoded together. Defaults to `256`.
+            verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
+
+        Returns:
+            array `(n, *data_shape)`: the mean of `p(x | z)`, or for whole numbers the most likely ones.
+
+        Raises:
+            ValueError: if an argument does not fit the model.
+        """
+        check_integer("n", n)
+        self.build_from(self.encoder)
+        self.check_built()
+        seed = self.draw_seed(seed)
+        if noise is None:
+            noise = self.draw_latents(n, seed)
+        noise = np.asarray(noise, "float32")
+        expected = (n, *self.latent_shape)
+        check(noise.shape == expected, "noise", f"have shape {expected}", f"shape {noise.shape}")
+        condition = self.prepare_condition(condition, n, seed)
+        return self._decode("sample", noise, condition, batch_size, verbose)
+
+    def encode(self, x: Any, batch_size: int = 256) -> np.ndarray:
+        """Finds the latents of data, without a draw.
+
+        Args:
+            x: `(n, *data_shape)`.
+            batch_size: int >= 1. Defaults to `256`.
+
+        Returns:
+            float32 array `(n, *latent_shape)`, the centers of q(z | x).
+
+        Raises:
+            ValueError: if `x` does not fit the model.
+        """
+        return self.in_batches("encode", self.mode, self.prepare_data("x", x), batch_size=batch_size)
+
+    def decode(self, z: Any, batch_size: int = 256) -> np.ndarray:
+        """Finds the data of latents, without a draw.
+
+        Args:
+            z: `(n, *latent_shape)`.
+            batch_size: int >= 1. Defaults to `256`.
+
+        Returns:
+            array `(n, *data_shape)`: the means of p(x | z), or for whole numbers the most likely ones.
+
+        Raises:
+            ValueError: if `z` does not fit the model.
+        """
+        self.build_from(self.encoder)
+        self.check_built()
+        z = np.asarray(ops.convert_to_numpy(z), "float32")
+        expected = f"({', '.join(map(str, ('n', *self.latent_shape)))})"
+        check(z.shape[1:] == self.latent_shape and len(z) > 0, "z", f"have shape {expected}", f"shape {z.shape}")
+        return self._decode("decode", z, None, batch_size, 0)
+
+    def reconstruct(self, x: Any, batch_size: int = 256) -> np.ndarray:
+        """Encodes and decodes, without a draw.
+
+        Args:
+            x: `(n, *data_shape)`.
+            batch_size: int >= 1. Defaults to `256`.
+
+        Returns:
+            array `(n, *data_shape)`.
+
+        Raises:
+            ValueError: if `x` does not fit the model.
+        """
+        return self.decode(self.encode(x, batch_size), batch_size)
+
+    def interpolate(self, x_a: Any, x_b: Any, points: int = 9) -> np.ndarray:
+        """Decodes latents on the straight way from one to another.
+
+        Args:
+            x_a: `(n, *data_shape)`, where the ways begin.
+            x_b: `(n, *data_shape)`, where they end.
+            points: int >= 2. How many of each way, both ends included. Defaults to `9`.
+
+        Returns:
+            array `(n, points, *data_shape)`.
+
+        Raises:
+            ValueError: if `x_a` or `x_b` do not fit the model, or `points` is less than 2.
+        """
+        check_integer("points", points, at_least=2)
+        a, b = self.encode(x_a), self.encode(x_b)
+        check(a.shape == b.shape, "x_b", f"be as many as x_a, {len(a)}", f"{len(b)}")
+        w = np.linspace(0, 1, points, dtype="float32").reshape(1, points, *[1] * (a.ndim - 1))
+        path = (1 - w) * a[:, None] + w * b[:, None]
+        decoded = self.decode(path.reshape(-1, *self.latent_shape))
+        return decoded.reshape(len(a), points, *self.data_shape)
+
+    def elbo(
+        self,
+        x: Any,
+        condition: Any = None,
+        num_samples: int = 1,
+        seed: int | None = None,
+        batch_size: int = 256,
+        verbose: str | int = "auto",
+    ) -> np.ndarray:
+        """Estimates the bound on the log-likelihood, `E_q[log p(x | z)] - KL(q(z | x) || p(z)) <= log p(x)`, in nats.
+
+        The weight of the divergence in the loss plays no part.
+
+        Args:
+            x: `(n, *data_shape)`.
+            condition: labels `(n,)`, for a model that is fitted with them. Defaults to `None`.
+            num_samples: int >= 1. The mean over so many draws of z is taken. Defaults to `1`.
+            seed: int or `None`. Defaults to `None`, a draw from the model's own generator.
+            batch_size: int >= 1. Defaults to `256`.
+            verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
+
+        Returns:
+            float32 array `(n,)`; higher is better.
+
+        Raises:
+            ValueError: if an argument does not fit the model.
+        """
+        check_integer("num_samples", num_samples)
+        x = self.prepare_data("x", x)
+        arrays = [x]
+        if self.conditional:
+            check(condition is not None, "condition", "be given: the model takes labels", None)
+            arrays.append(self.prepare_condition(condition, len(x), 0))
+        else:
+            check(condition is None, "condition", "be None: the model takes no labels", "a value")
+
+        def bound(x: Any, *inputs: Any) -> Any:
+            z, kl = self.infer(x, inputs[0] if self.conditional else None, inputs[-1], training=False)
+            return -self.likelihood.nll(x, self.decoder(z, training=False)) - kl
+
+        seeds = np.random.default_rng(self.draw_seed(seed)).integers(0, 2**31 - 1, num_samples)
+        draws = [
+            self.in_batches("elbo", bound, *arrays, batch_size=batch_size, verbose=verbose, seed=int(s)) for s in seeds
+        ]
+        return np.mean(draws, axis=0, dtype="float32")
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "decoder": keras.saving.serialize_keras_object(self.decoder),
+            "likelihood": serialized(self.likelihood),
+            "kl_weight": self.kl_weight.serialized(),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "LatentModel":
+        return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))
+
+    def _decode(
+        self, name: str, z: np.ndarray, condition: np.ndarray | None, batch_size: int, verbose: str | int
+    ) -> np.ndarray:
+        def decode(z: Any, *conditions: Any) -> Any:
+            z = self.place(z, conditions[0]) if conditions else z
+            return self.likelihood.mean(self.decoder(z, training=False))
+
+        arrays = [z] if condition is None else [z, condition]
+        return self.in_batches(name, decode, *arrays, batch_size=batch_size, verbose=verbose)

@@ -1,0 +1,40 @@
+from typing import Any
+
+from keras import ops
+
+from keras_gen.core.checks import check
+from keras_gen.export import keras_gen_export
+
+
+def same_shape(a: Any, b: Any) -> bool:
+    """Whether two shapes agree, as far as they are known."""
+    return len(a) == len(b) and all(m == n or None in (m, n) for m, n in zip(a, b, strict=True))
+
+
+@keras_gen_export("keras_gen.ops.straight_through")
+def straight_through(hard: Any, soft: Any) -> Any:
+    """Returns the value of `hard` with the gradient of `soft`: `sg(hard) + soft - sg(soft)`, sg the stopped gradient.
+
+    The value is exactly `hard`: the difference of `soft` and itself is taken first.
+
+    Args:
+        hard: tensor.
+        soft: float tensor of the same shape, finite.
+
+    Returns:
+        A tensor of the dtype of `soft`.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Reference: Bengio et al. 2013, arXiv:1308.3432; https://kexue.fm/archives/6760.
+    """
+    soft = ops.convert_to_tensor(soft)
+    hard = ops.cast(hard, soft.dtype)
+    check(
+        same_shape(hard.shape, soft.shape),
+        "hard",
+        f"have the shape of soft, {tuple(soft.shape)}",
+        f"shape {tuple(hard.shape)}",
+    )
+    return ops.stop_gradient(hard) + (soft - ops.stop_gradient(soft))

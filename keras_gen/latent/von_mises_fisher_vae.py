@@ -1,0 +1,77 @@
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.core.checks import check, is_number
+from keras_gen.core.noise import starting_noise
+from keras_gen.export import keras_gen_export
+from keras_gen.latent.latent_model import LatentModel
+from keras_gen.latent.likelihood import Likelihood
+from keras_gen.latent.von_mises_fisher import AngleTable, unit_vectors
+
+
+@keras_gen_export("keras_gen.models.VonMisesFisherVAE")
+class VonMisesFisherVAE(LatentModel):
+    """Variational autoencoder with latents on the unit sphere.
+
+        q(z | x) = vMF(mu(x), kappa),   p(z) uniform on the sphere,   KL(q || p) a constant
+
+    The divergence cannot vanish, so neither can what the latents say; and its constant is in the loss, so that
+    `nll + kl` is minus a bound.
+
+    Args:
+        encoder: a Keras layer or model from data to `(batch, dim)`, `dim >= 2`; mu is its output scaled to unit length.
+        decoder: as for `VAE`.
+        kappa: float >= 0. The concentration. Defaults to `20.0`.
+        likelihood: as for `VAE`. Defaults to `"bernoulli"`.
+        kl_weight: as for `VAE`; of no effect on training, as the divergence is constant. Defaults to `1.0`.
+        seed: as for `VAE`.
+        **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
+
+    Call arguments:
+        x: data `(batch, ...)`; images are scaled to [-1, 1].
+
+    Returns:
+        The data unchanged: the work is in `fit`, `sample`, `encode`, `decode`, `reconstruct` and `elbo`.
+
+    Raises:
+        ValueError: as `VAE` does, and if `kappa` is negative or latents do not have shape `(batch, dim >= 2)`.
+
+    Reference: https://kexue.fm/archives/8404; Davidson et al. 2018, arXiv:1804.00891.
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Layer,
+        decoder: keras.Layer,
+        kappa: float = 20.0,
+        likelihood: str | Likelihood = "bernoulli",
+        kl_weight: Any = 1.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(encoder, decoder, likelihood, kl_weight, seed, **kwargs)
+        check(is_number(kappa) and kappa >= 0, "kappa", "be >= 0", repr(kappa))
+        self.kappa = float(kappa)
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        valid = len(self.latent_shape) == 1 and self.latent_shape[0] >= 2
+        check(valid, "encoder", "give latents of shape (batch, dim >= 2)", self.latent_shape)
+        self.table = AngleTable(self.latent_shape[0], self.kappa)
+
+    def infer(self, x: Any, condition: Any, seed: Any, training: bool) -> tuple[Any, Any]:
+        z = self.table.draw(unit_vectors(self.encoder(x, training=training)), seed)
+        return z, ops.full_like(z[:, 0], self.table.kl)
+
+    def mode(self, x: Any) -> Any:
+        return unit_vectors(self.encoder(x, training=False))
+
+    def draw_latents(self, n: int, seed: int) -> np.ndarray:
+        z = starting_noise(n, self.latent_shape, seed)
+        return z / np.linalg.norm(z, axis=-1, keepdims=True)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "kappa": self.kappa}
