@@ -26,6 +26,9 @@ class VectorQuantizer(Quantizer):
     sg is the stopped gradient. Output and losses are those of the codes before this batch's update. Distances, codes
     and statistics are float32 under any dtype policy.
 
+    Any model that holds the layer logs `perplexity` and `usage` of the codes over an epoch. (On JAX they are NaN while
+    the epoch lasts: Keras shows a layer's weights to no metric before its end.)
+
     Args:
         num_codes: int >= 1.
         commitment_cost: float >= 0. Weight of the pull on the encoder towards its codes. Defaults to `0.25`.
@@ -40,7 +43,8 @@ class VectorQuantizer(Quantizer):
         initializer: `"kmeans"` (centers of the first training batch), or a Keras initializer or its name. Defaults to
             `"kmeans"`.
         restart_below: float >= 0. A code whose average number of vectors per batch falls below it is put on a random
-            vector of the batch, with all its statistics. 0 is never, 1 a good choice. Defaults to `0.0`.
+            vector of the batch, with all its statistics. 0 is never; 1 is a good choice where a batch has many more
+            vectors than there are codes. Defaults to `0.0`.
         seed: int or `None`. Of the first codes and restarts. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
@@ -146,7 +150,11 @@ class VectorQuantizer(Quantizer):
         return ops.cast(quantized, self.compute_dtype), self._per_position(indices, x), losses
 
     def reduce(self, statistics: Any) -> Any:
-        """Sums a batch statistic over the devices that share a batch. Here there is one: override it for more."""
+        """Sums a batch statistic over the devices that share a batch. Here there is one: override it for more.
+
+        It is what moving averages are made of. The first codes of k-means and restarted ones are rows of one device's
+        part: with several devices, start from `adapt`, and leave `restart_below` at 0.
+        """
         return statistics
 
     def indices_of(self, x: Any) -> Any:
