@@ -39,3 +39,13 @@ def check_fraction(name: str, value: Any, closed: bool = False) -> float:
     holds = is_number(value) and (0 <= value <= 1 if closed else 0 < value < 1)
     check(holds, name, "be in [0, 1]" if closed else "be in (0, 1)", repr(value))
     return float(value)
+
+
+def same_shape(a: Any, b: Any) -> bool:
+    """Whether two shapes agree, as far as they are known."""
+    return len(a) == len(b) and all(m == n or None in (m, n) for m, n in zip(a, b, strict=True))
+
+
+def batch_of(shape: Iterable[Any]) -> str:
+    """Writes the shape of n samples of a shape: "(n, 8, 8, 1)"."""
+    return f"({', '.join(map(str, ('n', *shape)))})"

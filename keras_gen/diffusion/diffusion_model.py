@@ -4,7 +4,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gen.core.checks import check, check_integer, is_integer
+from keras_gen.core.checks import batch_of, check, check_integer, is_integer
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.images import as_images, check_images_dtype
 from keras_gen.core.noise import starting_noise
@@ -87,7 +87,7 @@ class DiffusionModel(GenerativeModel):
         if not self.built:
             self.build((None, *images.shape[1:]))
         expected = inputs_of(self.network)[0].shape[1:] if inputs_of(self.network) else self.image_shape
-        shape = f"({', '.join(map(str, ('n', *expected)))})"
+        shape = batch_of(expected)
         check(fits(expected, images.shape[1:]), name, f"have shape {shape}", f"shape {images.shape}")
         if None in self.image_shape:
             self.image_shape = images.shape[1:]

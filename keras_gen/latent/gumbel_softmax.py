@@ -3,10 +3,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, is_number
+from keras_gen.core.checks import check, is_number, same_shape
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.gumbel_noise import gumbel_noise
-from keras_gen.latent.straight_through import same_shape, straight_through
+from keras_gen.latent.straight_through import straight_through
 from keras_gen.latent.temperature import check_temperature, scheduled_temperature
 
 

@@ -5,13 +5,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import batch_of, check, check_integer, same_shape
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.scheduled import Scheduled
 from keras_gen.latent.bernoulli_likelihood import BernoulliLikelihood
 from keras_gen.latent.gaussian_likelihood import GaussianLikelihood
-from keras_gen.latent.likelihood import Likelihood, serialized
-from keras_gen.latent.straight_through import same_shape
+from keras_gen.latent.likelihood import Likelihood
 
 LIKELIHOODS = {"bernoulli": BernoulliLikelihood, "gaussian": GaussianLikelihood}
 
@@ -113,7 +112,7 @@ class LatentModel(GenerativeModel):
         dtype = keras.backend.standardize_dtype(x.dtype)
         kind, rule = ("int", "be integers") if self.likelihood.dtype == "int32" else ("float", "be floating-point")
         check(kind in dtype, "x", rule, f"dtype {dtype}")
-        expected = f"({', '.join(map(str, ('n', *self.data_shape)))})"
+        expected = batch_of(self.data_shape)
         check(same_shape(x.shape[1:], self.data_shape), "x", f"have shape {expected}", f"shape {tuple(x.shape)}")
 
     def check_sampling(self, n: int, condition: Any = None, **options: Any) -> None:
@@ -130,7 +129,7 @@ class LatentModel(GenerativeModel):
         self.build_from(self.encoder)
         if not self.built:
             self.build((None, *x.shape[1:]))
-        expected = f"({', '.join(map(str, ('n', *self.data_shape)))})"
+        expected = batch_of(self.data_shape)
         check(x.shape[1:] == self.data_shape, name, f"have shape {expected}", f"shape {x.shape}")
         return x.astype(self.likelihood.dtype, copy=False)
 
@@ -203,7 +202,7 @@ class LatentModel(GenerativeModel):
         self.build_from(self.encoder)
         self.check_built()
         z = np.asarray(ops.convert_to_numpy(z), "float32")
-        expected = f"({', '.join(map(str, ('n', *self.latent_shape)))})"
+        expected = batch_of(self.latent_shape)
         check(z.shape[1:] == self.latent_shape and len(z) > 0, "z", f"have shape {expected}", f"shape {z.shape}")
         return self._decode("decode", z, None, batch_size, 0)
 
@@ -295,7 +294,7 @@ class LatentModel(GenerativeModel):
             **super().get_config(),
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "decoder": keras.saving.serialize_keras_object(self.decoder),
-            "likelihood": serialized(self.likelihood),
+            "likelihood": keras.saving.serialize_keras_object(self.likelihood),
             "kl_weight": self.kl_weight.serialized(),
         }
 

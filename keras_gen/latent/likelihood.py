@@ -3,7 +3,6 @@
 import abc
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -44,8 +43,3 @@ class Likelihood(abc.ABC):
 def per_sample(values: Any) -> Any:
     """Returns the sum of `values` over all axes but the first."""
     return ops.sum(values, axis=tuple(range(1, len(values.shape))))
-
-
-def serialized(likelihood: Likelihood) -> dict[str, Any]:
-    """Returns the likelihood as a part of a configuration."""
-    return keras.saving.serialize_keras_object(likelihood)

@@ -2,13 +2,8 @@ from typing import Any
 
 from keras import ops
 
-from keras_gen.core.checks import check
+from keras_gen.core.checks import check, same_shape
 from keras_gen.export import keras_gen_export
-
-
-def same_shape(a: Any, b: Any) -> bool:
-    """Whether two shapes agree, as far as they are known."""
-    return len(a) == len(b) and all(m == n or None in (m, n) for m, n in zip(a, b, strict=True))
 
 
 @keras_gen_export("keras_gen.ops.straight_through")

@@ -4,8 +4,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check
-from keras_gen.latent.straight_through import same_shape
+from keras_gen.core.checks import check, same_shape
 from keras_gen.quantization.code_counts import count_codes, split_counts
 from keras_gen.quantization.code_perplexity import perplexity
 from keras_gen.quantization.code_usage import usage

@@ -2,9 +2,9 @@ from typing import Any
 
 from keras import ops
 
-from keras_gen.core.checks import check
+from keras_gen.core.checks import check, same_shape
 from keras_gen.export import keras_gen_export
-from keras_gen.latent.straight_through import same_shape, straight_through
+from keras_gen.latent.straight_through import straight_through
 
 SMALLEST = 1e-12
 

@@ -191,7 +191,7 @@ class VectorQuantizer(Quantizer):
         self.set_codebook(kmeans(rows, weights, distant_rows(rows, weights, draws), iterations))
 
     def set_codebook(self, codebook: Any) -> None:
-        """Replaces the codes, and makes all statistics new. The layer must be built.
+        """Replaces the codes, and makes all statistics new.
 
         Args:
             codebook: `(num_codes, channels / num_heads)`.

@@ -4,11 +4,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import batch_of, check, check_integer, same_shape
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.images import as_images, check_images_dtype
 from keras_gen.export import keras_gen_export
-from keras_gen.latent.straight_through import same_shape
 from keras_gen.quantization.quantizer import Quantizer
 
 
@@ -112,7 +111,7 @@ class VQVAE(GenerativeModel):
         x = as_images(name, x)
         if not self.built:
             self.build((None, *x.shape[1:]))
-        expected = f"({', '.join(map(str, ('n', *self.data_shape)))})"
+        expected = batch_of(self.data_shape)
         check(x.shape[1:] == self.data_shape, name, f"have shape {expected}", f"shape {x.shape}")
         return x
 
@@ -152,7 +151,7 @@ class VQVAE(GenerativeModel):
         self.check_built()
         codes = np.asarray(ops.convert_to_numpy(codes))
         valid = codes.dtype.kind in "iu" and codes.shape[1:] == self.code_shape and len(codes) > 0
-        expected = f"({', '.join(map(str, ('n', *self.code_shape)))})"
+        expected = batch_of(self.code_shape)
         check(valid, "codes", f"be integers of shape {expected}", f"{codes.dtype} of shape {codes.shape}")
         sizes = np.array(self.quantizer.code_sizes)
         inside = bool((codes >= 0).all() and (codes < sizes).all())
@@ -203,17 +202,19 @@ class VQVAE(GenerativeModel):
         check_integer("points", points, at_least=2)
         x_a, x_b = self.prepare_data("x_a", x_a), self.prepare_data("x_b", x_b)
         check(x_a.shape == x_b.shape, "x_b", f"have the shape of x_a, {x_a.shape}", f"shape {x_b.shape}")
-        w = np.tile(np.linspace(0, 1, points, dtype="float32"), len(x_a))
 
-        def mix(x_a: Any, x_b: Any, w: Any) -> Any:
-            a, b = (ops.cast(self.encoder(x, training=False), "float32") for x in (x_a, x_b))
-            w = ops.reshape(w, (-1, *[1] * (len(a.shape) - 1)))
-            codes = self.quantizer.encode((1 - w) * a + w * b)
-            return ops.cast(self.decoder(self.quantizer.decode(codes), training=False), "float32")
+        def vectors(x: Any) -> Any:
+            return ops.cast(self.encoder(x, training=False), "float32")
 
-        pairs = (np.repeat(x, points, axis=0) for x in (x_a, x_b))
-        mixed = self.in_batches("interpolate", mix, *pairs, w, batch_size=batch_size)
-        return mixed.reshape(len(x_a), points, *self.data_shape)
+        def decode(vectors: Any) -> Any:
+            quantized = self.quantizer.decode(self.quantizer.encode(vectors))
+            return ops.cast(self.decoder(quantized, training=False), "float32")
+
+        a, b = (self.in_batches("vectors", vectors, x, batch_size=batch_size) for x in (x_a, x_b))
+        w = np.linspace(0, 1, points, dtype="float32").reshape(1, points, *[1] * (a.ndim - 1))
+        path = (1 - w) * a[:, None] + w * b[:, None]
+        decoded = self.in_batches("interpolate", decode, path.reshape(-1, *self.vector_shape), batch_size=batch_size)
+        return decoded.reshape(len(x_a), points, *self.data_shape)
 
     def sample(
         self,
