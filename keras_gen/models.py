@@ -3,6 +3,10 @@
 from keras_gen.diffusion.ddpm import DDPM as DDPM
 from keras_gen.diffusion.light_unet import LightUNet as LightUNet
 from keras_gen.diffusion.unet import UNet as UNet
+from keras_gen.flows.flow import Flow as Flow
+from keras_gen.flows.glow import Glow as Glow
+from keras_gen.flows.nice import NICE as NICE
+from keras_gen.flows.real_nvp import RealNVP as RealNVP
 from keras_gen.latent.cluster_vae import ClusterVAE as ClusterVAE
 from keras_gen.latent.cvae import CVAE as CVAE
 from keras_gen.latent.gumbel_vae import GumbelVAE as GumbelVAE

@@ -12,11 +12,15 @@ VECTOR = np.random.default_rng(2).normal(size=(2, 6)).astype("float32")
 PAIRS = np.random.default_rng(3).normal(size=(2, 5, 2)).astype("float32")
 DECAY = keras.optimizers.schedules.ExponentialDecay(1.0, 10, 0.5)
 LABELS = np.array([0, 2], "int32")
+CONDITION = np.random.default_rng(6).normal(size=(2, 3)).astype("float32")
+LEVELS = (np.random.default_rng(5).integers(0, 17, (2, 4, 4, 1)) / 8 - 1).astype("float32")
+NUMBERS = np.random.default_rng(4).uniform(0.01, 0.99, (2, 6)).astype("float32")
 
 # name -> (constructor, inputs)
 LAYERS = {
     "finite_scalar_quantizer": (lambda: layers.FiniteScalarQuantizer((4, 3)), (PAIRS,)),
     "gaussian_sampling": (lambda: layers.GaussianSampling(kl_weight=0.1, seed=0), (VECTOR, VECTOR)),
+    "conditioner": (lambda: layers.Conditioner(3, [8], dropout=0.5, seed=0), (VECTOR,)),
     "group_norm": (lambda: layers.GroupNorm(2), (IMAGES,)),
     "grouped_vector_quantizer": (
         lambda: layers.GroupedVectorQuantizer([layers.VectorQuantizer(5, seed=seed) for seed in (0, 1)]),
@@ -26,7 +30,11 @@ LAYERS = {
     "light_block": (lambda: layers.LightBlock(4), (IMAGES, VECTOR)),
     "light_unet": (lambda: models.LightUNet((4, 4, 1), (8, 8), 1), (GRAY, T)),
     "lookup_free_quantizer": (lambda: layers.LookupFreeQuantizer(4), (PAIRS,)),
+    "masked_dense": (lambda: layers.MaskedDense([1, 2, 3, 1, 2, 3], [1, 2, 3]), (VECTOR,)),
+    "learned_normal_base": (layers.LearnedNormalBase, (VECTOR,)),
+    "logistic_base": (layers.LogisticBase, (VECTOR,)),
     "moving_average": (lambda: layers.MovingAverage(0.9), (VECTOR,)),
+    "normal_base": (layers.NormalBase, (VECTOR,)),
     "residual_block": (lambda: layers.ResidualBlock(4, 2, dropout=0.5, seed=0), (IMAGES, VECTOR)),
     "residual_block_remat": (lambda: layers.ResidualBlock(8, 2, dropout=0.5, remat=True, seed=0), (IMAGES, VECTOR)),
     "residual_vector_quantizer": (
@@ -38,6 +46,7 @@ LAYERS = {
     "unet": (lambda: models.UNet((4, 4, 1), (8, 8), 1, (1,), num_classes=3), (GRAY, T, LABELS)),
     "unet_any_size": (lambda: models.UNet((None, None, 1), (8, 8), 1, out_channels=2), (GRAY, T)),
     "von_mises_fisher_sampling": (lambda: layers.VonMisesFisherSampling(3.0, seed=0), (VECTOR,)),
+    "uniform_base": (layers.UniformBase, (NUMBERS,)),
     "vector_quantizer": (lambda: layers.VectorQuantizer(5, num_heads=2, restart_below=1, seed=0), (IMAGES,)),
     "vector_quantizer_cosine_rotation": (
         lambda: layers.VectorQuantizer(5, distance="cosine", gradient="rotation", seed=0),
@@ -49,8 +58,86 @@ LAYERS = {
     ),
 }
 
+
+def level(flip: bool, **dtype) -> layers.Chain:
+    coupling = layers.AffineCoupling(units=[4], split="channel", flip=flip, **dtype)
+    return layers.Chain([layers.Squeeze(**dtype), layers.ActNorm(**dtype), coupling], **dtype)
+
+
+def learned_noise(**dtype) -> layers.Dequantize:
+    coupling = layers.AffineCoupling(units=[4], split="checkerboard", **dtype)
+    return layers.Dequantize(17, coupling, seed=0, **dtype)
+
+
+# name -> (constructor, x) or (constructor, x, condition); the constructors take a dtype
+BIJECTORS = {
+    "act_norm": (layers.ActNorm, VECTOR),
+    "act_norm_images": (layers.ActNorm, IMAGES),
+    "additive_coupling": (lambda **dtype: layers.AdditiveCoupling(units=[8], **dtype), VECTOR),
+    "additive_coupling_condition": (lambda **dtype: layers.AdditiveCoupling(units=[8], **dtype), VECTOR, CONDITION),
+    "additive_coupling_given": (
+        lambda **dtype: layers.AdditiveCoupling(keras.layers.Dense(3, "tanh", **dtype), **dtype),
+        VECTOR,
+    ),
+    "additive_coupling_checkerboard": (
+        lambda **dtype: layers.AdditiveCoupling(units=[4], split="checkerboard", **dtype),
+        GRAY,
+    ),
+    "affine_coupling_interleave": (
+        lambda **dtype: layers.AffineCoupling(units=[8], split="interleave", flip=True, **dtype),
+        VECTOR,
+    ),
+    "affine_coupling_checkerboard": (
+        lambda **dtype: layers.AffineCoupling(units=[4], split="checkerboard", flip=True, **dtype),
+        GRAY,
+    ),
+    "affine_coupling_condition": (
+        lambda **dtype: layers.AffineCoupling(units=[4], split="channel", scale_map="sigmoid", **dtype),
+        IMAGES[:, :2, :2],
+        CONDITION,
+    ),
+    "chain": (lambda **dtype: level(False, **dtype), GRAY),
+    "continuous_flow": (lambda **dtype: layers.ContinuousFlow(units=[8], steps=32, **dtype), PAIRS[:, 0]),
+    "continuous_flow_adaptive": (
+        lambda **dtype: layers.ContinuousFlow(units=[8], tolerance=1e-6, **dtype),
+        PAIRS[:, 0],
+        CONDITION,
+    ),
+    "dequantize": (lambda **dtype: layers.Dequantize(17, seed=0, **dtype), LEVELS),
+    "dequantize_learned": (learned_noise, LEVELS),
+    "invert": (lambda **dtype: layers.Invert(layers.MaskedAutoregressive([8], **dtype), **dtype), VECTOR),
+    "invertible_1x1_conv": (lambda **dtype: layers.Invertible1x1Conv(seed=0, **dtype), IMAGES[:, :2, :2]),
+    "invertible_1x1_conv_matrix": (lambda **dtype: layers.Invertible1x1Conv([[0, 2], [3, 1]], **dtype), PAIRS[:, 0]),
+    "logit_transform": (layers.LogitTransform, NUMBERS),
+    "masked_autoregressive": (lambda **dtype: layers.MaskedAutoregressive([8], **dtype), VECTOR),
+    "masked_autoregressive_condition": (
+        lambda **dtype: layers.MaskedAutoregressive([8, 8], "silu", "softclip", **dtype),
+        VECTOR,
+        CONDITION,
+    ),
+    "multi_scale": (
+        lambda **dtype: layers.MultiScale([level(True, **dtype), level(False, **dtype)], **dtype),
+        GRAY,
+    ),
+    "permutation": (lambda **dtype: layers.Permutation(seed=0, **dtype), VECTOR),
+    "permutation_reverse": (lambda **dtype: layers.Permutation("reverse", **dtype), IMAGES[:, :2, :2]),
+    "reshape": (layers.Reshape, GRAY),
+    "scale": (lambda **dtype: layers.Scale(3.0, **dtype), VECTOR),
+    "scale_images": (layers.Scale, IMAGES[:, :2, :2]),
+    "spline_coupling": (lambda **dtype: layers.SplineCoupling(units=[8], **dtype), 3 * VECTOR),
+    "spline_coupling_images": (
+        lambda **dtype: layers.SplineCoupling(units=[4], split="channel", num_bins=4, **dtype),
+        IMAGES[:, :2, :2],
+    ),
+    "squeeze": (layers.Squeeze, GRAY),
+}
+LAYERS |= {name: (make, (x,)) for name, (make, x, *condition) in BIJECTORS.items() if not condition}
+
+# Bijectors whose forward direction is a step function plus noise.
+DISCRETE = {"dequantize", "dequantize_learned"}
+
 # Layers whose purpose is to sample, in inference too.
-SAMPLING = {"gaussian_sampling", "gumbel_softmax", "von_mises_fisher_sampling"}
+SAMPLING = DISCRETE | {"gaussian_sampling", "gumbel_softmax", "von_mises_fisher_sampling"}
 
 # Objects of configuration alone.
 CONFIGURED = {
@@ -120,6 +207,11 @@ def vqvae(quantizer: keras.Layer, channels: int = 4) -> models.VQVAE:
     return compiled(models.VQVAE(encoder, decoder, quantizer, seed=0))
 
 
+def couplings() -> list[layers.Bijector]:
+    spline = layers.SplineCoupling(layers.Conditioner(32 * 11, [16], dropout=0.1, seed=0), num_bins=4)
+    return [layers.ActNorm(), spline, layers.Permutation(), layers.MaskedAutoregressive([16])]
+
+
 # name -> (constructor of a compiled model, whether it takes labels); trained on 8 x 8 digits
 MODELS = {
     "cluster_vae": (
@@ -132,6 +224,16 @@ MODELS = {
     "von_mises_fisher_vae": (lambda: compiled(models.VonMisesFisherVAE(*autoencoder(3), 5, seed=0)), False),
     "vqvae": (lambda: vqvae(layers.VectorQuantizer(8, restart_below=1, seed=0)), False),
     "vqvae_finite_scalar": (lambda: vqvae(layers.FiniteScalarQuantizer((3, 3)), 2), False),
+    "flow": (
+        lambda: compiled(
+            models.Flow(layers.Chain([layers.Reshape(), *couplings()]), layers.LearnedNormalBase(), seed=0)
+        ),
+        False,
+    ),
+    "flow_condition": (lambda: compiled(models.NICE(2, [16], None, seed=0)), True),
+    "glow": (lambda: compiled(models.Glow(2, 1, [8], 17, seed=0)), False),
+    "nice": (lambda: compiled(models.NICE(2, [16], 17, seed=0)), False),
+    "real_nvp": (lambda: compiled(models.RealNVP(2, [8], 1, 17, seed=0)), False),
     "ddpm": (ddpm, False),
     "ddpm_labels_learned_range": (lambda: ddpm(10, variance="learned_range", weighting="min_snr"), True),
     "ddpm_v_zero_snr": (

@@ -46,7 +46,5 @@ def compiled(model: keras.Model, function: Callable[..., Any]) -> Callable[..., 
 
 
 def as_tensor(array: np.ndarray) -> Any:
-    """Returns an array as an argument of a compiled function: floats as float32, seeds as they are, int64 as int32."""
-    if array.dtype.kind == "f":
-        return ops.convert_to_tensor(array, "float32")
+    """Returns an array as an argument of a compiled function: floats and seeds as they are, int64 as int32."""
     return ops.convert_to_tensor(array, "int32" if array.dtype == "int64" else None)

@@ -11,7 +11,7 @@ from keras_gen.core.batches import even_batches
 from keras_gen.core.checks import check, check_integer
 from keras_gen.core.compiled import as_tensor, compiled
 from keras_gen.core.loop import progress_bar
-from keras_gen.core.noise import StepSeed, step_seeds
+from keras_gen.core.noise import step_seeds
 
 
 class Programs:
@@ -130,11 +130,12 @@ class GenerativeModel(keras.Model):
 
         Args:
             name: tells apart functions that are given the same shapes.
-            function: takes a tensor for each array, and with `seed` a `StepSeed` after them; returns one tensor.
+            function: takes a tensor for each array, returns one tensor. It may draw from the model's generators.
             *arrays: each `(n, ...)`.
             batch_size: int >= 1. Defaults to `256`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `0`.
-            seed: int or `None`. Seeds the draws of `function`, other ones for each batch. Defaults to `None`, no draws.
+            seed: int or `None`. Seeds all generators of the model, differently for each batch; afterwards they are as
+                before. Defaults to `None`, for a function without draws.
 
         Returns:
             array `(n, ...)`.
@@ -143,19 +144,20 @@ class GenerativeModel(keras.Model):
         n = len(arrays[0])
         batches = list(even_batches(n, batch_size))
         shapes = tuple((array.shape[1:], array.dtype.name) for array in arrays)
-        drawn = seed is not None
-        run = self.program(
-            (name, len(batches[0]), shapes),
-            lambda *tensors: function(*tensors[:-1], StepSeed(tensors[-1])) if drawn else function(*tensors),
-        )
+        run = self.program((name, len(batches[0]), shapes), function)
         bar = progress_bar(len(batches), verbose)
+        states = [] if seed is None else self._random_states()
+        before = [np.array(ops.convert_to_numpy(state)) for state in states]
         parts = []
-        for number, rows in enumerate(batches):
-            tensors = [as_tensor(array[rows]) for array in arrays]
-            if drawn:
-                tensors.append(as_tensor(step_seeds(1, seed, number, self.seed_generator.state.dtype)[0]))
-            parts.append(ops.convert_to_numpy(run(*tensors)))
-            bar.add(1)
+        try:
+            for number, rows in enumerate(batches):
+                for state, row in zip(states, step_seeds(len(states), seed or 0, number, "int64"), strict=True):
+                    state.assign(row.astype(state.dtype))
+                parts.append(ops.convert_to_numpy(run(*(as_tensor(array[rows]) for array in arrays))))
+                bar.add(1)
+        finally:
+            for state, value in zip(states, before, strict=True):
+                state.assign(value)
         return np.concatenate(parts)[:n]
 
     def save_own_variables(self, store: Any) -> None:

@@ -26,6 +26,15 @@ def sequential_loop(start: Any, stop: Any, body: Callable[[Any, Any], Any], stat
     return state
 
 
+def sequential_while(unfinished: Callable[..., Any], body: Callable[..., Any], state: Any) -> Any:
+    """Computes `state = body(*state)` while `unfinished(*state)`, as `keras.ops.while_loop` does; see above."""
+    if keras.backend.backend() != "tensorflow":
+        return ops.while_loop(unfinished, body, state)
+    import tensorflow as tf
+
+    return tf.while_loop(unfinished, body, state, parallel_iterations=1)
+
+
 def run_in_parts(
     program: Callable[..., Any], state: Any, steps: int, stops: Iterable[int], bar: keras.utils.Progbar
 ) -> Iterator[tuple[int, Any]]:

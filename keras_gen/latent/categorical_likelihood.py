@@ -4,8 +4,9 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer
+from keras_gen.core.per_sample import per_sample
 from keras_gen.export import keras_gen_export
-from keras_gen.latent.likelihood import Likelihood, per_sample
+from keras_gen.latent.likelihood import Likelihood
 
 
 @keras_gen_export("keras_gen.losses.CategoricalLikelihood")

@@ -8,6 +8,7 @@ from keras import ops
 from keras_gen.core.checks import batch_of, check, check_integer, same_shape
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.scheduled import Scheduled
+from keras_gen.core.straight_paths import straight_paths
 from keras_gen.latent.bernoulli_likelihood import BernoulliLikelihood
 from keras_gen.latent.gaussian_likelihood import GaussianLikelihood
 from keras_gen.latent.likelihood import Likelihood
@@ -235,13 +236,9 @@ class LatentModel(GenerativeModel):
         Raises:
             ValueError: if `x_a` or `x_b` do not fit the model, or `points` is less than 2.
         """
-        check_integer("points", points, at_least=2)
-        a, b = self.encode(x_a), self.encode(x_b)
-        check(a.shape == b.shape, "x_b", f"be as many as x_a, {len(a)}", f"{len(b)}")
-        w = np.linspace(0, 1, points, dtype="float32").reshape(1, points, *[1] * (a.ndim - 1))
-        path = (1 - w) * a[:, None] + w * b[:, None]
+        path = straight_paths(self.encode(x_a), self.encode(x_b), points)
         decoded = self.decode(path.reshape(-1, *self.latent_shape))
-        return decoded.reshape(len(a), points, *self.data_shape)
+        return decoded.reshape(*path.shape[:2], *self.data_shape)
 
     def elbo(
         self,
@@ -280,7 +277,7 @@ class LatentModel(GenerativeModel):
             check(condition is None, "condition", "be None: the model takes no labels", "a value")
 
         def bound(x: Any, *inputs: Any) -> Any:
-            z, kl = self.infer(x, inputs[0] if self.conditional else None, inputs[-1], training=False)
+            z, kl = self.infer(x, inputs[0] if inputs else None, self.seed_generator, training=False)
             return -self.likelihood.nll(x, self.decoder(z, training=False)) - kl
 
         seeds = np.random.default_rng(self.draw_seed(seed)).integers(0, 2**31 - 1, num_samples)

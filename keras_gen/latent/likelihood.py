@@ -4,7 +4,6 @@ import abc
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 
 class Likelihood(abc.ABC):
@@ -38,8 +37,3 @@ class Likelihood(abc.ABC):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Likelihood":
         return cls(**config)
-
-
-def per_sample(values: Any) -> Any:
-    """Returns the sum of `values` over all axes but the first."""
-    return ops.sum(values, axis=tuple(range(1, len(values.shape))))

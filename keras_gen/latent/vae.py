@@ -5,11 +5,11 @@ from keras import ops
 
 from keras_gen.core.checks import check
 from keras_gen.core.noise import starting_noise
+from keras_gen.core.per_sample import per_sample
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.gaussian_kl import gaussian_kl
 from keras_gen.latent.gaussian_sampling import sample_gaussian
 from keras_gen.latent.latent_model import LatentModel
-from keras_gen.latent.likelihood import per_sample
 
 
 @keras_gen_export("keras_gen.models.VAE")

@@ -7,6 +7,7 @@ from keras import ops
 from keras_gen.core.checks import batch_of, check, check_integer, same_shape
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.images import as_images, check_images_dtype
+from keras_gen.core.straight_paths import straight_paths
 from keras_gen.export import keras_gen_export
 from keras_gen.quantization.quantizer import Quantizer
 
@@ -199,9 +200,7 @@ class VQVAE(GenerativeModel):
         Raises:
             ValueError: if an argument does not fit the model.
         """
-        check_integer("points", points, at_least=2)
         x_a, x_b = self.prepare_data("x_a", x_a), self.prepare_data("x_b", x_b)
-        check(x_a.shape == x_b.shape, "x_b", f"have the shape of x_a, {x_a.shape}", f"shape {x_b.shape}")
 
         def vectors(x: Any) -> Any:
             return ops.cast(self.encoder(x, training=False), "float32")
@@ -211,8 +210,7 @@ class VQVAE(GenerativeModel):
             return ops.cast(self.decoder(quantized, training=False), "float32")
 
         a, b = (self.in_batches("vectors", vectors, x, batch_size=batch_size) for x in (x_a, x_b))
-        w = np.linspace(0, 1, points, dtype="float32").reshape(1, points, *[1] * (a.ndim - 1))
-        path = (1 - w) * a[:, None] + w * b[:, None]
+        path = straight_paths(a, b, points)
         decoded = self.in_batches("interpolate", decode, path.reshape(-1, *self.vector_shape), batch_size=batch_size)
         return decoded.reshape(len(x_a), points, *self.data_shape)
 

@@ -1,0 +1,1 @@
+"""Normalizing flows: bijectors, base distributions, and the models made of them."""

@@ -1,0 +1,98 @@
+import abc
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.core.checks import check
+from keras_gen.export import keras_gen_export
+
+
+@keras_gen_export("keras_gen.layers.Bijector")
+class Bijector(keras.layers.Layer):
+    """Base class of invertible layers: `y = f(x)`, with `log_det = log |det df/dx|` for each sample.
+
+    The forward direction goes from data to latents. A call gives both, in either direction, so that densities follow
+    from `log p(x) = log p(y) + log_det`.
+
+    To write another:
+
+    1. `forward_and_log_det(x, condition, training) -> (y, log_det)`: `log_det` of shape `(batch,)`, see `per_sample`.
+    2. `inverse_and_log_det(y, condition, training) -> (x, log_det)`: the other way, with minus that log-determinant.
+    3. `build(x_shape, condition_shape=None)`, if it has weights or checks shapes; and `get_config` for its arguments.
+    4. Compute in `self.bijection_dtype`, the dtype that `x` comes in; a network inside may use a smaller one.
+    5. Add a line to `BIJECTORS` in `tests/laws.py`, or call `keras_gen.testing.check_bijector`.
+
+    Under `mixed_bfloat16` the bijection stays in float32, so that it can be inverted; networks inside, such as those of
+    couplings, run in bfloat16. With `dtype="float64"` everything is float64.
+
+    Args:
+        **kwargs: `name`, `dtype`, `trainable`, as for any Keras layer.
+
+    Call arguments:
+        x: `(batch, ...)`: data, or with `inverse=True` latents.
+        condition: `(batch, ...)` or `None`. What the bijection depends on besides `x`, if it uses it.
+        inverse: bool. Whether to go from latents to data. Defaults to `False`.
+        training: bool. Defaults to `False`.
+
+    Returns:
+        y: `(batch, ...)`, float32 (or float64).
+        log_det: `(batch,)`, of the same dtype.
+
+    Raises:
+        ValueError: if `dtype` is `"float64"` on JAX while JAX has 64-bit numbers switched off.
+
+    Example:
+
+    >>> z, log_det = bijector(x)
+    >>> x, minus_log_det = bijector(z, inverse=True)
+
+    Reference: Dinh et al. 2014, arXiv:1410.8516; https://kexue.fm/archives/5776.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(autocast=False, **kwargs)
+        double = self.variable_dtype == "float64"
+        if double and keras.backend.backend() == "jax":
+            import jax
+
+            check(jax.config.jax_enable_x64, "dtype", "be float32, or JAX_ENABLE_X64=1 be set", "float64")
+        self.bijection_dtype = "float64" if double else "float32"
+
+    @abc.abstractmethod
+    def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
+        """Maps data to latents: returns `y` and the log-determinant `(batch,)`."""
+
+    @abc.abstractmethod
+    def inverse_and_log_det(self, y: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
+        """Maps latents to data: returns `x` and the log-determinant `(batch,)` of this direction."""
+
+    def build(self, x_shape: Any, condition_shape: Any = None) -> None:
+        """Creates weights and checks shapes; both come with the batch. Nothing to do by default."""
+
+    def call(self, x: Any, condition: Any = None, inverse: bool = False, training: bool = False) -> tuple[Any, Any]:
+        condition = None if condition is None else ops.cast(condition, self.bijection_dtype)
+        transform = self.inverse_and_log_det if inverse else self.forward_and_log_det
+        return transform(ops.cast(x, self.bijection_dtype), condition, bool(training))
+
+    def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:
+        # Inside a model with mixed precision, a weight would be read in half precision.
+        return super().add_weight(*args, autocast=False, **kwargs)
+
+    def check_data(self, name: str, x: np.ndarray) -> None:
+        """Refuses data outside the domain of the forward direction. Accepts everything by default."""
+
+    def output_shape(self, x_shape: Any) -> tuple[int | None, ...]:
+        """Returns the shape of `y`, with the batch; that of `x` by default."""
+        return tuple(x_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        # Also for subclasses without arguments of their own: Keras would refuse them once `dtype` is a policy object.
+        return super().get_config()
+
+
+def build_layer(layer: Bijector, x_shape: Any, condition_shape: Any = None) -> None:
+    """Builds a bijector inside another, unless Keras has done so already while it loaded a file."""
+    if not layer.built:
+        layer.build(x_shape, condition_shape)

@@ -1,0 +1,130 @@
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_gen.core.checks import check, check_integer
+from keras_gen.export import keras_gen_export
+
+
+@keras_gen_export("keras_gen.layers.Conditioner")
+class Conditioner(keras.layers.Layer):
+    """The network of a coupling: dense layers for vectors, convolutions for images.
+
+        h = x;   h = activation(W h + b) for each of `units`;   output = W h + b
+
+    For images the first and the last convolution are 3 x 3, the ones between 1 x 1. The last layer starts at zero, so
+    that a coupling starts as the identity.
+
+    Args:
+        outputs: int >= 1. Size of the output's last axis.
+        units: sequence of ints >= 1. Sizes of the hidden layers; empty for none.
+        activation: as for `keras.layers.Activation`. Defaults to `"relu"`.
+        dropout: float in [0, 1). Rate of what is dropped of each hidden layer. Defaults to `0.0`.
+        seed: int or `None`. Seeds dropout and initial weights. Defaults to `None`, a seed from Keras's global one.
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+
+    Call arguments:
+        inputs: `(batch, features)` or `(batch, height, width, channels)`; or a list of it and conditions, of the same
+            shape up to features or channels, or `(batch, features)`, or `(batch,)`.
+
+    Returns:
+        A tensor like the first input, with `outputs` on the last axis.
+
+    Raises:
+        ValueError: if an argument is out of range, or the inputs are neither vectors nor images.
+
+    Example:
+
+    >>> coupling = keras_gen.layers.AdditiveCoupling(keras_gen.layers.Conditioner(392, [1000] * 5, dropout=0.1))
+
+    Reference: Dinh et al. 2014, arXiv:1410.8516, section 5.1; Kingma and Dhariwal 2018, arXiv:1807.03039, section 3.3.
+    """
+
+    def __init__(
+        self,
+        outputs: int,
+        units: Sequence[int],
+        activation: Any = "relu",
+        dropout: float = 0.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.outputs = check_integer("outputs", outputs)
+        self.units = check_units(units)
+        self.activation = keras.activations.get(activation)
+        check(isinstance(dropout, int | float) and 0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
+        self.dropout = dropout
+        self.seed = seed
+
+    def build(self, input_shapes: Any) -> None:
+        shapes = input_shapes if isinstance(input_shapes[0], list | tuple) else [input_shapes]
+        rank = len(shapes[0])
+        check(rank in (2, 4), "inputs", "be vectors (batch, features) or images", f"shape {shapes[0]}")
+        for shape in shapes[1:]:
+            check(len(shape) in (1, 2, rank), "condition", f"have rank 1, 2 or {rank}", f"shape {shape}")
+        size = sum(shape[-1] if len(shape) > 1 else 1 for shape in shapes)
+        self.dense, self.dropouts = [], []
+        sizes = [*self.units, self.outputs]
+        for i, units in enumerate(sizes):
+            last = i == len(sizes) - 1
+            self.dense.append(self._layer(units, rank, i, last))
+            self.dense[-1].build((*shapes[0][:-1], size))
+            size = units
+            if self.dropout and not last:
+                self.dropouts.append(keras.layers.Dropout(self.dropout, seed=self._seed(i), dtype=self.dtype_policy))
+
+    def _layer(self, units: int, rank: int, i: int, last: bool) -> keras.Layer:
+        start = "zeros" if last else keras.initializers.GlorotUniform(self._seed(i))
+        options = {"kernel_initializer": start, "dtype": self.dtype_policy, "name": f"layer_{i}"}
+        if rank == 2:
+            return Dense(units, **options)
+        return keras.layers.Conv2D(units, 3 if i == 0 or last else 1, padding="same", **options)
+
+    def _seed(self, i: int) -> int | None:
+        return None if self.seed is None else self.seed + i
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        x, *conditions = inputs if isinstance(inputs, list | tuple) else [inputs]
+        h = ops.concatenate([x, *(spread(condition, x) for condition in conditions)], axis=-1) if conditions else x
+        for i, layer in enumerate(self.dense[:-1]):
+            h = self.activation(layer(h))
+            h = self.dropouts[i](h, training=training) if self.dropout else h
+        return self.dense[-1](h)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "outputs": self.outputs,
+            "units": self.units,
+            "activation": keras.activations.serialize(self.activation),
+            "dropout": self.dropout,
+            "seed": self.seed,
+        }
+
+
+class Dense(keras.layers.Dense):
+    """A dense layer that keeps float64: Keras 3.15 multiplies matrices in float32 on JAX and torch, always."""
+
+    def call(self, inputs: Any) -> Any:
+        return inputs @ ops.convert_to_tensor(self.kernel) + ops.convert_to_tensor(self.bias)
+
+
+def check_units(units: Any) -> list[int]:
+    """Returns the sizes of hidden layers as a list."""
+    check(isinstance(units, list | tuple), "units", "be a list of integers >= 1", units)
+    return [check_integer("units", size) for size in units]
+
+
+def spread(condition: Any, x: Any) -> Any:
+    """Repeats a condition `(batch, features)` over the places of images; leaves one of their shape as it is."""
+    condition = ops.cast(condition, x.dtype)
+    if len(condition.shape) == 1:
+        condition = condition[:, None]
+    if len(condition.shape) == len(x.shape):
+        return condition
+    condition = ops.reshape(condition, (-1, 1, 1, condition.shape[-1]))
+    shape = ops.shape(x)
+    return ops.broadcast_to(condition, (shape[0], shape[1], shape[2], condition.shape[-1]))

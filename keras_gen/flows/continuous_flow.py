@@ -1,0 +1,151 @@
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_gen.core.checks import check, check_choice, check_integer, is_number
+from keras_gen.core.ode import dormand_prince, runge_kutta_4
+from keras_gen.core.per_sample import per_sample
+from keras_gen.export import keras_gen_export
+from keras_gen.flows.bijector import Bijector
+from keras_gen.flows.conditioner import Conditioner, check_units
+
+
+@keras_gen_export("keras_gen.layers.ContinuousFlow")
+class ContinuousFlow(Bijector):
+    """Continuous normalizing flow (FFJORD): moves along a velocity field for one unit of time.
+
+        dx/dt = f(x, t),   y = x(1) for x = x(0),   log_det = integral of trace(df/dx) dt from 0 to 1
+
+    Training solves the equation by `steps` steps of the Runge-Kutta method of order 4; both directions then agree up to
+    the method's error, of order steps^-4. With a `tolerance`, inference takes Dormand-Prince steps of adapted size.
+
+    The trace is exact, at the cost of one derivative for each number of a sample, or Hutchinson's estimate
+    `v^T (df/dx) v` with random signs v, one derivative, drawn anew in each call.
+
+    Args:
+        network: a Keras layer or model f, called as `network([x, t])` or `network([x, t, condition])`, with t of shape
+            `(batch,)`. Defaults to `None`, a `Conditioner` with `units` and softplus.
+        units: sizes of the hidden layers of the default network. Defaults to `None`.
+        steps: int >= 1. Defaults to `16`.
+        tolerance: float > 0, error for each adaptive step, relative and absolute; or `None`, the fixed steps of
+            training. Defaults to `None`.
+        trace: `"exact"` or `"hutchinson"`. Defaults to `"exact"`.
+        seed: int or `None`. Seeds Hutchinson's signs. Defaults to `None`, a seed from Keras's global one.
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+
+    Call arguments:
+        x: `(batch, ...)`.
+        condition: `(batch, ...)` or `None`. Goes to the network. Defaults to `None`.
+        inverse: bool. Defaults to `False`.
+        training: bool. Defaults to `False`.
+
+    Returns:
+        y: a float32 tensor like `x`.
+        log_det: float32 `(batch,)`.
+
+    Raises:
+        ValueError: if not exactly one of `network` and `units` is given, the network's output has not the shape of x,
+            or another argument is out of range.
+
+    Example:
+
+    >>> y, log_det = keras_gen.layers.ContinuousFlow(units=[64, 64])(x)
+
+    Reference: Chen et al. 2018, arXiv:1806.07366; Grathwohl et al. 2018, arXiv:1810.01367.
+    """
+
+    def __init__(
+        self,
+        network: keras.Layer | None = None,
+        units: Sequence[int] | None = None,
+        steps: int = 16,
+        tolerance: float | None = None,
+        trace: str = "exact",
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        check((network is None) != (units is None), "network", "be given, or else `units`", f"{network}, units={units}")
+        is_layer = network is None or isinstance(network, keras.Layer)
+        check(is_layer, "network", "be a keras.Layer or keras.Model", network)
+        positive = tolerance is None or (is_number(tolerance) and tolerance > 0)
+        check(positive, "tolerance", "be > 0 or None", repr(tolerance))
+        check_choice("trace", trace, ("exact", "hutchinson"))
+        self.given = network is not None
+        self.network = network
+        self.units = None if units is None else check_units(units)
+        self.steps = check_integer("steps", steps)
+        self.tolerance = tolerance
+        self.trace = trace
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, x_shape: Any, condition_shape: Any = None) -> None:
+        check(None not in x_shape[1:], "x", "have a known shape", f"shape {tuple(x_shape)}")
+        self.numbers = math.prod(x_shape[1:])
+        if self.network is None:
+            self.network = Conditioner(x_shape[-1], self.units, "softplus", dtype=self.dtype_policy, name="network")
+        if not self.network.built:
+            self.network.build([tuple(x_shape), (x_shape[0],), *([tuple(condition_shape)] if condition_shape else [])])
+
+    def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
+        return self._solve(x, condition, 0.0, 1.0, training)
+
+    def inverse_and_log_det(self, y: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
+        return self._solve(y, condition, 1.0, 0.0, training)
+
+    def _solve(self, x: Any, condition: Any, t0: float, t1: float, training: bool) -> tuple[Any, Any]:
+        divergence = self._exact if self.trace == "exact" else self._hutchinson(x)
+
+        def f(t: Any, state: tuple[Any, Any]) -> tuple[Any, Any]:
+            return divergence(state[0], t, condition, training)
+
+        state = x, ops.zeros_like(per_sample(x))
+        if self.tolerance is None or training:
+            return runge_kutta_4(f, state, t0, t1, self.steps)
+        return dormand_prince(f, state, t0, t1, self.tolerance)
+
+    def _velocity(self, x: Any, t: Any, condition: Any, training: bool) -> Any:
+        times = ops.broadcast_to(ops.cast(t, x.dtype), ops.shape(x)[:1])
+        inputs = [x, times] if condition is None else [x, times, condition]
+        velocity = ops.cast(self.network(inputs, training=training), x.dtype)
+        check(velocity.shape[1:] == x.shape[1:], "network", f"give outputs of shape {x.shape}", velocity.shape)
+        return velocity
+
+    def _exact(self, x: Any, t: Any, condition: Any, training: bool) -> tuple[Any, Any]:
+        """Returns velocity and trace: derivatives in all directions, as one batch of `numbers` copies."""
+        n, d = ops.shape(x)[0], self.numbers
+        directions = ops.reshape(ops.repeat(ops.eye(d, dtype=x.dtype), n, axis=0), (d * n, *x.shape[1:]))
+        copies = ops.tile(x, (d, *[1] * (len(x.shape) - 1)))
+        if condition is not None:
+            condition = ops.tile(condition, (d, *[1] * (len(condition.shape) - 1)))
+        velocity, slopes = ops.jvp(lambda x: self._velocity(x, t, condition, training), (copies,), (directions,))
+        return velocity[:n], ops.sum(ops.reshape(per_sample(slopes * directions), (d, n)), axis=0)
+
+    def _hutchinson(self, x: Any) -> Any:
+        signs = keras.random.randint(ops.shape(x), 0, 2, dtype="int32", seed=self.seed_generator)
+        v = ops.cast(2 * signs - 1, x.dtype)
+
+        def divergence(x: Any, t: Any, condition: Any, training: bool) -> tuple[Any, Any]:
+            velocity, slope = ops.jvp(lambda x: self._velocity(x, t, condition, training), (x,), (v,))
+            return velocity, per_sample(v * slope)
+
+        return divergence
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "network": keras.saving.serialize_keras_object(self.network) if self.given else None,
+            "units": self.units,
+            "steps": self.steps,
+            "tolerance": self.tolerance,
+            "trace": self.trace,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "ContinuousFlow":
+        return cls(**keras.saving.deserialize_keras_object(config))

@@ -1,0 +1,120 @@
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.core.checks import check, check_integer
+from keras_gen.core.per_sample import for_each_sample, per_sample
+from keras_gen.export import keras_gen_export
+from keras_gen.flows.bijector import Bijector, build_layer
+
+
+@keras_gen_export("keras_gen.layers.Dequantize")
+class Dequantize(Bijector):
+    """Spreads pixels of finitely many levels over [0, 1] by noise, so that they have a density.
+
+        k = (x + 1) / 2 (levels - 1),   y = (k + u) / levels,   u ~ q(u | x) on [0, 1)
+        log_det = -D log(levels) - log q(u | x)
+
+    for images x in [-1, 1] of D numbers, k being integers. With this `log_det`, `log p(y) + log_det` is a bound, on
+    average over u, on the logarithm of the *probability* of x: of the sum of the density over its cell. The inverse
+    gives the nearest level below: exactly x.
+
+    q is uniform; or it is learned (variational dequantization): then `bijector` maps logits of u to standard normal
+    noise, given x as its condition.
+
+    Args:
+        levels: int >= 2. How many values a pixel can have. Defaults to `256`.
+        bijector: a bijector whose shape is that of x. Defaults to `None`, uniform noise.
+        seed: int or `None`. Defaults to `None`, a seed from Keras's global one.
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+
+    Call arguments:
+        x: `(batch, ...)`, images in [-1, 1].
+        condition: is ignored. Defaults to `None`.
+        inverse: bool. Defaults to `False`.
+        training: bool. Noise is drawn in training and in inference alike. Defaults to `False`.
+
+    Returns:
+        y: a float32 tensor like `x`, in [0, 1].
+        log_det: float32 `(batch,)`.
+
+    Raises:
+        ValueError: if `levels` is less than 2, or `bijector` is no bijector; in a model, also if data are not of these
+            levels.
+
+    Example:
+
+    >>> y, log_det = keras_gen.layers.Dequantize(levels=256, seed=0)(images)
+
+    Reference: Theis et al. 2015, arXiv:1511.01844, section 3.1; Ho et al. 2019, arXiv:1902.00275, section 3.1.
+    """
+
+    def __init__(self, levels: int = 256, bijector: Bijector | None = None, seed: int | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.levels = check_integer("levels", levels, at_least=2)
+        check(bijector is None or isinstance(bijector, Bijector), "bijector", "be a bijector", bijector)
+        self.bijector = bijector
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, x_shape: Any, condition_shape: Any = None) -> None:
+        self.numbers = math.prod(x_shape[1:])
+        if self.bijector is not None:
+            build_layer(self.bijector, x_shape, x_shape)
+
+    def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
+        k = ops.round((x + 1) / 2 * (self.levels - 1))
+        u, log_q = self._draw(x, training)
+        # So close to the ends, rounding would move k + u to another level.
+        margin = self.levels * float(np.finfo(self.bijection_dtype).eps)
+        return (k + ops.clip(u, margin, 1 - margin)) / self.levels, self._cells(x) - log_q
+
+    def inverse_and_log_det(self, y: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
+        k = ops.cast(ops.cast(ops.clip(y * self.levels, 0, self.levels - 1), "int32"), y.dtype)
+        x = 2 * k / (self.levels - 1) - 1
+        return x, self._log_q(y * self.levels - k, x, training) - self._cells(y)
+
+    def _cells(self, x: Any) -> Any:
+        return for_each_sample(-self.numbers * math.log(self.levels), x)
+
+    def _draw(self, x: Any, training: bool) -> tuple[Any, Any]:
+        options = {"dtype": self.bijection_dtype, "seed": self.seed_generator}
+        if self.bijector is None:
+            return keras.random.uniform(ops.shape(x), **options), 0.0
+        eps = keras.random.normal(ops.shape(x), **options)
+        logits, log_det = self.bijector(eps, x, inverse=True, training=training)
+        return ops.sigmoid(logits), _log_normal(eps) - log_det + _log_sigmoid_slope(logits)
+
+    def _log_q(self, u: Any, x: Any, training: bool) -> Any:
+        if self.bijector is None:
+            return 0.0
+        u = ops.clip(u, 1e-7, 1 - 1e-7)
+        logits = ops.log(u) - ops.log1p(-u)
+        eps, log_det = self.bijector(logits, x, training=training)
+        return _log_normal(eps) + log_det + _log_sigmoid_slope(logits)
+
+    def check_data(self, name: str, x: np.ndarray) -> None:
+        k = (x.astype("float64") + 1) / 2 * (self.levels - 1)
+        rule = f"be images in [-1, 1] of {self.levels} levels"
+        check(bool((np.abs(x) <= 1 + 1e-6).all()), name, rule, f"values from {x.min():g} to {x.max():g}")
+        check(bool((np.abs(k - np.round(k)) < 1e-3).all()), name, rule, "values between the levels")
+
+    def get_config(self) -> dict[str, Any]:
+        bijector = keras.saving.serialize_keras_object(self.bijector)
+        return {**super().get_config(), "levels": self.levels, "bijector": bijector, "seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Dequantize":
+        return cls(**keras.saving.deserialize_keras_object(config))
+
+
+def _log_normal(eps: Any) -> Any:
+    return -0.5 * per_sample(eps**2 + math.log(2 * math.pi))
+
+
+def _log_sigmoid_slope(logits: Any) -> Any:
+    """Returns the log-determinant of logits as a function of u: minus that of the sigmoid."""
+    return per_sample(ops.softplus(logits) + ops.softplus(-logits))

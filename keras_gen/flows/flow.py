@@ -1,0 +1,328 @@
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.core.checks import batch_of, check, check_integer, is_number, same_shape
+from keras_gen.core.generative_model import GenerativeModel
+from keras_gen.core.straight_paths import straight_paths
+from keras_gen.export import keras_gen_export
+from keras_gen.flows.base import Base
+from keras_gen.flows.bijector import Bijector
+from keras_gen.flows.logistic_base import LogisticBase
+from keras_gen.flows.normal_base import NormalBase
+
+BASES = {"normal": NormalBase, "logistic": LogisticBase}
+
+
+@keras_gen_export("keras_gen.models.Flow")
+class Flow(GenerativeModel):
+    """Normalizing flow: a density by change of variables, trained by maximum likelihood.
+
+        log p(x) = log p_base(f(x)) + log |det df/dx|,   loss = -mean log p(x)
+
+    Train with `fit(x)`, or `fit(x, condition)` for a density given a condition; no `loss` is given to `compile`. The
+    loss is in nats for each sample, beside it `bits_per_dim` is logged. Both may be negative: a density can exceed 1.
+
+    `log_prob` is the true one, with every constant: a standard normal in two dimensions has `log_prob` -log(2 pi) =
+    -1.8379 at the origin, 1.3257 bits/dim. With a `Dequantize` in front it is (a bound on) the logarithm of the
+    *probability* of the discrete data: images of 256 levels under a uniform density have exactly 8 bits/dim. The log
+    density on [0, 1] that some papers state is more by D log(levels).
+
+    Args:
+        bijector: a bijector f, most often a `Chain`; see `keras_gen.layers.Bijector`.
+        base: `"normal"`, `"logistic"`, or a distribution such as `keras_gen.layers.LearnedNormalBase()`. Defaults to
+            `"normal"`.
+        seed: int or `None`. Seeds the draws of the model. Defaults to `None`, a seed from Keras's global one.
+        **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
+
+    Call arguments:
+        x: data `(batch, ...)`.
+
+    Returns:
+        The data unchanged: the work is in `fit`, `log_prob`, `sample`, `encode` and `decode`.
+
+    Raises:
+        ValueError: if an argument is of the wrong type, or the bijector does not fit the data.
+
+    Example:
+
+    >>> coupling = keras_gen.layers.AffineCoupling
+    >>> bijector = keras_gen.layers.Chain([coupling(units=[64, 64], flip=i % 2 == 1) for i in range(8)])
+    >>> model = keras_gen.models.Flow(bijector)
+    >>> model.compile(keras.optimizers.Adam(1e-3))
+    >>> model.fit(points, epochs=50)                # float32 (n, 2)
+    >>> new = model.sample(500, seed=0)             # float32 (500, 2)
+    >>> log_p = model.log_prob(new)                 # nats, (500,)
+
+    Reference: https://kexue.fm/archives/5776; Dinh et al. 2014, arXiv:1410.8516.
+    """
+
+    def __init__(self, bijector: Bijector, base: str | Base = "normal", seed: int | None = None, **kwargs: Any):
+        super().__init__(seed=seed, **kwargs)
+        check(isinstance(bijector, Bijector), "bijector", "be a bijector, see keras_gen.layers.Bijector", bijector)
+        known = isinstance(base, Base) or (isinstance(base, str) and base in BASES)
+        check(known, "base", f"be a Base or one of {', '.join(map(repr, BASES))}", repr(base))
+        self.bijector = bijector
+        self.base = BASES[base](dtype=self.dtype_policy) if isinstance(base, str) else base
+        self.nll_tracker = keras.metrics.Mean(name="nll")
+        self.bits_tracker = keras.metrics.Mean(name="bits_per_dim")
+
+    def build(self, input_shape: Any, condition_shape: Any = None) -> None:
+        """Builds the model for data of a shape and, for a conditional one, conditions of a shape, both with a batch."""
+        self.data_shape = tuple(input_shape[1:])
+        self.condition_shape = None if condition_shape is None else tuple(condition_shape[1:])
+        condition = None if condition_shape is None else keras.Input(self.condition_shape)
+        z, _ = self.bijector(keras.Input(self.data_shape), condition)
+        self.latent_shape = tuple(z.shape[1:])
+        self.base(z)
+
+    def call(self, x: Any) -> Any:
+        # Training and sampling are the model's work; Keras calls this before `compute_loss`, so it costs nothing.
+        return x
+
+    def log_density(self, x: Any, condition: Any = None, training: bool = False) -> Any:
+        """Returns log p(x) of tensors, `(batch,)`: for losses and gradients; for arrays there is `log_prob`."""
+        z, log_det = self.bijector(x, condition, training=training)
+        return self.base(z) + log_det
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        self._check_batch(x, y)
+        weight_penalty = sum(self.losses)
+        nll = -self.log_density(x, y, training=training)
+        self.nll_tracker.update_state(nll, sample_weight)
+        self.bits_tracker.update_state(nll / self._nats_per_bit(), sample_weight)
+        if sample_weight is not None:
+            nll = nll * ops.reshape(ops.cast(sample_weight, nll.dtype), (-1,))
+        return ops.mean(nll) + weight_penalty
+
+    def check_data(self, x: Any, y: Any) -> None:
+        if hasattr(x, "shape") and hasattr(x, "dtype"):
+            if not self.built:
+                self.build((None, *x.shape[1:]), None if y is None else (None, *np.shape(y)[1:]))
+            self._prepare_data("x", x)
+            self._prepare_condition("y", y, len(x))
+
+    def _check_batch(self, x: Any, y: Any) -> None:
+        expected = batch_of(self.data_shape)
+        check(same_shape(x.shape[1:], self.data_shape), "x", f"have shape {expected}", f"shape {tuple(x.shape)}")
+        if self.condition_shape is None:
+            check(y is None, "y", "be None: the model was built without a condition", "a value")
+        else:
+            check(y is not None, "y", "be given: the model was built for a condition", None)
+
+    def _prepare_data(self, name: str, x: Any) -> np.ndarray:
+        x = np.asarray(ops.convert_to_numpy(x))
+        check(x.ndim > 1 and len(x) > 0, name, "hold at least one sample (n, ...)", f"shape {x.shape}")
+        check(x.dtype.kind == "f", name, "be floating-point", f"dtype {x.dtype}")
+        if not self.built:
+            self.build((None, *x.shape[1:]))
+        expected = batch_of(self.data_shape)
+        check(x.shape[1:] == self.data_shape, name, f"have shape {expected}", f"shape {x.shape}")
+        check(bool(np.isfinite(x).all()), name, "be finite", "NaN or infinite values")
+        self.bijector.check_data(name, x)
+        return x.astype(self.bijector.bijection_dtype, copy=False)
+
+    def _prepare_condition(self, name: str, condition: Any, n: int) -> list[np.ndarray]:
+        """Returns the conditions of `n` samples as a list of one array, or of none."""
+        if self.condition_shape is None:
+            check(condition is None, name, "be None: the model was built without a condition", "a value")
+            return []
+        check(condition is not None, name, "be given: the model was built for a condition", None)
+        condition = np.asarray(ops.convert_to_numpy(condition)).astype(self.bijector.bijection_dtype)
+        if condition.shape == self.condition_shape:
+            condition = np.repeat(condition[None], n, axis=0)
+        expected = (n, *self.condition_shape)
+        check(condition.shape == expected, name, f"have shape {expected}", f"shape {condition.shape}")
+        check(bool(np.isfinite(condition).all()), name, "be finite", "NaN or infinite values")
+        return [condition]
+
+    def log_prob(
+        self,
+        x: Any,
+        condition: Any = None,
+        seed: int | None = None,
+        batch_size: int = 256,
+        verbose: str | int = "auto",
+    ) -> np.ndarray:
+        """Computes log p(x) in nats.
+
+        Args:
+            x: `(n, *data_shape)`.
+            condition: `(n, *condition_shape)`, or one for all. Defaults to `None`.
+            seed: int or `None`. Seeds what is random in the bijector: the noise of `Dequantize`. Defaults to `None`, a
+                draw from the model's own generator.
+            batch_size: int >= 1. Defaults to `256`.
+            verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
+
+        Returns:
+            float32 array `(n,)`.
+
+        Raises:
+            ValueError: if an argument does not fit the model.
+        """
+        arrays = [self._prepare_data("x", x)]
+        arrays += self._prepare_condition("condition", condition, len(arrays[0]))
+        options = {"batch_size": batch_size, "verbose": verbose, "seed": self.draw_seed(seed)}
+        return self.in_batches("log_prob", self.log_density, *arrays, **options)
+
+    def bits_per_dim(
+        self,
+        x: Any,
+        condition: Any = None,
+        seed: int | None = None,
+        batch_size: int = 256,
+        verbose: str | int = "auto",
+    ) -> np.ndarray:
+        """Computes `-log p(x) / (D log 2)`, for samples of D numbers.
+
+        Args:
+            x: `(n, *data_shape)`.
+            condition: `(n, *condition_shape)`, or one for all. Defaults to `None`.
+            seed: int or `None`. Seeds the noise of `Dequantize`. Defaults to `None`, a draw from the model's generator.
+            batch_size: int >= 1. Defaults to `256`.
+            verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
+
+        Returns:
+            float32 array `(n,)`; lower is better.
+
+        Raises:
+            ValueError: if an argument does not fit the model.
+        """
+        check_integer("batch_size", batch_size)
+        return -self.log_prob(x, condition, seed, batch_size, verbose) / self._nats_per_bit()
+
+    def _nats_per_bit(self) -> float:
+        return math.prod(self.data_shape) * math.log(2)
+
+    def sample(
+        self,
+        n: int,
+        condition: Any = None,
+        temperature: float = 1.0,
+        seed: int | None = None,
+        noise: Any = None,
+        batch_size: int = 256,
+        verbose: str | int = "auto",
+    ) -> np.ndarray:
+        """Draws latents from the base distribution and maps them to data.
+
+        Args:
+            n: int >= 1. How many.
+            condition: `(n, *condition_shape)`, or one for all. Defaults to `None`.
+            temperature: float >= 0. Factor for the noise of the base; less than 1 gives typical, less varied samples.
+                Defaults to `1.0`.
+            seed: int or `None`. Latent k depends on `seed` and k alone, on any backend and for any `batch_size`.
+                Defaults to `None`, a draw from the model's own generator.
+            noise: `(n, *latent_shape)`, the standard noise of the base to use instead.
+            batch_size: int >= 1. How many are computed together. Defaults to `256`.
+            verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
+
+        Returns:
+            float32 array `(n, *data_shape)`.
+
+        Raises:
+            ValueError: if an argument does not fit the model.
+        """
+        check_integer("n", n)
+        check(is_number(temperature) and temperature >= 0, "temperature", "be >= 0", repr(temperature))
+        self.check_built()
+        seed = self.draw_seed(seed)
+        noise = self.base.draw_noise(n, self.latent_shape, seed) if noise is None else np.asarray(noise)
+        expected = (n, *self.latent_shape)
+        check(noise.shape == expected, "noise", f"have shape {expected}", f"shape {noise.shape}")
+        conditions = self._prepare_condition("condition", condition, n)
+        temperatures = np.full(n, temperature, "float32")
+
+        def generate(noise: Any, temperatures: Any, *conditions: Any) -> Any:
+            # For all samples one temperature, as an argument: another one needs no new program.
+            return self._to_data(self.base.place(noise, temperatures[0]), *conditions)
+
+        options = {"batch_size": batch_size, "verbose": verbose, "seed": seed}
+        return self.in_batches("sample", generate, noise, temperatures, *conditions, **options)
+
+    def check_sampling(self, n: int, condition: Any = None, **options: Any) -> None:
+        if self.built:
+            self._prepare_condition("condition", condition, n)
+
+    def encode(self, x: Any, condition: Any = None, seed: int | None = None, batch_size: int = 256) -> np.ndarray:
+        """Maps data to latents.
+
+        Args:
+            x: `(n, *data_shape)`.
+            condition: `(n, *condition_shape)`, or one for all. Defaults to `None`.
+            seed: int or `None`. Seeds the noise of `Dequantize`. Defaults to `None`, a draw from the model's generator.
+            batch_size: int >= 1. Defaults to `256`.
+
+        Returns:
+            float32 array `(n, *latent_shape)`.
+
+        Raises:
+            ValueError: if an argument does not fit the model.
+        """
+
+        def to_latents(x: Any, *conditions: Any) -> Any:
+            return self.bijector(x, *conditions)[0]
+
+        arrays = [self._prepare_data("x", x)]
+        arrays += self._prepare_condition("condition", condition, len(arrays[0]))
+        return self.in_batches("encode", to_latents, *arrays, batch_size=batch_size, seed=self.draw_seed(seed))
+
+    def decode(self, z: Any, condition: Any = None, batch_size: int = 256) -> np.ndarray:
+        """Maps latents to data, the inverse of `encode`.
+
+        Args:
+            z: `(n, *latent_shape)`.
+            condition: `(n, *condition_shape)`, or one for all. Defaults to `None`.
+            batch_size: int >= 1. Defaults to `256`.
+
+        Returns:
+            float32 array `(n, *data_shape)`.
+
+        Raises:
+            ValueError: if an argument does not fit the model.
+        """
+        self.check_built()
+        z = np.asarray(ops.convert_to_numpy(z)).astype(self.bijector.bijection_dtype)
+        expected = batch_of(self.latent_shape)
+        check(z.shape[1:] == self.latent_shape and len(z) > 0, "z", f"have shape {expected}", f"shape {z.shape}")
+        conditions = self._prepare_condition("condition", condition, len(z))
+        return self.in_batches("decode", self._to_data, z, *conditions, batch_size=batch_size)
+
+    def _to_data(self, z: Any, *conditions: Any) -> Any:
+        return self.bijector(z, *conditions, inverse=True)[0]
+
+    def interpolate(self, x_a: Any, x_b: Any, condition: Any = None, points: int = 9) -> np.ndarray:
+        """Maps to data the latents on the straight way from one to another.
+
+        Args:
+            x_a: `(n, *data_shape)`, where the ways begin.
+            x_b: `(n, *data_shape)`, where they end.
+            condition: one for all. Defaults to `None`.
+            points: int >= 2. How many of each way, both ends included. Defaults to `9`.
+
+        Returns:
+            float32 array `(n, points, *data_shape)`.
+
+        Raises:
+            ValueError: if an argument does not fit the model.
+        """
+        check_integer("points", points, at_least=2)
+        paths = straight_paths(self.encode(x_a, condition), self.encode(x_b, condition), points)
+        decoded = self.decode(paths.reshape(-1, *self.latent_shape), condition)
+        return decoded.reshape(*paths.shape[:2], *self.data_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "bijector": keras.saving.serialize_keras_object(self.bijector),
+            "base": keras.saving.serialize_keras_object(self.base),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Flow":
+        return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))

@@ -1,0 +1,123 @@
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_gen.core.checks import check, check_integer
+from keras_gen.core.per_sample import for_each_sample
+from keras_gen.export import keras_gen_export
+from keras_gen.flows.bijector import Bijector
+from keras_gen.flows.places import places
+
+
+@keras_gen_export("keras_gen.layers.Invertible1x1Conv")
+class Invertible1x1Conv(Bijector):
+    """Mixes channels by an invertible matrix, the same at each place; for vectors, an invertible dense layer.
+
+        y = x W,   W = P L (U + diag(sign exp(s))),   log_det = places sum(s)
+
+    with a fixed permutation P, a lower triangular L with ones on the diagonal, a strictly upper triangular U. So the
+    determinant costs nothing and W stays invertible.
+
+    Args:
+        matrix: invertible array `(features, features)`, where W starts. Defaults to `None`, a random rotation.
+        seed: int or `None`. Seeds the rotation. Defaults to `None`, seed 0.
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+
+    Call arguments:
+        x: `(batch, ..., features)`.
+        condition: is ignored. Defaults to `None`.
+        inverse: bool. Defaults to `False`.
+        training: bool. Defaults to `False`.
+
+    Returns:
+        y: a float32 tensor like `x`.
+        log_det: float32 `(batch,)`.
+
+    Raises:
+        ValueError: if `matrix` is not square, not invertible, or not of as many features as `x` has.
+
+    Example:
+
+    >>> y, log_det = keras_gen.layers.Invertible1x1Conv(seed=0)(x)
+
+    Reference: https://kexue.fm/archives/5807; Kingma and Dhariwal 2018, arXiv:1807.03039, section 3.2.
+    """
+
+    def __init__(self, matrix: Any = None, seed: int | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.matrix = None if matrix is None else _check_matrix(matrix)
+        self.seed = None if seed is None else check_integer("seed", seed, at_least=0)
+
+    def build(self, x_shape: Any, condition_shape: Any = None) -> None:
+        self.places = places(x_shape)
+        size = x_shape[-1]
+        matrix = self.matrix
+        if matrix is None:
+            matrix = np.linalg.qr(np.random.default_rng(self.seed or 0).standard_normal((size, size)))[0]
+        check(len(matrix) == size, "matrix", f"be {size} x {size}, as x has features", f"{matrix.shape}")
+        order, lower, upper = lu(matrix)
+        diagonal = np.diag(upper)
+        values = {
+            "order": (order, False),
+            "sign": (np.sign(diagonal).astype("int32"), False),
+            "lower": (np.tril(lower, -1), True),
+            "upper": (np.triu(upper, 1), True),
+            "log_diagonal": (np.log(np.abs(diagonal)), True),
+        }
+        for name, (value, trainable) in values.items():
+            weight = self.add_weight(
+                name=name,
+                shape=value.shape,
+                initializer=lambda shape, dtype, value=value: ops.convert_to_tensor(value, dtype),
+                dtype="int32" if value.dtype.kind == "i" else None,
+                trainable=trainable,
+            )
+            setattr(self, name, weight)
+
+    def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
+        lower, upper = self._factors()
+        # Row i of P L is row order^-1(i) of L.
+        w = ops.take(lower, ops.argsort(ops.convert_to_tensor(self.order)), axis=0) @ upper
+        return x @ w, self._log_det(x)
+
+    def inverse_and_log_det(self, y: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
+        lower, upper = self._factors()
+        identity = ops.eye(y.shape[-1], dtype=self.bijection_dtype)
+        w = ops.solve_triangular(upper, ops.solve_triangular(lower, identity, lower=True))
+        return y @ ops.take(w, ops.argsort(ops.convert_to_tensor(self.order)), axis=1), -self._log_det(y)
+
+    def _factors(self) -> tuple[Any, Any]:
+        lower, upper, sign, s = (
+            ops.cast(weight, self.bijection_dtype) for weight in (self.lower, self.upper, self.sign, self.log_diagonal)
+        )
+        identity = ops.eye(s.shape[0], dtype=self.bijection_dtype)
+        return ops.tril(lower, -1) + identity, ops.triu(upper, 1) + identity * (sign * ops.exp(s))
+
+    def _log_det(self, x: Any) -> Any:
+        return for_each_sample(self.places * ops.sum(ops.cast(self.log_diagonal, self.bijection_dtype)), x)
+
+    def get_config(self) -> dict[str, Any]:
+        matrix = None if self.matrix is None else self.matrix.tolist()
+        return {**super().get_config(), "matrix": matrix, "seed": self.seed}
+
+
+def lu(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns `order`, lower and upper triangular factors with `matrix[order] = lower @ upper`, by partial pivoting."""
+    upper, lower, order = matrix.copy(), np.eye(len(matrix)), np.arange(len(matrix))
+    for i in range(len(matrix)):
+        pivot = i + np.argmax(np.abs(upper[i:, i]))
+        upper[[i, pivot]], order[[i, pivot]] = upper[[pivot, i]], order[[pivot, i]]
+        lower[[i, pivot], :i] = lower[[pivot, i], :i]
+        lower[i + 1 :, i] = upper[i + 1 :, i] / upper[i, i]
+        upper[i + 1 :] -= np.outer(lower[i + 1 :, i], upper[i])
+    return order, lower, np.triu(upper)
+
+
+def _check_matrix(matrix: Any) -> np.ndarray:
+    matrix = np.asarray(matrix, "float64")
+    check(matrix.ndim == 2 and len(matrix) == matrix.shape[1], "matrix", "be square", f"shape {matrix.shape}")
+    check(bool(np.isfinite(matrix).all()), "matrix", "be finite", "NaN or infinite values")
+    invertible = np.linalg.cond(matrix) < 1e6
+    check(invertible, "matrix", "be invertible, of condition less than 1e6", f"condition {np.linalg.cond(matrix):.3g}")
+    return matrix

@@ -1,0 +1,114 @@
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.core.checks import check
+from keras_gen.core.loop import sequential_loop
+from keras_gen.core.per_sample import per_sample
+from keras_gen.export import keras_gen_export
+from keras_gen.flows.bijector import Bijector
+from keras_gen.flows.conditioner import Dense, check_units
+from keras_gen.flows.masked_dense import MaskedDense
+from keras_gen.flows.scale_maps import get_scale_map
+
+
+@keras_gen_export("keras_gen.layers.MaskedAutoregressive")
+class MaskedAutoregressive(Bijector):
+    """Masked autoregressive flow (MAF): each number is scaled and shifted by what a network makes of those before it.
+
+        t_i, s_i = MADE(x_1 .. x_{i-1});   y_i = x_i exp(g(s_i)) + t_i,   log_det = sum g(s_i)
+
+    The forward direction takes one pass of the network, the inverse one for each number, in a compiled loop. Put a
+    `Permutation("reverse")` between two of them.
+
+    Args:
+        units: sequence of ints >= 1, sizes of the hidden layers of the network (MADE).
+        activation: as for `keras.layers.Activation`. Defaults to `"relu"`.
+        scale_map: the map g, see `AffineCoupling`. Defaults to `"tanh"`.
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+
+    Call arguments:
+        x: `(batch, features)`, at least 2 features.
+        condition: `(batch, any)` or `None`. All numbers see it. Defaults to `None`.
+        inverse: bool. Defaults to `False`.
+        training: bool. Defaults to `False`.
+
+    Returns:
+        y: a float32 tensor like `x`.
+        log_det: float32 `(batch,)`.
+
+    Raises:
+        ValueError: if an argument is out of range, or x is not a batch of vectors of at least 2 features.
+
+    Example:
+
+    >>> y, log_det = keras_gen.layers.MaskedAutoregressive(units=[64, 64])(x)
+
+    Reference: Papamakarios et al. 2017, arXiv:1705.07057; Germain et al. 2015, arXiv:1502.03509.
+    """
+
+    def __init__(self, units: Sequence[int], activation: Any = "relu", scale_map: Any = "tanh", **kwargs: Any):
+        super().__init__(**kwargs)
+        self.units = check_units(units)
+        check(len(self.units) > 0, "units", "hold at least one size", units)
+        self.activation = keras.activations.get(activation)
+        self.scale_map = scale_map
+        self.log_scale = get_scale_map(scale_map)
+
+    def build(self, x_shape: Any, condition_shape: Any = None) -> None:
+        check(len(x_shape) == 2, "x", "be vectors (batch, features)", f"shape {tuple(x_shape)}")
+        size = x_shape[-1]
+        check(size > 1, "x", "have at least 2 features", f"shape {tuple(x_shape)}")
+        degrees = np.arange(1, size + 1)
+        self.hidden = []
+        for units in self.units:
+            wider = np.arange(units) % (size - 1) + 1
+            self.hidden.append(MaskedDense(degrees, wider, dtype=self.dtype_policy))
+            self.hidden[-1].build((None, len(degrees)))
+            degrees = wider
+        outputs = np.repeat(np.arange(1, size + 1), 2)
+        options = {"strict": True, "kernel_initializer": "zeros", "dtype": self.dtype_policy}
+        self.last = MaskedDense(degrees, outputs, **options)
+        self.last.build((None, len(degrees)))
+        if condition_shape is not None:
+            self.from_condition = Dense(self.units[0], dtype=self.dtype_policy)
+            self.from_condition.build(condition_shape)
+
+    def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
+        shift, log_scale = self._conditioned(x, condition)
+        return x * ops.exp(log_scale) + shift, per_sample(log_scale)
+
+    def inverse_and_log_det(self, y: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
+        size = y.shape[-1]
+
+        def solve_next(i: Any, x: Any) -> Any:
+            shift, log_scale = self._conditioned(x, condition)
+            return ops.where(ops.arange(size) == i, (y - shift) * ops.exp(-log_scale), x)
+
+        x = sequential_loop(0, size, solve_next, ops.zeros_like(y))
+        return x, -per_sample(self._conditioned(x, condition)[1])
+
+    def _conditioned(self, x: Any, condition: Any) -> tuple[Any, Any]:
+        h = self.hidden[0](x)
+        if condition is not None:
+            h = h + self.from_condition(condition)
+        for layer in self.hidden[1:]:
+            h = layer(self.activation(h))
+        output = ops.cast(self.last(self.activation(h)), self.bijection_dtype)
+        output = ops.reshape(output, (*ops.shape(x), 2))
+        return output[..., 0], self.log_scale(output[..., 1])
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "activation": keras.activations.serialize(self.activation),
+            "scale_map": keras.saving.serialize_keras_object(self.scale_map),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "MaskedAutoregressive":
+        return cls(**keras.saving.deserialize_keras_object(config))

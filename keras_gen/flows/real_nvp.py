@@ -1,0 +1,88 @@
+from collections.abc import Sequence
+from typing import Any
+
+from keras_gen.core.checks import check_integer
+from keras_gen.export import keras_gen_export
+from keras_gen.flows.act_norm import ActNorm
+from keras_gen.flows.affine_coupling import AffineCoupling
+from keras_gen.flows.bijector import Bijector
+from keras_gen.flows.chain import Chain
+from keras_gen.flows.conditioner import check_units
+from keras_gen.flows.dequantize import Dequantize
+from keras_gen.flows.flow import Flow
+from keras_gen.flows.logit_transform import LogitTransform
+from keras_gen.flows.multi_scale import MultiScale
+from keras_gen.flows.squeeze import Squeeze
+
+
+@keras_gen_export("keras_gen.models.RealNVP")
+class RealNVP(Flow):
+    """RealNVP: affine couplings of alternating halves, of vectors or, at several scales, of images.
+
+    An `ActNorm` comes before each coupling, in the place of the paper's batch normalization. For images, each scale has
+    `num_couplings` of checkerboards, a `Squeeze`, and as many of channels; then half of the channels are done. The last
+    scale has checkerboards alone.
+
+    Args:
+        num_couplings: int >= 1. Of vectors in all; of images in each half of a scale. Defaults to `8`.
+        units: sizes of the hidden layers of each network. Defaults to `(64, 64)`.
+        scales: int >= 0. How often images are squeezed; 0 for vectors. Defaults to `0`.
+        levels: int, how many values a pixel of images in [-1, 1] has; or `None` for continuous data. Defaults to
+            `None`.
+        seed: int or `None`. Seeds the draws of the model. Defaults to `None`, a seed from Keras's global one.
+        **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
+
+    Call arguments:
+        x: data `(batch, ...)`.
+
+    Returns:
+        The data unchanged: the work is in `fit`, `log_prob`, `sample`, `encode` and `decode`.
+
+    Raises:
+        ValueError: if an argument is out of range, or vectors have an odd number of features, or images a size that
+            cannot be halved so often.
+
+    Example:
+
+    >>> model = keras_gen.models.RealNVP()          # or RealNVP(3, scales=2, levels=256) for images
+    >>> model.compile(keras.optimizers.Adam(1e-3))
+    >>> model.fit(points)                           # float32 (n, 2)
+    >>> new = model.sample(500, seed=0)             # float32 (500, 2)
+
+    Reference: https://kexue.fm/archives/5807; Dinh et al. 2016, arXiv:1605.08803.
+    """
+
+    def __init__(
+        self,
+        num_couplings: int = 8,
+        units: Sequence[int] = (64, 64),
+        scales: int = 0,
+        levels: int | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        check_integer("num_couplings", num_couplings)
+        check_integer("scales", scales, at_least=0)
+        dtype = {"dtype": kwargs.get("dtype")}
+
+        def couplings(split: str, first: int = 0) -> list[Bijector]:
+            pairs = (
+                (ActNorm(**dtype), AffineCoupling(units=units, split=split, flip=i % 2 == 1, **dtype))
+                for i in range(first, first + num_couplings)
+            )
+            return [bijector for pair in pairs for bijector in pair]
+
+        front = [] if levels is None else [Dequantize(levels, seed=seed, **dtype), LogitTransform(**dtype)]
+        if scales == 0:
+            bijectors = couplings("half")
+        else:
+            scale = (
+                Chain([*couplings("checkerboard"), Squeeze(**dtype), *couplings("channel")], **dtype)
+                for _ in range(scales)
+            )
+            bijectors = [MultiScale([*scale, Chain(couplings("checkerboard"), **dtype)], **dtype)]
+        super().__init__(Chain([*front, *bijectors], **dtype), "normal", seed, **kwargs)
+        self.own = {"num_couplings": num_couplings, "units": check_units(units), "scales": scales, "levels": levels}
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super(Flow, self).get_config(), **self.own}
