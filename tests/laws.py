@@ -221,6 +221,10 @@ MODELS = {
     "cvae": (lambda: compiled(models.CVAE(*autoencoder(3, 2), 10, seed=0)), True),
     "gumbel_vae": (gumbel_vae, False),
     "vae": (lambda: compiled(models.VAE(*autoencoder(3, 2), kl_weight=0.5, seed=0)), False),
+    "vae_flow_prior": (
+        lambda: compiled(models.VAE(*autoencoder(4, 2), prior=models.RealNVP(2, [8], seed=1), seed=0)),
+        False,
+    ),
     "von_mises_fisher_vae": (lambda: compiled(models.VonMisesFisherVAE(*autoencoder(3), 5, seed=0)), False),
     "vqvae": (lambda: vqvae(layers.VectorQuantizer(8, restart_below=1, seed=0)), False),
     "vqvae_finite_scalar": (lambda: vqvae(layers.FiniteScalarQuantizer((3, 3)), 2), False),

@@ -7,14 +7,14 @@ from keras import ops
 
 from keras_gen.core.checks import check, check_integer
 from keras_gen.export import keras_gen_export
+from keras_gen.latent.gaussian_latent_model import GaussianLatentModel
 from keras_gen.latent.gaussian_sampling import sample_gaussian
 from keras_gen.latent.labels import as_labels
 from keras_gen.latent.likelihood import Likelihood
-from keras_gen.latent.vae import VAE
 
 
 @keras_gen_export("keras_gen.models.ClusterVAE")
-class ClusterVAE(VAE):
+class ClusterVAE(GaussianLatentModel):
     """Variational autoencoder that finds classes by itself: a discrete latent y, and a Gaussian prior for each.
 
         p(y) = 1 / K,   p(z | y) = N(m_y, I),   q(y, z | x) = q(z | x) q(y | z)

@@ -8,14 +8,14 @@ from keras_gen.core.checks import check, check_integer
 from keras_gen.core.per_sample import per_sample
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.gaussian_kl import gaussian_kl
+from keras_gen.latent.gaussian_latent_model import GaussianLatentModel
 from keras_gen.latent.gaussian_sampling import sample_gaussian
 from keras_gen.latent.labels import as_labels
 from keras_gen.latent.likelihood import Likelihood
-from keras_gen.latent.vae import VAE
 
 
 @keras_gen_export("keras_gen.models.CVAE")
-class CVAE(VAE):
+class CVAE(GaussianLatentModel):
     """Conditional variational autoencoder: each class has a Gaussian prior with a learned mean.
 
         p(z | y) = N(m_y, I),   loss = E_q[-log p(x | z)] + kl_weight KL(q(z | x) || p(z | y))

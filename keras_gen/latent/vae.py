@@ -1,22 +1,23 @@
+import math
 from typing import Any
 
+import keras
 import numpy as np
-from keras import ops
 
 from keras_gen.core.checks import check
-from keras_gen.core.noise import starting_noise
 from keras_gen.core.per_sample import per_sample
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.gaussian_kl import gaussian_kl
+from keras_gen.latent.gaussian_latent_model import GaussianLatentModel
 from keras_gen.latent.gaussian_sampling import sample_gaussian
-from keras_gen.latent.latent_model import LatentModel
+from keras_gen.latent.likelihood import Likelihood
 
 
 @keras_gen_export("keras_gen.models.VAE")
-class VAE(LatentModel):
-    """Variational autoencoder with Gaussian latents.
+class VAE(GaussianLatentModel):
+    """Variational autoencoder with Gaussian latents, and a normal prior or one to learn: a normalizing flow (f-VAE).
 
-        q(z | x) = N(mean(x), exp(log_var(x))),   p(z) = N(0, I)
+        q(z | x) = N(mean(x), exp(log_var(x))),   p(z) = N(0, I) or a flow
         loss = E_q[-log p(x | z)] + kl_weight KL(q(z | x) || p(z))
 
     With `kl_weight=1` the loss is minus a bound on the log-likelihood, in nats per sample. Train with `fit(images)`; no
@@ -30,6 +31,8 @@ class VAE(LatentModel):
             to `"bernoulli"`.
         kl_weight: float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` of the training step, such as one
             from 0 to 1 that lets the latents find a use first. Above 1, this is beta-VAE. Defaults to `1.0`.
+        prior: a `keras_gen.models.Flow` for latents, trained with the rest: then the divergence is estimated by the drawn
+            latents; or `None`, N(0, I). Defaults to `None`.
         seed: int or `None`. Seeds all draws of the model. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
@@ -53,25 +56,40 @@ class VAE(LatentModel):
     >>> model.fit(images)                     # float32 (n, 8, 8, 1) in [-1, 1]
     >>> new = model.sample(16, seed=0)        # float32 (16, 8, 8, 1)
 
-    Reference: https://kexue.fm/archives/5253; Kingma and Welling 2013, arXiv:1312.6114.
+    Reference: https://kexue.fm/archives/5253; https://kexue.fm/archives/5977 (f-VAE); Kingma and Welling 2013,
+    arXiv:1312.6114.
     """
+
+    def __init__(
+        self,
+        encoder: keras.Layer,
+        decoder: keras.Layer,
+        likelihood: str | Likelihood = "bernoulli",
+        kl_weight: Any = 1.0,
+        prior: keras.Model | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(encoder, decoder, likelihood, kl_weight, seed, **kwargs)
+        has_density = prior is None or hasattr(prior, "log_density")
+        check(has_density, "prior", "be None or a model with log_density, such as Flow", prior)
+        self.prior = prior
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        if self.prior is not None and not self.prior.built:
+            self.prior.build((None, *self.latent_shape))
 
     def infer(self, x: Any, condition: Any, seed: Any, training: bool) -> tuple[Any, Any]:
         mean, log_var = self.moments(x, training)
-        return sample_gaussian(mean, log_var, seed), per_sample(gaussian_kl(mean, log_var, 0.0))
-
-    def moments(self, x: Any, training: bool = False) -> tuple[Any, Any]:
-        """Returns mean and log-variance of q(z | x), float32."""
-        outputs = self.encoder(x, training=training)
-        pair = isinstance(outputs, list | tuple) and len(outputs) == 2
-        check(pair, "encoder", "give a list of mean and log_var", f"{type(outputs).__name__}")
-        mean, log_var = (ops.cast(output, "float32") for output in outputs)
-        alike = tuple(mean.shape[1:]) == tuple(log_var.shape[1:])
-        check(alike, "encoder", "give mean and log_var of one shape", f"{mean.shape} and {log_var.shape}")
-        return mean, log_var
-
-    def mode(self, x: Any) -> Any:
-        return self.moments(x)[0]
+        z = sample_gaussian(mean, log_var, seed)
+        if self.prior is None:
+            return z, per_sample(gaussian_kl(mean, log_var, 0.0))
+        mean_log_q = -0.5 * per_sample(1 + log_var + math.log(2 * math.pi))  # minus the entropy
+        return z, mean_log_q - self.prior.log_density(z, training=training)
 
     def draw_latents(self, n: int, seed: int) -> np.ndarray:
-        return starting_noise(n, self.latent_shape, seed)
+        return super().draw_latents(n, seed) if self.prior is None else self.prior.sample(n, seed=seed, verbose=0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "prior": keras.saving.serialize_keras_object(self.prior)}
