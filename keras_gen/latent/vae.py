@@ -31,8 +31,8 @@ class VAE(GaussianLatentModel):
             to `"bernoulli"`.
         kl_weight: float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` of the training step, such as one
             from 0 to 1 that lets the latents find a use first. Above 1, this is beta-VAE. Defaults to `1.0`.
-        prior: a `keras_gen.models.Flow` for latents, trained with the rest: then the divergence is estimated by the drawn
-            latents; or `None`, N(0, I). Defaults to `None`.
+        prior: a `keras_gen.models.Flow` for latents, trained with the rest, by which the divergence is estimated at the
+            drawn latents; or `None`, N(0, I). Defaults to `None`.
         seed: int or `None`. Seeds all draws of the model. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
