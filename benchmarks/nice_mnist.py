@@ -14,16 +14,18 @@ import time
 import keras
 import numpy as np
 
-from keras_gen.layers import ActNorm, AdditiveCoupling, Chain, Conditioner, Dequantize, Reshape, Scale
+from keras_gen.layers import ActNorm, AdditiveCoupling, AffineCoupling, Chain, Conditioner, Dequantize, Reshape, Scale
 from keras_gen.models import Flow
 
 PIXELS = 784
 HIDDEN = [1000] * 5
+COUPLINGS = {"additive": (AdditiveCoupling, 1), "affine": (AffineCoupling, 2)}  # and parameters of each pixel
 
 
-def build_model(dropout: float, seed: int) -> Flow:
+def build_model(kind: str, dropout: float, seed: int) -> Flow:
+    coupling, width = COUPLINGS[kind]
     couplings = [
-        AdditiveCoupling(Conditioner(PIXELS // 2, HIDDEN, dropout=dropout), split="interleave", flip=i % 2 == 1)
+        coupling(Conditioner(width * PIXELS // 2, HIDDEN, dropout=dropout), split="interleave", flip=i % 2 == 1)
         for i in range(4)
     ]
     return Flow(Chain([Dequantize(256), Reshape(), *couplings, ActNorm(), Scale(rate=20.0)]), "logistic", seed=seed)
@@ -48,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", required=True, help="mnist.npz, in Keras's layout")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/nice_mnist"))
+    parser.add_argument("--coupling", choices=COUPLINGS, default="additive")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate at its height")
@@ -62,7 +65,7 @@ def main() -> None:
         )
     train, valid = images[:50000], images[50000:]
 
-    model = build_model(arguments.dropout, arguments.seed)
+    model = build_model(arguments.coupling, arguments.dropout, arguments.seed)
     model.compile(build_optimizer(arguments, arguments.epochs * -(-len(train) // arguments.batch_size)))
     arguments.output.mkdir(parents=True, exist_ok=True)
     backup = arguments.output / "backup"

@@ -1,9 +1,12 @@
 """Random draws whose values do not depend on how the work is split."""
 
+import random
 from typing import Any
 
 import keras
 import numpy as np
+
+from keras_gen.core.checks import check_integer
 
 
 class StepSeed(keras.random.SeedGenerator):
@@ -21,6 +24,11 @@ class StepSeed(keras.random.SeedGenerator):
 
     def next(self, ordered: bool = True) -> Any:
         return self.seed
+
+
+def fixed_seed(seed: int | None) -> int:
+    """Returns `seed`, or for `None` one from Python's generator, which `keras.utils.set_random_seed` reaches."""
+    return random.randrange(2**31) if seed is None else check_integer("seed", seed, at_least=0)
 
 
 def starting_noise(n: int, shape: tuple[int, ...], seed: int) -> np.ndarray:

@@ -40,6 +40,7 @@ class Flow(GenerativeModel):
 
     Call arguments:
         x: data `(batch, ...)`.
+        condition: `(batch, ...)` or `None`. Defaults to `None`.
 
     Returns:
         The data unchanged: the work is in `fit`, `log_prob`, `sample`, `encode` and `decode`.
@@ -70,16 +71,16 @@ class Flow(GenerativeModel):
         self.nll_tracker = keras.metrics.Mean(name="nll")
         self.bits_tracker = keras.metrics.Mean(name="bits_per_dim")
 
-    def build(self, input_shape: Any, condition_shape: Any = None) -> None:
+    def build(self, x_shape: Any, condition_shape: Any = None) -> None:
         """Builds the model for data of a shape and, for a conditional one, conditions of a shape, both with a batch."""
-        self.data_shape = tuple(input_shape[1:])
+        self.data_shape = tuple(x_shape[1:])
         self.condition_shape = None if condition_shape is None else tuple(condition_shape[1:])
         condition = None if condition_shape is None else keras.Input(self.condition_shape)
         z, _ = self.bijector(keras.Input(self.data_shape), condition)
         self.latent_shape = tuple(z.shape[1:])
         self.base(z)
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Any, condition: Any = None) -> Any:
         # Training and sampling are the model's work; Keras calls this before `compute_loss`, so it costs nothing.
         return x
 
@@ -111,7 +112,8 @@ class Flow(GenerativeModel):
         expected = batch_of(self.data_shape)
         check(same_shape(x.shape[1:], self.data_shape), "x", f"have shape {expected}", f"shape {tuple(x.shape)}")
         if self.condition_shape is None:
-            check(y is None, "y", "be None: the model was built without a condition", "a value")
+            rule = "be None: the model was built without a condition (for a dataset, call `build` with its shape first)"
+            check(y is None, "y", rule, "a value")
         else:
             check(y is not None, "y", "be given: the model was built for a condition", None)
 

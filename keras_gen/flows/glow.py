@@ -28,8 +28,8 @@ class Glow(Flow):
         units: numbers of filters of the hidden layers of each network. Defaults to `(64, 64)`.
         levels: int, how many values a pixel of images in [-1, 1] has; or `None` for continuous data. Defaults to
             `256`.
-        seed: int or `None`. Seeds the draws of the model and the first rotations. Defaults to `None`, a seed from
-            Keras's global one for the draws.
+        seed: int or `None`. Seeds the draws of the model and the first rotations. Defaults to `None`, seeds from
+            Keras's global one.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
@@ -65,7 +65,7 @@ class Glow(Flow):
         dtype = {"dtype": kwargs.get("dtype")}
 
         def step(i: int) -> list[Bijector]:
-            rotation = Invertible1x1Conv(seed=(seed or 0) + i, **dtype)
+            rotation = Invertible1x1Conv(seed=None if seed is None else seed + i, **dtype)
             return [ActNorm(**dtype), rotation, AffineCoupling(units=units, split="channel", **dtype)]
 
         def scale(i: int) -> Chain:

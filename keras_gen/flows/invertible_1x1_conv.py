@@ -3,7 +3,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import check
+from keras_gen.core.noise import fixed_seed
 from keras_gen.core.per_sample import for_each_sample
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
@@ -21,7 +22,7 @@ class Invertible1x1Conv(Bijector):
 
     Args:
         matrix: invertible array `(features, features)`, where W starts. Defaults to `None`, a random rotation.
-        seed: int or `None`. Seeds the rotation. Defaults to `None`, seed 0.
+        seed: int or `None`. Seeds the rotation. Defaults to `None`, another rotation for each layer.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
@@ -47,14 +48,14 @@ class Invertible1x1Conv(Bijector):
     def __init__(self, matrix: Any = None, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.matrix = None if matrix is None else _check_matrix(matrix)
-        self.seed = None if seed is None else check_integer("seed", seed, at_least=0)
+        self.seed = None if seed is None else fixed_seed(seed)
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
         self.places = places(x_shape)
         size = x_shape[-1]
         matrix = self.matrix
         if matrix is None:
-            matrix = np.linalg.qr(np.random.default_rng(self.seed or 0).standard_normal((size, size)))[0]
+            matrix = np.linalg.qr(np.random.default_rng(fixed_seed(self.seed)).standard_normal((size, size)))[0]
         check(len(matrix) == size, "matrix", f"be {size} x {size}, as x has features", f"{matrix.shape}")
         order, lower, upper = lu(matrix)
         diagonal = np.diag(upper)

@@ -1,11 +1,11 @@
-import random
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import check
+from keras_gen.core.noise import fixed_seed
 from keras_gen.core.per_sample import for_each_sample
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
@@ -52,7 +52,7 @@ class Permutation(Bijector):
             order = [int(i) for i in order]
             check(sorted(order) == list(range(len(order))), "order", "hold each of 0 .. features - 1 once", order)
         self.order = order
-        self.seed = None if seed is None else check_integer("seed", seed, at_least=0)
+        self.seed = None if seed is None else fixed_seed(seed)
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
         size = x_shape[-1]
@@ -62,9 +62,7 @@ class Permutation(Bijector):
         elif self.order == "reverse":
             order = np.arange(size)[::-1]
         else:
-            # Of Python's generator, as Keras takes its own seeds: keras.utils.set_random_seed reaches it.
-            seed = random.randrange(2**31) if self.seed is None else self.seed
-            order = np.random.default_rng(seed).permutation(size)
+            order = np.random.default_rng(fixed_seed(self.seed)).permutation(size)
         self.indices = self.add_weight(
             name="indices",
             shape=(size,),
