@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--dataset", required=True, help="mnist.npz, in Keras's layout")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/nice_mnist"))
     parser.add_argument("--coupling", choices=COUPLINGS, default="additive")
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate at its height")
     parser.add_argument("--decay", type=float, default=1.0, help="weight decay, as a multiple of the learning rate")

@@ -14,8 +14,9 @@ class Conditioner(keras.layers.Layer):
 
         h = x;   h = activation(W h + b) for each of `units`;   output = W h + b
 
-    For images the first and the last convolution are 3 x 3, the ones between 1 x 1. The last layer starts at zero, so
-    that a coupling starts as the identity.
+    For images the first and the last convolution are 3 x 3, the ones between 1 x 1. The hidden layers start as He et
+    al. proposed for ReLU (with Glorot's smaller weights NICE learns slower), the last one at zero, so that a coupling
+    starts as the identity.
 
     Args:
         outputs: int >= 1. Size of the output's last axis.
@@ -77,7 +78,7 @@ class Conditioner(keras.layers.Layer):
                 self.dropouts.append(keras.layers.Dropout(self.dropout, seed=self._seed(i), dtype=self.dtype_policy))
 
     def _layer(self, units: int, rank: int, i: int, last: bool) -> keras.Layer:
-        start = "zeros" if last else keras.initializers.GlorotUniform(self._seed(i))
+        start = "zeros" if last else keras.initializers.HeNormal(self._seed(i))
         options = {"kernel_initializer": start, "dtype": self.dtype_policy, "name": f"layer_{i}"}
         if rank == 2:
             return Dense(units, **options)

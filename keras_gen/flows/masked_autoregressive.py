@@ -66,7 +66,7 @@ class MaskedAutoregressive(Bijector):
         self.hidden = []
         for units in self.units:
             wider = np.arange(units) % (size - 1) + 1
-            self.hidden.append(MaskedDense(degrees, wider, dtype=self.dtype_policy))
+            self.hidden.append(MaskedDense(degrees, wider, kernel_initializer="he_normal", dtype=self.dtype_policy))
             self.hidden[-1].build((None, len(degrees)))
             degrees = wider
         outputs = np.repeat(np.arange(1, size + 1), 2)
