@@ -1,8 +1,6 @@
-import contextlib
-
-import keras
 import pytest
 from laws import BIJECTORS, CONFIGURED, DISCRETE, LAYERS, MODELS, SAMPLING
+from precision import double_precision
 
 from keras_gen.export import exported
 from keras_gen.layers import Bijector
@@ -13,15 +11,6 @@ from keras_gen.testing import check_bijector, check_config, check_layer, check_m
 def test_layer(name):
     make, arrays = LAYERS[name]
     check_layer(make, *arrays, random=name in SAMPLING)
-
-
-def double_precision():
-    """Switches 64-bit numbers on, where they are off."""
-    if keras.backend.backend() != "jax":
-        return contextlib.nullcontext()
-    import jax
-
-    return jax.enable_x64(True)
 
 
 @pytest.mark.parametrize("name", BIJECTORS)

@@ -78,7 +78,9 @@ class ActNorm(Bijector):
 
     def _statistics_of(self, x: Any) -> tuple[Any, Any]:
         axes = tuple(range(len(x.shape) - 1))
-        mean, variance = ops.moments(ops.stop_gradient(x), axes)
+        x = ops.stop_gradient(x)
+        mean = ops.mean(x, axes)
+        variance = ops.mean((x - mean) ** 2, axes)  # on torch, `ops.moments` subtracts squares
         return mean, ops.log(ops.maximum(ops.sqrt(variance), LEAST_STD))
 
     def _read(self, weight: Any) -> Any:

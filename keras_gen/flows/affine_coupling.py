@@ -16,8 +16,9 @@ class AffineCoupling(Coupling):
 
         t, s = conditioner(x_a);   y_a = x_a,   y_b = x_b exp(g(s)) + t,   log_det = sum g(s)
 
-    The scale map `g` keeps the scale bounded, so that neither direction overflows: `"tanh"`, 2 tanh(s / 2);
-    `"softclip"`, s / (1 + |s| / log 1000); `"sigmoid"`, log sigmoid(s + 2); or `"exp"`, s itself, without a bound.
+    The scale map `g` bounds the scale, so that neither direction overflows: `"tanh"`, 2 tanh(s / 2), or `"softclip"`,
+    s / (1 + |s| / log 1000). `"sigmoid"`, log sigmoid(s + 2), bounds it from above alone, and `"exp"`, s itself, not at
+    all.
 
     Args:
         conditioner: a Keras layer or model. It is called with the half `x_a`, or with a list of it and the condition.

@@ -80,7 +80,7 @@ class ContinuousFlow(Bijector):
         self.steps = check_integer("steps", steps)
         self.tolerance = tolerance
         self.trace = trace
-        self.seed = seed
+        self.seed = None if seed is None else check_integer("seed", seed, at_least=0)
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:

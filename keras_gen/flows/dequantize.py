@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer
+from keras_gen.core.clip import clip
 from keras_gen.core.per_sample import for_each_sample, per_sample
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector, build_layer
@@ -57,20 +58,23 @@ class Dequantize(Bijector):
         self.levels = check_integer("levels", levels, at_least=2)
         check(bijector is None or isinstance(bijector, Bijector), "bijector", "be a bijector", bijector)
         self.bijector = bijector
-        self.seed = seed
+        self.seed = None if seed is None else check_integer("seed", seed, at_least=0)
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
         self.numbers = math.prod(x_shape[1:])
         if self.bijector is not None:
             build_layer(self.bijector, x_shape, x_shape)
+            y_shape = self.bijector.output_shape(x_shape)
+            same = tuple(y_shape) == tuple(x_shape)
+            check(same, "bijector", "keep the shape of its input", f"{x_shape} -> {y_shape}")
 
     def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         k = ops.round((x + 1) / 2 * (self.levels - 1))
         u, log_q = self._draw(x, training)
         # So close to the ends, rounding would move k + u to another level.
         margin = self.levels * float(np.finfo(self.bijection_dtype).eps)
-        return (k + ops.clip(u, margin, 1 - margin)) / self.levels, self._cells(x) - log_q
+        return (k + clip(u, margin, 1 - margin)) / self.levels, self._cells(x) - log_q
 
     def inverse_and_log_det(self, y: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         k = ops.cast(ops.cast(ops.clip(y * self.levels, 0, self.levels - 1), "int32"), y.dtype)
@@ -91,7 +95,7 @@ class Dequantize(Bijector):
     def _log_q(self, u: Any, x: Any, training: bool) -> Any:
         if self.bijector is None:
             return 0.0
-        u = ops.clip(u, 1e-7, 1 - 1e-7)
+        u = clip(u, 1e-7, 1 - 1e-7)
         logits = ops.log(u) - ops.log1p(-u)
         eps, log_det = self.bijector(logits, x, training=training)
         return _log_normal(eps) + log_det + _log_sigmoid_slope(logits)

@@ -103,9 +103,7 @@ class Flow(GenerativeModel):
 
     def check_data(self, x: Any, y: Any) -> None:
         if hasattr(x, "shape") and hasattr(x, "dtype"):
-            if not self.built:
-                self.build((None, *x.shape[1:]), None if y is None else (None, *np.shape(y)[1:]))
-            self._prepare_data("x", x)
+            self._prepare_data("x", x, None if y is None else (None, *np.shape(y)[1:]))
             self._prepare_condition("y", y, len(x))
 
     def _check_batch(self, x: Any, y: Any) -> None:
@@ -116,17 +114,20 @@ class Flow(GenerativeModel):
             check(y is None, "y", rule, "a value")
         else:
             check(y is not None, "y", "be given: the model was built for a condition", None)
+            fits = same_shape(y.shape[1:], self.condition_shape)
+            check(fits, "y", f"have shape {batch_of(self.condition_shape)}", f"shape {tuple(y.shape)}")
 
-    def _prepare_data(self, name: str, x: Any) -> np.ndarray:
+    def _prepare_data(self, name: str, x: Any, condition_shape: Any = None) -> np.ndarray:
+        """Returns data as an array, after a check of dtype, values and shape; builds the model if that is to do."""
         x = np.asarray(ops.convert_to_numpy(x))
         check(x.ndim > 1 and len(x) > 0, name, "hold at least one sample (n, ...)", f"shape {x.shape}")
         check(x.dtype.kind == "f", name, "be floating-point", f"dtype {x.dtype}")
-        if not self.built:
-            self.build((None, *x.shape[1:]))
-        expected = batch_of(self.data_shape)
-        check(x.shape[1:] == self.data_shape, name, f"have shape {expected}", f"shape {x.shape}")
         check(bool(np.isfinite(x).all()), name, "be finite", "NaN or infinite values")
         self.bijector.check_data(name, x)
+        if not self.built:
+            self.build((None, *x.shape[1:]), condition_shape)
+        expected = batch_of(self.data_shape)
+        check(x.shape[1:] == self.data_shape, name, f"have shape {expected}", f"shape {x.shape}")
         return x.astype(self.bijector.bijection_dtype, copy=False)
 
     def _prepare_condition(self, name: str, condition: Any, n: int) -> list[np.ndarray]:
@@ -234,7 +235,8 @@ class Flow(GenerativeModel):
         check(is_number(temperature) and temperature >= 0, "temperature", "be >= 0", repr(temperature))
         self.check_built()
         seed = self.draw_seed(seed)
-        noise = self.base.draw_noise(n, self.latent_shape, seed) if noise is None else np.asarray(noise)
+        noise = self.base.draw_noise(n, self.latent_shape, seed) if noise is None else noise
+        noise = np.asarray(noise, self.bijector.bijection_dtype)
         expected = (n, *self.latent_shape)
         check(noise.shape == expected, "noise", f"have shape {expected}", f"shape {noise.shape}")
         conditions = self._prepare_condition("condition", condition, n)

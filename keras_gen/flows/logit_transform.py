@@ -4,6 +4,7 @@ from typing import Any
 from keras import ops
 
 from keras_gen.core.checks import check, is_number
+from keras_gen.core.clip import clip
 from keras_gen.core.per_sample import per_sample
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
@@ -50,7 +51,7 @@ class LogitTransform(Bijector):
 
     def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         smallest = 1e-15 if self.bijection_dtype == "float64" else 1e-7
-        p = ops.clip(self.alpha + (1 - 2 * self.alpha) * x, smallest, 1 - smallest)
+        p = clip(self.alpha + (1 - 2 * self.alpha) * x, smallest, 1 - smallest)
         y = ops.log(p) - ops.log1p(-p)
         within = (x >= 0) & (x <= 1)
         return y, per_sample(ops.where(within, self._log_derivative(y), -float("inf")))

@@ -61,7 +61,7 @@ class MaskedAutoregressive(Bijector):
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
         check(len(x_shape) == 2, "x", "be vectors (batch, features)", f"shape {tuple(x_shape)}")
         size = x_shape[-1]
-        check(size > 1, "x", "have at least 2 features", f"shape {tuple(x_shape)}")
+        check(size is not None and size > 1, "x", "have at least 2 features", f"shape {tuple(x_shape)}")
         degrees = np.arange(1, size + 1)
         self.hidden = []
         for units in self.units:
@@ -75,7 +75,7 @@ class MaskedAutoregressive(Bijector):
         self.last.build((None, len(degrees)))
         if condition_shape is not None:
             self.from_condition = Dense(self.units[0], dtype=self.dtype_policy)
-            self.from_condition.build(condition_shape)
+            self.from_condition.build(condition_shape if len(condition_shape) > 1 else (*condition_shape, 1))
 
     def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         shift, log_scale = self._conditioned(x, condition)
@@ -94,7 +94,7 @@ class MaskedAutoregressive(Bijector):
     def _conditioned(self, x: Any, condition: Any) -> tuple[Any, Any]:
         h = self.hidden[0](x)
         if condition is not None:
-            h = h + self.from_condition(condition)
+            h = h + self.from_condition(condition if len(condition.shape) > 1 else condition[:, None])
         for layer in self.hidden[1:]:
             h = layer(self.activation(h))
         output = ops.cast(self.last(self.activation(h)), self.bijection_dtype)

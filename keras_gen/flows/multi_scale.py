@@ -77,7 +77,7 @@ class MultiScale(Bijector):
 
     def inverse_and_log_det(self, y: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         ends = np.cumsum([math.prod(shape) for shape in self.part_shapes])[:-1]
-        parts = ops.split(y, [int(end) for end in ends], axis=1)
+        parts = ops.split(y, [int(end) for end in ends], axis=1) if len(ends) else [y]
         x, log_dets = None, []
         for level, shape, part in zip(self.levels[::-1], self.part_shapes[::-1], parts[::-1], strict=True):
             part = ops.reshape(part, (-1, *shape))

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check
+from keras_gen.core.checks import check, is_integer
 from keras_gen.core.noise import fixed_seed
 from keras_gen.core.per_sample import for_each_sample
 from keras_gen.export import keras_gen_export
@@ -49,6 +49,8 @@ class Permutation(Bijector):
         if isinstance(order, str):
             check(order in ("random", "reverse"), "order", "be 'random', 'reverse' or a permutation", repr(order))
         else:
+            whole = isinstance(order, list | tuple | np.ndarray) and all(is_integer(i) for i in order)
+            check(whole, "order", "be 'random', 'reverse' or a permutation", order)
             order = [int(i) for i in order]
             check(sorted(order) == list(range(len(order))), "order", "hold each of 0 .. features - 1 once", order)
         self.order = order

@@ -3,6 +3,7 @@ from typing import Any
 
 from keras import ops
 
+from keras_gen.core.clip import clip
 from keras_gen.export import keras_gen_export
 
 SMALLEST = 1e-3  # least share of a bin, and least derivative at a knot
@@ -39,7 +40,7 @@ def rational_quadratic_spline(x: Any, parameters: Any, bound: float = 5.0, inver
     derivatives = ops.pad(derivatives, [(0, 0)] * len(x.shape) + [(1, 1)], constant_values=1)
 
     # Outside, the spline is evaluated where it is well-behaved: no NaN reaches a gradient.
-    inside = ops.clip(x, -bound, bound)
+    inside = clip(x, -bound, bound)
     knots = y_knots if inverse else x_knots
     position = ops.sum(ops.cast(inside[..., None] >= knots[..., 1:-1], "int32"), axis=-1, keepdims=True)
     in_bin = ops.cast(ops.arange(bins) == position, x.dtype)
@@ -67,7 +68,8 @@ def rational_quadratic_spline(x: Any, parameters: Any, bound: float = 5.0, inver
 def _knots(parameters: Any, bound: float) -> Any:
     bins = parameters.shape[-1]
     shares = SMALLEST + (1 - SMALLEST * bins) * ops.softmax(parameters, axis=-1)
-    inner = bound * (2 * ops.cumsum(shares, axis=-1, dtype=shares.dtype)[..., :-1] - 1)
+    sums = shares @ ops.triu(ops.ones((bins, bins), shares.dtype))  # on torch, Keras's cumsum makes float64 float32
+    inner = bound * (2 * sums[..., :-1] - 1)
     ends = ops.full_like(parameters[..., :1], bound)
     return ops.concatenate([-ends, inner, ends], axis=-1)
 

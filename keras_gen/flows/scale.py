@@ -44,7 +44,7 @@ class Scale(Bijector):
 
     def __init__(self, rate: float = 1.0, **kwargs: Any):
         super().__init__(**kwargs)
-        check(is_number(rate) and rate > 0, "rate", "be > 0", repr(rate))
+        check(is_number(rate) and 0 < rate < float("inf"), "rate", "be > 0 and finite", repr(rate))
         self.rate = float(rate)
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:

@@ -18,6 +18,6 @@ SCALE_MAPS = {
 
 def get_scale_map(scale_map: Any) -> Callable[[Any], Any]:
     """Returns the map of a name, or a function as it is."""
-    known = callable(scale_map) or scale_map in SCALE_MAPS
+    known = callable(scale_map) or (isinstance(scale_map, str) and scale_map in SCALE_MAPS)
     check(known, "scale_map", f"be a function or one of {', '.join(map(repr, SCALE_MAPS))}", repr(scale_map))
     return scale_map if callable(scale_map) else SCALE_MAPS[scale_map]

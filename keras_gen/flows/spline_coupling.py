@@ -65,7 +65,7 @@ class SplineCoupling(Coupling):
         super().__init__(conditioner, units, split, flip, **kwargs)
         self.num_bins = check_integer("num_bins", num_bins, at_least=2)
         check(num_bins <= 0.5 / SMALLEST, "num_bins", f"be <= {0.5 / SMALLEST:g}", num_bins)
-        check(is_number(bound) and bound > 0, "bound", "be > 0", repr(bound))
+        check(is_number(bound) and 0 < bound < float("inf"), "bound", "be > 0 and finite", repr(bound))
         self.bound = float(bound)
 
     @property
