@@ -128,15 +128,15 @@ def main() -> None:
     for case in EFFECTS:
         keras.utils.set_random_seed(arguments.seed)
         theta, x = simulate(case, 50_000, arguments.seed)
-        theta_test, x_test = simulate(case, 5_000, arguments.seed + 1)
+        theta_test, x_test = simulate(case, 2_000, arguments.seed + 1)
         model = build_flow(arguments.seed)
         rate = keras.optimizers.schedules.CosineDecay(2e-3, arguments.epochs * -(-len(x) // arguments.batch_size))
         model.compile(keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.99, clipnorm=10.0))
         train(model, theta, x, arguments, validation_data=(theta_test, x_test), folder=case)
 
-        print(f"{case}: KL(posterior || flow) {mean_divergence(model, case, x_test[:200]):.4f} nats")
+        print(f"{case}: KL(posterior || flow) {mean_divergence(model, case, x_test[:100]):.4f} nats")
         if case == "linear":
-            report_moments(model, x_test[:200], arguments.seed)
+            report_moments(model, x_test[:100], arguments.seed)
         else:
             save_posteriors(arguments.output / "posterior.png", model, SHOWN.astype("float32"), arguments.seed)
 

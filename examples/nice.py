@@ -4,10 +4,10 @@
     KERAS_BACKEND=torch python examples/nice.py --dataset mnist --recipe kexue --epochs 30
 
 The default recipe is the paper's: four couplings of the even and the odd pixels, networks with linear output, and a
-logistic base. `--recipe kexue` is the post's: a normal base, and samples at temperature 0.75. Three things in the post's script
-are not kept. Its loss lacked the constants of the normal density, 720.4 nats on MNIST, and its noise, of 0.01 at most,
-did not fill the levels of a pixel: so its loss was no likelihood. And its networks ended in a ReLU, so that each could
-only push to one side.
+logistic base. `--recipe kexue` is the post's: a normal base, and samples at temperature 0.75. Three things in its
+script are not kept. Its loss lacked the constants of the normal density, 720.4 nats on MNIST, and its noise, of 0.01 at
+most, was not made for the levels of a pixel: so its loss was no likelihood. And its networks ended in a ReLU, so that
+each could only push to one side.
 
 Writes samples, test images with a half hidden and found again by climbing the density (a row of images, one with noise
 for what is hidden, one of results), and the model to `--output`; prints the log-likelihood of test images.
@@ -72,10 +72,11 @@ def inpaint(
         return ops.clip(y + hidden * (rate * gradient(log_density, y) + noise), 0, 1)
 
     step = model.program("inpaint", climb)
+    y, hidden = ops.convert_to_tensor(y), ops.convert_to_tensor(hidden)
     for remaining in np.linspace(1, 0, steps):
         rate = ((0.1 * remaining + 0.001) * variance).astype("float32")
         noise = remaining * np.sqrt(2 * rate) * generator.standard_normal(y.shape)
-        y = step(y, hidden, rate, noise.astype("float32"))
+        y = step(y, hidden, ops.convert_to_tensor(rate), ops.convert_to_tensor(noise, "float32"))
     return ops.convert_to_numpy(y)
 
 

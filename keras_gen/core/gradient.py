@@ -40,6 +40,7 @@ def gradient(function: Callable[[Any], Any], x: Any) -> Any:
             import torch
 
             differentiable = torch.is_grad_enabled()
+            x = torch.as_tensor(x)
             with torch.enable_grad():
                 x = x if x.requires_grad else x.detach().requires_grad_()
                 y = function(x).sum()
