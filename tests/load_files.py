@@ -13,12 +13,13 @@ for file in sorted(pathlib.Path(sys.argv[1]).glob("*.keras")):
     with np.load(file.with_suffix(".npz")) as saved:
         arrays = dict(saved)
     if "samples" in arrays:
-        expected = arrays.pop("samples")
-        actual = model.sample(len(expected), seed=3, verbose=0, **arrays)
+        expected = [arrays.pop("samples")]
+        actual = [model.sample(len(expected[0]), seed=3, verbose=0, **arrays)]
     else:
-        expected = arrays.pop("outputs", None)
+        expected = [arrays.pop(name) for name in list(arrays) if name.startswith("outputs")]
         inputs = [keras.ops.convert_to_tensor(array) for array in arrays.values()]
-        actual = keras.ops.convert_to_numpy(model(inputs if len(inputs) > 1 else inputs[0], training=False))
-    if expected is not None:
-        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5, err_msg=file.stem)
+        outputs = model(inputs if len(inputs) > 1 else inputs[0], training=False)
+        actual = [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(outputs)]
+    for a, b in zip(actual, expected, strict=bool(expected)):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=file.stem)
     print(file.stem)
