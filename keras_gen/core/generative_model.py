@@ -153,7 +153,7 @@ class GenerativeModel(keras.Model):
             for number, rows in enumerate(batches):
                 for state, row in zip(states, step_seeds(len(states), seed or 0, number, "int64"), strict=True):
                     state.assign(row.astype(state.dtype))
-                parts.append(ops.convert_to_numpy(run(*(as_tensor(array[rows]) for array in arrays))))
+                parts.append(ops.convert_to_numpy(run(*(as_tensor(array[rows], array.dtype) for array in arrays))))
                 bar.add(1)
         finally:
             for state, value in zip(states, before, strict=True):

@@ -59,7 +59,7 @@ def reverse_process(
     def loop(draws: Any, rows: Any, labels: Any, x: Any, start: Any, stop: Any) -> Any:
         return sampler.run(functools.partial(model.denoise, condition=labels), x, start, stop, rows, draws)
 
-    rows = {name: as_tensor(column.astype("float32")) for name, column in sampler.rows(model.schedule, times).items()}
+    rows = {name: as_tensor(column) for name, column in sampler.rows(model.schedule, times).items()}
     kept = np.linspace(0, steps, frames + 1).round().astype(int)[1:]
     batches = list(even_batches(n, batch_size))
     shapes = (len(batches[0]), steps, x_t.shape[1:], step_noise is None)

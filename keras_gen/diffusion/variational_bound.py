@@ -81,7 +81,7 @@ def variational_bound(
         return sequential_loop(start, stop, body, total)
 
     steps = model.schedule.num_steps
-    tables = {name: as_tensor(table.astype("float32")) for name, table in model.tables.items()}
+    tables = {name: as_tensor(table) for name, table in model.tables.items()}
     batches = list(even_batches(len(x), batch_size))
     program = model.program(("bound", levels, clip.clip_x0, len(batches[0]), x.shape[1:]), loop)
     bar = progress_bar(len(batches) * steps, verbose)

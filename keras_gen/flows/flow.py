@@ -240,7 +240,7 @@ class Flow(GenerativeModel):
         expected = (n, *self.latent_shape)
         check(noise.shape == expected, "noise", f"have shape {expected}", f"shape {noise.shape}")
         conditions = self._prepare_condition("condition", condition, n)
-        temperatures = np.full(n, temperature, "float32")
+        temperatures = np.full(n, temperature, noise.dtype)
 
         def generate(noise: Any, temperatures: Any, *conditions: Any) -> Any:
             # For all samples one temperature, as an argument: another one needs no new program.
