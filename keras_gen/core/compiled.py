@@ -46,7 +46,7 @@ def compiled(model: keras.Model, function: Callable[..., Any]) -> Callable[..., 
 
 
 def as_tensor(array: np.ndarray, float_dtype: Any = "float32") -> Any:
-    """Returns an array as an argument of a compiled function: seeds as they are, int64 as int32."""
+    """Returns an argument of a compiled function: floats as `float_dtype`, seeds as they are, int64 as int32."""
     if array.dtype.kind == "f":
         return ops.convert_to_tensor(array, str(float_dtype))
     return ops.convert_to_tensor(array, "int32" if array.dtype == "int64" else None)

@@ -196,7 +196,6 @@ class Flow(GenerativeModel):
         Raises:
             ValueError: if an argument does not fit the model.
         """
-        check_integer("batch_size", batch_size)
         return -self.log_prob(x, condition, seed, batch_size, verbose) / self._nats_per_bit()
 
     def _nats_per_bit(self) -> float:

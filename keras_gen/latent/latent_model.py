@@ -236,6 +236,7 @@ class LatentModel(GenerativeModel):
         Raises:
             ValueError: if `x_a` or `x_b` do not fit the model, or `points` is less than 2.
         """
+        check_integer("points", points, at_least=2)
         path = straight_paths(self.encode(x_a), self.encode(x_b), points)
         decoded = self.decode(path.reshape(-1, *self.latent_shape))
         return decoded.reshape(*path.shape[:2], *self.data_shape)

@@ -200,7 +200,9 @@ class VQVAE(GenerativeModel):
         Raises:
             ValueError: if an argument does not fit the model.
         """
+        check_integer("points", points, at_least=2)
         x_a, x_b = self.prepare_data("x_a", x_a), self.prepare_data("x_b", x_b)
+        check(x_a.shape == x_b.shape, "x_b", f"have the shape of x_a, {x_a.shape}", f"shape {x_b.shape}")
 
         def vectors(x: Any) -> Any:
             return ops.cast(self.encoder(x, training=False), "float32")

@@ -173,7 +173,7 @@ CODES = np.zeros((2, 4, 4), "int32")
         (lambda m: m.decode(CODES[:0]), "`codes` must be integers of shape"),
         (lambda m: m.decode(CODES + 8), r"`codes` must be in 0 .. 7. Received: codes=values in \[8, 8\]"),
         (lambda m: m.decode(CODES - 1), "`codes` must be in 0 .. 7"),
-        (lambda m: m.interpolate(IMAGES, IMAGES[:2]), r"`x_b` must be as many as x_a"),
+        (lambda m: m.interpolate(IMAGES, IMAGES[:2]), r"`x_b` must have the shape of x_a"),
         (lambda m: m.interpolate(IMAGES, IMAGES, points=1), "`points` must be an integer >= 2"),
         (lambda m: m.sample(0), "`n` must be an integer >= 1"),
         (lambda m: m.sample(3, noise=CODES), "`noise` must hold codes for 3 samples. Received: noise=2"),
