@@ -150,8 +150,19 @@ CONFIGURED = {
     "code_usage": lambda: metrics.CodeUsage(3),
     "bernoulli_likelihood": losses.BernoulliLikelihood,
     "categorical_likelihood": lambda: losses.CategoricalLikelihood(3),
+    "gradient_penalty": lambda: losses.GradientPenalty(3.0),
+    "hinge_loss": losses.HingeLoss,
+    "non_saturating_loss": losses.NonSaturatingLoss,
+    "r1_penalty": lambda: losses.R1Penalty(3.0),
+    "relativistic_loss": losses.RelativisticLoss,
+    "wasserstein_loss": losses.WassersteinLoss,
     "gaussian_likelihood": lambda: losses.GaussianLikelihood(0.3),
     "zero_terminal_snr": lambda: schedules.ZeroTerminalSNR(schedules.LinearSchedule(50)),
+    "hubness_sampler": lambda: samplers.HubnessSampler(
+        (2, 3), "uniform", keras.layers.Flatten(), 4, top_fraction=0.1, pool_size=50, metric="cosine", include_self=True
+    ),
+    "norm_sampler": lambda: samplers.NormSampler(3, "sphere", fraction=0.5, pool_size=50, seed=1),
+    "truncation_sampler": lambda: samplers.TruncationSampler(3, psi=0.5, pool_size=50),
     "ddim_sampler": lambda: samplers.DDIMSampler(7, eta=0.5, spacing="trailing", clip_x0=1.0),
     "ddpm_sampler": lambda: samplers.DDPMSampler(7, spacing="linspace"),
 }
@@ -212,6 +223,21 @@ def couplings() -> list[layers.Bijector]:
     return [layers.ActNorm(), spline, layers.Permutation(), layers.MaskedAutoregressive([16])]
 
 
+def gan(mapping: bool = False, **options) -> models.GAN:
+    dense = keras.layers.Dense
+    generator = [keras.Input((6,)), dense(32), keras.layers.BatchNormalization(), keras.layers.ReLU(), dense(64)]
+    discriminator = [keras.Input((8, 8, 1)), keras.layers.Flatten(), dense(32, "leaky_relu")]
+    model = models.GAN(
+        keras.Sequential([*generator, keras.layers.Reshape((8, 8, 1))]),
+        keras.Sequential([*discriminator, keras.layers.Dropout(0.1, seed=0), dense(1)]),
+        mapping=keras.Sequential([keras.Input((6,)), dense(6, "relu")]) if mapping else None,
+        seed=0,
+        **options,
+    )
+    model.compile(keras.optimizers.Adam(1e-3, beta_1=0.5), keras.optimizers.Adam(4e-3, beta_1=0.5))
+    return model
+
+
 # name -> (constructor of a compiled model, whether it takes labels); trained on 8 x 8 digits
 MODELS = {
     "cluster_vae": (
@@ -235,6 +261,10 @@ MODELS = {
         False,
     ),
     "flow_condition": (lambda: compiled(models.NICE(2, [16], None, seed=0)), True),
+    "gan": (gan, False),
+    "gan_hinge_r1_mapping": (lambda: gan(True, loss="hinge", penalty="r1"), False),
+    "gan_relativistic": (lambda: gan(loss="relativistic", ema_momentum=None), False),
+    "gan_wasserstein_gradient": (lambda: gan(loss="wasserstein", penalty="gradient"), False),
     "glow": (lambda: compiled(models.Glow(2, 1, [8], 17, seed=0)), False),
     "nice": (lambda: compiled(models.NICE(2, [16], 17, seed=0)), False),
     "real_nvp": (lambda: compiled(models.RealNVP(2, [8], 1, 17, seed=0)), False),

@@ -37,7 +37,7 @@ def test_namespace_holds_nothing_else(namespace):
 @pytest.mark.parametrize("path", SYMBOLS)
 def test_file_is_named_after_the_symbol(path):
     name = path.rpartition(".")[2]
-    name = name.replace("UNet", "Unet").replace("1x1Conv", "_1X1_conv")
+    name = name.replace("UNet", "Unet").replace("1x1Conv", "_1X1_conv").replace("R1P", "R1_p")
     words = re.sub(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
     assert pathlib.Path(inspect.getfile(SYMBOLS[path])).stem == words.lower()
 

@@ -1,0 +1,322 @@
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.adversarial.adversarial_loss import AdversarialLoss
+from keras_gen.adversarial.gradient_penalty import GradientPenalty
+from keras_gen.adversarial.hinge_loss import HingeLoss
+from keras_gen.adversarial.non_saturating_loss import NonSaturatingLoss
+from keras_gen.adversarial.penalty import Penalty
+from keras_gen.adversarial.r1_penalty import R1Penalty
+from keras_gen.adversarial.relativistic_loss import RelativisticLoss
+from keras_gen.adversarial.wasserstein_loss import WassersteinLoss
+from keras_gen.adversarial.weight_average import WeightAverage
+from keras_gen.core.checks import batch_of, check, check_fraction, check_integer, same_shape
+from keras_gen.core.data import finite_floats
+from keras_gen.core.generative_model import GenerativeModel
+from keras_gen.core.noise import StepSeed, starting_noise
+from keras_gen.core.stateless import stateless
+from keras_gen.export import keras_gen_export
+
+LOSSES = {
+    "non_saturating": NonSaturatingLoss,
+    "hinge": HingeLoss,
+    "wasserstein": WassersteinLoss,
+    "relativistic": RelativisticLoss,
+}
+PENALTIES = {"r1": R1Penalty, "gradient": GradientPenalty}
+
+
+@dataclasses.dataclass
+class PlayerOptimizers:
+    """The two optimizers. Not a tuple: Keras would save what is in a tuple, and they are in the model's optimizer."""
+
+    generator: keras.optimizers.Optimizer | None
+    discriminator: keras.optimizers.Optimizer | None
+
+
+@keras_gen_export("keras_gen.models.GAN")
+class GAN(GenerativeModel):
+    """Generative adversarial network: a generator learns to draw what a discriminator cannot tell from data.
+
+        x' = G(z),   z ~ N(0, I)      or, with a mapping,   x' = G(w),   w = mapping(z)
+        loss = L_D(D(x), D(stop(x'))) + penalty   for the discriminator
+             + L_G(D(x'))                         for the generator, the weights of D held constant
+
+    Each player's part has no gradient in the weights of the other, so that one `fit` with one loss trains both, in one
+    step each. The second part is logged as `generator_loss`; `loss` is the discriminator's alone, which does not tell
+    how good the samples are. Samples are drawn with a moving average of the generator's weights.
+
+    Args:
+        generator: a Keras layer or model from latents to data.
+        discriminator: a Keras layer or model from data to logits, `(batch,)` or more, of which the mean is taken.
+        loss: `"non_saturating"`, `"hinge"`, `"wasserstein"`, `"relativistic"`, or an `AdversarialLoss`, see
+            `keras_gen/losses.py`. Defaults to `"non_saturating"`.
+        penalty: `"r1"`, `"gradient"` (WGAN-GP), a `Penalty`, see `keras_gen/losses.py`, or `None`. Defaults to `None`.
+        mapping: a Keras layer or model from z to w, the latents that the generator sees, or `None`. Defaults to `None`.
+        ema_momentum: float in (0, 1). Momentum of the average, after a start in which it is less; or `None`, no
+            average. Defaults to `0.999`.
+        seed: int or `None`. Seeds all draws of the model. Defaults to `None`, a seed from Keras's global one.
+        **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
+
+    Call arguments:
+        x: data `(batch, ...)`; images are scaled to [-1, 1].
+
+    Returns:
+        The data unchanged: the work is in `fit`, `sample` and `map_latents`.
+
+    Raises:
+        ValueError: if an argument is of the wrong type, or generator, discriminator, mapping and data do not fit
+            together.
+
+    Example:
+
+    >>> dense, reshape = keras.layers.Dense, keras.layers.Reshape
+    >>> generator = keras.Sequential([keras.Input((16,)), dense(64, "relu"), dense(64), reshape((8, 8, 1))])
+    >>> discriminator = keras.Sequential([keras.layers.Flatten(), dense(64, "leaky_relu"), dense(1)])
+    >>> model = keras_gen.models.GAN(generator, discriminator, penalty="r1")
+    >>> model.compile(keras.optimizers.Adam(1e-3, beta_1=0.5), keras.optimizers.Adam(2e-3, beta_1=0.5))
+    >>> model.fit(images, epochs=100)         # float32 (n, 8, 8, 1) in [-1, 1]
+    >>> new = model.sample(16, seed=0)        # float32 (16, 8, 8, 1)
+
+    Reference: Goodfellow et al. 2014, arXiv:1406.2661; https://kexue.fm/archives/6387 (both players in one loss);
+    Karras et al. 2018, arXiv:1812.04948 (mapping).
+    """
+
+    def __init__(
+        self,
+        generator: keras.Layer,
+        discriminator: keras.Layer,
+        loss: str | AdversarialLoss = "non_saturating",
+        penalty: str | Penalty | None = None,
+        mapping: keras.Layer | None = None,
+        ema_momentum: float | None = 0.999,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(seed=seed, **kwargs)
+        for name, layer in {"generator": generator, "discriminator": discriminator}.items():
+            check(isinstance(layer, keras.Layer), name, "be a keras.Layer or keras.Model", layer)
+        check(mapping is None or isinstance(mapping, keras.Layer), "mapping", "be None, a layer or a model", mapping)
+        self.generator = generator
+        self.discriminator = discriminator
+        self.mapping = mapping
+        self.adversarial_loss = _one_of("loss", loss, LOSSES, AdversarialLoss)
+        self.penalty = None if penalty is None else _one_of("penalty", penalty, PENALTIES, Penalty)
+        self.ema_momentum = None if ema_momentum is None else check_fraction("ema_momentum", ema_momentum)
+        self.average: WeightAverage | None = None
+        self.discriminator_tracker = keras.metrics.Mean(name="discriminator_loss")
+        self.generator_tracker = keras.metrics.Mean(name="generator_loss")
+        self.players = PlayerOptimizers(None, None)
+
+    def compile(self, optimizer: Any = "adam", discriminator_optimizer: Any = None, **kwargs: Any) -> None:
+        """Configures training.
+
+        Args:
+            optimizer: Keras optimizer of the generator and the mapping, and of the discriminator too, if that has none
+                of its own. Defaults to `"adam"`.
+            discriminator_optimizer: Keras optimizer or `None`. Defaults to `None`.
+            **kwargs: as for `keras.Model.compile`.
+        """
+        get = keras.optimizers.get
+        own = None if discriminator_optimizer is None else get(discriminator_optimizer)
+        self.players = PlayerOptimizers(get(optimizer), own)
+        super().compile(optimizer=self._joined_optimizer(), **kwargs)
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        if not self.compiled:
+            return None
+        serialize, players = keras.saving.serialize_keras_object, self.players
+        optimizers = {"optimizer": players.generator, "discriminator_optimizer": players.discriminator}
+        return {**{name: serialize(value) for name, value in optimizers.items()}, "jit_compile": self.jit_choice}
+
+    def build(self, input_shape: Any) -> None:
+        self.data_shape = tuple(input_shape[1:])
+        first = self.generator if self.mapping is None else self.mapping
+        self.noise_shape = _input_shape("generator" if self.mapping is None else "mapping", first)
+        latents = z = keras.Input(self.noise_shape)
+        if self.mapping is not None:
+            latents = self.mapping(z)
+        self.latent_shape = tuple(latents.shape[1:])
+        output_shape = tuple(self.generator(latents).shape[1:])
+        fits = same_shape(output_shape, self.data_shape)
+        check(fits, "generator", f"give outputs of shape {batch_of(self.data_shape)}", batch_of(output_shape))
+        self.discriminator(keras.Input(self.data_shape))
+        if self.ema_momentum is not None:
+            self.average = WeightAverage(self._averaged(), self.ema_momentum)
+
+    def call(self, x: Any) -> Any:
+        # Training and sampling are the model's work; Keras calls this before `compute_loss`, so it costs nothing.
+        return x
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        check(y is None and sample_weight is None, "y", "be None, as sample_weight: the model takes neither", "a value")
+        self._check_batch(x)
+        weight_penalty = sum(self.losses)
+        x = ops.cast(x, "float32")
+        z = keras.random.normal((ops.shape(x)[0], *self.noise_shape), dtype="float32", seed=self.seed_generator)
+        latents = z if self.mapping is None else self.mapping(z, training=training)
+        samples = ops.cast(self.generator(latents, training=training), "float32")
+        fixed_samples = ops.stop_gradient(samples)
+
+        real, fake = self._logits(x, training), self._logits(fixed_samples, training)
+        loss = self.adversarial_loss.discriminator(real, fake)
+        if self.penalty is not None:
+            loss = loss + self._penalty(x, fixed_samples, training)
+        with stateless(self.discriminator, frozen=True):
+            fooled = self._logits(samples, training)
+        generator_loss = self.adversarial_loss.generator(ops.stop_gradient(real), fooled)
+        self.discriminator_tracker.update_state(loss)
+        self.generator_tracker.update_state(generator_loss)
+        if training and self.average is not None:
+            self.average.update(self._averaged())
+        generator_loss = ops.mean(generator_loss)
+        return ops.mean(loss) + generator_loss - ops.stop_gradient(generator_loss) + weight_penalty
+
+    def check_data(self, x: Any, y: Any) -> None:
+        check(y is None, "y", "be None: the model takes no labels", "a value")
+        if hasattr(x, "shape") and hasattr(x, "dtype"):
+            x = finite_floats("x", x)
+            if not self.built:
+                self.build((None, *x.shape[1:]))
+            self._check_batch(x)
+
+    def map_latents(self, z: Any, batch_size: int = 256) -> np.ndarray:
+        """Finds the latents that the generator sees: `mapping(z)`, or `z` itself where there is no mapping.
+
+        Args:
+            z: `(n, *noise_shape)`.
+            batch_size: int >= 1. Defaults to `256`.
+
+        Returns:
+            float32 array `(n, *latent_shape)`.
+
+        Raises:
+            ValueError: if `z` does not fit the model.
+        """
+        self.check_built()
+        z = _latents("z", z, self.noise_shape)
+        if self.mapping is None:
+            return z
+        return self.in_batches("map", lambda z: self.sampling_mapping(z, training=False), z, batch_size=batch_size)
+
+    @property
+    def sampling_generator(self) -> keras.Layer:
+        """The generator that `sample` uses: the average, if one is kept."""
+        return self.generator if self.average is None else self.average.layers[0]
+
+    @property
+    def sampling_mapping(self) -> keras.Layer | None:
+        """The mapping that `sample` uses: the average, if one is kept; `None` where there is no mapping."""
+        return self.mapping if self.average is None or self.mapping is None else self.average.layers[1]
+
+    def sample(
+        self,
+        n: int | None = None,
+        latents: Any = None,
+        seed: int | None = None,
+        noise: Any = None,
+        batch_size: int = 256,
+        verbose: str | int = "auto",
+    ) -> np.ndarray:
+        """Draws latents and generates data from them, by the averaged weights if there are any.
+
+        Args:
+            n: int >= 1, how many, or `None`: as many as `latents` or `noise`. Defaults to `None`.
+            latents: `(n, *latent_shape)`, what the generator sees, such as a latent sampler gives; no draw then.
+                Defaults to `None`.
+            seed: int or `None`. Draw k depends on `seed` and k alone, on any backend and for any `batch_size`.
+                Defaults to `None`, a draw from the model's own generator.
+            noise: `(n, *noise_shape)`, the z to use instead of a draw. Defaults to `None`.
+            batch_size: int >= 1. How many are generated together. Defaults to `256`.
+            verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
+
+        Returns:
+            float32 array `(n, *data_shape)`.
+
+        Raises:
+            ValueError: if an argument does not fit the model.
+        """
+        self.check_built()
+        check(latents is None or noise is None, "noise", "be None where latents are given", "a value")
+        given = latents if latents is not None else noise
+        check(n is not None or given is not None, "n", "be given, where neither latents nor noise are", n)
+        n = len(given) if n is None else check_integer("n", n)
+        if latents is None:
+            z = starting_noise(n, self.noise_shape, self.draw_seed(seed)) if noise is None else noise
+            check(len(z) == n, "noise", f"hold {n} draws", f"shape {np.shape(z)}")
+            latents = self.map_latents(_latents("noise", z, self.noise_shape), batch_size)
+        check(len(latents) == n, "latents", f"hold {n} of them", f"shape {np.shape(latents)}")
+
+        def generate(latents: Any) -> Any:
+            return ops.cast(self.sampling_generator(latents, training=False), "float32")
+
+        latents = _latents("latents", latents, self.latent_shape)
+        return self.in_batches("sample", generate, latents, batch_size=batch_size, verbose=verbose)
+
+    def get_config(self) -> dict[str, Any]:
+        parts = {
+            **{"generator": self.generator, "discriminator": self.discriminator, "mapping": self.mapping},
+            **{"loss": self.adversarial_loss, "penalty": self.penalty},
+        }
+        config = {name: keras.saving.serialize_keras_object(part) for name, part in parts.items()}
+        return {**super().get_config(), **config, "ema_momentum": self.ema_momentum}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "GAN":
+        return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))
+
+    def _averaged(self) -> list[keras.Layer]:
+        return [self.generator] if self.mapping is None else [self.generator, self.mapping]
+
+    def _logits(self, x: Any, training: bool) -> Any:
+        logits = ops.cast(self.discriminator(x, training=training), "float32")
+        return ops.mean(ops.reshape(logits, (ops.shape(logits)[0], -1)), axis=1)
+
+    def _penalty(self, x: Any, samples: Any, training: bool) -> Any:
+        # Drawn here: within the scope, the generator would not move on.
+        row = keras.random.randint((2,), 0, 2**31 - 1, seed=self.seed_generator)
+        seed = StepSeed(ops.cast(row, self.seed_generator.state.dtype))
+        with stateless(self.discriminator):
+            return self.penalty(lambda x: self._logits(x, training), x, samples, seed)
+
+    def _check_batch(self, x: Any) -> None:
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        check("float" in dtype, "x", "be floating-point, images scaled to [-1, 1]", f"dtype {dtype}")
+        expected = batch_of(self.data_shape)
+        check(same_shape(x.shape[1:], self.data_shape), "x", f"have shape {expected}", f"shape {tuple(x.shape)}")
+
+    def _joined_optimizer(self) -> keras.optimizers.Optimizer:
+        players = self.players
+        if players.discriminator is None:
+            return players.generator
+
+        def choose(variable: keras.Variable) -> keras.optimizers.Optimizer:
+            its_own = any(variable is weight for weight in self.discriminator.trainable_variables)
+            return players.discriminator if its_own else players.generator
+
+        return keras.optimizers.MultiOptimizer(choose)
+
+
+def _one_of(name: str, value: Any, choices: dict[str, Any], kind: type) -> Any:
+    known = isinstance(value, kind) or (isinstance(value, str) and value in choices)
+    check(known, name, f"be a {kind.__name__} or one of {', '.join(map(repr, choices))}", repr(value))
+    return choices[value]() if isinstance(value, str) else value
+
+
+def _latents(name: str, values: Any, shape: tuple[int | None, ...]) -> np.ndarray:
+    values = finite_floats(name, values)
+    check(same_shape(values.shape[1:], shape), name, f"have shape {batch_of(shape)}", f"shape {values.shape}")
+    return values
+
+
+def _input_shape(name: str, layer: keras.Layer) -> tuple[int, ...]:
+    inputs = getattr(layer, "inputs", None)
+    known = inputs and len(inputs) == 1 and None not in inputs[0].shape[1:]
+    check(bool(known), name, "be a model with one input of known shape: start it with keras.Input", layer)
+    return tuple(inputs[0].shape[1:])

@@ -1,0 +1,37 @@
+from typing import Any
+
+import numpy as np
+
+from keras_gen.core.checks import check_choice
+from keras_gen.export import keras_gen_export
+from keras_gen.hubness.points import as_points, unit_rows
+
+
+@keras_gen_export("keras_gen.ops.pairwise_distances")
+def pairwise_distances(x: Any, metric: str = "euclidean") -> np.ndarray:
+    """Computes the distances between all points of a set, in float64: for the methods that reduce hubness.
+
+        |x_i - x_j|   or   1 - cos(x_i, x_j)
+
+    The whole matrix is held; `nearest_neighbors` and `k_occurrence` do without it.
+
+    Args:
+        x: `(n, dim)`, array or tensor.
+        metric: `"euclidean"` or `"cosine"`. Defaults to `"euclidean"`.
+
+    Returns:
+        float64 array `(n, n)`, symmetric, zero on the diagonal.
+
+    Raises:
+        ValueError: if `x` is not two-dimensional or not finite, or `metric` is unknown.
+
+    Reference: https://kexue.fm/archives/9147.
+    """
+    check_choice("metric", metric, ("euclidean", "cosine"))
+    x = as_points("x", x).astype("float64")
+    x = unit_rows("x", x) if metric == "cosine" else x - x.mean(axis=0)
+    norms = np.einsum("ij,ij->i", x, x)
+    squares = np.maximum(norms[:, None] + norms - 2 * x @ x.T, 0)
+    squares = (squares + squares.T) / 2
+    np.fill_diagonal(squares, 0)
+    return squares / 2 if metric == "cosine" else np.sqrt(squares)

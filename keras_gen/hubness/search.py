@@ -1,0 +1,71 @@
+"""The search for neighbours, one block of queries at a time."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_gen.core.batches import even_batches
+from keras_gen.core.compiled import compiled
+from keras_gen.core.loop import progress_bar
+
+
+class Index:
+    """Points laid out so that one matrix product ranks them: row `i` is `(x_i, -|x_i|^2 / 2)`.
+
+    For a query `q`, the product of `(q, 1)` with row `i` is `q . x_i - |x_i|^2 / 2`, largest for the nearest point.
+    The mean is taken from points and queries before anything is rounded to float32: far from the origin the products
+    would have no digits left for the differences.
+
+    Args:
+        points: array `(n, dim)`.
+        reach: array `(n,)` or `None`. Squared distances to take off each point's: then the product is largest for the
+            point whose ball is the nearest. Defaults to `None`.
+    """
+
+    def __init__(self, points: np.ndarray, reach: np.ndarray | None = None):
+        n, dim = points.shape
+        self.mean = points.mean(axis=0, dtype="float64").astype(np.result_type(points.dtype, "float32"))
+        rows = np.empty((n, dim + 1), "float32")
+        np.subtract(points, self.mean, out=rows[:, :dim], casting="same_kind")
+        rows[:, dim] = np.einsum("ij,ij->i", rows[:, :dim], rows[:, :dim])
+        if reach is not None:
+            rows[:, dim] -= reach
+        rows[:, dim] *= -0.5
+        self.rows = ops.convert_to_tensor(rows)
+
+    def search(
+        self, program: Callable[[Any, Any], Any], queries: np.ndarray, block_size: int, verbose: str | int
+    ) -> Iterator[list[np.ndarray]]:
+        """Yields what `program(block of queries, rows)` gives; the last block is filled up with the last query."""
+        blocks = list(even_batches(len(queries), block_size))
+        bar = progress_bar(len(blocks), verbose)
+        for rows in blocks:
+            block = (queries[rows] - self.mean).astype("float32")
+            results = program(ops.convert_to_tensor(block), self.rows)
+            yield [np.array(ops.convert_to_numpy(result)) for result in results]
+            bar.add(1)
+
+
+def scores(queries: Any, rows: Any) -> Any:
+    """Computes `q . x_i - |x_i|^2 / 2` for all queries and points, `(queries, n)`."""
+    ones = ops.ones((ops.shape(queries)[0], 1), dtype="float32")
+    return ops.matmul(ops.concatenate([queries, ones], axis=1), ops.transpose(rows))
+
+
+@functools.cache
+def nearest_program(candidates: int) -> Callable[[Any, Any], Any]:
+    """Returns the compiled search for the nearest points: squared distances and indices, both `(queries, candidates)`.
+
+    The candidates are ranked by products; their distances are then taken from differences, which keeps all digits.
+    """
+
+    def nearest(queries: Any, rows: Any) -> tuple[Any, Any]:
+        _, indices = ops.top_k(scores(queries, rows), candidates)
+        found = ops.take(rows, indices, axis=0)[..., :-1]
+        distances = ops.sum(ops.square(found - ops.expand_dims(queries, 1)), axis=-1)
+        return distances, ops.cast(indices, "int32")
+
+    return compiled(None, nearest)
