@@ -158,6 +158,8 @@ CONFIGURED = {
     "wasserstein_loss": losses.WassersteinLoss,
     "gaussian_likelihood": lambda: losses.GaussianLikelihood(0.3),
     "zero_terminal_snr": lambda: schedules.ZeroTerminalSNR(schedules.LinearSchedule(50)),
+    "frechet_distance": lambda: metrics.FrechetDistance(keras.layers.Flatten()),
+    "precision_recall": lambda: metrics.PrecisionRecall(None, 5),
     "hubness_sampler": lambda: samplers.HubnessSampler(
         (2, 3), "uniform", keras.layers.Flatten(), 4, top_fraction=0.1, pool_size=50, metric="cosine", include_self=True
     ),

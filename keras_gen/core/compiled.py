@@ -8,14 +8,14 @@ import numpy as np
 from keras import ops
 
 
-def compiled(model: keras.Model | None, function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(model: keras.Layer | None, function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles `function` as its backend can: `jax.jit`, `tf.function`, or (torch) a call that records no gradient.
 
     The weights of `model` are arguments of the compiled function, so that it sees their current values. The function
     must be pure otherwise: whatever it assigns is lost on JAX. It is compiled again for each new shape of an argument.
 
     Args:
-        model: the model whose variables `function` reads, or `None`.
+        model: the model or layer whose variables `function` reads, or `None`.
         function: takes and returns (nested structures of) tensors.
 
     Returns:
@@ -25,7 +25,7 @@ def compiled(model: keras.Model | None, function: Callable[..., Any]) -> Callabl
         case "jax":
             import jax
 
-            variables = [] if model is None else model.variables
+            variables = getattr(model, "variables", [])
 
             @jax.jit
             def stateless(values: list[Any], *args: Any) -> Any:
@@ -36,7 +36,7 @@ def compiled(model: keras.Model | None, function: Callable[..., Any]) -> Callabl
         case "tensorflow":
             import tensorflow as tf
 
-            return tf.function(function, jit_compile=False if model is None else model.jit_compile)
+            return tf.function(function, reduce_retracing=True, jit_compile=getattr(model, "jit_compile", False))
         case "torch":
             import torch
 

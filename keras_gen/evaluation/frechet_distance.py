@@ -3,6 +3,7 @@ from typing import Any
 import numpy as np
 
 from keras_gen.core.checks import check
+from keras_gen.evaluation.feature_metric import KINDS, FeatureMetric
 from keras_gen.export import keras_gen_export
 
 
@@ -26,14 +27,81 @@ def frechet_distance(x: Any, y: Any) -> float:
 
     Reference: Heusel et al. 2017, arXiv:1706.08500.
     """
-    x, y = (np.asarray(a, "float64").reshape(len(a), -1) for a in (x, y))
-    check(len(x) > 1, "x", "hold at least 2 samples", f"shape {x.shape}")
-    check(len(y) > 1, "y", "hold at least 2 samples", f"shape {y.shape}")
-    check(x.shape[1] == y.shape[1], "y", f"have {x.shape[1]} features like x", f"shape {y.shape}")
-    cov_x, cov_y = np.atleast_2d(np.cov(x, rowvar=False)), np.atleast_2d(np.cov(y, rowvar=False))
-    # tr (C_x C_y)^(1/2) = tr (R C_y R)^(1/2) with R the symmetric root of C_x: only symmetric eigenvalue problems.
-    values, vectors = np.linalg.eigh(cov_x)
-    root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
-    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ cov_y @ root), 0)).sum()
-    gap = np.square(x.mean(axis=0) - y.mean(axis=0)).sum()
-    return float(max(gap + np.trace(cov_x) + np.trace(cov_y) - 2 * cross, 0.0))
+    check(len(x) > 1, "x", "hold at least 2 samples", f"shape {np.shape(x)}")
+    check(len(y) > 1, "y", "hold at least 2 samples", f"shape {np.shape(y)}")
+    moments_x, moments_y = Moments(), Moments()
+    moments_x.add(np.reshape(x, (len(x), -1)))
+    moments_y.add(np.reshape(y, (len(y), -1)))
+    features = moments_x.mean.shape
+    check(moments_y.mean.shape == features, "y", f"have {features[0]} features like x", f"shape {np.shape(y)}")
+    return moments_x.distance(moments_y)
+
+
+class Moments:
+    """Mean and covariance of what was added, in float64, whatever the batches."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.mean: Any = 0.0
+        self.scatter: Any = 0.0  # sum of (x - mean)(x - mean)^T
+
+    def add(self, x: np.ndarray) -> None:
+        """Adds samples `(batch, features)`; each batch keeps its own mean, so that no digits cancel."""
+        x = np.asarray(x, "float64")
+        n, mean = len(x), x.mean(axis=0)
+        step = mean - self.mean
+        centered = x - mean
+        total = self.n + n
+        self.scatter = self.scatter + centered.T @ centered + np.outer(step, step) * (self.n * n / total)
+        self.mean = self.mean + step * (n / total)
+        self.n = total
+
+    def distance(self, other: "Moments") -> float:
+        """Returns the squared Frechet distance to the other Gaussian."""
+        cov_x, cov_y = self.scatter / (self.n - 1), other.scatter / (other.n - 1)
+        # tr (C_x C_y)^(1/2) = tr (R C_y R)^(1/2) with R the symmetric root of C_x: only symmetric eigenvalue problems.
+        values, vectors = np.linalg.eigh(cov_x)
+        root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
+        cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ cov_y @ root), 0)).sum()
+        gap = np.square(self.mean - other.mean).sum()
+        return float(max(gap + np.trace(cov_x) + np.trace(cov_y) - 2 * cross, 0.0))
+
+
+@keras_gen_export("keras_gen.metrics.FrechetDistance")
+class FrechetDistance(FeatureMetric):
+    """The squared Frechet distance of features of data and of samples, collected batch by batch.
+
+        |mean_x - mean_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2))
+
+    With the features of an Inception network this is FID. Means and covariances are those of all that was seen since
+    the last `reset_state`, in float64, whatever the batches; only they are kept. It falls with the number of samples
+    even for equal distributions: compare sets of one size.
+
+    Args:
+        feature_model: a Keras layer or model from data to features, or `None`: the data themselves. What follows the
+            batch is flattened.
+        name: str or `None`. Defaults to `None`.
+
+    Raises:
+        ValueError: if `feature_model` is no layer; in `update_state`, if features are not finite or of another number;
+            in `result`, if there are fewer than 2 samples of a kind.
+
+    Example:
+
+    >>> metric = keras_gen.metrics.FrechetDistance(classifier_without_its_last_layer)
+    >>> metric.update_state(images, model.sample(len(images)))
+    >>> metric.result()                                    # a float >= 0
+
+    Reference: Heusel et al. 2017, arXiv:1706.08500.
+    """
+
+    def reset_state(self) -> None:
+        self.moments = {name: Moments() for name in KINDS}
+
+    def collect(self, name: str, features: np.ndarray) -> None:
+        self.moments[name].add(features)
+
+    def result(self) -> float:
+        for name in KINDS:
+            check(self.moments[name].n > 1, name, "have at least 2 samples by now", self.moments[name].n)
+        return self.moments["real"].distance(self.moments["generated"])
