@@ -16,7 +16,7 @@ SYMBOLS = exported()
 GOLDEN = pathlib.Path(__file__).parent / "public_api.txt"
 METHODS = (
     *("sample", "denoising_path", "denoise_from", "interpolate", "elbo", "encode", "decode", "reconstruct"),
-    *("cluster", "quantize", "adapt", "set_codebook", "log_prob", "bits_per_dim"),
+    *("cluster", "quantize", "adapt", "set_codebook", "log_prob", "bits_per_dim", "map_latents", "pool"),
 )
 OURS = {module for name, module in sys.modules.items() if name.startswith("keras_gen.")}
 PRESENT = [name for name in NAMESPACES if hasattr(keras_gen, name)]

@@ -1,4 +1,3 @@
-import dataclasses
 from typing import Any
 
 import keras
@@ -10,6 +9,7 @@ from keras_gen.adversarial.gradient_penalty import GradientPenalty
 from keras_gen.adversarial.hinge_loss import HingeLoss
 from keras_gen.adversarial.non_saturating_loss import NonSaturatingLoss
 from keras_gen.adversarial.penalty import Penalty
+from keras_gen.adversarial.player_optimizers import PlayerOptimizers
 from keras_gen.adversarial.r1_penalty import R1Penalty
 from keras_gen.adversarial.relativistic_loss import RelativisticLoss
 from keras_gen.adversarial.wasserstein_loss import WassersteinLoss
@@ -28,14 +28,6 @@ LOSSES = {
     "relativistic": RelativisticLoss,
 }
 PENALTIES = {"r1": R1Penalty, "gradient": GradientPenalty}
-
-
-@dataclasses.dataclass
-class PlayerOptimizers:
-    """The two optimizers. Not a tuple: Keras would save what is in a tuple, and they are in the model's optimizer."""
-
-    generator: keras.optimizers.Optimizer | None
-    discriminator: keras.optimizers.Optimizer | None
 
 
 @keras_gen_export("keras_gen.models.GAN")
@@ -110,7 +102,7 @@ class GAN(GenerativeModel):
         self.average: WeightAverage | None = None
         self.discriminator_tracker = keras.metrics.Mean(name="discriminator_loss")
         self.generator_tracker = keras.metrics.Mean(name="generator_loss")
-        self.players = PlayerOptimizers(None, None)
+        self.players = PlayerOptimizers()
 
     def compile(self, optimizer: Any = "adam", discriminator_optimizer: Any = None, **kwargs: Any) -> None:
         """Configures training.
@@ -121,17 +113,11 @@ class GAN(GenerativeModel):
             discriminator_optimizer: Keras optimizer or `None`. Defaults to `None`.
             **kwargs: as for `keras.Model.compile`.
         """
-        get = keras.optimizers.get
-        own = None if discriminator_optimizer is None else get(discriminator_optimizer)
-        self.players = PlayerOptimizers(get(optimizer), own)
-        super().compile(optimizer=self._joined_optimizer(), **kwargs)
+        self.players = PlayerOptimizers.get(optimizer, discriminator_optimizer)
+        super().compile(optimizer=self.players.joined(self.discriminator), **kwargs)
 
     def get_compile_config(self) -> dict[str, Any] | None:
-        if not self.compiled:
-            return None
-        serialize, players = keras.saving.serialize_keras_object, self.players
-        optimizers = {"optimizer": players.generator, "discriminator_optimizer": players.discriminator}
-        return {**{name: serialize(value) for name, value in optimizers.items()}, "jit_compile": self.jit_choice}
+        return {**self.players.serialized(), "jit_compile": self.jit_choice} if self.compiled else None
 
     def build(self, input_shape: Any) -> None:
         self.data_shape = tuple(input_shape[1:])
@@ -199,6 +185,7 @@ class GAN(GenerativeModel):
         Raises:
             ValueError: if `z` does not fit the model.
         """
+        self.build_from(self.discriminator)
         self.check_built()
         z = _latents("z", z, self.noise_shape)
         if self.mapping is None:
@@ -242,6 +229,7 @@ class GAN(GenerativeModel):
         Raises:
             ValueError: if an argument does not fit the model.
         """
+        self.build_from(self.discriminator)
         self.check_built()
         check(latents is None or noise is None, "noise", "be None where latents are given", "a value")
         given = latents if latents is not None else noise
@@ -290,17 +278,6 @@ class GAN(GenerativeModel):
         check("float" in dtype, "x", "be floating-point, images scaled to [-1, 1]", f"dtype {dtype}")
         expected = batch_of(self.data_shape)
         check(same_shape(x.shape[1:], self.data_shape), "x", f"have shape {expected}", f"shape {tuple(x.shape)}")
-
-    def _joined_optimizer(self) -> keras.optimizers.Optimizer:
-        players = self.players
-        if players.discriminator is None:
-            return players.generator
-
-        def choose(variable: keras.Variable) -> keras.optimizers.Optimizer:
-            its_own = any(variable is weight for weight in self.discriminator.trainable_variables)
-            return players.discriminator if its_own else players.generator
-
-        return keras.optimizers.MultiOptimizer(choose)
 
 
 def _one_of(name: str, value: Any, choices: dict[str, Any], kind: type) -> Any:

@@ -36,7 +36,9 @@ def compiled(model: keras.Layer | None, function: Callable[..., Any]) -> Callabl
         case "tensorflow":
             import tensorflow as tf
 
-            return tf.function(function, reduce_retracing=True, jit_compile=getattr(model, "jit_compile", False))
+            traced = tf.function(function, jit_compile=getattr(model, "jit_compile", False))
+            # Through `get_concrete_function`: a plain call warns of too many traces, which here are one for each shape.
+            return lambda *args: traced.get_concrete_function(*args)(*args)
         case "torch":
             import torch
 

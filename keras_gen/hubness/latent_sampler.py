@@ -70,6 +70,9 @@ class LatentSampler(GenerativeModel):
 
         Returns:
             float32 arrays `(pool_size, *noise_shape)` and `(pool_size, ...)`; without a mapping, the same one twice.
+
+        Raises:
+            ValueError: if a prior that is a function gives draws of another shape.
         """
         sequence = np.random.SeedSequence([seed, number])
         shape = (self.pool_size, *self.noise_shape)

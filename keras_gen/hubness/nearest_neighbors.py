@@ -24,14 +24,15 @@ def nearest_neighbors(
 
     A block of queries at a time: one matrix product ranks all points, after the mean is taken from the data, and the
     distances of the best are then computed from differences. Memory is that of a float32 copy of the points and of
-    `block_size x n` distances, never of `n x n`.
+    `block_size x n` products, 128 MB at most, never of `n x n`.
 
     Args:
         queries: `(m, dim)`, arrays or tensors.
         points: `(n, dim)`, or `None`: the queries themselves, and then no point is a neighbour of its own. It is left
             out by its index, so that of two equal points each finds the other. Defaults to `None`.
         k: int >= 1, and at most as many as there are other points. Defaults to `5`.
-        block_size: int >= 1. How many queries are worked on together. Defaults to `1024`.
+        block_size: int >= 1. How many queries are worked on together; fewer, where there are more than 32,768 points.
+            Defaults to `1024`.
         metric: `"euclidean"`, `"cosine"`, or `"precomputed"`: then the queries are a matrix of distances `(m, n)`, and
             `points` is `None`; the point itself is left out if the matrix is square. Defaults to `"euclidean"`.
         verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `0`.

@@ -12,7 +12,7 @@ METRICS = ("euclidean", "cosine", "precomputed")
 
 def as_points(name: str, x: Any) -> np.ndarray:
     """Returns points as an array `(n, dim)`; refuses other shapes, and values that are not finite."""
-    x = np.asarray(ops.convert_to_numpy(x))
+    x = x if isinstance(x, np.ndarray) else np.asarray(ops.convert_to_numpy(x))  # which copies arrays, too
     check(x.ndim == 2 and x.size > 0, name, "have shape (n, dim)", f"shape {x.shape}")
     check(x.dtype.kind in "fiu", name, "be real numbers", f"dtype {x.dtype}")
     # A sum is finite only if its terms are: no mask of the size of the data.

@@ -11,6 +11,8 @@ from keras_gen.core.batches import even_batches
 from keras_gen.core.compiled import compiled
 from keras_gen.core.loop import progress_bar
 
+CELLS = 2**25  # products held at a time, 128 MB
+
 
 class Index:
     """Points laid out so that one matrix product ranks them: row `i` is `(x_i, -|x_i|^2 / 2)`.
@@ -40,6 +42,7 @@ class Index:
         self, program: Callable[[Any, Any], Any], queries: np.ndarray, block_size: int, verbose: str | int
     ) -> Iterator[list[np.ndarray]]:
         """Yields what `program(block of queries, rows)` gives; the last block is filled up with the last query."""
+        block_size = min(block_size, max(1, CELLS // len(self.rows)))
         blocks = list(even_batches(len(queries), block_size))
         bar = progress_bar(len(blocks), verbose)
         for rows in blocks:
