@@ -37,7 +37,7 @@ setup(
             *("diffusers>=0.35", "vector-quantize-pytorch>=1.20"),
             *("zuko>=1.4", "nflows>=0.14", "normflows>=1.7"),
         ],
-        "bench": ["diffusers>=0.35"],
+        "bench": ["diffusers>=0.35", "scikit-learn>=1.3", "faiss-cpu>=1.9"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

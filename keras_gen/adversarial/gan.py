@@ -45,9 +45,10 @@ class GAN(GenerativeModel):
     Args:
         generator: a Keras layer or model from latents to data.
         discriminator: a Keras layer or model from data to logits, `(batch,)` or more, of which the mean is taken.
-        loss: `"non_saturating"`, `"hinge"`, `"wasserstein"`, `"relativistic"`, or an `AdversarialLoss`, see
-            `keras_gen/losses.py`. Defaults to `"non_saturating"`.
-        penalty: `"r1"`, `"gradient"` (WGAN-GP), a `Penalty`, see `keras_gen/losses.py`, or `None`. Defaults to `None`.
+        loss: `"non_saturating"`, `"hinge"`, `"wasserstein"`, `"relativistic"`, or an `AdversarialLoss` (see
+            `keras_gen/adversarial/adversarial_loss.py`). Defaults to `"non_saturating"`.
+        penalty: `"r1"`, `"gradient"` (WGAN-GP), a `Penalty` (see `keras_gen/adversarial/penalty.py`), or `None`.
+            Defaults to `None`.
         mapping: a Keras layer or model from z to w, the latents that the generator sees, or `None`. Defaults to `None`.
         ema_momentum: float in (0, 1). Momentum of the average, after a start in which it is less; or `None`, no
             average. Defaults to `0.999`.
@@ -110,14 +111,18 @@ class GAN(GenerativeModel):
         Args:
             optimizer: Keras optimizer of the generator and the mapping, and of the discriminator too, if that has none
                 of its own. Defaults to `"adam"`.
-            discriminator_optimizer: Keras optimizer or `None`. Defaults to `None`.
+            discriminator_optimizer: Keras optimizer or `None`. With two, Keras's callbacks cannot set a learning rate:
+                give each its schedule. Defaults to `None`.
             **kwargs: as for `keras.Model.compile`.
         """
         self.players = PlayerOptimizers.get(optimizer, discriminator_optimizer)
+        self.compile_options = kwargs
         super().compile(optimizer=self.players.joined(self.discriminator), **kwargs)
 
     def get_compile_config(self) -> dict[str, Any] | None:
-        return {**self.players.serialized(), "jit_compile": self.jit_choice} if self.compiled else None
+        if not self.compiled:
+            return None
+        return {**self.compile_options, **self.players.serialized(), "jit_compile": self.jit_choice}
 
     def build(self, input_shape: Any) -> None:
         self.data_shape = tuple(input_shape[1:])
@@ -150,7 +155,11 @@ class GAN(GenerativeModel):
         samples = ops.cast(self.generator(latents, training=training), "float32")
         fixed_samples = ops.stop_gradient(samples)
 
-        real, fake = self._logits(x, training), self._logits(fixed_samples, training)
+        real = self._logits(x, training)
+        # What the discriminator assigns, it assigns once: on torch a second `SpectralNormalization` of the same kernel
+        # would overwrite what the gradient of the first needs. So its running statistics are those of the data.
+        with stateless(self.discriminator):
+            fake = self._logits(fixed_samples, training)
         loss = self.adversarial_loss.discriminator(real, fake)
         if self.penalty is not None:
             loss = loss + self._penalty(x, fixed_samples, training)
@@ -166,6 +175,7 @@ class GAN(GenerativeModel):
 
     def check_data(self, x: Any, y: Any) -> None:
         check(y is None, "y", "be None: the model takes no labels", "a value")
+        self.build_from(self.discriminator)
         if hasattr(x, "shape") and hasattr(x, "dtype"):
             x = finite_floats("x", x)
             if not self.built:
@@ -190,7 +200,11 @@ class GAN(GenerativeModel):
         z = _latents("z", z, self.noise_shape)
         if self.mapping is None:
             return z
-        return self.in_batches("map", lambda z: self.sampling_mapping(z, training=False), z, batch_size=batch_size)
+
+        def find(z: Any) -> Any:
+            return ops.cast(self.sampling_mapping(z, training=False), "float32")
+
+        return self.in_batches("map", find, z, batch_size=batch_size)
 
     @property
     def sampling_generator(self) -> keras.Layer:
@@ -267,11 +281,16 @@ class GAN(GenerativeModel):
         return ops.mean(ops.reshape(logits, (ops.shape(logits)[0], -1)), axis=1)
 
     def _penalty(self, x: Any, samples: Any, training: bool) -> Any:
-        # Drawn here: within the scope, the generator would not move on.
+        # Drawn here: a generator must not move on within `ops.jvp` or `gradient`.
         row = keras.random.randint((2,), 0, 2**31 - 1, seed=self.seed_generator)
         seed = StepSeed(ops.cast(row, self.seed_generator.state.dtype))
-        with stateless(self.discriminator):
-            return self.penalty(lambda x: self._logits(x, training), x, samples, seed)
+
+        def discriminator(x: Any) -> Any:
+            # A scope for each call: on JAX one would hand the state of a differentiated call to the next.
+            with stateless(self.discriminator):
+                return self._logits(x, training)
+
+        return self.penalty(discriminator, x, samples, seed)
 
     def _check_batch(self, x: Any) -> None:
         dtype = keras.backend.standardize_dtype(x.dtype)
@@ -282,7 +301,7 @@ class GAN(GenerativeModel):
 
 def _one_of(name: str, value: Any, choices: dict[str, Any], kind: type) -> Any:
     known = isinstance(value, kind) or (isinstance(value, str) and value in choices)
-    check(known, name, f"be a {kind.__name__} or one of {', '.join(map(repr, choices))}", repr(value))
+    check(known, name, f"be one of {', '.join(map(repr, choices))}, or of class {kind.__name__}", repr(value))
     return choices[value]() if isinstance(value, str) else value
 
 

@@ -42,6 +42,6 @@ class WeightAverage(keras.layers.Layer):
 def _copy(layer: keras.Layer) -> keras.Layer:
     twin = type(layer).from_config(layer.get_config())
     if not twin.built:
-        twin(keras.Input(layer.inputs[0].shape[1:]))
+        twin.build_from_config(layer.get_build_config())
     twin.set_weights(layer.get_weights())
     return twin

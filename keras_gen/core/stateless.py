@@ -7,6 +7,8 @@ from keras import ops
 def stateless(layer: keras.Layer, frozen: bool = False) -> keras.StatelessScope:
     """Returns a scope within which calls of `layer` change no state: what it assigns, and draws, is forgotten.
 
+    No other layer may be called in it: on JAX it would not find its weights.
+
     Args:
         layer: a built layer or model.
         frozen: bool. Whether its weights are constants, too, which no gradient reaches. Gradients still pass through

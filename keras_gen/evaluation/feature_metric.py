@@ -15,7 +15,7 @@ KINDS = ("real", "generated")
 class FeatureMetric(keras.metrics.Metric):
     """Base class of metrics that compare features of data and of samples.
 
-    To write another: define `reset_state`, `collect` and `result`.
+    To write another: define `collect`, `result` and, on top of this one, `reset_state`.
 
     The features are collected on the host, so that it works on arrays and eager tensors: call it after training or from
     a callback, not in `compile(metrics=...)`. Its configuration holds the feature model's, not the weights.
@@ -32,8 +32,11 @@ class FeatureMetric(keras.metrics.Metric):
         check(valid, "feature_model", "be a Keras layer, a model, or None", feature_model)
         self.feature_model = feature_model
         self.extract: Any = None
-        self.num_features: int | None = None
         self.reset_state()
+
+    def reset_state(self) -> None:
+        """Forgets all features, and how many there were of each sample."""
+        self.num_features: int | None = None
 
     @abc.abstractmethod
     def collect(self, name: str, features: np.ndarray) -> None:

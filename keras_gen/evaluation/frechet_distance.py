@@ -96,6 +96,7 @@ class FrechetDistance(FeatureMetric):
     """
 
     def reset_state(self) -> None:
+        super().reset_state()
         self.moments = {name: Moments() for name in KINDS}
 
     def collect(self, name: str, features: np.ndarray) -> None:

@@ -7,7 +7,7 @@ from keras_gen.core.checks import check, check_integer
 from keras_gen.evaluation.feature_metric import KINDS, FeatureMetric
 from keras_gen.export import keras_gen_export
 from keras_gen.hubness.nearest_neighbors import nearest_neighbors
-from keras_gen.hubness.search import Index, nearest_program
+from keras_gen.hubness.search import Index, nearest_program, precise_search
 
 CANDIDATES = 4  # balls looked at closely for each sample, after the ranking by products
 BLOCK_SIZE = 1024
@@ -48,6 +48,7 @@ class PrecisionRecall(FeatureMetric):
         self.k = check_integer("k", k)
 
     def reset_state(self) -> None:
+        super().reset_state()
         self.batches: dict[str, list[np.ndarray]] = {name: [] for name in KINDS}
 
     def collect(self, name: str, features: np.ndarray) -> None:
@@ -69,5 +70,9 @@ def share_in_balls(queries: np.ndarray, points: np.ndarray, k: int) -> float:
     reach = nearest_neighbors(points, k=k, block_size=BLOCK_SIZE)[0][:, -1]
     # Of |q - x|^2 - reach the least decides; the ranking rounds, so the best few are looked at.
     blocks = Index(points, reach).search(nearest_program(min(CANDIDATES, len(points))), queries, BLOCK_SIZE, 0)
-    distances, indices = (np.concatenate(parts)[: len(queries)] for parts in zip(*blocks, strict=True))
-    return float((distances <= reach[indices]).any(axis=1).mean())
+    distances, indices, beyond = (np.concatenate(parts)[: len(queries)] for parts in zip(*blocks, strict=True))
+    inside = (distances <= reach[indices]).any(axis=1)
+    unsure = np.flatnonzero(~inside & (beyond <= 0))
+    for rows, squares in precise_search(queries, points, unsure, BLOCK_SIZE):
+        inside[rows] = (squares <= reach).any(axis=1)
+    return float(inside.mean())

@@ -5,13 +5,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gen.core.checks import check, check_choice, check_fraction, check_integer, is_number
+from keras_gen.core.checks import check, check_choice, check_integer, is_number
 from keras_gen.core.loop import progress_bar
 from keras_gen.export import keras_gen_export
 from keras_gen.hubness.k_occurrence import k_occurrence
-from keras_gen.hubness.latent_sampler import LatentSampler
+from keras_gen.hubness.latent_sampler import LatentSampler, check_share
 
-TRIAL = 10  # rounds after which a pace that cannot do is given up
+TRIAL = 100_000  # draws after which a pace that cannot do is given up
 
 
 @keras_gen_export("keras_gen.samplers.HubnessSampler")
@@ -85,8 +85,7 @@ class HubnessSampler(LatentSampler):
         valid = threshold is None or (is_number(threshold) and threshold >= 0)
         check(valid, "threshold", "be a number >= 0", repr(threshold))
         if top_fraction is not None:
-            check(top_fraction != 0, "top_fraction", "be in (0, 1]", top_fraction)
-            top_fraction = check_fraction("top_fraction", top_fraction, closed=True)
+            top_fraction = check_share("top_fraction", top_fraction)
         check_choice("metric", metric, ("euclidean", "cosine"))
         super().__init__(latent_dim, prior, mapping, pool_size, seed, **kwargs)
         self.k = check_integer("k", k)
@@ -151,8 +150,9 @@ class HubnessSampler(LatentSampler):
             self.acceptance_rate = found / (rounds * self.pool_size)
             if found >= n:
                 break
-            # Three standard deviations above the pace so far would not do either.
-            hopeless = rounds >= TRIAL and found + 3 * math.sqrt(found) < n * rounds / self.max_rounds
+            # Three standard deviations above the pace so far would not do either; or nothing is anywhere near.
+            slow = found + 3 * math.sqrt(found + 1) < n * rounds / self.max_rounds
+            hopeless = rounds * self.pool_size >= TRIAL and (slow or largest <= (self.threshold or 0) / 2)
             if hopeless or rounds == self.max_rounds:
                 self._give_up(n, rounds, found, largest)
         w, z, counts = (np.concatenate(parts)[:n] for parts in zip(*kept, strict=True))
@@ -166,8 +166,7 @@ class HubnessSampler(LatentSampler):
     def _hubs(self, counts: np.ndarray) -> np.ndarray:
         if self.top_fraction is None:
             return np.flatnonzero(counts > self.threshold)
-        keep = math.ceil(self.top_fraction * len(counts))
-        return np.sort(np.argsort(-counts, kind="stable")[:keep])
+        return np.sort(np.argsort(-counts, kind="stable")[: self.share(self.top_fraction)])
 
     def _give_up(self, n: int, rounds: int, found: int, largest: int) -> None:
         dims = math.prod(self.noise_shape)

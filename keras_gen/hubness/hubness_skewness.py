@@ -23,7 +23,8 @@ def hubness_skewness(counts: Any) -> float:
 
     Reference: Radovanovic et al. 2010, "Hubs in Space", JMLR 11, equation 1.
     """
-    deviation = as_counts(counts)
-    deviation = deviation - deviation.mean()
-    variance = (deviation**2).mean()
-    return float((deviation**3).mean() / variance**1.5) if variance > 0 else 0.0
+    counts = as_counts(counts)
+    if counts.min() == counts.max():  # the mean of equal numbers may be off by a rounding, and so be no deviation of 0
+        return 0.0
+    deviation = counts - counts.mean()
+    return float((deviation**3).mean() / (deviation**2).mean() ** 1.5)

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import check, check_integer, is_number
 from keras_gen.core.generative_model import GenerativeModel
 
 
@@ -86,6 +86,10 @@ class LatentSampler(GenerativeModel):
             return z, z
         return z, self.in_batches("map", lambda z: ops.cast(self.mapping(z, training=False), "float32"), z)
 
+    def share(self, fraction: float) -> int:
+        """Returns how many latents of a pool a fraction of it is, at least one."""
+        return max(1, round(fraction * self.pool_size))
+
     def call(self, x: Any) -> Any:
         return x if self.mapping is None else self.mapping(x, training=False)
 
@@ -114,6 +118,12 @@ def _shape_of(latent_dim: Any, mapping: keras.Layer | None) -> tuple[int, ...]:
         return tuple(inputs[0].shape[1:])
     sizes = latent_dim if isinstance(latent_dim, list | tuple) else (latent_dim,)
     return tuple(check_integer("latent_dim", size) for size in sizes)
+
+
+def check_share(name: str, value: Any) -> float:
+    """Refuses a `value` outside (0, 1]; returns it as a Python float."""
+    check(is_number(value) and 0 < value <= 1, name, "be in (0, 1]", repr(value))
+    return float(value)
 
 
 def distances_to_mean(w: np.ndarray, mean: np.ndarray | None = None) -> np.ndarray:

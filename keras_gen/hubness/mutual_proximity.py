@@ -25,12 +25,13 @@ def mutual_proximity(distances: Any) -> np.ndarray:
 
     Reference: Schnitzer et al. 2012, "Local and Global Scaling Reduce Hubs in Space", JMLR 13.
     """
-    distances = as_distances(distances, k=2)
+    distances = as_distances(distances)
     n = len(distances)
-    mean = distances.sum(axis=1) / (n - 1)  # the diagonal is zero
-    variance = (distances**2).sum(axis=1) / (n - 1) - mean**2
-    check(bool((variance > 0).all()), "distances", "differ in each row", f"{(variance <= 0).sum()} rows of equal ones")
-    z = (distances - mean[:, None]) / np.sqrt(variance)[:, None]
+    check(n > 2, "distances", "be of at least 3 points", f"shape {distances.shape}")
+    others = distances[~np.eye(n, dtype=bool)].reshape(n, n - 1)
+    equal = int((np.ptp(others, axis=1) == 0).sum())
+    check(equal == 0, "distances", "differ in each row", f"{equal} rows of equal ones")
+    z = (distances - others.mean(axis=1)[:, None]) / others.std(axis=1)[:, None]
     # P(D_i < d_ij), small for neighbours: erfc keeps its digits where 1 - P would lose them.
     nearer = ops.convert_to_numpy(0.5 * ops.erfc(ops.convert_to_tensor(-z / np.sqrt(2), "float32"))).astype("float64")
     reduced = nearer + nearer.T - nearer * nearer.T

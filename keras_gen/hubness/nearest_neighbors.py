@@ -6,7 +6,7 @@ from keras_gen.core.batches import even_batches
 from keras_gen.core.checks import check, check_choice, check_integer
 from keras_gen.export import keras_gen_export
 from keras_gen.hubness.points import METRICS, as_points, unit_rows
-from keras_gen.hubness.search import Index, nearest_program
+from keras_gen.hubness.search import Index, nearest_program, precise_search
 
 SPARE = 4  # candidates beyond k, of which the ranking by products may have the order wrong
 
@@ -70,10 +70,19 @@ def nearest_neighbors(
 
     candidates = min(k + itself + SPARE, len(points))
     blocks = Index(points).search(nearest_program(candidates), queries, block_size, verbose)
-    distances, indices = (np.concatenate(parts)[: len(queries)] for parts in zip(*blocks, strict=True))
+    distances, indices, beyond = (np.concatenate(parts)[: len(queries)] for parts in zip(*blocks, strict=True))
+    distances, indices = _nearest_of(distances, indices, k, itself)
+    # Far from the mean, products round more than neighbours differ: what may be wrong is done again.
+    unsure = np.flatnonzero((distances[:, -1] > beyond) & (candidates < len(points)))
+    for rows, squares in precise_search(queries, points, unsure, block_size):
+        if itself:
+            squares[np.arange(len(rows)), rows] = np.inf
+        found = np.argpartition(squares, k - 1)[:, :k].astype("int32")
+        offsets = queries[rows][:, None].astype("float64") - points[found]
+        distances[rows], indices[rows] = _nearest_of(np.square(offsets).sum(axis=-1), found, k, False)
     if metric == "cosine":
         distances /= 2  # |a - b|^2 = 2 - 2 cos of unit vectors
-    return _nearest_of(distances, indices, k, itself)
+    return distances, indices
 
 
 def _nearest_in_matrix(matrix: np.ndarray, k: int, block_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -81,8 +90,9 @@ def _nearest_in_matrix(matrix: np.ndarray, k: int, block_size: int) -> tuple[np.
     _check_number(k, matrix.shape[1] - itself)
     candidates = min(k + itself, matrix.shape[1])
     blocks = even_batches(len(matrix), block_size)
-    parts = [np.argpartition(matrix[rows], candidates - 1)[:, :candidates] for rows in blocks]
-    indices = np.concatenate(parts)[: len(matrix)].astype("int32")
+    # Copied, for a slice would keep its whole block.
+    parts = [np.argpartition(matrix[rows], candidates - 1)[:, :candidates].astype("int32") for rows in blocks]
+    indices = np.concatenate(parts)[: len(matrix)]
     return _nearest_of(np.take_along_axis(matrix, indices, axis=1), indices, k, itself)
 
 

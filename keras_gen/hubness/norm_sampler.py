@@ -1,14 +1,13 @@
-import math
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_gen.core.checks import check, check_fraction, check_integer
+from keras_gen.core.checks import check_integer
 from keras_gen.core.loop import progress_bar
 from keras_gen.export import keras_gen_export
-from keras_gen.hubness.latent_sampler import LatentSampler, distances_to_mean
+from keras_gen.hubness.latent_sampler import LatentSampler, check_share, distances_to_mean
 
 
 @keras_gen_export("keras_gen.samplers.NormSampler")
@@ -50,8 +49,7 @@ class NormSampler(LatentSampler):
         **kwargs: Any,
     ):
         super().__init__(latent_dim, prior, mapping, pool_size, seed, **kwargs)
-        check(fraction != 0, "fraction", "be in (0, 1]", fraction)
-        self.fraction = check_fraction("fraction", fraction, closed=True)
+        self.fraction = check_share("fraction", fraction)
 
     def sample(
         self, n: int, seed: int | None = None, return_prior: bool = False, verbose: str | int = "auto"
@@ -74,7 +72,7 @@ class NormSampler(LatentSampler):
         """
         check_integer("n", n)
         seed = self.draw_seed(seed)
-        share = math.ceil(self.fraction * self.pool_size)
+        share = self.share(self.fraction)
         rounds = -(-n // share)
         bar = progress_bar(rounds, verbose)
         kept = []

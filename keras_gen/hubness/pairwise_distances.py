@@ -6,6 +6,8 @@ from keras_gen.core.checks import check_choice
 from keras_gen.export import keras_gen_export
 from keras_gen.hubness.points import as_points, unit_rows
 
+CLOSE = 1e-6  # squared distance over squared norms, below which products are not exact enough
+
 
 @keras_gen_export("keras_gen.ops.pairwise_distances")
 def pairwise_distances(x: Any, metric: str = "euclidean") -> np.ndarray:
@@ -31,7 +33,11 @@ def pairwise_distances(x: Any, metric: str = "euclidean") -> np.ndarray:
     x = as_points("x", x).astype("float64")
     x = unit_rows("x", x) if metric == "cosine" else x - x.mean(axis=0)
     norms = np.einsum("ij,ij->i", x, x)
-    squares = np.maximum(norms[:, None] + norms - 2 * x @ x.T, 0)
+    sums = norms[:, None] + norms
+    squares = sums - 2 * x @ x.T
     squares = (squares + squares.T) / 2
-    np.fill_diagonal(squares, 0)
+    # Products have few digits left of what is small, and would hold equal points apart: those from differences.
+    near = squares < CLOSE * sums
+    for row in np.flatnonzero(near.any(axis=1)):
+        squares[row, near[row]] = np.square(x[near[row]] - x[row]).sum(axis=1)
     return squares / 2 if metric == "cosine" else np.sqrt(squares)
