@@ -97,13 +97,23 @@ def save_picture(path: pathlib.Path, images: np.ndarray, columns: int) -> None:
 
 def save_figure(path: pathlib.Path, draw: Callable[[Any], None], width: float = 6, height: float = 3.5) -> None:
     """Writes what `draw` draws on the axes it is given."""
+    save_panels(path, [draw], 1, width, height)
+
+
+def save_panels(
+    path: pathlib.Path, draws: Sequence[Callable[[Any], None]], columns: int = 2, width: float = 5, height: float = 3.2
+) -> None:
+    """Writes a figure of several panels, each as wide and high as told, row by row."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
-    draw(axes)
+    rows = -(-len(draws) // columns)
+    size = (columns * width, rows * height)
+    figure, panels = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for draw, axes in zip(draws, panels.flat, strict=False):
+        draw(axes)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
     print(f"wrote {path}")

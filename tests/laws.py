@@ -236,7 +236,8 @@ def gan(mapping: bool = False, **options) -> models.GAN:
         seed=0,
         **options,
     )
-    model.compile(keras.optimizers.Adam(1e-3, beta_1=0.5), keras.optimizers.Adam(4e-3, beta_1=0.5))
+    rates = [1e-3, 4e-3, *([1e-4] if mapping else [])]
+    model.compile(*(keras.optimizers.Adam(rate, beta_1=0.5) for rate in rates))
     return model
 
 

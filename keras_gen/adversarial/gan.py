@@ -105,19 +105,25 @@ class GAN(GenerativeModel):
         self.generator_tracker = keras.metrics.Mean(name="generator_loss")
         self.players = PlayerOptimizers()
 
-    def compile(self, optimizer: Any = "adam", discriminator_optimizer: Any = None, **kwargs: Any) -> None:
+    def compile(
+        self, optimizer: Any = "adam", discriminator_optimizer: Any = None, mapping_optimizer: Any = None, **kwargs: Any
+    ) -> None:
         """Configures training.
 
         Args:
-            optimizer: Keras optimizer of the generator and the mapping, and of the discriminator too, if that has none
-                of its own. Defaults to `"adam"`.
-            discriminator_optimizer: Keras optimizer or `None`. With two, Keras's callbacks cannot set a learning rate:
-                give each its schedule. Defaults to `None`.
+            optimizer: Keras optimizer of the generator, and of what has none of its own. Defaults to `"adam"`.
+            discriminator_optimizer: Keras optimizer or `None`. With several, Keras's callbacks cannot set a learning
+                rate: give each its schedule. Defaults to `None`.
+            mapping_optimizer: Keras optimizer or `None`. A mapping that learns as fast as the generator may shrink the
+                space of its latents, and with it the variety of samples; StyleGAN's learns at a hundredth of the rate.
+                Defaults to `None`.
             **kwargs: as for `keras.Model.compile`.
         """
-        self.players = PlayerOptimizers.get(optimizer, discriminator_optimizer)
+        given = mapping_optimizer is None or self.mapping is not None
+        check(given, "mapping_optimizer", "be None, where there is no mapping", mapping_optimizer)
+        self.players = PlayerOptimizers.get(optimizer, discriminator_optimizer, mapping_optimizer)
         self.compile_options = kwargs
-        super().compile(optimizer=self.players.joined(self.discriminator), **kwargs)
+        super().compile(optimizer=self.players.joined(self.discriminator, self.mapping), **kwargs)
 
     def get_compile_config(self) -> dict[str, Any] | None:
         if not self.compiled:

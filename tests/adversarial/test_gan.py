@@ -232,7 +232,13 @@ def test_a_penalty_leaves_the_state_of_the_discriminator(penalty):
 def test_optimizers_keep_to_their_players():
     start = plain(mapping=True)
     start.build((None, 2))
-    for rates, still in (((0.0, 0.1), ("generator", "mapping")), ((0.1, 0.0), ("discriminator",))):
+    moves = (
+        ((0.0, 0.1), ("generator", "mapping")),
+        ((0.1, 0.0), ("discriminator",)),
+        ((0.0, 0.0, 0.1), ("generator", "discriminator")),
+        ((0.1, 0.1, 0.0), ("mapping",)),
+    )
+    for rates, still in moves:
         model = plain(mapping=True)
         step(model, *rates)
         for name in ("generator", "mapping", "discriminator"):
@@ -559,6 +565,7 @@ NOISY = np.where(np.arange(32)[:, None] % 16 == 3, np.nan, X)
         ),
         (lambda: plain().compile(loss="mse"), "`loss` must be left out: the model computes its own loss"),
         (lambda: plain().compile(metrics=["mse"]), "`metrics` must be left out"),
+        (lambda: plain().compile("sgd", "sgd", "adam"), "`mapping_optimizer` must be None, where there is no mapping"),
         (
             lambda: untrained().fit(X[:, :1]),
             r"`generator` must give outputs of shape \(n, 1\). Received: generator=\(n, 2\)",

@@ -1,0 +1,150 @@
+"""GAN, https://kexue.fm/archives/6387: a generator and a discriminator trained in turn by one loss.
+
+    KERAS_BACKEND=tensorflow python examples/gan.py
+    KERAS_BACKEND=tensorflow python examples/gan.py --dataset fashion_mnist --epochs 7 --r1 0.3 --rates 1e-3 1e-3
+    KERAS_BACKEND=jax python examples/gan.py --loss wasserstein
+
+As in the post, the gradient of each player's part is stopped at the other's weights, so one `fit` trains both. With
+`--mapping`, the latents that the generator sees are made by a network, as in StyleGAN, and need not be normal.
+
+Writes samples, a picture of latents that turn into others, both players' losses and the model to `--output`; and where
+the data have labels, counts by a classifier how many of 1,000 samples fall in each class.
+"""
+
+import argparse
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+from classifier import classes, train_classifier
+from datasets import load_split
+from shared import parser, save_figure, save_picture, train
+
+from keras_gen.callbacks import SampleGrid
+from keras_gen.losses import GradientPenalty, R1Penalty
+from keras_gen.models import GAN
+
+# Each loss with the penalty that it is commonly trained with.
+LOSSES = {"non_saturating": "r1", "hinge": "r1", "relativistic": "r1", "wasserstein": "gradient"}
+
+
+def build_generator(image_shape: tuple[int, ...], latent_dim: int) -> keras.Model:
+    height, width, channels = image_shape
+    x = keras.Sequential([keras.Input((latent_dim,))], name="generator")
+    if height * width < 256:
+        for units in (256, 256):
+            add_dense(x, units)
+        x.add(keras.layers.Dense(height * width * channels, "tanh"))
+        x.add(keras.layers.Reshape(image_shape))
+        return x
+    add_dense(x, height // 4 * (width // 4) * 64)
+    x.add(keras.layers.Reshape((height // 4, width // 4, 64)))
+    for filters in (32, 16):
+        x.add(keras.layers.UpSampling2D())
+        x.add(keras.layers.Conv2D(filters, 3, padding="same", kernel_initializer="he_normal"))
+        x.add(keras.layers.LeakyReLU(0.2))
+    x.add(keras.layers.Conv2D(channels, 3, padding="same", activation="tanh"))
+    return x
+
+
+def build_discriminator(image_shape: tuple[int, ...]) -> keras.Model:
+    x = keras.Sequential([keras.Input(image_shape)], name="discriminator")
+    if image_shape[0] * image_shape[1] < 256:
+        x.add(keras.layers.Flatten())
+        for units in (256, 256):
+            add_dense(x, units)
+    else:
+        for filters, size in ((32, 4), (64, 4), (128, 3)):
+            x.add(keras.layers.Conv2D(filters, size, 2, "same", kernel_initializer="he_normal"))
+            x.add(keras.layers.LeakyReLU(0.2))
+        x.add(keras.layers.Flatten())
+    x.add(keras.layers.Dense(1))
+    return x
+
+
+def build_mapping(latent_dim: int, depth: int) -> keras.Model:
+    x = keras.Sequential([keras.Input((latent_dim,)), keras.layers.UnitNormalization()], name="mapping")
+    x.add(keras.layers.Rescaling(latent_dim**0.5))
+    for _ in range(depth):
+        add_dense(x, latent_dim)
+    return x
+
+
+def add_dense(x: keras.Sequential, units: int) -> None:
+    x.add(keras.layers.Dense(units, kernel_initializer="he_normal"))
+    x.add(keras.layers.LeakyReLU(0.2))
+
+
+def build_model(image_shape: tuple[int, ...], arguments: argparse.Namespace) -> GAN:
+    if image_shape[0] % 4 or image_shape[1] % 4:
+        raise ValueError(f"`--dataset` must have sides that 4 divides. Received: images of {image_shape}")
+    penalty = arguments.penalty or LOSSES[arguments.loss]
+    penalties = {"r1": R1Penalty(arguments.r1), "gradient": GradientPenalty(10.0), "none": None}
+    model = GAN(
+        build_generator(image_shape, arguments.latent_dim),
+        build_discriminator(image_shape),
+        arguments.loss,
+        penalties[penalty],
+        build_mapping(arguments.latent_dim, arguments.depth) if arguments.mapping else None,
+        seed=arguments.seed,
+    )
+    generator_rate, discriminator_rate = arguments.rates
+    rates = [generator_rate, discriminator_rate, *([generator_rate / 100] if arguments.mapping else [])]
+    model.compile(*(keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99) for rate in rates))
+    return model
+
+
+def interpolate(model: GAN, rows: int, columns: int, seed: int) -> np.ndarray:
+    """Goes from one draw to another on an arc, where all points are as far from 0 as draws are."""
+    ends = np.random.default_rng(seed).standard_normal((2, rows, 1, *model.noise_shape))
+    angle = np.linspace(0, np.pi / 2, columns)[:, None]
+    z = np.cos(angle) * ends[0] + np.sin(angle) * ends[1]
+    return model.sample(noise=z.reshape(-1, *model.noise_shape).astype("float32"), verbose=0)
+
+
+def save_losses(path: pathlib.Path, log: pathlib.Path) -> None:
+    table = np.atleast_1d(np.genfromtxt(log, delimiter=",", names=True))
+
+    def draw(axes: Any) -> None:
+        for player in ("discriminator", "generator"):
+            axes.plot(table["epoch"] + 1, table[f"{player}_loss"], label=player)
+        axes.set(xlabel="epoch", ylabel="loss")
+        axes.legend()
+
+    save_figure(path, draw)
+
+
+def gan_arguments(description: str, name: str) -> argparse.ArgumentParser:
+    result = parser(description, name, epochs=300)
+    result.add_argument("--loss", choices=LOSSES, default="non_saturating")
+    result.add_argument("--penalty", choices=("r1", "gradient", "none"), help="default: what suits the loss")
+    result.add_argument("--r1", type=float, default=1.0, help="weight of the R1 penalty")
+    result.add_argument("--rates", type=float, nargs=2, default=(2e-3, 2e-3), help="of generator and discriminator")
+    result.add_argument("--latent-dim", type=int, default=64)
+    result.add_argument("--mapping", action="store_true", help="a network between noise and the generator's latents")
+    result.add_argument("--depth", type=int, default=4, help="layers of the mapping")
+    return result
+
+
+def main() -> None:
+    arguments = gan_arguments(__doc__, "gan").parse_args()
+    keras.utils.set_random_seed(arguments.seed)
+    (images, labels), (test, test_labels) = load_split(arguments.dataset, arguments.size)
+    output, seed = arguments.output, arguments.seed
+    model = build_model(images.shape[1:], arguments)
+    every = max(1, arguments.epochs // 10)
+    train(model, images, None, arguments, [SampleGrid(output / "epochs" / "{epoch:04d}.png", 64, every, scale=2)])
+
+    save_losses(output / "players.png", output / "loss.csv")
+    save_picture(output / "interpolation.png", interpolate(model, 8, 12, seed), 12)
+    samples = model.sample(1000, seed=seed, verbose=0)
+    save_picture(output / "samples.png", samples[:96], 12)
+    if labels is not None:
+        classifier, _ = train_classifier(images, labels, test, test_labels, output / "classifier.keras", seed)
+        counts = np.bincount(classes(classifier, samples), minlength=int(labels.max()) + 1)
+        print(f"{np.sum(counts > 0)} classes in {len(samples)} samples: {', '.join(map(str, counts))}")
+
+
+if __name__ == "__main__":
+    main()
