@@ -101,9 +101,10 @@ def main() -> None:
     real = (test if len(test) >= 5000 else np.concatenate([images, test]))[: arguments.n]
 
     rows: dict[str, list[tuple[float, ...]]] = {}
-    for model in load_models(images, arguments):
+    for index, model in enumerate(load_models(images, arguments)):
         for draw in range(arguments.draws):
-            latents = draw_latents(model, len(real), arguments.fraction, arguments.seed + draw)
+            seed = arguments.seed + index * arguments.draws + draw
+            latents = draw_latents(model, len(real), arguments.fraction, seed)
             center = latents["prior"].mean(axis=0)
             samples = {name: model.sample(latents=w, verbose=0) for name, w in latents.items()}
             if not rows:
