@@ -124,9 +124,3 @@ def check_share(name: str, value: Any) -> float:
     """Refuses a `value` outside (0, 1]; returns it as a Python float."""
     check(is_number(value) and 0 < value <= 1, name, "be in (0, 1]", repr(value))
     return float(value)
-
-
-def distances_to_mean(w: np.ndarray, mean: np.ndarray | None = None) -> np.ndarray:
-    """Returns how far latents are from their mean, `(n,)`."""
-    w = w.reshape(len(w), -1)
-    return np.linalg.norm(w - (w.mean(axis=0) if mean is None else mean.reshape(-1)), axis=1)

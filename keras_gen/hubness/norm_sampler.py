@@ -7,7 +7,7 @@ import numpy as np
 from keras_gen.core.checks import check_integer
 from keras_gen.core.loop import progress_bar
 from keras_gen.export import keras_gen_export
-from keras_gen.hubness.latent_sampler import LatentSampler, check_share, distances_to_mean
+from keras_gen.hubness.latent_sampler import LatentSampler, check_share
 
 
 @keras_gen_export("keras_gen.samplers.NormSampler")
@@ -78,7 +78,7 @@ class NormSampler(LatentSampler):
         kept = []
         for number in range(rounds):
             z, w = self.pool(seed, number)
-            near = np.sort(np.argsort(distances_to_mean(w), kind="stable")[:share])
+            near = np.sort(np.argsort(_distances_to_mean(w), kind="stable")[:share])
             kept.append((w[near], z[near]))
             bar.add(1)
         w, z = (np.concatenate(parts)[:n] for parts in zip(*kept, strict=True))
@@ -86,3 +86,8 @@ class NormSampler(LatentSampler):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "fraction": self.fraction}
+
+
+def _distances_to_mean(w: np.ndarray) -> np.ndarray:
+    w = w.reshape(len(w), -1)
+    return np.linalg.norm(w - w.mean(axis=0), axis=1)
