@@ -1,8 +1,11 @@
 """Layers."""
 
+from keras_gen.diffusion.dit_block import DiTBlock as DiTBlock
+from keras_gen.diffusion.gated_attention_unit import GatedAttentionUnit as GatedAttentionUnit
 from keras_gen.diffusion.group_norm import GroupNorm as GroupNorm
 from keras_gen.diffusion.light_block import LightBlock as LightBlock
 from keras_gen.diffusion.residual_block import ResidualBlock as ResidualBlock
+from keras_gen.diffusion.rotary_embedding_2d import RotaryEmbedding2D as RotaryEmbedding2D
 from keras_gen.diffusion.self_attention_2d import SelfAttention2D as SelfAttention2D
 from keras_gen.diffusion.sinusoidal_embedding import SinusoidalEmbedding as SinusoidalEmbedding
 from keras_gen.flows.act_norm import ActNorm as ActNorm

@@ -2,6 +2,8 @@
 
 from keras_gen.core.gradient import gradient as gradient
 from keras_gen.diffusion.convert_prediction import convert_prediction as convert_prediction
+from keras_gen.diffusion.optimal_pairing import optimal_pairing as optimal_pairing
+from keras_gen.diffusion.slerp import slerp as slerp
 from keras_gen.evaluation.image_grid import image_grid as image_grid
 from keras_gen.flows.rational_quadratic_spline import rational_quadratic_spline as rational_quadratic_spline
 from keras_gen.hubness.antihub_rate import antihub_rate as antihub_rate

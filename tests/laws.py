@@ -6,7 +6,13 @@ import numpy as np
 from keras_gen import layers, losses, metrics, models, samplers, schedules
 
 T = np.array([3, 700], "int32")
+REAL_T = np.array([0.5, 700.25], "float32")
+CONVENTIONS = models.UNetConventions(
+    groups=2, head_dim=4, max_period=1e3, symmetric_padding=True, middle="plain", scale_shift=True
+)
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, 4, 4, 8)).astype("float32")
+TOKENS = np.random.default_rng(7).normal(size=(2, 6, 8)).astype("float32")
+HEADS = np.random.default_rng(8).normal(size=(2, 6, 3, 8)).astype("float32")
 GRAY = np.random.default_rng(1).uniform(-1, 1, (2, 4, 4, 1)).astype("float32")
 VECTOR = np.random.default_rng(2).normal(size=(2, 6)).astype("float32")
 PAIRS = np.random.default_rng(3).normal(size=(2, 5, 2)).astype("float32")
@@ -21,6 +27,13 @@ LAYERS = {
     "finite_scalar_quantizer": (lambda: layers.FiniteScalarQuantizer((4, 3)), (PAIRS,)),
     "gaussian_sampling": (lambda: layers.GaussianSampling(kl_weight=0.1, seed=0), (VECTOR, VECTOR)),
     "conditioner": (lambda: layers.Conditioner(3, [8], dropout=0.5, seed=0), (VECTOR,)),
+    "dit": (lambda: models.DiT((4, 4, 1), 2, 16, 2, 2, num_classes=3), (GRAY, T, LABELS)),
+    "dit_sincos": (lambda: models.DiT((4, 4, 1), 2, 8, 1, 1, "sincos", out_channels=2), (GRAY, REAL_T)),
+    "dit_block": (lambda: layers.DiTBlock(2, positions=layers.RotaryEmbedding2D(2, 3)), (TOKENS, VECTOR)),
+    "gated_attention_unit": (
+        lambda: layers.GatedAttentionUnit(4, 8, layers.RotaryEmbedding2D(3, 2, base=1e3)),
+        (TOKENS,),
+    ),
     "group_norm": (lambda: layers.GroupNorm(2), (IMAGES,)),
     "grouped_vector_quantizer": (
         lambda: layers.GroupedVectorQuantizer([layers.VectorQuantizer(5, seed=seed) for seed in (0, 1)]),
@@ -35,16 +48,25 @@ LAYERS = {
     "logistic_base": (layers.LogisticBase, (VECTOR,)),
     "moving_average": (lambda: layers.MovingAverage(0.9), (VECTOR,)),
     "normal_base": (layers.NormalBase, (VECTOR,)),
+    "pixel_transformer": (
+        lambda: models.PixelTransformer((4, 4, 1), 2, 32, 2, condition_dim=3, out_channels=2),
+        (GRAY, REAL_T, CONDITION),
+    ),
     "residual_block": (lambda: layers.ResidualBlock(4, 2, dropout=0.5, seed=0), (IMAGES, VECTOR)),
     "residual_block_remat": (lambda: layers.ResidualBlock(8, 2, dropout=0.5, remat=True, seed=0), (IMAGES, VECTOR)),
     "residual_vector_quantizer": (
         lambda: layers.ResidualVectorQuantizer([layers.VectorQuantizer(5, restart_below=1, seed=0) for _ in range(2)]),
         (IMAGES,),
     ),
+    "rotary_embedding_2d": (lambda: layers.RotaryEmbedding2D(2, 3, base=1e3), (HEADS,)),
     "self_attention": (lambda: layers.SelfAttention2D(2, 2), (IMAGES,)),
     "sinusoidal_embedding": (lambda: layers.SinusoidalEmbedding(6), (T,)),
     "unet": (lambda: models.UNet((4, 4, 1), (8, 8), 1, (1,), num_classes=3), (GRAY, T, LABELS)),
     "unet_any_size": (lambda: models.UNet((None, None, 1), (8, 8), 1, out_channels=2), (GRAY, T)),
+    "unet_conventions_condition": (
+        lambda: models.UNet((4, 4, 1), (8, 8), 1, (1,), condition_dim=3, conventions=CONVENTIONS),
+        (GRAY, REAL_T, CONDITION),
+    ),
     "von_mises_fisher_sampling": (lambda: layers.VonMisesFisherSampling(3.0, seed=0), (VECTOR,)),
     "uniform_base": (layers.UniformBase, (NUMBERS,)),
     "vector_quantizer": (lambda: layers.VectorQuantizer(5, num_heads=2, restart_below=1, seed=0), (IMAGES,)),
@@ -157,6 +179,7 @@ CONFIGURED = {
     "relativistic_loss": losses.RelativisticLoss,
     "wasserstein_loss": losses.WassersteinLoss,
     "gaussian_likelihood": lambda: losses.GaussianLikelihood(0.3),
+    "unet_conventions": lambda: CONVENTIONS,
     "zero_terminal_snr": lambda: schedules.ZeroTerminalSNR(schedules.LinearSchedule(50)),
     "frechet_distance": lambda: metrics.FrechetDistance(keras.layers.Flatten()),
     "precision_recall": lambda: metrics.PrecisionRecall(None, 5),

@@ -1,6 +1,6 @@
 """Compilation of a function that reads a model's weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -8,7 +8,9 @@ import numpy as np
 from keras import ops
 
 
-def compiled(model: keras.Layer | None, function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(
+    model: keras.Layer | None, function: Callable[..., Any], others: Sequence[keras.Layer] = ()
+) -> Callable[..., Any]:
     """Compiles `function` as its backend can: `jax.jit`, `tf.function`, or (torch) a call that records no gradient.
 
     The weights of `model` are arguments of the compiled function, so that it sees their current values. The function
@@ -17,6 +19,7 @@ def compiled(model: keras.Layer | None, function: Callable[..., Any]) -> Callabl
     Args:
         model: the model or layer whose variables `function` reads, or `None`.
         function: takes and returns (nested structures of) tensors.
+        others: further layers whose variables it reads. Defaults to `()`.
 
     Returns:
         A function of the same arguments.
@@ -25,7 +28,7 @@ def compiled(model: keras.Layer | None, function: Callable[..., Any]) -> Callabl
         case "jax":
             import jax
 
-            variables = getattr(model, "variables", [])
+            variables = [variable for layer in (model, *others) for variable in getattr(layer, "variables", [])]
 
             @jax.jit
             def stateless(values: list[Any], *args: Any) -> Any:

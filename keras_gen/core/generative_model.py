@@ -1,6 +1,6 @@
 """The base class of every model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -108,13 +108,13 @@ class GenerativeModel(keras.Model):
             return int(keras.random.randint((), 0, 2**31 - 1, seed=self.seed_generator))
         return check_integer("seed", seed, at_least=0)
 
-    def program(self, key: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Returns `function`, which reads the model's weights, compiled; compiled once for each `key`.
+    def program(self, key: Any, function: Callable[..., Any], others: Sequence[keras.Layer] = ()) -> Callable[..., Any]:
+        """Returns `function`, which reads the weights of the model and of `others`; compiled once for each `key`.
 
         A key holds the shapes too: TensorFlow would otherwise make one function for all shapes, and a slower one.
         """
         if key not in self.programs.by_key:
-            self.programs.by_key[key] = compiled(self, function)
+            self.programs.by_key[key] = compiled(self, function, others)
         return self.programs.by_key[key]
 
     def in_batches(

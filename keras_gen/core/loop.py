@@ -47,7 +47,7 @@ def run_in_parts(
     for start, stop in itertools.pairwise(sorted(stops | parts | {0, steps})):
         state = program(state, ops.convert_to_tensor(start, "int32"), ops.convert_to_tensor(stop, "int32"))
         if bar.verbose:
-            ops.convert_to_numpy(state)  # waits: the bar shows what is done, not what is queued
+            ops.convert_to_numpy(keras.tree.flatten(state)[0])  # waits: the bar shows what is done, not what is queued
             bar.add(stop - start)
         if stop in stops:
             yield stop, state

@@ -4,8 +4,9 @@ from typing import Any
 import numpy as np
 
 from keras_gen.core.checks import check_fraction
-from keras_gen.diffusion.diffusion_sampler import Denoise, DiffusionSampler
-from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
+from keras_gen.diffusion.denoiser import Denoiser
+from keras_gen.diffusion.diffusion_sampler import DiffusionSampler
+from keras_gen.diffusion.noise_schedule import NoiseSchedule
 from keras_gen.diffusion.posterior import posterior
 from keras_gen.export import keras_gen_export
 
@@ -23,10 +24,8 @@ class DDIMSampler(DiffusionSampler):
     Args:
         steps: int, number of network evaluations, or `None`: as many as the schedule has. Defaults to `50`.
         eta: float in [0, 1], the share of fresh noise. Defaults to `0.0`.
-        spacing: `"leading"`, `"linspace"` or `"trailing"`: how the steps are laid over the schedule. Defaults to
-            `"leading"`.
-        clip_x0: float > 0 or `None`. Bounds each prediction of x0 to [-clip_x0, clip_x0]; use 1 for images.
-            Defaults to `None`.
+        spacing: as for `DiffusionSampler`. Defaults to `None`, the schedule's own.
+        clip_x0: as for `DiffusionSampler`. Defaults to `None`.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -35,12 +34,12 @@ class DDIMSampler(DiffusionSampler):
     """
 
     def __init__(
-        self, steps: int | None = 50, eta: float = 0.0, spacing: str = "leading", clip_x0: float | None = None
+        self, steps: int | None = 50, eta: float = 0.0, spacing: str | None = None, clip_x0: float | None = None
     ):
         super().__init__(steps=steps, spacing=spacing, clip_x0=clip_x0)
         self.eta = check_fraction("eta", eta, closed=True)
 
-    def rows(self, schedule: DiscreteSchedule, times: np.ndarray) -> dict[str, np.ndarray]:
+    def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, np.ndarray]:
         alpha, sigma = schedule.alpha(times), schedule.sigma(times)
         _, _, variance = posterior(alpha[:-1], sigma[:-1], alpha[1:], sigma[1:])
         deviation = self.eta * np.sqrt(variance)
@@ -48,7 +47,7 @@ class DDIMSampler(DiffusionSampler):
         of_x0 = alpha[1:] - of_x_t * alpha[:-1]
         return {**super().rows(schedule, times), "x_t": of_x_t, "x0": of_x0, "deviation": deviation}
 
-    def step(self, denoise: Denoise, x_t: Any, row: dict[str, Any], noise: Callable[[], Any]) -> Any:
+    def step(self, denoise: Denoiser, x_t: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
         x0, _ = denoise(x_t, row)
         x_s = row["x_t"] * x_t + row["x0"] * x0
         return x_s + row["deviation"] * noise() if self.eta > 0 else x_s

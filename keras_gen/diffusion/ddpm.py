@@ -4,13 +4,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gen.core.arrays import namespace
 from keras_gen.core.checks import check, check_choice
-from keras_gen.diffusion.convert_prediction import PREDICTIONS, convert_prediction
 from keras_gen.diffusion.ddpm_sampler import DDPMSampler
 from keras_gen.diffusion.diffusion_model import DiffusionModel
 from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
 from keras_gen.diffusion.linear_schedule import LinearSchedule
-from keras_gen.diffusion.loss_weight import loss_weight
+from keras_gen.diffusion.noise_power import noise_power
 from keras_gen.diffusion.variational_bound import bound_term, variational_bound
 from keras_gen.export import keras_gen_export
 
@@ -25,22 +25,25 @@ class DDPM(DiffusionModel):
         x_t = alpha_t x0 + sigma_t eps,   t ~ U{0 .. T - 1},   eps ~ N(0, I)
         loss = mean over pixels of weight_t |target - network([x_t, t])|^2
 
-    The target is eps, x0 or `v = alpha_t eps - sigma_t x0`. Train with `fit(images)` or, for a network that takes a
-    condition, `fit(images, labels)`; no `loss` is given to `compile`. With `use_ema=True` in the optimizer, `fit` ends
-    on the averaged weights, and sampling uses them.
+    The target is eps, x0, `v = alpha_t eps - sigma_t x0` or another one. Train with `fit(images)` or, for a network
+    that takes a condition, `fit(images, labels)`; no `loss` is given to `compile`. With `use_ema=True` in the
+    optimizer, `fit` ends on the averaged weights, and sampling uses them.
 
     Args:
         network: a Keras layer or model called as `network([x_t, t])` or `network([x_t, t, condition])`, with `t`
-            `(batch,)` int32, that gives an output like `x_t` (twice its channels for `"learned_range"`). To take a
-            condition it must be a functional model. Its weight regularizers count, what its layers add by `add_loss`
-            does not.
+            `(batch,)` int32 (float32 for `"edm"`), that gives an output like `x_t` (twice its channels for
+            `"learned_range"`). To take a condition it must be a functional model. Its weight regularizers count, what
+            its layers add by `add_loss` does not.
         schedule: a `DiscreteSchedule`. Defaults to `None`, which is `LinearSchedule()`.
-        prediction: `"epsilon"`, `"x0"` or `"v"`. What the network predicts. Defaults to `"epsilon"`.
+        prediction: `"epsilon"`, `"x0"`, `"v"`, `"score"` or `"edm"`. What the network predicts, see
+            `ops.convert_prediction`. Defaults to `"epsilon"`.
         variance: `"fixed_small"` (the posterior's), `"fixed_large"` (the forward step's) or `"learned_range"` (the
             network's second half of channels mixes the two, trained by the variational bound). Defaults to
             `"fixed_small"`.
-        weighting: `"simple"`, `"snr"` or `"min_snr"`. The weight of each time, see `loss_weight`. Defaults to
-            `"simple"`.
+        weighting: `"simple"`, `"snr"`, `"min_snr"`, `"edm"` or `"vlb"`. The weight of each time, see `loss_weight`.
+            Defaults to `"simple"`.
+        condition_dropout: float in [0, 1), the share of conditions that training replaces by the null condition, for
+            `ClassifierFreeGuidance`. Defaults to `0.0`.
         seed: int or `None`. Seeds all draws of the model. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
@@ -73,69 +76,88 @@ class DDPM(DiffusionModel):
         prediction: str = "epsilon",
         variance: str = "fixed_small",
         weighting: str = "simple",
+        condition_dropout: float = 0.0,
         seed: int | None = None,
         **kwargs: Any,
     ):
         schedule = LinearSchedule() if schedule is None else schedule
-        check_choice("prediction", prediction, PREDICTIONS)
+        check(isinstance(schedule, DiscreteSchedule), "schedule", "be a DiscreteSchedule", schedule)
         check_choice("variance", variance, VARIANCE_SHARES)
-        outputs = 2 if variance == "learned_range" else 1
-        super().__init__(network, schedule, outputs_per_channel=outputs, seed=seed, **kwargs)
-        ends_in_noise = schedule.alphas_cumprod[-1] == 0
-        check(
-            prediction != "epsilon" or not ends_in_noise,
-            "prediction",
-            "be 'v' or 'x0' with a schedule that ends at zero signal-to-noise ratio",
+        super().__init__(
+            network,
+            schedule,
             prediction,
+            weighting,
+            condition_dropout=condition_dropout,
+            outputs_per_channel=2 if variance == "learned_range" else 1,
+            seed=seed,
+            **kwargs,
         )
-        self.prediction = prediction
         self.variance = variance
-        self.weighting = weighting
         every_step = DDPMSampler()
         rows = every_step.rows(schedule, every_step.times(schedule))
-        rows["weight"] = loss_weight(weighting, prediction, schedule)[::-1]
         # One table (T,) for each coefficient of a step, indexed by t.
         self.tables = {name: column[::-1].astype("float32") for name, column in rows.items() if name != "t"}
 
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Any:
-        self.check_batch(x, y)
-        # Before the network is called, so that it is the same on every backend: JAX does not collect what a layer adds
-        # by `add_loss` here.
-        weight_penalty = sum(self.losses)
-        x0 = ops.cast(x, "float32")
-        batch = ops.shape(x0)[0]
-        t = keras.random.randint((batch,), 0, self.schedule.num_steps, seed=self.seed_generator)
-        eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=self.seed_generator)
-        row = {
-            name: ops.reshape(ops.take(table, t), (-1, *[1] * (len(x0.shape) - 1)))
-            for name, table in self.tables.items()
-        }
-        x_t = row["alpha"] * x0 + row["sigma"] * eps
-        output, w = self._predict(x_t, t, y, training)
-        target = {"epsilon": eps, "x0": x0, "v": row["alpha"] * eps - row["sigma"] * x0}[self.prediction]
-        loss = ops.mean(row["weight"] * ops.square(target - output), axis=tuple(range(1, len(x0.shape))))
-        if self.variance == "learned_range":
-            x0_hat = convert_prediction(output, self.prediction, "x0", x_t, row["alpha"], row["sigma"])
-            bound = bound_term(x0, ops.stop_gradient(x0_hat), w, row)
-            loss = loss + BOUND_WEIGHT * self.schedule.num_steps * bound
-        if sample_weight is not None:
-            loss = loss * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
-        return ops.mean(loss) + weight_penalty
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        # What `adapt_variance` measures; -1 until then.
+        unknown = {"initializer": keras.initializers.Constant(-1.0), "trainable": False, "autocast": False}
+        shape = (self.schedule.num_steps,)
+        self.noise_power = self.add_weight(name="noise_power", shape=shape, dtype="float32", **unknown)
 
-    def denoise(self, x_t: Any, row: dict[str, Any], condition: Any = None) -> tuple[Any, Any]:
-        t = ops.broadcast_to(row["t"], (ops.shape(x_t)[0],))
-        output, w = self._predict(x_t, t, condition, training=False)
-        if self.variance == "learned_range":
-            # The range is the model; only training leaves it, to keep a gradient outside.
-            w = ops.clip(w, 0.0, 1.0)
-        return convert_prediction(output, self.prediction, "x0", x_t, row["alpha"], row["sigma"]), w
+    def coefficients(self, t: Any) -> dict[str, Any]:
+        row = super().coefficients(t)
+        if namespace(t) is np:  # the table of a sampler
+            row["noise_power"] = ops.convert_to_numpy(self.noise_power)[t]
+        return row
+
+    def network_output(self, x_t: Any, row: dict[str, Any], condition: Any, training: bool = False) -> tuple[Any, Any]:
+        output, _ = super().network_output(x_t, row, condition, training)
+        if self.variance != "learned_range":
+            return output, VARIANCE_SHARES[self.variance]
+        output, v = ops.split(output, 2, axis=-1)
+        w = (v + 1) / 2
+        # The range is the model; only training leaves it, to keep a gradient outside.
+        return output, w if training else ops.clip(w, 0.0, 1.0)
+
+    def loss_at(self, x0: Any, eps: Any, t: Any, y: Any, training: bool) -> Any:
+        if self.variance != "learned_range":
+            return super().loss_at(x0, eps, t, y, training)
+        row = self.columns(self.coefficients(t), x0)
+        step = self.columns({name: ops.take(table, t) for name, table in self.tables.items()}, x0)
+        x_t = row["alpha"] * x0 + row["sigma"] * eps
+        output, w = self.network_output(x_t, row, y, training)
+        x0_hat = ops.stop_gradient(self.x0_from(output, x_t, row))
+        bound = bound_term(x0, x0_hat, w, step)
+        return self.error(x0, eps, t, row, output) + BOUND_WEIGHT * self.schedule.num_steps * bound
+
+    def adapt_variance(
+        self, x: Any, y: Any = None, seed: int | None = None, batch_size: int = 64, verbose: str | int = "auto"
+    ) -> None:
+        """Measures what `AnalyticDPMSampler` needs to know of the network: the power of its eps_hat at each time.
+
+            Gamma_t = E |eps_hat(x_t)|^2 / dimensions
+
+        Each image is looked at once for each time. The result is a weight, `noise_power`, that files keep; after more
+        training measure again.
+
+        Args:
+            x: `(n, *image_shape)`, some hundred images of the training set.
+            y: their conditions, for a network that takes one. Defaults to `None`.
+            seed: as for `sample`.
+            batch_size: as for `sample`.
+            verbose: as for `sample`.
+
+        Raises:
+            ValueError: if an argument does not fit the model.
+
+        Reference: Bao et al. 2022, arXiv:2201.06503, equation 8.
+        """
+        x = self.prepare_images("x", x)
+        condition = self.prepare_condition(y, len(x), "y")
+        options = {"batch_size": batch_size, "verbose": verbose}
+        self.noise_power.assign(noise_power(self, x, condition, self.draw_seed(seed), **options))
 
     def elbo(
         self,
@@ -183,13 +205,10 @@ class DDPM(DiffusionModel):
         )
 
     def get_config(self) -> dict[str, Any]:
-        own = {"prediction": self.prediction, "variance": self.variance, "weighting": self.weighting}
+        own = {
+            "prediction": self.prediction,
+            "variance": self.variance,
+            "weighting": self.weighting,
+            "condition_dropout": self.condition_dropout,
+        }
         return {**super().get_config(), **own}
-
-    def _predict(self, x_t: Any, t: Any, condition: Any, training: bool) -> tuple[Any, Any]:
-        inputs = [x_t, t] if condition is None else [x_t, t, condition]
-        output = ops.cast(self.network(inputs, training=training), "float32")
-        if self.variance != "learned_range":
-            return output, VARIANCE_SHARES[self.variance]
-        output, v = ops.split(output, 2, axis=-1)
-        return output, (v + 1) / 2

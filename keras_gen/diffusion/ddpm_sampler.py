@@ -4,8 +4,9 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.diffusion.diffusion_sampler import Denoise, DiffusionSampler
-from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
+from keras_gen.diffusion.denoiser import Denoiser
+from keras_gen.diffusion.diffusion_sampler import DiffusionSampler
+from keras_gen.diffusion.noise_schedule import NoiseSchedule
 from keras_gen.diffusion.posterior import log_variance, reverse_rows
 from keras_gen.export import keras_gen_export
 
@@ -19,14 +20,12 @@ class DDPMSampler(DiffusionSampler):
         v_small = the posterior's variance,   v_large = sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2
 
     The share `w` belongs to the model: 0 (`"fixed_small"`), 1 (`"fixed_large"`) or a network output
-    (`"learned_range"`). Any stride is right, not just one step of the schedule.
+    (`"learned_range"`); models without a choice of it have 0. Any stride is right, not just one step of the schedule.
 
     Args:
         steps: int, number of network evaluations, or `None`: as many as the schedule has. Defaults to `None`.
-        spacing: `"leading"`, `"linspace"` or `"trailing"`: how the steps are laid over the schedule. Defaults to
-            `"leading"`.
-        clip_x0: float > 0 or `None`. Bounds each prediction of x0 to [-clip_x0, clip_x0]; use 1 for images.
-            Defaults to `None`.
+        spacing: as for `DiffusionSampler`. Defaults to `None`, the schedule's own.
+        clip_x0: as for `DiffusionSampler`. Defaults to `None`.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -34,10 +33,10 @@ class DDPMSampler(DiffusionSampler):
     Reference: https://kexue.fm/archives/9164; Ho et al. 2020, arXiv:2006.11239, algorithm 2.
     """
 
-    def rows(self, schedule: DiscreteSchedule, times: np.ndarray) -> dict[str, np.ndarray]:
+    def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, np.ndarray]:
         return {**super().rows(schedule, times), **reverse_rows(schedule, times)}
 
-    def step(self, denoise: Denoise, x_t: Any, row: dict[str, Any], noise: Callable[[], Any]) -> Any:
+    def step(self, denoise: Denoiser, x_t: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
         x0, w = denoise(x_t, row)
         deviation = row["noise"] * ops.exp(0.5 * log_variance(w, row))
         return row["x_t"] * x_t + row["x0"] * x0 + deviation * noise()

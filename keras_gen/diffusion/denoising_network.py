@@ -1,8 +1,10 @@
 """What a diffusion model asks of its network: `network([x_t, t])` or `network([x_t, t, condition])`, output like `x_t`.
 
-The number of a functional model's inputs tells whether it takes a condition; any other layer is taken to need none. If
-the network has a `num_classes`, conditions are class labels 0 .. num_classes - 1. If it has a `num_steps`, it knows the
-times 0 .. num_steps - 1.
+`t` is what the schedule tells it, integers in discrete time and else real numbers. The number of a functional model's
+inputs tells whether it takes a condition; any other layer is taken to need none. If the network has a `num_classes`,
+conditions are class labels 0 .. num_classes - 1, and num_classes is the null class of classifier-free guidance; the
+null condition of a network that takes vectors is the zero vector. If it has a `num_steps`, it knows the times
+0 .. num_steps - 1.
 """
 
 from typing import Any
@@ -29,18 +31,36 @@ def fits(expected: Any, shape: Any) -> bool:
     return len(expected) == len(shape) and all(a in (None, b) for a, b in zip(expected, shape, strict=True))
 
 
-def check_network(network: keras.Layer, data_shape: tuple[int | None, ...], outputs_per_channel: int) -> None:
+def knows_null(network: keras.Layer) -> bool:
+    """Returns whether there is a null condition: a class of its own, or the zero vector."""
+    if getattr(network, "num_classes", None) is not None:
+        return True
+    return takes_condition(network) and keras.backend.is_float_dtype(inputs_of(network)[2].dtype)
+
+
+def null_condition(network: keras.Layer, condition: Any) -> Any:
+    """Returns the null condition for each sample of `condition`, a tensor."""
+    classes = getattr(network, "num_classes", None)
+    return ops.zeros_like(condition) if classes is None else ops.full_like(condition, classes)
+
+
+def check_network(
+    network: keras.Layer, data_shape: tuple[int | None, ...], outputs_per_channel: int, real_times: bool = False
+) -> None:
     """Refuses data that the network cannot take, and a network whose output does not fit. Builds the network.
 
     Args:
         network: the network.
         data_shape: shape of one image, without the batch.
         outputs_per_channel: how many output channels each channel of the data needs.
+        real_times: bool. Whether times are real numbers. Defaults to `False`.
     """
-    inputs = [keras.Input(data_shape), keras.Input((), dtype="int32")]
+    inputs = [keras.Input(data_shape), keras.Input((), dtype="float32" if real_times else "int32")]
     own = inputs_of(network)
     if own:
         check(len(own) in (2, 3), "network", "take x_t, t and perhaps a condition", f"{len(own)} inputs")
+        exact = not real_times or keras.backend.is_float_dtype(own[1].dtype)
+        check(exact, "network", "take real times, in a float input t", f"t of dtype {own[1].dtype}")
         expected = own[0].shape[1:]
         holds = fits(expected, data_shape)
         check(holds, "x", f"be images of shape {expected}, the network's input", f"images of shape {data_shape}")

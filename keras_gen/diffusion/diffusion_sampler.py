@@ -9,11 +9,10 @@ from keras import ops
 from keras_gen.core.checks import check, check_choice, check_integer, is_number
 from keras_gen.core.loop import sequential_loop
 from keras_gen.core.noise import StepSeed
-from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
+from keras_gen.diffusion.denoiser import Denoiser
+from keras_gen.diffusion.noise_schedule import NoiseSchedule
 from keras_gen.diffusion.time_grid import SPACINGS, time_grid
 from keras_gen.export import keras_gen_export
-
-Denoise = Callable[[Any, dict[str, Any]], tuple[Any, Any]]
 
 
 @keras_gen_export("keras_gen.samplers.DiffusionSampler")
@@ -23,15 +22,19 @@ class DiffusionSampler(abc.ABC):
     To write another:
     1. `rows(schedule, times)` adds its coefficients, float64 arrays `(N,)`, to those of `super().rows`;
     2. `step(denoise, x_t, row, noise)` returns `x_s`; `denoise(x_t, row)` gives the network's x0 and its share of the
-       large variance, `noise()` a standard normal draw like `x_t`; call the latter only where it is needed;
+       large variance at the time of the row, `noise()` a standard normal draw like `x_t`;
     3. its constructor's arguments go to `get_config`.
+
+    If a step evaluates the network at a second time, `rows` holds a table of that time, `at(schedule, times)`, under a
+    name of its own. If it looks back on earlier steps, `start` and `finish` say what goes from step to step. If it
+    draws more than once, `draws` says how often, and `noise(k)` is the draw k.
 
     It holds no state between steps: one sampler may serve many models and threads.
 
     Args:
         steps: int, number of network evaluations, or `None`: as many as the schedule has. Defaults to `None`.
-        spacing: `"leading"`, `"linspace"` or `"trailing"`: how the steps are laid over the schedule. Defaults to
-            `"leading"`.
+        spacing: `"leading"`, `"linspace"`, `"trailing"`, `"karras"` or `"log_snr"`: how the steps are laid over the
+            schedule. Defaults to `None`, the schedule's own: "leading" in discrete time.
         clip_x0: float > 0 or `None`. Bounds each prediction of x0 to [-clip_x0, clip_x0]; use 1 for images.
             Defaults to `None`.
 
@@ -39,50 +42,76 @@ class DiffusionSampler(abc.ABC):
         ValueError: if an argument is outside its range.
     """
 
-    def __init__(self, steps: int | None = None, spacing: str = "leading", clip_x0: float | None = None):
-        check_choice("spacing", spacing, SPACINGS)
+    draws = 1
+
+    def __init__(self, steps: int | None = None, spacing: str | None = None, clip_x0: float | None = None):
+        if spacing is not None:
+            check_choice("spacing", spacing, SPACINGS)
         valid = clip_x0 is None or (is_number(clip_x0) and clip_x0 > 0)
         check(valid, "clip_x0", "be > 0 or None", repr(clip_x0))
         self.steps = None if steps is None else check_integer("steps", steps)
         self.spacing = spacing
         self.clip_x0 = None if clip_x0 is None else float(clip_x0)
 
-    def times(self, schedule: DiscreteSchedule) -> np.ndarray:
+    def times(self, schedule: NoiseSchedule) -> np.ndarray:
         """Returns the `N + 1` falling times it visits, the last one clean data."""
-        return time_grid(schedule.num_steps, schedule.num_steps if self.steps is None else self.steps, self.spacing)
+        steps = getattr(schedule, "num_steps", None) if self.steps is None else self.steps
+        check(steps is not None, "steps", "be given for a schedule in continuous time", None)
+        return time_grid(schedule, steps, self.spacing)
 
-    def rows(self, schedule: DiscreteSchedule, times: np.ndarray) -> dict[str, np.ndarray]:
+    def check_model(self, model: Any, times: np.ndarray) -> None:  # noqa: B027 (nothing to refuse)
+        """Refuses a model that it cannot sample at these times. Refuses none by default."""
+
+    def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:
         """Returns arrays `(N,)` by name; here the time of each step and its `alpha` and `sigma`."""
-        return {"t": times[:-1], "alpha": schedule.alpha(times[:-1]), "sigma": schedule.sigma(times[:-1])}
+        return self.at(schedule, times[:-1])
+
+    def at(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the table of times at which the network is evaluated, one for each step."""
+        return {"t": times, "alpha": schedule.alpha(times), "sigma": schedule.sigma(times)}
 
     @abc.abstractmethod
-    def step(self, denoise: Denoise, x_t: Any, row: dict[str, Any], noise: Callable[[], Any]) -> Any:
+    def step(self, denoise: Denoiser, x_t: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
         """Returns `x_s` from `x_t`."""
 
-    def run(self, denoise: Denoise, x: Any, start: Any, stop: Any, rows: dict[str, Any], draws: dict[str, Any]) -> Any:
+    def start(self, x: Any) -> Any:
+        """Returns what `step` is first given, from `x_T`: by default `x_T`."""
+        return x
+
+    def finish(self, state: Any) -> Any:
+        """Returns `x_s` from what `step` returned: by default that itself."""
+        return state
+
+    def run(
+        self, denoise: Denoiser, state: Any, start: Any, stop: Any, rows: dict[str, Any], draws: dict[str, Any]
+    ) -> Any:
         """Takes the steps `start` .. `stop - 1` in one compilable loop.
 
         Args:
-            denoise: function of `(x_t, row)`, see the class.
-            x: tensor `(batch, ...)`, the state before step `start`.
+            denoise: the network, its guidance, and a bound of x0.
+            state: the state before step `start`.
             start: integer scalar.
             stop: integer scalar.
             rows: the table, as float32 (and integer) tensors.
-            draws: `{"seeds": (N, 2)}` to draw the noise, or `{"step_noise": (N, batch, ...)}` to use a given one.
+            draws: `{"seeds": (N, draws, 2)}` to draw the noise, or `{"step_noise": (N, draws, batch, ...)}` to use a
+                given one.
 
         Returns:
-            tensor `(batch, ...)`, the state after step `stop - 1`.
+            The state after step `stop - 1`.
         """
 
-        def body(i: Any, x_t: Any) -> Any:
-            def noise() -> Any:
+        def body(i: Any, state: Any) -> Any:
+            x_t = self.finish(state)
+
+            def noise(k: int = 0) -> Any:
                 if "step_noise" in draws:
-                    return draws["step_noise"][i]
-                return keras.random.normal(ops.shape(x_t), dtype="float32", seed=StepSeed(draws["seeds"][i]))
+                    return draws["step_noise"][i, k]
+                return keras.random.normal(ops.shape(x_t), dtype="float32", seed=StepSeed(draws["seeds"][i, k]))
 
-            return self.step(self.clipped(denoise), x_t, {name: column[i] for name, column in rows.items()}, noise)
+            row = keras.tree.map_structure(lambda column: column[i], rows)
+            return self.step(denoise, state, row, noise)
 
-        return sequential_loop(start, stop, body, x)
+        return sequential_loop(start, stop, body, state)
 
     def get_config(self) -> dict[str, Any]:
         return {"steps": self.steps, "spacing": self.spacing, "clip_x0": self.clip_x0}
@@ -90,14 +119,3 @@ class DiffusionSampler(abc.ABC):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "DiffusionSampler":
         return cls(**config)
-
-    def clipped(self, denoise: Denoise) -> Denoise:
-        """Returns `denoise` with its x0 bounded by `clip_x0`."""
-        if self.clip_x0 is None:
-            return denoise
-
-        def clipped(x_t: Any, row: dict[str, Any]) -> tuple[Any, Any]:
-            x0, share = denoise(x_t, row)
-            return ops.clip(x0, -self.clip_x0, self.clip_x0), share
-
-        return clipped

@@ -5,7 +5,7 @@ import keras
 from keras import layers
 
 from keras_gen.core.checks import check_integer
-from keras_gen.diffusion.image_network import ImageNetwork, check_levels
+from keras_gen.diffusion.image_network import ImageNetwork, check_levels, halved
 from keras_gen.diffusion.light_block import LightBlock
 from keras_gen.export import keras_gen_export
 
@@ -74,8 +74,11 @@ class LightUNet(ImageNetwork):
                 h = layers.UpSampling2D(**options)(h)
         h = layers.Conv2D(image_shape[-1], 1, use_bias=False, **options)(h)
 
-        super().__init__([x, t], h, image_shape, widths, blocks_per_level, dtype, **kwargs)
+        super().__init__([x, t], h, image_shape, *halved(widths), dtype, **kwargs)
+        self.widths = widths
+        self.blocks_per_level = int(blocks_per_level)
         self.num_steps = num_steps
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "num_steps": self.num_steps}
+        own = {"widths": self.widths, "blocks_per_level": self.blocks_per_level, "num_steps": self.num_steps}
+        return {**super().get_config(), **own}

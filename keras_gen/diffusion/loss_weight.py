@@ -1,29 +1,65 @@
 """Weights of the training loss over time."""
 
+from typing import Any
+
 import numpy as np
+from keras import ops
 
+from keras_gen.core.arrays import namespace
 from keras_gen.core.checks import check_choice
+from keras_gen.diffusion.convert_prediction import linear_form
 from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
+from keras_gen.diffusion.noise_schedule import NoiseSchedule
+from keras_gen.diffusion.posterior import reverse_rows
 
-WEIGHTINGS = ("simple", "snr", "min_snr")
+WEIGHTINGS = ("simple", "snr", "min_snr", "edm", "vlb")
 MIN_SNR_GAMMA = 5.0
 
 
-def loss_weight(weighting: str, prediction: str, schedule: DiscreteSchedule) -> np.ndarray:
-    """Returns the weight of `|target - output|^2` at each time, float64 `(T,)`.
+def loss_weight(weighting: str, prediction: str, schedule: NoiseSchedule, t: Any, sigma_data: float) -> Any:
+    """Returns the weight of `|target - output|^2` at the times `t`.
 
-    A weighting is defined by what it does to the error of x0, so that it means the same for every prediction:
-
-        |eps - eps_hat|^2 = SNR |x0 - x0_hat|^2,   |v - v_hat|^2 = (SNR + 1) |x0 - x0_hat|^2
+    A weighting is defined by what it does to the error of x0, so that it means the same for every prediction
+    `p x0 + q eps`, whose error is `-D / sigma` times that of x0, `D = alpha q - sigma p`:
 
         simple   the error of the prediction itself (the network's own unit)
         snr      SNR |x0 - x0_hat|^2, which is "simple" for epsilon
         min_snr  min(SNR, 5) |x0 - x0_hat|^2
+        edm      (SNR + 1 / sigma_data^2) |x0 - x0_hat|^2, which is "simple" for edm
+        vlb      -(d SNR / dt) / 2 |x0 - x0_hat|^2, in discrete time T (SNR_{t-1} - SNR_t) / 2: with uniform times, the
+                 variational bound in nats per dimension, up to a constant
 
-    Reference: Ho et al. 2020, arXiv:2006.11239; Hang et al. 2023, arXiv:2303.09556.
+    Reference: Ho et al. 2020, arXiv:2006.11239; Kingma et al. 2021, arXiv:2107.00630; Karras et al. 2022,
+    arXiv:2206.00364; Hang et al. 2023, arXiv:2303.09556.
     """
     check_choice("weighting", weighting, WEIGHTINGS)
-    snr = np.exp(schedule.log_snr(np.arange(schedule.num_steps)))
-    own = {"epsilon": snr, "x0": np.ones_like(snr), "v": snr + 1}[prediction]
-    wanted = {"simple": own, "snr": snr, "min_snr": np.minimum(snr, MIN_SNR_GAMMA)}[weighting]
-    return wanted / own
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    if weighting == "simple":
+        return namespace(t).ones_like(alpha)
+    discrete = isinstance(schedule, DiscreteSchedule)
+    p, q = linear_form(prediction, alpha, sigma, None if discrete else schedule.derivatives(t), sigma_data)
+    per_error = (alpha * q - sigma * p) ** 2
+    match weighting:  # times sigma^2, which is finite where SNR is not
+        case "snr":
+            of_x0 = alpha**2
+        case "min_snr":
+            of_x0 = namespace(t).minimum(alpha**2, MIN_SNR_GAMMA * sigma**2)
+        case "edm":
+            of_x0 = alpha**2 + (sigma / sigma_data) ** 2
+        case _:
+            of_x0 = (_discrete_bound if discrete else _continuous_bound)(schedule, t) * sigma**2
+    return of_x0 / per_error
+
+
+def _continuous_bound(schedule: NoiseSchedule, t: Any) -> Any:
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    d_alpha, d_sigma = schedule.derivatives(t)
+    length = schedule.t_max - schedule.t_start
+    return length * alpha * (alpha * d_sigma - sigma * d_alpha) / sigma**3
+
+
+def _discrete_bound(schedule: DiscreteSchedule, t: Any) -> Any:
+    # As in `bound_term`: the step to clean data has the next smallest variance, where its own would be 0.
+    rows = reverse_rows(schedule, np.arange(schedule.num_steps - 1, -2, -1))
+    table = (schedule.num_steps * rows["x0"] ** 2 / (2 * np.exp(rows["log_small"])))[::-1]
+    return table[t] if namespace(t) is np else ops.take(table.astype("float32"), t)

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 
 from keras_gen.core.checks import check
-from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
+from keras_gen.diffusion.noise_schedule import NoiseSchedule
 from keras_gen.export import keras_gen_export
 
 
@@ -39,7 +39,7 @@ def posterior(alpha_t: Any, sigma_t: Any, alpha_s: Any, sigma_s: Any) -> tuple[A
     return a * sigma_s**2 / sigma_t**2, alpha_s * v / sigma_t**2, sigma_s**2 * v / sigma_t**2
 
 
-def reverse_rows(schedule: DiscreteSchedule, times: np.ndarray) -> dict[str, np.ndarray]:
+def reverse_rows(schedule: NoiseSchedule, times: np.ndarray) -> dict[str, np.ndarray]:
     """Returns the coefficients of `x_t` and `x0`, the two log-variances, and whether `noise` is added (0 or 1).
 
     The variance of the step to clean data is 0; its logarithm is replaced by the next smallest one.
@@ -48,7 +48,7 @@ def reverse_rows(schedule: DiscreteSchedule, times: np.ndarray) -> dict[str, np.
     of_x_t, of_x0, small = posterior(alpha[:-1], sigma[:-1], alpha[1:], sigma[1:])
     large = sigma[:-1] ** 2 - (alpha[:-1] / alpha[1:]) ** 2 * sigma[1:] ** 2
     small[-1] = small[-2] if len(small) > 1 else large[-1]
-    noise = (times[1:] >= 0).astype("float64")
+    noise = (sigma[1:] > 0).astype("float64")
     return {"x_t": of_x_t, "x0": of_x0, "log_small": np.log(small), "log_large": np.log(large), "noise": noise}
 
 

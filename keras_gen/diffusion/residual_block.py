@@ -15,6 +15,8 @@ class ResidualBlock(keras.layers.Layer):
         h = conv(silu(norm(x))) + dense(embedding)
         y = shortcut(x) + conv(dropout(silu(norm(h))))
 
+    With `scale_shift`, `a, b = dense(embedding)` act behind the second normalization: `(1 + a) norm(conv(...)) + b`.
+
     The second convolution starts at zero, so that the block starts as its shortcut: the identity, or a 1x1
     convolution where the number of channels changes.
 
@@ -25,6 +27,8 @@ class ResidualBlock(keras.layers.Layer):
         remat: bool. Whether to compute the block again in the backward pass instead of keeping its activations: less
             memory, a third more time. Defaults to `False`.
         seed: int or `None`. Seeds the dropout. Defaults to `None`.
+        epsilon: float > 0. Of the normalizations. Defaults to `1e-5`.
+        scale_shift: bool. Whether the embedding scales and shifts the second normalization. Defaults to `False`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
@@ -37,7 +41,8 @@ class ResidualBlock(keras.layers.Layer):
     Raises:
         ValueError: if an argument is outside its range, or `groups` does not divide the numbers of channels.
 
-    Reference: Ho et al. 2020, arXiv:2006.11239, appendix B.
+    Reference: Ho et al. 2020, arXiv:2006.11239, appendix B; Dhariwal and Nichol 2021, arXiv:2105.05233, for
+    `scale_shift`.
     """
 
     def __init__(
@@ -47,6 +52,8 @@ class ResidualBlock(keras.layers.Layer):
         dropout: float = 0.0,
         remat: bool = False,
         seed: int | None = None,
+        epsilon: float = 1e-5,
+        scale_shift: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -56,12 +63,13 @@ class ResidualBlock(keras.layers.Layer):
         self.dropout = float(dropout)
         self.remat = remat
         self.seed = seed
+        self.scale_shift = bool(scale_shift)
         self.seed_generator = keras.random.SeedGenerator(seed)
         options = {"dtype": self.dtype_policy}
-        self.norm_1 = GroupNorm(groups, name="norm_1", **options)
+        self.norm_1 = GroupNorm(groups, epsilon, name="norm_1", **options)
         self.conv_1 = keras.layers.Conv2D(width, 3, padding="same", name="conv_1", **options)
-        self.dense = keras.layers.Dense(width, name="dense", **options)
-        self.norm_2 = GroupNorm(groups, name="norm_2", **options)
+        self.dense = keras.layers.Dense(2 * width if scale_shift else width, name="dense", **options)
+        self.norm_2 = GroupNorm(groups, epsilon, name="norm_2", **options)
         self.conv_2 = keras.layers.Conv2D(
             width, 3, padding="same", kernel_initializer="zeros", name="conv_2", **options
         )
@@ -92,8 +100,13 @@ class ResidualBlock(keras.layers.Layer):
 
     def _block(self, x: Any, embedding: Any, *masks: Any) -> Any:
         h = self.conv_1(ops.silu(self.norm_1(x)))
-        h = h + ops.expand_dims(self.dense(embedding), (1, 2))
-        h = ops.silu(self.norm_2(h))
+        shift = ops.expand_dims(self.dense(embedding), (1, 2))
+        if self.scale_shift:
+            scale, shift = ops.split(shift, 2, axis=-1)
+            h = self.norm_2(h) * (1 + scale) + shift
+        else:
+            h = self.norm_2(h + shift)
+        h = ops.silu(h)
         for mask in masks:
             h = h * mask
         shortcut = x if self.shortcut is None else self.shortcut(x)
@@ -109,5 +122,7 @@ class ResidualBlock(keras.layers.Layer):
             "dropout": self.dropout,
             "remat": self.remat,
             "seed": self.seed,
+            "epsilon": self.norm_1.epsilon,
+            "scale_shift": self.scale_shift,
         }
         return {**super().get_config(), **own}

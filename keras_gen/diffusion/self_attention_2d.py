@@ -17,6 +17,7 @@ class SelfAttention2D(keras.layers.Layer):
     Args:
         num_heads: int >= 1. Must divide the number of channels. Defaults to `1`.
         groups: int >= 1. Groups of the normalization. Must divide the number of channels. Defaults to `8`.
+        epsilon: float > 0. Of the normalization. Defaults to `1e-5`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
@@ -26,16 +27,17 @@ class SelfAttention2D(keras.layers.Layer):
         `(batch, height, width, channels)`.
 
     Raises:
-        ValueError: if an argument is < 1 or does not divide the number of channels, or `x` is no batch of images.
+        ValueError: if an argument is outside its range or does not divide the number of channels, or `x` is no batch of
+            images.
 
     Reference: Ho et al. 2020, arXiv:2006.11239, appendix B.
     """
 
-    def __init__(self, num_heads: int = 1, groups: int = 8, **kwargs: Any):
+    def __init__(self, num_heads: int = 1, groups: int = 8, epsilon: float = 1e-5, **kwargs: Any):
         super().__init__(**kwargs)
         self.num_heads = check_integer("num_heads", num_heads)
         self.groups = check_integer("groups", groups)
-        self.norm = GroupNorm(groups, dtype=self.dtype_policy, name="norm")
+        self.norm = GroupNorm(groups, epsilon, dtype=self.dtype_policy, name="norm")
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
         check(len(x_shape) == 4, "x", "have shape (batch, height, width, channels)", f"shape {tuple(x_shape)}")
@@ -61,4 +63,5 @@ class SelfAttention2D(keras.layers.Layer):
         return x_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "num_heads": self.num_heads, "groups": self.groups}
+        own = {"num_heads": self.num_heads, "groups": self.groups, "epsilon": self.norm.epsilon}
+        return {**super().get_config(), **own}

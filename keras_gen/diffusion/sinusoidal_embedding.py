@@ -2,6 +2,7 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer, is_number
@@ -22,7 +23,7 @@ class SinusoidalEmbedding(keras.layers.Layer):
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
-        t: `(batch,)`, integer times.
+        t: `(batch,)`, integer or real times.
 
     Returns:
         `(batch, dim)`, in the layer's compute dtype.
@@ -34,7 +35,8 @@ class SinusoidalEmbedding(keras.layers.Layer):
     """
 
     def __init__(self, dim: int, max_period: float = 10000.0, **kwargs: Any):
-        super().__init__(**kwargs)
+        # A layer casts its real inputs to its compute dtype, of which 999 and 1000 may be the same number.
+        super().__init__(autocast=False, **kwargs)
         self.dim = check_integer("dim", dim, at_least=2)
         check(dim % 2 == 0, "dim", "be even", dim)
         check(is_number(max_period) and max_period > 1, "max_period", "be > 1", repr(max_period))
@@ -42,8 +44,8 @@ class SinusoidalEmbedding(keras.layers.Layer):
 
     def call(self, t: Any) -> Any:
         half = self.dim // 2
-        frequencies = ops.exp(ops.arange(half, dtype="float32") * (-math.log(self.max_period) / half))
-        angles = ops.expand_dims(ops.cast(t, "float32"), -1) * frequencies
+        frequencies = np.exp(np.arange(half) * (-math.log(self.max_period) / half))
+        angles = ops.expand_dims(ops.cast(t, "float32"), -1) * ops.convert_to_tensor(frequencies, "float32")
         return ops.cast(ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1), self.compute_dtype)
 
     def compute_output_shape(self, t_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

@@ -6,11 +6,13 @@ import keras
 from keras import layers
 
 from keras_gen.core.checks import check, check_integer
+from keras_gen.diffusion.diffusers_weights import assign_weights, read_diffusers, unet_arguments
 from keras_gen.diffusion.group_norm import GroupNorm, groups_for
-from keras_gen.diffusion.image_network import ImageNetwork, check_levels
+from keras_gen.diffusion.image_network import ImageNetwork, check_levels, halved
 from keras_gen.diffusion.residual_block import ResidualBlock
 from keras_gen.diffusion.self_attention_2d import SelfAttention2D
-from keras_gen.diffusion.sinusoidal_embedding import SinusoidalEmbedding
+from keras_gen.diffusion.time_and_condition import embed, network_inputs
+from keras_gen.diffusion.unet_conventions import UNetConventions
 from keras_gen.export import keras_gen_export
 
 
@@ -19,8 +21,8 @@ class UNet(ImageNetwork):
     """The U-Net of DDPM: residual blocks down to a coarse level and up again, with skip connections across.
 
     Each level halves height and width. On the way up, each block reads its input concatenated with the output of its
-    twin on the way down. All blocks read one embedding of the time, to which that of the class label is added. The
-    last convolution starts at zero.
+    twin on the way down. All blocks read one embedding of the time, to which that of the condition is added. The last
+    convolution starts at zero.
 
     Args:
         image_shape: `(height, width, channels)`. Height and width are multiples of `2^(levels - 1)`, or `None`: then
@@ -29,16 +31,22 @@ class UNet(ImageNetwork):
         blocks_per_level: int >= 1. Residual blocks on the way down; there is one more on the way up. Defaults to `2`.
         attention_levels: indices of the levels (0 is the finest) with self-attention after each block. If it holds
             the coarsest level, so does the middle. Defaults to `()`.
-        num_classes: int >= 1 or `None`. If given, the network takes class labels as a third input. Defaults to `None`.
+        num_classes: int >= 1 or `None`. If given, the network takes class labels `0 .. num_classes - 1` as a third
+            input. It has one more vector, for the label `num_classes`: the null class of classifier-free guidance,
+            which stands for "no label". Defaults to `None`.
         out_channels: int >= 1 or `None`. Twice the image's for `DDPM(variance="learned_range")`. Defaults to `None`,
             those of the image.
         dropout: float in [0, 1). Defaults to `0.0`.
         remat: bool. Whether blocks are computed again in the backward pass, to save memory. Defaults to `False`.
+        condition_dim: int >= 1 or `None`. If given, the network takes vectors of this size as a third input. The null
+            condition is the zero vector. Not with `num_classes`. Defaults to `None`.
+        conventions: a `UNetConventions`, for U-Nets as others have them. Defaults to `None`, which is
+            `UNetConventions()`.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
-        inputs: list of `x_t` `(batch, height, width, channels)`, `t` `(batch,)` int32 and, with `num_classes`, labels
-            `(batch,)` int32.
+        inputs: list of `x_t` `(batch, height, width, channels)`, `t` `(batch,)`, integer or real, and, with
+            `num_classes`, labels `(batch,)` int32 or, with `condition_dim`, vectors `(batch, condition_dim)`.
         training: bool. Whether to apply dropout.
 
     Returns:
@@ -46,6 +54,12 @@ class UNet(ImageNetwork):
 
     Raises:
         ValueError: if an argument is outside its range, or an image's size is not such a multiple.
+
+    Example:
+
+    >>> network = keras_gen.models.UNet((28, 28, 1), widths=(32, 64, 128), attention_levels=(2,), num_classes=10)
+    >>> output = network([x_t, t, labels])
+    >>> network = keras_gen.models.UNet.from_diffusers("folder/with/config.json")
 
     Reference: Ho et al. 2020, arXiv:2006.11239, appendix B; https://kexue.fm/archives/9152.
     """
@@ -60,6 +74,8 @@ class UNet(ImageNetwork):
         out_channels: int | None = None,
         dropout: float = 0.0,
         remat: bool = False,
+        condition_dim: int | None = None,
+        conventions: UNetConventions | None = None,
         dtype: Any = None,
         **kwargs: Any,
     ):
@@ -67,65 +83,116 @@ class UNet(ImageNetwork):
         levels = range(len(widths))
         known = isinstance(attention_levels, Sequence) and all(level in levels for level in attention_levels)
         check(known, "attention_levels", f"be a sequence of levels in 0 .. {len(widths) - 1}", attention_levels)
-        if num_classes is not None:
-            check_integer("num_classes", num_classes)
         if out_channels is not None:
             check_integer("out_channels", out_channels)
+        own = UNetConventions() if conventions is None else conventions
+        check(isinstance(own, UNetConventions), "conventions", "be a UNetConventions", conventions)
         options = {"dtype": dtype}
 
-        def block(h: Any, width: int, attend: bool) -> Any:
-            groups = math.gcd(groups_for(width), groups_for(h.shape[-1]))
-            h = ResidualBlock(width, groups, dropout, remat, **options)([h, embedding])
-            return SelfAttention2D(groups=groups_for(width), **options)(h) if attend else h
+        def block(h: Any, width: int, name: str) -> Any:
+            groups = own.groups or math.gcd(groups_for(width), groups_for(h.shape[-1]))
+            layer = ResidualBlock(
+                width, groups, dropout, remat, epsilon=own.epsilon, scale_shift=own.scale_shift, name=name, **options
+            )
+            return layer([h, embedding])
 
-        def conv(h: Any, width: int, **more: Any) -> Any:
-            return layers.Conv2D(width, 3, padding="same", **more, **options)(h)
+        def attend(h: Any, name: str) -> Any:
+            width = h.shape[-1]
+            groups = own.groups or groups_for(width)
+            return SelfAttention2D(own.heads(width), groups, own.epsilon, name=name, **options)(h)
 
-        x = keras.Input(tuple(image_shape), name="x_t")
-        inputs = [x, keras.Input((), dtype="int32", name="t")]
-        embedding = SinusoidalEmbedding(2 * math.ceil(widths[0] / 2), **options)(inputs[1])
-        embedding = layers.Dense(4 * widths[0], activation="silu", **options)(embedding)
-        embedding = layers.Dense(4 * widths[0], **options)(embedding)
-        if num_classes is not None:
-            inputs.append(keras.Input((), dtype="int32", name="labels"))
-            label = layers.Embedding(num_classes, 4 * widths[0], **options)(inputs[2])
-            embedding = layers.Add(**options)([embedding, label])
+        def conv(h: Any, width: int, name: str, **more: Any) -> Any:
+            return layers.Conv2D(width, 3, name=name, **{"padding": "same", **more}, **options)(h)
+
+        def halve(h: Any, width: int, name: str) -> Any:
+            if own.symmetric_padding:
+                h = layers.ZeroPadding2D(**options)(h)
+            return conv(h, width, name, strides=2, padding="valid" if own.symmetric_padding else "same")
+
+        inputs = network_inputs(image_shape, num_classes, condition_dim)
+        embedding = embed(inputs, widths[0], 4 * widths[0], num_classes, own.max_period, dtype)
         embedding = layers.Activation("silu", **options)(embedding)
 
-        h = conv(x, widths[0])
+        h = conv(inputs[0], widths[0], "first_conv")
         skips = [h]
         for level in levels:
-            for _ in range(blocks_per_level):
-                h = block(h, widths[level], level in attention_levels)
+            for i in range(blocks_per_level):
+                h = block(h, widths[level], f"down_{level}_block_{i}")
+                if level in attention_levels:
+                    h = attend(h, f"down_{level}_attention_{i}")
                 skips.append(h)
             if level < levels[-1]:
-                h = conv(h, widths[level], strides=2)
+                h = halve(h, widths[level], f"down_{level}_conv")
                 skips.append(h)
-        h = block(h, widths[-1], levels[-1] in attention_levels)
-        h = block(h, widths[-1], False)
+        if own.middle != "none":
+            h = block(h, widths[-1], "middle_block_0")
+            if own.middle == "attention" or (own.middle == "auto" and levels[-1] in attention_levels):
+                h = attend(h, "middle_attention_0")
+            h = block(h, widths[-1], "middle_block_1")
         for level in reversed(levels):
-            for _ in range(blocks_per_level + 1):
+            for i in range(blocks_per_level + 1):
                 h = layers.Concatenate(**options)([h, skips.pop()])
-                h = block(h, widths[level], level in attention_levels)
+                h = block(h, widths[level], f"up_{level}_block_{i}")
+                if level in attention_levels:
+                    h = attend(h, f"up_{level}_attention_{i}")
             if level > 0:
-                h = conv(layers.UpSampling2D(**options)(h), widths[level])
-        h = GroupNorm(groups_for(widths[0]), **options)(h)
+                h = conv(layers.UpSampling2D(**options)(h), widths[level], f"up_{level}_conv")
+        h = GroupNorm(own.groups or groups_for(widths[0]), own.epsilon, name="last_norm", **options)(h)
         h = layers.Activation("silu", **options)(h)
-        h = conv(h, out_channels or image_shape[-1], kernel_initializer="zeros")
+        h = conv(h, out_channels or image_shape[-1], "last_conv", kernel_initializer="zeros")
 
-        super().__init__(inputs, h, image_shape, widths, blocks_per_level, dtype, **kwargs)
+        super().__init__(inputs, h, image_shape, *halved(widths), dtype, **kwargs)
+        self.widths = widths
+        self.blocks_per_level = int(blocks_per_level)
         self.attention_levels = tuple(attention_levels)
         self.num_classes = num_classes
         self.out_channels = out_channels
         self.dropout = dropout
         self.remat = remat
+        self.condition_dim = condition_dim
+        self.conventions = own
+
+    @classmethod
+    def from_diffusers(cls, source: Any) -> "UNet":
+        """Returns the `UNet` that computes what a `UNet2DModel` of the library diffusers does, with its weights.
+
+        Reading a folder needs the package `safetensors`, not diffusers nor PyTorch. Weights are matched by name, and
+        each is used exactly once.
+
+        Args:
+            source: path of a folder with `config.json` and `diffusion_pytorch_model.safetensors`, as
+                `save_pretrained` writes it, or a `UNet2DModel`.
+
+        Returns:
+            A `UNet`. Its images are channels last and as large as the configuration's `sample_size`, or of any size
+            if that is `None`. With `num_class_embeds`, the vector of the null class is zero.
+
+        Raises:
+            ValueError: if the folder or its files are not such, the configuration asks for what a `UNet` cannot do, or
+                a weight is missing, left over or of another shape.
+            ImportError: if `safetensors` is not installed.
+        """
+        config, tensors = read_diffusers(source)
+        arguments, cos_first = unet_arguments(config)
+        network = cls(**{**arguments, "conventions": UNetConventions(**arguments["conventions"])})
+        assign_weights(network, tensors, cos_first)
+        return network
 
     def get_config(self) -> dict[str, Any]:
         own = {
+            "widths": self.widths,
+            "blocks_per_level": self.blocks_per_level,
             "attention_levels": self.attention_levels,
             "num_classes": self.num_classes,
             "out_channels": self.out_channels,
             "dropout": self.dropout,
             "remat": self.remat,
+            "condition_dim": self.condition_dim,
+            "conventions": keras.saving.serialize_keras_object(self.conventions),
         }
         return {**super().get_config(), **own}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "UNet":
+        # Keras's own way for functional models leaves nested objects as they were written.
+        return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))

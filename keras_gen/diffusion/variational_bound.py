@@ -14,10 +14,12 @@ from keras_gen.core.compiled import as_tensor
 from keras_gen.core.loop import progress_bar, run_in_parts, sequential_loop
 from keras_gen.core.noise import StepSeed, step_seeds
 from keras_gen.diffusion.ddpm_sampler import DDPMSampler
+from keras_gen.diffusion.denoiser import Denoiser
 from keras_gen.diffusion.denoising_network import prepare_condition
 from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
 from keras_gen.diffusion.discretized_gaussian_nll import discretized_gaussian_nll
 from keras_gen.diffusion.posterior import log_variance
+from keras_gen.diffusion.reverse_process import complete_rows
 from keras_gen.latent.gaussian_kl import gaussian_kl
 
 
@@ -66,14 +68,14 @@ def variational_bound(
     check_integer("levels", levels, at_least=2)
     check_integer("batch_size", batch_size)
     check(np.abs(x).max() <= 1, "x", "have pixel values in [-1, 1]", f"values up to {np.abs(x).max()}")
-    clip = DDPMSampler(clip_x0=clip_x0)
+    clip_x0 = DDPMSampler(clip_x0=clip_x0).clip_x0
     condition = prepare_condition(model.network, condition, len(x))
 
     def loop(seeds: Any, tables: Any, labels: Any, x0: Any, total: Any, start: Any, stop: Any) -> Any:
-        denoise = clip.clipped(functools.partial(model.denoise, condition=labels))
+        denoise = Denoiser(model, labels, clip_x0=clip_x0)
 
         def body(t: Any, total: Any) -> Any:
-            row = {name: table[t] for name, table in tables.items()} | {"t": t}
+            row = {name: table[t] for name, table in tables.items()}
             eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=StepSeed(seeds[t]))
             x0_hat, w = denoise(row["alpha"] * x0 + row["sigma"] * eps, row)
             return total + bound_term(x0, x0_hat, w, row, levels)
@@ -81,9 +83,9 @@ def variational_bound(
         return sequential_loop(start, stop, body, total)
 
     steps = model.schedule.num_steps
-    tables = {name: as_tensor(table) for name, table in model.tables.items()}
+    tables = complete_rows(model, {**model.tables, "t": np.arange(steps)})
     batches = list(even_batches(len(x), batch_size))
-    program = model.program(("bound", levels, clip.clip_x0, len(batches[0]), x.shape[1:]), loop)
+    program = model.program(("bound", levels, clip_x0, len(batches[0]), x.shape[1:]), loop)
     bar = progress_bar(len(batches) * steps, verbose)
     terms = np.empty(len(x), "float32")
     for number, index in enumerate(batches):

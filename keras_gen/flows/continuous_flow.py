@@ -1,4 +1,3 @@
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -6,6 +5,7 @@ import keras
 from keras import ops
 
 from keras_gen.core.checks import check, check_choice, check_integer, is_number
+from keras_gen.core.divergence import exact_divergence, hutchinson_divergence, random_signs
 from keras_gen.core.ode import dormand_prince, runge_kutta_4
 from keras_gen.core.per_sample import per_sample
 from keras_gen.export import keras_gen_export
@@ -85,7 +85,6 @@ class ContinuousFlow(Bijector):
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
         check(None not in x_shape[1:], "x", "have a known shape", f"shape {tuple(x_shape)}")
-        self.numbers = math.prod(x_shape[1:])
         if self.network is None:
             self.network = Conditioner(x_shape[-1], self.units, "softplus", dtype=self.dtype_policy, name="network")
         if not self.network.built:
@@ -98,10 +97,15 @@ class ContinuousFlow(Bijector):
         return self._solve(y, condition, 1.0, 0.0, training)
 
     def _solve(self, x: Any, condition: Any, t0: float, t1: float, training: bool) -> tuple[Any, Any]:
-        divergence = self._exact if self.trace == "exact" else self._hutchinson(x)
+        signs = None if self.trace == "exact" else random_signs(x, self.seed_generator)
 
         def f(t: Any, state: tuple[Any, Any]) -> tuple[Any, Any]:
-            return divergence(state[0], t, condition, training)
+            def velocity(x: Any, condition: Any) -> Any:
+                return self._velocity(x, t, condition, training)
+
+            if signs is None:
+                return exact_divergence(velocity, state[0], condition)
+            return hutchinson_divergence(velocity, state[0], signs, condition)
 
         state = x, ops.zeros_like(per_sample(x))
         if self.tolerance is None or training:
@@ -114,26 +118,6 @@ class ContinuousFlow(Bijector):
         velocity = ops.cast(self.network(inputs, training=training), x.dtype)
         check(velocity.shape[1:] == x.shape[1:], "network", f"give outputs of shape {x.shape}", velocity.shape)
         return velocity
-
-    def _exact(self, x: Any, t: Any, condition: Any, training: bool) -> tuple[Any, Any]:
-        """Returns velocity and trace: derivatives in all directions, as one batch of `numbers` copies."""
-        n, d = ops.shape(x)[0], self.numbers
-        directions = ops.reshape(ops.repeat(ops.eye(d, dtype=x.dtype), n, axis=0), (d * n, *x.shape[1:]))
-        copies = ops.tile(x, (d, *[1] * (len(x.shape) - 1)))
-        if condition is not None:
-            condition = ops.tile(condition, (d, *[1] * (len(condition.shape) - 1)))
-        velocity, slopes = ops.jvp(lambda x: self._velocity(x, t, condition, training), (copies,), (directions,))
-        return velocity[:n], ops.sum(ops.reshape(per_sample(slopes * directions), (d, n)), axis=0)
-
-    def _hutchinson(self, x: Any) -> Any:
-        signs = keras.random.randint(ops.shape(x), 0, 2, dtype="int32", seed=self.seed_generator)
-        v = ops.cast(2 * signs - 1, x.dtype)
-
-        def divergence(x: Any, t: Any, condition: Any, training: bool) -> tuple[Any, Any]:
-            velocity, slope = ops.jvp(lambda x: self._velocity(x, t, condition, training), (x,), (v,))
-            return velocity, per_sample(v * slope)
-
-        return divergence
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_gen.core.fixtures import randomize_weights, to_numpy
 from keras_gen.layers import GroupNorm, LightBlock, ResidualBlock, SelfAttention2D, SinusoidalEmbedding
-from keras_gen.models import LightUNet, UNet
+from keras_gen.models import LightUNet, UNet, UNetConventions
 
 X = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype("float32")
 EMBEDDING = np.random.default_rng(1).normal(size=(2, 6)).astype("float32")
@@ -31,6 +31,34 @@ def test_sinusoidal_embedding_formula():
 def test_half_precision_tells_times_apart():
     embedded = to_numpy(SinusoidalEmbedding(64, dtype="mixed_bfloat16")(np.array([998, 999], "int32")))
     assert np.abs(embedded[0] - embedded[1]).max() > 0.5
+
+
+def test_real_times():
+    embedded = to_numpy(SinusoidalEmbedding(6)(np.array([0.25, 999.5], "float32")))
+    frequencies = 10000.0 ** (-np.arange(3) / 3)
+    angles = np.array([[0.25], [999.5]]) * frequencies
+    np.testing.assert_allclose(embedded, np.concatenate([np.sin(angles), np.cos(angles)], axis=-1), atol=1e-4)
+
+
+def test_half_precision_tells_real_times_apart():
+    t = np.array([998.5, 999.0, 999.5, 1000.0], "float32")
+    exact = to_numpy(SinusoidalEmbedding(64)(t))
+    np.testing.assert_allclose(to_numpy(SinusoidalEmbedding(64, dtype="mixed_bfloat16")(t)), exact, atol=1e-2)
+
+
+@pytest.mark.parametrize("outer", [False, True])
+def test_unet_in_half_precision_tells_real_times_apart(outer):
+    unet = UNet((4, 4, 1), (8,), 1, dtype="mixed_bfloat16")
+    randomize_weights(unet, scale=3.0)
+    network = unet
+    if outer:  # as part of another model, which is in half precision too
+        inputs = [keras.Input((4, 4, 1)), keras.Input((), dtype="float32")]
+        network = keras.Model(inputs, unet(inputs))
+        network.dtype_policy = keras.dtype_policies.get("mixed_bfloat16")
+    x = X[:1, :4, :4, :1].repeat(3, axis=0)
+    real = to_numpy(network([x, np.array([998.5, 999.0, 999.5], "float32")]))
+    assert min(np.abs(real[0] - real[1]).max(), np.abs(real[1] - real[2]).max()) > 0
+    np.testing.assert_array_equal(to_numpy(network([x, np.array([999, 999, 999], "int32")]))[1], real[1])
 
 
 def test_self_attention_formula():
@@ -106,6 +134,56 @@ def test_time_and_label_reach_the_output():
     assert np.abs(by_time[0] - by_time[1]).max() > 1e-3
 
 
+def test_null_conditions():
+    unet = UNet((8, 8, 4), (8,), 1, num_classes=3)
+    randomize_weights(unet)
+    assert unet.get_layer("label_embedding").embeddings.shape == (4, 32)
+    x, t = X[:1].repeat(4, axis=0), T[:1].repeat(4)
+    by_label = to_numpy(unet([x, t, np.arange(4)]))
+    assert min(np.abs(a - b).max() for i, a in enumerate(by_label) for b in by_label[:i]) > 1e-3
+
+    steered, plain = UNet((8, 8, 4), (8,), 1, condition_dim=3), UNet((8, 8, 4), (8,), 1)
+    randomize_weights(steered)
+    named = {weight.path: weight for weight in steered.weights}
+    for weight in plain.weights:
+        weight.assign(named[weight.path])
+    x, t = X, T
+    zero = np.zeros((2, 3), "float32")
+    np.testing.assert_allclose(to_numpy(steered([x, t, zero])), to_numpy(plain([x, t])), rtol=1e-5, atol=1e-5)
+    assert np.abs(to_numpy(steered([x, t, zero + 1])) - to_numpy(steered([x, t, zero]))).max() > 1e-3
+
+
+def test_scale_shift_formula():
+    block = ResidualBlock(4, 2, epsilon=1e-3, scale_shift=True)
+    block([X, EMBEDDING])
+    randomize_weights(block, scale=1.0)
+    scale, shift = np.split(EMBEDDING @ to_numpy(block.dense.kernel) + to_numpy(block.dense.bias), 2, axis=-1)
+    h = to_numpy(block.norm_2(block.conv_1(ops.silu(block.norm_1(X)))))
+    h = h * (1 + scale[:, None, None]) + shift[:, None, None]
+    expected = X + to_numpy(block.conv_2(ops.silu(ops.convert_to_tensor(h))))
+    np.testing.assert_allclose(to_numpy(block([X, EMBEDDING])), expected, rtol=1e-4, atol=1e-4)
+    assert block.norm_1.epsilon == block.norm_2.epsilon == 1e-3
+
+
+def test_conventions():
+    unet = UNet((8, 8, 1), (8, 16), 1, (1,), conventions=UNetConventions(groups=2, epsilon=1e-3, head_dim=4))
+    attention, block = unet.get_layer("middle_attention_0"), unet.get_layer("up_0_block_0")
+    assert (attention.num_heads, attention.groups, attention.norm.epsilon) == (4, 2, 1e-3)
+    assert (block.groups, block.norm_2.epsilon, block.scale_shift) == (2, 1e-3, False)
+    kinds = {
+        "auto": ["middle_block_0", "middle_attention_0", "middle_block_1"],
+        "plain": ["middle_block_0", "middle_block_1"],
+        "none": [],
+    }
+    for middle, expected in kinds.items():
+        unet = UNet((8, 8, 1), (8, 16), 1, (1,), conventions=UNetConventions(middle=middle))
+        assert [layer.name for layer in unet.layers if layer.name.startswith("middle")] == expected
+    unet = UNet((8, 8, 1), (8, 16), 1, (0,), conventions=UNetConventions(middle="attention"))
+    assert unet.get_layer("middle_attention_0").num_heads == 1
+    padded = UNet((8, 8, 1), (8, 16), 1, conventions=UNetConventions(symmetric_padding=True))
+    assert tuple(padded([X[..., :1], T]).shape) == (2, 8, 8, 1)
+
+
 def test_summary_counts_all_weights():
     unet = UNet((8, 8, 1), (8, 16), 1)
     assert unet.count_params() == sum(int(np.prod(weight.shape)) for weight in unet.weights) > 1000
@@ -134,6 +212,18 @@ def test_networks_of_one_dtype_policy():
         (lambda: UNet((8, 8, 1), (8,), num_classes=0), "`num_classes` must be an integer >= 1"),
         (lambda: UNet((8, 8, 1), (8,), out_channels=0), "`out_channels` must be an integer >= 1"),
         (lambda: UNet((8, 8, 1), (8,), dropout=1.0), r"`dropout` must be in \[0, 1\)"),
+        (lambda: UNet((8, 8, 1), (8,), condition_dim=0), "`condition_dim` must be an integer >= 1"),
+        (lambda: UNet((8, 8, 1), (8,), num_classes=2, condition_dim=2), "`condition_dim` must be None where num_cl"),
+        (lambda: UNet((8, 8, 1), (8,), conventions={}), "`conventions` must be a UNetConventions"),
+        (
+            lambda: UNet((8, 8, 1), (8,), 1, (0,), conventions=UNetConventions(head_dim=3)),
+            "`head_dim` must divide 8 channels",
+        ),
+        (lambda: UNetConventions(groups=0), "`groups` must be an integer >= 1"),
+        (lambda: UNetConventions(epsilon=0), "`epsilon` must be > 0"),
+        (lambda: UNetConventions(head_dim=0), "`head_dim` must be an integer >= 1"),
+        (lambda: UNetConventions(max_period=1), "`max_period` must be > 1"),
+        (lambda: UNetConventions(middle="both"), "`middle` must be one of 'auto', 'attention', 'plain', 'none'"),
         (lambda: LightUNet((6, 8, 1), (8, 8, 8)), "`image_shape` must have height and width"),
         (lambda: LightUNet((8, 8, 1), (8,), num_steps=0), "`num_steps` must be an integer >= 1"),
         (lambda: LightUNet((8, 8, 1), (8,), blocks_per_level=0), "`blocks_per_level` must be an integer >= 1"),

@@ -111,7 +111,7 @@ def test_noise_differs_between_steps_batches_and_calls():
 def test_samples_are_the_recorded_ones_on_every_backend(request):
     """The same weights and the same injected noise: equal to 1e-4 after 50 steps, whichever backend wrote the file."""
     model = ddpm(schedule=LinearSchedule())
-    randomize_weights(model, scale=0.5)
+    randomize_weights(model.network, scale=0.5)
     noise = np.random.default_rng(7).normal(size=(2, 8, 8, 1))
     samples = model.sample(2, DDIMSampler(50, spacing="trailing", clip_x0=1.0), noise=noise, verbose=0)
     stochastic = model.sample(

@@ -1,0 +1,72 @@
+"""Diffusion without a U-Net, https://kexue.fm/archives/9984: transformers on patches of pixels, on digits by default.
+
+    KERAS_BACKEND=jax python examples/dit.py
+    KERAS_BACKEND=torch python examples/dit.py --backbone pixel --epochs 20
+
+`dit` steers its blocks by the time and the label (adaLN-zero); `pixel` is the post's: gated attention units, and the
+time is added to the tokens. Writes samples, the loss curve and the model to `--output`. A killed run goes on from its
+last epoch when started again.
+"""
+
+import argparse
+
+import keras
+import numpy as np
+from datasets import load_images
+from shared import parser, save_picture, train
+
+from keras_gen.callbacks import SampleGrid
+from keras_gen.models import DDPM, DiT, PixelTransformer
+from keras_gen.samplers import DDIMSampler
+from keras_gen.schedules import CosineSchedule
+
+QUICK = DDIMSampler(50, spacing="trailing", clip_x0=1.0)
+BACKBONES = {"dit": DiT, "pixel": PixelTransformer}
+
+
+def parse_arguments() -> argparse.Namespace:
+    arguments = parser(__doc__, "dit", epochs=40)
+    arguments.add_argument(
+        "--backbone", choices=BACKBONES, default="dit", help="blocks steered by the time, or the post's"
+    )
+    arguments.add_argument("--patch-size", type=int, default=None, help="2 for images up to 16 pixels wide, else 4")
+    arguments.add_argument("--width", type=int, default=96, help="channels of a token")
+    arguments.add_argument("--depth", type=int, default=4, help="number of blocks or units")
+    arguments.add_argument("--unconditional", action="store_true", help="do not use the labels")
+    return arguments.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    keras.utils.set_random_seed(arguments.seed)
+    output = arguments.output
+    images, labels = load_images(arguments.dataset, arguments.size)
+    if arguments.unconditional:
+        labels = None
+    num_classes = None if labels is None else int(labels.max()) + 1
+
+    patch_size = arguments.patch_size or (2 if images.shape[1] <= 16 else 4)
+    size = {"patch_size": patch_size, "width": arguments.width, "depth": arguments.depth}
+    network = BACKBONES[arguments.backbone](images.shape[1:], num_classes=num_classes, **size)
+    print(f"{network.count_params():,} weights")
+    # v is about as large at every time, whereas eps is most of the input at late times and little of it at early ones.
+    model = DDPM(network, CosineSchedule(), prediction="v", seed=arguments.seed)
+    steps = arguments.epochs * -(-len(images) // arguments.batch_size)
+    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=1e-3, warmup_steps=steps // 20)
+    model.compile(keras.optimizers.Adam(rate, clipnorm=1.0, use_ema=True, ema_momentum=0.995))
+    grid = SampleGrid(
+        output / "epoch_{epoch:04d}.png",
+        every=max(1, arguments.epochs // 4),
+        sampler=QUICK,
+        condition=None if labels is None else np.arange(16) % num_classes,
+    )
+    train(model, images, labels, arguments, [grid])
+
+    rows, columns = 8, 10
+    condition = None if labels is None else np.tile(np.arange(columns) % num_classes, rows)
+    samples = model.sample(rows * columns, QUICK, condition, seed=arguments.seed, batch_size=80)
+    save_picture(output / "samples.png", samples, columns)
+
+
+if __name__ == "__main__":
+    main()

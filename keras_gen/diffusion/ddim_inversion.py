@@ -1,0 +1,52 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_gen.core.checks import check, check_integer
+from keras_gen.diffusion.ddim_sampler import DDIMSampler
+from keras_gen.diffusion.denoiser import Denoiser, epsilon_of
+from keras_gen.diffusion.diffusion_sampler import DiffusionSampler
+from keras_gen.diffusion.euler_sampler import EulerSampler
+from keras_gen.diffusion.noise_schedule import NoiseSchedule
+
+
+class DDIMInversion(DiffusionSampler):
+    """Undoes the steps of a deterministic sampler, from clean data to noise; see `ImageEditing.invert`.
+
+        x_t = (alpha_t / alpha_s) x_s + (sigma_t - sigma_s alpha_t / alpha_s) eps_hat(x_t, t)
+
+    is solved for x_t by iteration, which begins with the eps_hat of the step before.
+    """
+
+    def __init__(self, sampler: DiffusionSampler, iterations: int = 3):
+        deterministic = isinstance(sampler, EulerSampler) or (isinstance(sampler, DDIMSampler) and sampler.eta == 0)
+        check(deterministic, "sampler", "be a DDIMSampler with eta=0 or an EulerSampler", repr(sampler))
+        super().__init__(sampler.steps, sampler.spacing, sampler.clip_x0)
+        self.iterations = check_integer("iterations", iterations)
+
+    def times(self, schedule: NoiseSchedule) -> np.ndarray:
+        return super().times(schedule)[::-1]
+
+    def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:
+        alpha, sigma = schedule.alpha(times), schedule.sigma(times)
+        keep = alpha[1:] / alpha[:-1]
+        return {**self.at(schedule, times[1:]), "keep": keep, "stride": sigma[1:] - keep * sigma[:-1]}
+
+    def start(self, x: Any) -> Any:
+        return x, ops.zeros_like(x)
+
+    def finish(self, state: Any) -> Any:
+        return state[0]
+
+    def step(self, denoise: Denoiser, state: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
+        x_s, eps = state
+        x_t = row["keep"] * x_s + row["stride"] * eps
+        for _ in range(self.iterations):
+            eps = epsilon_of(x_t, denoise(x_t, row)[0], row)
+            x_t = row["keep"] * x_s + row["stride"] * eps
+        return x_t, eps
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "iterations": self.iterations}

@@ -1,0 +1,109 @@
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_gen.core.checks import check, check_integer
+from keras_gen.export import keras_gen_export
+
+
+@keras_gen_export("keras_gen.layers.DiTBlock")
+class DiTBlock(keras.layers.Layer):
+    """The block of a diffusion transformer: attention and feed-forward layer, steered by an embedding ("adaLN-zero").
+
+        a_1, b_1, g_1, a_2, b_2, g_2 = embedding W
+        h = x + g_1 attention((1 + a_1) LayerNorm(x) + b_1)
+        y = h + g_2 mlp((1 + a_2) LayerNorm(h) + b_2)
+
+    Queries and keys are normalized to root mean square 1 in each head and scaled anew, so that attention cannot
+    saturate. `W` starts at zero, so that the block starts as the identity.
+
+    Args:
+        num_heads: int >= 1. Must divide the number of channels. Defaults to `4`.
+        expansion: int >= 1. Width of the feed-forward layer over the number of channels. Defaults to `4`.
+        positions: a layer that is applied to queries and to keys `(batch, tokens, num_heads, dim)`, such as
+            `RotaryEmbedding2D`. Defaults to `None`.
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+
+    Call arguments:
+        inputs: list of the tokens `(batch, tokens, channels)` and the embedding `(batch, dim)`.
+
+    Returns:
+        A tensor like the tokens.
+
+    Raises:
+        ValueError: if an argument is outside its range or of the wrong type, or `num_heads` does not divide the number
+            of channels.
+
+    Reference: Peebles and Xie 2022, arXiv:2212.09748; the normalization of queries and keys: Dehghani et al. 2023,
+    arXiv:2302.05442.
+    """
+
+    def __init__(self, num_heads: int = 4, expansion: int = 4, positions: keras.Layer | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.num_heads = check_integer("num_heads", num_heads)
+        self.expansion = check_integer("expansion", expansion)
+        check(positions is None or isinstance(positions, keras.Layer), "positions", "be a layer or None", positions)
+        self.positions = positions
+        options = {"dtype": self.dtype_policy}
+        self.norms = [plain_layer_norm(name=f"norm_{i}", **options) for i in (1, 2)]
+        self.q_norm, self.k_norm = (
+            keras.layers.RMSNormalization(epsilon=1e-6, name=f"{name}_norm", **options) for name in "qk"
+        )
+
+    def build(self, inputs_shape: Any) -> None:
+        x_shape, embedding_shape = inputs_shape
+        check(len(x_shape) == 3, "tokens", "have shape (batch, tokens, channels)", f"shape {tuple(x_shape)}")
+        channels = x_shape[-1]
+        check(channels % self.num_heads == 0, "num_heads", f"divide {channels} channels", self.num_heads)
+        dense, options = keras.layers.Dense, {"dtype": self.dtype_policy}
+        self.modulation = dense(6 * channels, kernel_initializer="zeros", name="modulation", **options)
+        self.qkv = dense(3 * channels, name="qkv", **options)
+        self.output_dense = dense(channels, name="output", **options)
+        self.mlp_1 = dense(self.expansion * channels, name="mlp_1", **options)
+        self.mlp_2 = dense(channels, name="mlp_2", **options)
+        self.modulation.build(embedding_shape)
+        for layer in (*self.norms, self.qkv, self.output_dense, self.mlp_1):
+            layer.build(x_shape)
+        self.mlp_2.build((*x_shape[:-1], self.expansion * channels))
+        heads_shape = (*x_shape[:-1], self.num_heads, channels // self.num_heads)
+        for layer in (self.q_norm, self.k_norm, self.positions):
+            if layer is not None and not layer.built:
+                layer.build(heads_shape)
+
+    def call(self, inputs: Any) -> Any:
+        x, embedding = inputs
+        modulation = ops.expand_dims(self.modulation(embedding), 1)
+        scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = ops.split(modulation, 6, axis=-1)
+        x = x + gate_1 * self._attention(self.norms[0](x) * (1 + scale_1) + shift_1)
+        h = self.norms[1](x) * (1 + scale_2) + shift_2
+        return x + gate_2 * self.mlp_2(ops.gelu(self.mlp_1(h), approximate=True))
+
+    def compute_output_shape(self, inputs_shape: Any) -> tuple[int | None, ...]:
+        return tuple(inputs_shape[0])
+
+    def get_config(self) -> dict[str, Any]:
+        own = {
+            "num_heads": self.num_heads,
+            "expansion": self.expansion,
+            "positions": keras.saving.serialize_keras_object(self.positions),
+        }
+        return {**super().get_config(), **own}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "DiTBlock":
+        return cls(**keras.saving.deserialize_keras_object(config))
+
+    def _attention(self, h: Any) -> Any:
+        tokens, channels = h.shape[1:]
+        qkv = ops.reshape(self.qkv(h), (-1, tokens, 3 * self.num_heads, channels // self.num_heads))
+        q, k, v = ops.split(qkv, 3, axis=2)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if self.positions is not None:
+            q, k = (ops.cast(self.positions(one), self.compute_dtype) for one in (q, k))
+        return self.output_dense(ops.reshape(ops.dot_product_attention(q, k, v), (-1, tokens, channels)))
+
+
+def plain_layer_norm(**options: Any) -> keras.layers.LayerNormalization:
+    """Returns the normalization of each token, with statistics in float32 and no weights."""
+    return keras.layers.LayerNormalization(epsilon=1e-6, center=False, scale=False, **options)

@@ -1,0 +1,86 @@
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_gen.core.checks import check, check_integer
+from keras_gen.export import keras_gen_export
+
+
+@keras_gen_export("keras_gen.layers.GatedAttentionUnit")
+class GatedAttentionUnit(keras.layers.Layer):
+    """Attention and feed-forward layer in one: what each token gathers from all tokens is gated by the token itself.
+
+        h = RMSNorm(x),   u = silu(h W_u),   v = silu(h W_v),   z = silu(h W_z)
+        q = gamma_q z,   k = gamma_k z,   A = softmax(q k^T / sqrt(key_dim))
+        y = x + (u * (A v)) W_o
+
+    One head, no biases. `W_o` starts at zero, so that the layer starts as the identity.
+
+    Args:
+        expansion: int >= 1. Channels of `u` and `v`. The papers take twice those of `x`.
+        key_dim: int >= 1. Channels of `q` and `k`. Defaults to `128`.
+        positions: a layer that is applied to `q` and to `k`, both `(batch, tokens, 1, key_dim)`, such as
+            `RotaryEmbedding2D`. Defaults to `None`: the layer does not see the order of tokens.
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+
+    Call arguments:
+        x: `(batch, tokens, channels)`.
+
+    Returns:
+        A tensor like `x`.
+
+    Raises:
+        ValueError: if an argument is outside its range or of the wrong type, or `x` has another number of axes.
+
+    Reference: Hua et al. 2022, arXiv:2202.10447; with softmax https://kexue.fm/archives/8934.
+    """
+
+    def __init__(self, expansion: int, key_dim: int = 128, positions: keras.Layer | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.expansion = check_integer("expansion", expansion)
+        self.key_dim = check_integer("key_dim", key_dim)
+        check(positions is None or isinstance(positions, keras.Layer), "positions", "be a layer or None", positions)
+        self.positions = positions
+        self.norm = keras.layers.RMSNormalization(epsilon=1e-6, name="norm", dtype=self.dtype_policy)
+        self.dense = self._dense(2 * self.expansion + self.key_dim, "dense", activation="silu")
+
+    def build(self, x_shape: tuple[int | None, ...]) -> None:
+        check(len(x_shape) == 3, "x", "have shape (batch, tokens, channels)", f"shape {tuple(x_shape)}")
+        self.norm.build(x_shape)
+        self.dense.build(x_shape)
+        self.gammas = self.add_weight(name="gammas", shape=(2, self.key_dim), initializer="ones")
+        self.output_dense = self._dense(x_shape[-1], "output", kernel_initializer="zeros")
+        self.output_dense.build((*x_shape[:-1], self.expansion))
+        if self.positions is not None and not self.positions.built:
+            self.positions.build((*x_shape[:-1], 1, self.key_dim))
+
+    def call(self, x: Any) -> Any:
+        e = self.expansion
+        u, v, z = ops.split(self.dense(self.norm(x)), [e, 2 * e], axis=-1)
+        q, k = (z * self.gammas[i] for i in range(2))
+        if self.positions is not None:
+            turned = (ops.squeeze(self.positions(ops.expand_dims(one, 2)), 2) for one in (q, k))
+            q, k = (ops.cast(one, self.compute_dtype) for one in turned)
+        logits = ops.matmul(q, ops.transpose(k, (0, 2, 1))) * (1 / math.sqrt(self.key_dim))
+        attention = ops.cast(ops.softmax(ops.cast(logits, "float32"), axis=-1), self.compute_dtype)
+        return x + self.output_dense(u * ops.matmul(attention, v))
+
+    def compute_output_shape(self, x_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return x_shape
+
+    def get_config(self) -> dict[str, Any]:
+        own = {
+            "expansion": self.expansion,
+            "key_dim": self.key_dim,
+            "positions": keras.saving.serialize_keras_object(self.positions),
+        }
+        return {**super().get_config(), **own}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "GatedAttentionUnit":
+        return cls(**keras.saving.deserialize_keras_object(config))
+
+    def _dense(self, units: int, name: str, **options: Any) -> keras.layers.Dense:
+        return keras.layers.Dense(units, use_bias=False, name=name, dtype=self.dtype_policy, **options)

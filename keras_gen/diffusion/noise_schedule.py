@@ -1,0 +1,68 @@
+import abc
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_gen.core.arrays import namespace
+from keras_gen.core.checks import check, is_number
+
+
+class NoiseSchedule(abc.ABC):
+    """What every noise schedule tells: the factors of `x_t = alpha(t) x0 + sigma(t) eps`, and which times there are.
+
+    `t` is a number, an array or a tensor; the result is float64 NumPy for the first two and a float32 tensor for the
+    last, so that a formula serves the table of a sampler and the compiled training step.
+
+    Attributes:
+        t_start: the cleanest time of training and likelihood.
+        t_min: the cleanest time that a sampler visits, before it steps to clean data.
+        t_max: the noisiest time.
+        t_clean: the time of clean data, alpha = 1 and sigma = 0, which no network sees.
+        spacing: how a sampler lays its times if it is not told, see `time_grid`.
+    """
+
+    t_start: float = 0.0
+    t_min: float = 0.0
+    t_max: float = 1.0
+    t_clean: float = 0.0
+    spacing: str = "trailing"
+
+    @abc.abstractmethod
+    def alpha(self, t: Any) -> Any:
+        """Returns the factor of the data at the times `t`."""
+
+    @abc.abstractmethod
+    def sigma(self, t: Any) -> Any:
+        """Returns the factor of the noise at the times `t`."""
+
+    @abc.abstractmethod
+    def inverse_log_snr(self, log_snr: Any) -> Any:
+        """Returns the time at which `log_snr(t)` is `log_snr`, or the nearest one."""
+
+    @abc.abstractmethod
+    def times_at(self, fraction: Any) -> Any:
+        """Returns the times at the fractions in [0, 1) of the way from `t_start` to `t_max`."""
+
+    def log_snr(self, t: Any) -> Any:
+        """Returns `log(alpha_t^2 / sigma_t^2)`, infinite for clean data and for pure noise."""
+        xp = namespace(t)
+        with np.errstate(divide="ignore"):
+            return 2 * (xp.log(self.alpha(t)) - xp.log(self.sigma(t)))
+
+    def check_time(self, name: str, t: Any) -> None:
+        """Refuses what is no time between `t_start` and `t_max`."""
+        valid = is_number(t) and self.t_start <= t <= self.t_max
+        check(valid, name, f"be a number in {self.t_start} .. {self.t_max}", t)
+
+    def network_time(self, t: Any) -> Any:
+        """Returns what a network is told of the times `t`."""
+        return t
+
+    @abc.abstractmethod
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "NoiseSchedule":
+        return cls(**keras.saving.deserialize_keras_object(config))

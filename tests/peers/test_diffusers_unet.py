@@ -1,0 +1,182 @@
+"""`UNet.from_diffusers` against diffusers' own `UNet2DModel`, with random weights."""
+
+import json
+
+import numpy as np
+import pytest
+
+from keras_gen.core.fixtures import save_and_load, to_numpy
+from keras_gen.models import UNet
+
+pytest.importorskip("diffusers")
+import torch
+from diffusers import UNet2DModel
+from safetensors.numpy import load_file, save_file
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+T = np.array([3, 977], "int32")
+PLAIN = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+SMALL = {
+    "sample_size": 8,
+    "in_channels": 3,
+    "out_channels": 3,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+}
+DDPM = {
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "downsample_padding": 0,
+    "norm_eps": 1e-6,
+    "attention_head_dim": None,
+}
+CONFIGS = {
+    "defaults": {},
+    "ddpm": DDPM,
+    "attention_in_levels": {
+        "block_out_channels": (8, 8, 16),
+        "down_block_types": ("AttnDownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D", "AttnUpBlock2D"),
+        "attention_head_dim": 4,
+        "layers_per_block": 2,
+    },
+    "classes": {**PLAIN, "num_class_embeds": 5, "out_channels": 6},
+    "no_middle_any_size": {**PLAIN, "mid_block_type": None, "sample_size": None, "act_fn": "swish"},
+    "scale_shift": {**PLAIN, "resnet_time_scale_shift": "scale_shift", "add_attention": False},
+    "norm_of_middle": {"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 4},
+    "gray": {
+        "sample_size": 32,
+        "in_channels": 1,
+        "out_channels": 1,
+        "layers_per_block": 2,
+        "block_out_channels": (32, 64, 64),
+        "down_block_types": ("DownBlock2D",) * 3,
+        "up_block_types": ("UpBlock2D",) * 3,
+        "norm_num_groups": 8,
+        "add_attention": False,
+    },
+}
+
+
+def peer(**config):
+    torch.manual_seed(0)
+    model = UNet2DModel(**{**SMALL, **config}).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1:  # PyTorch starts normalizations at one and zero, which would hide exchanges
+                parameter.add_(0.2 * torch.randn_like(parameter))
+            assert parameter.abs().max() > 0, name
+    return model
+
+
+def outputs(theirs, ours, size=8):
+    channels = theirs.config.in_channels
+    x = np.random.default_rng(0).normal(size=(2, size, size, channels)).astype("float32")
+    labels = [] if theirs.config.num_class_embeds is None else [np.array([4, 1], "int32")]
+    with torch.no_grad():
+        expected = theirs(
+            torch.from_numpy(x.transpose(0, 3, 1, 2)), torch.from_numpy(T), *map(torch.from_numpy, labels)
+        )
+    return to_numpy(ours([x, T, *labels])), expected.sample.numpy().transpose(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_instance(name):
+    theirs = peer(**CONFIGS[name])
+    ours = UNet.from_diffusers(theirs)
+    actual, expected = outputs(theirs, ours, 32 if name == "gray" else 8)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+    assert np.abs(expected).max() > 0.1
+    assert ours.count_params() - (32 if name == "classes" else 0) == sum(p.numel() for p in theirs.parameters())
+
+
+def test_null_class_adds_nothing():
+    ours = UNet.from_diffusers(peer(**CONFIGS["classes"]))
+    vectors = to_numpy(ours.get_layer("label_embedding").embeddings)
+    assert ours.num_classes == 5
+    assert vectors.shape == (6, 32)
+    assert not vectors[5].any()
+    assert vectors[:5].any(axis=1).all()
+
+
+def test_folder(tmp_path):
+    theirs = peer(**DDPM)
+    theirs.save_pretrained(tmp_path)
+    for source in (tmp_path, str(tmp_path)):
+        ours = UNet.from_diffusers(source)
+        np.testing.assert_allclose(*outputs(theirs, ours), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(*outputs(theirs, save_and_load(ours)), rtol=1e-5, atol=1e-5)
+
+
+def test_older_names_of_attention(tmp_path):
+    theirs = peer()
+    theirs.save_pretrained(tmp_path)
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = {}
+    for name, tensor in load_file(tmp_path / WEIGHTS).items():
+        for new, old in names.items():
+            name = name.replace(f".{new}.", f".{old}.")
+        tensors[name] = tensor
+    assert any(".proj_attn.weight" in name for name in tensors)
+    save_file(tensors, tmp_path / WEIGHTS)
+    np.testing.assert_allclose(*outputs(theirs, UNet.from_diffusers(tmp_path)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"_class_name": "UNet2DConditionModel"}, "`_class_name` must be 'UNet2DModel' for a UNet"),
+        ({"center_input_sample": True}, "`center_input_sample` must be False for a UNet. Received: .*=True"),
+        ({"time_embedding_type": "fourier"}, "`time_embedding_type` must be 'positional' for a UNet"),
+        ({"time_embedding_dim": 64}, "`time_embedding_dim` must be 32 or None for a UNet. Received: .*=64"),
+        ({"mid_block_scale_factor": 2.0}, "`mid_block_scale_factor` must be 1 for a UNet"),
+        ({"downsample_padding": 2}, "`downsample_padding` must be 1 or 0 for a UNet"),
+        ({"downsample_type": "resnet"}, "`downsample_type` must be 'conv' for a UNet"),
+        ({"upsample_type": "resnet"}, "`upsample_type` must be 'conv' for a UNet"),
+        ({"act_fn": "gelu"}, "`act_fn` must be 'silu' or 'swish' for a UNet"),
+        ({"class_embed_type": "timestep"}, "`class_embed_type` must be None for a UNet"),
+        ({"resnet_time_scale_shift": "spatial"}, "`resnet_time_scale_shift` must be 'default' or 'scale_shift'"),
+        ({"resnet_time_scale_shift": "scale_shift"}, "`attn_norm_num_groups` must be 4 for a UNet. Received: .*=None"),
+        ({"attn_norm_num_groups": 2}, "`attn_norm_num_groups` must be None or 4 for a UNet"),
+        ({"attention_head_dim": 3}, "`attention_head_dim` must divide the widths"),
+        ({"block_out_channels": [7, 16]}, "`block_out_channels` must start with an even number"),
+        ({"block_out_channels": [8, 16, 16]}, "`block_out_channels` must have 2 entries"),
+        ({"freq_shift": 4}, "`freq_shift` must be < 4"),
+        ({"down_block_types": ["SkipDownBlock2D"] * 2}, "`down_block_types` must hold DownBlock2D and Attn"),
+        ({"up_block_types": ["UpBlock2D", "ResnetUpsampleBlock2D"]}, "`up_block_types` must hold UpBlock2D and Attn"),
+        ({"up_block_types": ["UpBlock2D", "AttnUpBlock2D"]}, "`up_block_types` must mirror"),
+    ],
+)
+def test_refused_configurations(config, message, tmp_path):
+    save_file({}, tmp_path / WEIGHTS)
+    (tmp_path / "config.json").write_text(json.dumps({**SMALL, **config}))
+    with pytest.raises(ValueError, match=message):
+        UNet.from_diffusers(tmp_path)
+
+
+def test_refused_weights(tmp_path):
+    peer().save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS)
+    name = "up_blocks.0.attentions.1.to_k.weight"
+    for change, message in (
+        ({"up_blocks.7.weight": np.zeros(1)}, "hold no weights that a UNet lacks. Received: source=up_blocks.7.weight"),
+        ({name: None}, f"`source` must hold the weight {name}"),
+        ({"conv_in.weight": np.zeros((8, 3, 1, 1))}, r"hold conv_in.weight of shape \(3, 3, 3, 8\)"),
+    ):
+        changed = {key: tensor for key, tensor in {**tensors, **change}.items() if tensor is not None}
+        save_file(changed, tmp_path / WEIGHTS)
+        with pytest.raises(ValueError, match=message):
+            UNet.from_diffusers(tmp_path)
+
+
+def test_refused_sources(tmp_path):
+    with pytest.raises(ValueError, match="`source` must be a UNet2DModel, or a folder with config.json"):
+        UNet.from_diffusers(tmp_path)
+    peer().save_pretrained(tmp_path, safe_serialization=False)
+    with pytest.raises(ValueError, match="a pickle never. Received: .*diffusion_pytorch_model.bin"):
+        UNet.from_diffusers(tmp_path)
+    with pytest.raises(ValueError, match="`source` must be a UNet2DModel, or a folder.*Received: source=int"):
+        UNet.from_diffusers(3)
