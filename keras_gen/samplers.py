@@ -3,10 +3,12 @@
 from keras_gen.diffusion.analytic_dpm_sampler import AnalyticDPMSampler as AnalyticDPMSampler
 from keras_gen.diffusion.classifier_free_guidance import ClassifierFreeGuidance as ClassifierFreeGuidance
 from keras_gen.diffusion.classifier_guidance import ClassifierGuidance as ClassifierGuidance
+from keras_gen.diffusion.codebook_diffusion import CodebookDiffusion as CodebookDiffusion
 from keras_gen.diffusion.ddim_sampler import DDIMSampler as DDIMSampler
 from keras_gen.diffusion.ddpm_sampler import DDPMSampler as DDPMSampler
 from keras_gen.diffusion.diffusion_sampler import DiffusionSampler as DiffusionSampler
 from keras_gen.diffusion.dpm_solver_pp_sampler import DPMSolverPPSampler as DPMSolverPPSampler
+from keras_gen.diffusion.dynamic_threshold import DynamicThreshold as DynamicThreshold
 from keras_gen.diffusion.euler_sampler import EulerSampler as EulerSampler
 from keras_gen.diffusion.guidance import Guidance as Guidance
 from keras_gen.diffusion.heun_sampler import HeunSampler as HeunSampler

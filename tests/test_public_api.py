@@ -17,6 +17,7 @@ GOLDEN = pathlib.Path(__file__).parent / "public_api.txt"
 METHODS = (
     *("sample", "denoising_path", "denoise_from", "interpolate", "elbo", "encode", "decode", "reconstruct"),
     *("cluster", "quantize", "adapt", "set_codebook", "log_prob", "bits_per_dim", "map_latents", "pool"),
+    "from_diffusers",
 )
 OURS = {module for name, module in sys.modules.items() if name.startswith("keras_gen.")}
 PRESENT = [name for name in NAMESPACES if hasattr(keras_gen, name)]
@@ -37,7 +38,7 @@ def test_namespace_holds_nothing_else(namespace):
 @pytest.mark.parametrize("path", SYMBOLS)
 def test_file_is_named_after_the_symbol(path):
     name = path.rpartition(".")[2]
-    name = name.replace("UNet", "Unet").replace("1x1Conv", "_1X1_conv").replace("R1P", "R1_p")
+    name = name.replace("UNet", "Unet").replace("DiT", "Dit").replace("1x1Conv", "_1X1_conv").replace("R1P", "R1_p")
     words = re.sub(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
     assert pathlib.Path(inspect.getfile(SYMBOLS[path])).stem == words.lower()
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from keras import ops
 
+from keras_gen.diffusion.dynamic_threshold import DynamicThreshold
 from keras_gen.diffusion.guidance import Guidance
 
 
@@ -18,7 +19,7 @@ class Denoiser:
         model: a `DiffusionModel`.
         condition: tensor `(batch, ...)` or `None`.
         guidance: a `Guidance` or `None`.
-        clip_x0: float > 0 or `None`. Bounds x0 to [-clip_x0, clip_x0].
+        clip_x0: float > 0, a `DynamicThreshold` or `None`: how x0 is bounded.
         constrain: function of x0, applied last, or `None`.
     """
 
@@ -36,7 +37,9 @@ class Denoiser:
     def __call__(self, x_t: Any, row: dict[str, Any]) -> tuple[Any, Any]:
         evaluate = self.model.denoise if self.guidance is None else self.guidance.bind(self.model)
         x0, share = evaluate(x_t, row, self.condition)
-        if self.clip_x0 is not None:
+        if isinstance(self.clip_x0, DynamicThreshold):
+            x0 = self.clip_x0(x0)
+        elif self.clip_x0 is not None:
             x0 = ops.clip(x0, -self.clip_x0, self.clip_x0)
         if self.constrain is not None:
             x0 = self.constrain(x0)

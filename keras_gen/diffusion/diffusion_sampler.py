@@ -10,6 +10,7 @@ from keras_gen.core.checks import check, check_choice, check_integer, is_number
 from keras_gen.core.loop import sequential_loop
 from keras_gen.core.noise import StepSeed
 from keras_gen.diffusion.denoiser import Denoiser
+from keras_gen.diffusion.dynamic_threshold import DynamicThreshold
 from keras_gen.diffusion.noise_schedule import NoiseSchedule
 from keras_gen.diffusion.time_grid import SPACINGS, time_grid
 from keras_gen.export import keras_gen_export
@@ -35,8 +36,8 @@ class DiffusionSampler(abc.ABC):
         steps: int, number of network evaluations, or `None`: as many as the schedule has. Defaults to `None`.
         spacing: `"leading"`, `"linspace"`, `"trailing"`, `"karras"` or `"log_snr"`: how the steps are laid over the
             schedule. Defaults to `None`, the schedule's own: "leading" in discrete time.
-        clip_x0: float > 0 or `None`. Bounds each prediction of x0 to [-clip_x0, clip_x0]; use 1 for images.
-            Defaults to `None`.
+        clip_x0: float > 0, a `DynamicThreshold`, or `None`. Bounds each prediction of x0 to [-clip_x0, clip_x0]; use 1
+            for images. Defaults to `None`.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -47,11 +48,12 @@ class DiffusionSampler(abc.ABC):
     def __init__(self, steps: int | None = None, spacing: str | None = None, clip_x0: float | None = None):
         if spacing is not None:
             check_choice("spacing", spacing, SPACINGS)
-        valid = clip_x0 is None or (is_number(clip_x0) and clip_x0 > 0)
-        check(valid, "clip_x0", "be > 0 or None", repr(clip_x0))
+        number = is_number(clip_x0) and clip_x0 > 0
+        valid = number or clip_x0 is None or isinstance(clip_x0, DynamicThreshold)
+        check(valid, "clip_x0", "be > 0, a DynamicThreshold or None", repr(clip_x0))
         self.steps = None if steps is None else check_integer("steps", steps)
         self.spacing = spacing
-        self.clip_x0 = None if clip_x0 is None else float(clip_x0)
+        self.clip_x0 = float(clip_x0) if number else clip_x0
 
     def times(self, schedule: NoiseSchedule) -> np.ndarray:
         """Returns the `N + 1` falling times it visits, the last one clean data."""
@@ -114,8 +116,11 @@ class DiffusionSampler(abc.ABC):
         return sequential_loop(start, stop, body, state)
 
     def get_config(self) -> dict[str, Any]:
-        return {"steps": self.steps, "spacing": self.spacing, "clip_x0": self.clip_x0}
+        clip_x0 = self.clip_x0
+        if isinstance(clip_x0, DynamicThreshold):
+            clip_x0 = keras.saving.serialize_keras_object(clip_x0)
+        return {"steps": self.steps, "spacing": self.spacing, "clip_x0": clip_x0}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "DiffusionSampler":
-        return cls(**config)
+        return cls(**keras.saving.deserialize_keras_object(config))

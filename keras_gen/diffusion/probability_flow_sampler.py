@@ -52,4 +52,4 @@ class ProbabilityFlowSampler(DiffusionSampler):
         return denoise(x, end)[0]
 
     def get_config(self) -> dict[str, Any]:
-        return {"tolerance": self.tolerance, "clip_x0": self.clip_x0}
+        return {"tolerance": self.tolerance, "clip_x0": super().get_config()["clip_x0"]}
