@@ -7,6 +7,7 @@ Writes pictures and the model to `--output`. A killed run goes on from its last 
 """
 
 import argparse
+import pathlib
 
 import keras
 import numpy as np
@@ -30,6 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     arguments.add_argument(
         "--unconditional", action="store_true", help="do not use the labels (the light U-Net never does)"
     )
+    arguments.add_argument("--condition-dropout", type=float, default=0.0, help="share of labels hidden in training")
     return arguments.parse_args()
 
 
@@ -64,6 +66,46 @@ def fit(model: DDPM, images: np.ndarray, labels: np.ndarray | None, arguments: a
     train(model, images, labels, arguments, [grid])
 
 
+def sampling_parser(description: str, name: str) -> argparse.ArgumentParser:
+    """Returns the parser of an example that samples a model of this one, see `load_or_train`."""
+    result = parser(description, name, epochs=50)
+    result.add_argument("--model", type=pathlib.Path, help="default: ddpm/model.keras next to `--output`, or trained")
+    return result
+
+
+def load_or_train(
+    images: np.ndarray, labels: np.ndarray | None, arguments: argparse.Namespace, condition_dropout: float = 0.0
+) -> tuple[DDPM, np.ndarray | None]:
+    """Reads what a run of this example wrote, or does what such a run does by default where there is nothing to read.
+
+    Args:
+        images: float32 `(n, height, width, channels)` in [-1, 1], those of `arguments.dataset`.
+        labels: int32 `(n,)`, or `None`.
+        arguments: those of `sampling_parser`.
+        condition_dropout: share of labels hidden in training. Defaults to `0.0`.
+
+    Returns:
+        model: the trained model.
+        labels: the labels if the model takes them, else `None`.
+    """
+    folder = "ddpm" if condition_dropout == 0 else "ddpm_dropout"
+    if arguments.dataset != "digits":
+        folder += f"_{pathlib.Path(arguments.dataset).stem}"
+    path = arguments.model or arguments.output.parent / folder / "model.keras"
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    if arguments.model is None and not path.exists():
+        keras.utils.set_random_seed(arguments.seed)
+        network = build_network("full", images.shape[1:], None if labels is None else int(labels.max()) + 1)
+        model = DDPM(network, CosineSchedule(), condition_dropout=condition_dropout, seed=arguments.seed)
+        fit(model, images, labels, argparse.Namespace(**{**vars(arguments), "output": path.parent}))
+        return model, labels
+    model = keras.models.load_model(path)
+    print(f"read {path}")
+    if model.image_shape != images.shape[1:]:
+        raise ValueError(f"`--model` must be of images of {images.shape[1:]}. Received: {path} of {model.image_shape}")
+    return model, labels if len(model.network.inputs) == 3 else None
+
+
 def main() -> None:
     arguments = parse_arguments()
     keras.utils.set_random_seed(arguments.seed)
@@ -76,13 +118,14 @@ def main() -> None:
     num_classes = None if labels is None else int(labels.max()) + 1
 
     network = build_network(arguments.backbone, images.shape[1:], num_classes)
-    model = DDPM(network, SCHEDULES[arguments.schedule](), seed=arguments.seed)
+    schedule, dropout = SCHEDULES[arguments.schedule](), arguments.condition_dropout
+    model = DDPM(network, schedule, condition_dropout=dropout, seed=arguments.seed)
     print(f"{network.count_params():,} weights")
     fit(model, images, labels, arguments)
 
     rows, columns = 8, 10
     condition = None if labels is None else np.tile(np.arange(columns) % num_classes, rows)
-    samples = model.sample(rows * columns, DDPMSampler(clip_x0=1.0), condition, arguments.seed, batch_size=80)
+    samples = model.sample(rows * columns, DDPMSampler(clip_x0=1.0), condition, seed=arguments.seed, batch_size=80)
     save_picture(output / "samples.png", samples, columns)
 
     label = None if labels is None else condition[:4]

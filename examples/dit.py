@@ -52,7 +52,7 @@ def main() -> None:
     # v is about as large at every time, whereas eps is most of the input at late times and little of it at early ones.
     model = DDPM(network, CosineSchedule(), prediction="v", seed=arguments.seed)
     steps = arguments.epochs * -(-len(images) // arguments.batch_size)
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=1e-3, warmup_steps=steps // 20)
+    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=2e-3, warmup_steps=steps // 20)
     model.compile(keras.optimizers.Adam(rate, clipnorm=1.0, use_ema=True, ema_momentum=0.995))
     grid = SampleGrid(
         output / "epoch_{epoch:04d}.png",

@@ -1,6 +1,7 @@
 """What the examples share: arguments, training that can be killed and started again, and pictures."""
 
 import argparse
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -61,6 +62,11 @@ def train(
     save_loss_curve(output / "loss.png", output / "loss.csv")
 
 
+def full_or_smoke(full: Any, smoke: Any) -> Any:
+    """Returns the second where Keras was told to cut every `fit` short: then it only counts whether the script runs."""
+    return full if keras.config.max_epochs() is None else smoke
+
+
 def binarized(images: np.ndarray, seed: int | Sequence[int]) -> np.ndarray:
     """Draws each pixel black or white, once, with its gray as the probability."""
     white = np.random.default_rng(seed).uniform(-1, 1, images.shape) < images
@@ -93,6 +99,35 @@ def save_picture(path: pathlib.Path, images: np.ndarray, columns: int) -> None:
     scale = max(1, 48 // images.shape[1])
     keras.utils.save_img(path, image_grid(images, columns, scale, padding=8), data_format="channels_last", scale=False)
     print(f"wrote {path}")
+
+
+def save_rows(path: pathlib.Path, rows: dict[str, np.ndarray], title: str = "", columns: Sequence[str] = ()) -> None:
+    """Writes rows of images in [-1, 1], each with its name at its left; `columns` are the names above."""
+    save_row_panels(path, {title: rows}, columns)
+
+
+def save_row_panels(
+    path: pathlib.Path, panels: dict[str, dict[str, np.ndarray]], columns: Sequence[str] = (), across: int = 1
+) -> None:
+    """Writes panels of rows of images, each panel with its title, `across` of them side by side."""
+    rows = [len(panel) for panel in panels.values()]
+    images = [len(row) for panel in panels.values() for row in panel.values()]
+    draws = [functools.partial(draw_rows, rows=panel, title=title, columns=columns) for title, panel in panels.items()]
+    save_panels(path, draws, across, 1.2 + 0.42 * max(images), 0.35 + 0.42 * max(rows) + 0.2 * bool(columns))
+
+
+def draw_rows(axes: Any, rows: dict[str, np.ndarray], title: str = "", columns: Sequence[str] = ()) -> None:
+    """Draws what `save_rows` writes on the given axes."""
+    images = np.concatenate(list(rows.values()))
+    scale, count = max(1, 48 // images.shape[1]), len(images) // len(rows)
+    grid = image_grid(images, count, scale, padding=6)
+    middles = [6 + (np.arange(n) + 0.5) * (scale * side + 6) for n, side in zip((len(rows), count), images.shape[1:3])]
+    axes.imshow(np.broadcast_to(grid, (*grid.shape[:2], 3)), interpolation="nearest")
+    axes.set_yticks(middles[0], list(rows))
+    axes.set_xticks(middles[1][: len(columns)], columns)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title)
 
 
 def save_figure(path: pathlib.Path, draw: Callable[[Any], None], width: float = 6, height: float = 3.5) -> None:

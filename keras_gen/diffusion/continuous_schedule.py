@@ -28,6 +28,10 @@ class ContinuousSchedule(NoiseSchedule):
     def derivatives(self, t: Any) -> tuple[Any, Any]:
         """Returns `(d alpha / dt, d sigma / dt)` at the times `t`."""
 
+    def velocity(self, t: Any) -> tuple[Any, Any]:
+        """Returns p and q of the `"velocity"` p x0 + q eps that a network predicts: by default `derivatives(t)`."""
+        return self.derivatives(t)
+
     def drift(self, t: Any) -> Any:
         """Returns f of `dx = f x dt + g dw`."""
         return self.derivatives(t)[0] / self.alpha(t)

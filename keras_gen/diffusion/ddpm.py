@@ -8,6 +8,7 @@ from keras_gen.core.arrays import namespace
 from keras_gen.core.checks import check, check_choice
 from keras_gen.diffusion.ddpm_sampler import DDPMSampler
 from keras_gen.diffusion.diffusion_model import DiffusionModel
+from keras_gen.diffusion.diffusion_sampler import DiffusionSampler
 from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
 from keras_gen.diffusion.linear_schedule import LinearSchedule
 from keras_gen.diffusion.noise_power import noise_power
@@ -133,18 +134,25 @@ class DDPM(DiffusionModel):
         return self.error(x0, eps, t, row, output) + BOUND_WEIGHT * self.schedule.num_steps * bound
 
     def adapt_variance(
-        self, x: Any, y: Any = None, seed: int | None = None, batch_size: int = 64, verbose: str | int = "auto"
+        self,
+        x: Any,
+        y: Any = None,
+        sampler: DiffusionSampler | None = None,
+        seed: int | None = None,
+        batch_size: int = 64,
+        verbose: str | int = "auto",
     ) -> None:
         """Measures what `AnalyticDPMSampler` needs to know of the network: the power of its eps_hat at each time.
 
             Gamma_t = E |eps_hat(x_t)|^2 / dimensions
 
-        Each image is looked at once for each time. The result is a weight, `noise_power`, that files keep; after more
-        training measure again.
+        Each image costs one network evaluation for each time. The result is a weight, `noise_power`, that files keep;
+        after more training measure again.
 
         Args:
             x: `(n, *image_shape)`, some hundred images of the training set.
             y: their conditions, for a network that takes one. Defaults to `None`.
+            sampler: measure at the times of this sampler alone, and forget the others. Defaults to `None`, at all.
             seed: as for `sample`.
             batch_size: as for `sample`.
             verbose: as for `sample`.
@@ -156,8 +164,10 @@ class DDPM(DiffusionModel):
         """
         x = self.prepare_images("x", x)
         condition = self.prepare_condition(y, len(x), "y")
-        options = {"batch_size": batch_size, "verbose": verbose}
-        self.noise_power.assign(noise_power(self, x, condition, self.draw_seed(seed), **options))
+        times = np.arange(self.schedule.num_steps) if sampler is None else sampler.times(self.schedule)[-2::-1]
+        power = np.full(self.schedule.num_steps, -1.0, "float32")
+        power[times] = noise_power(self, times, x, condition, self.draw_seed(seed), batch_size, verbose)
+        self.noise_power.assign(power)
 
     def elbo(
         self,

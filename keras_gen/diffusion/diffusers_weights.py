@@ -86,6 +86,7 @@ def read_diffusers(source: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         from safetensors.numpy import load_file
     except ImportError as error:
         raise ImportError(f"Reading {WEIGHTS} needs `pip install safetensors`") from error
+    # NumPy knows bfloat16 because Keras imports ml_dtypes.
     tensors = {name: tensor.astype("float32") for name, tensor in load_file(folder / WEIGHTS).items()}
     return json.loads((folder / "config.json").read_text()), tensors
 
@@ -99,6 +100,7 @@ def unet_arguments(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     widths, size = tuple(config["block_out_channels"]), config["sample_size"]
     attention_levels = _attention_levels(config)
     middle = "attention" if config["add_attention"] else "plain"
+    middle = "none" if config["mid_block_type"] is None else middle
     scale_shift = config["resnet_time_scale_shift"] == "scale_shift"
 
     check(widths[0] % 2 == 0, "block_out_channels", "start with an even number", widths)
@@ -121,7 +123,7 @@ def unet_arguments(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         "head_dim": head_dim,
         "max_period": MAX_PERIOD ** (half / (half - shift)),
         "symmetric_padding": config["downsample_padding"] == 1,
-        "middle": "none" if config["mid_block_type"] is None else middle,
+        "middle": middle,
         "scale_shift": scale_shift,
     }
     height, width = (size, size) if size is None or isinstance(size, int) else size

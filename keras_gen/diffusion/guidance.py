@@ -16,6 +16,8 @@ class Guidance(abc.ABC):
 
     To write another: `bind(model)` returns a function like `model.denoise`; `check_model` refuses what it cannot guide;
     the constructor's arguments go to `get_config`; `layers` lists the layers that it calls besides the model.
+
+    Reference: https://kexue.fm/archives/9257.
     """
 
     layers: tuple[keras.Layer, ...] = ()

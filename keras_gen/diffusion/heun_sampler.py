@@ -21,14 +21,14 @@ class HeunSampler(DiffusionSampler):
         2. Euler to s        d  = dx / dsigma at (x_h, sigma_h),   x_s = x_h + (sigma_s - sigma_h) d
         3. correct           d' = dx / dsigma at (x_s, sigma_s),   x_s = x_h + (sigma_s - sigma_h) (d + d') / 2
 
-    with `g = min(churn / N, sqrt(2) - 1)` where `churn_min <= sigma_t <= churn_max`, else 0. Written for alpha = 1; the
+    with `g = min(churn / N, sqrt(2) - 1)` where `sigma_t in churn_range`, else 0. Written for alpha = 1; the
     coordinates of other schedules are those of `EulerSampler`. The network sees the raised level. `N` steps take
     `2 N - 1` evaluations, for the last one, to clean data, is not corrected.
 
     Args:
         steps: int >= 1, number of steps, or `None`: as many as the schedule has. Defaults to `18`.
         churn: float >= 0, how much noise is renewed in all steps together. Defaults to `0.0`, a deterministic sampler.
-        churn_range: smallest and largest sigma / alpha at which noise is renewed. Defaults to `(0.0, inf)`.
+        churn_range: smallest and largest sigma / alpha with churn, or `None`, all of them. Defaults to `None`.
         churn_noise: float > 0, deviation of the noise that is added. Defaults to `1.0`; EDM uses up to 1.007.
         spacing: as for `DiffusionSampler`. Defaults to `None`, the schedule's own.
         clip_x0: as for `DiffusionSampler`. Defaults to `None`.
@@ -43,19 +43,20 @@ class HeunSampler(DiffusionSampler):
         self,
         steps: int | None = 18,
         churn: float = 0.0,
-        churn_range: tuple[float, float] = (0.0, math.inf),
+        churn_range: tuple[float, float] | None = None,
         churn_noise: float = 1.0,
         spacing: str | None = None,
         clip_x0: float | None = None,
     ):
         super().__init__(steps, spacing, clip_x0)
         check(is_number(churn) and churn >= 0, "churn", "be >= 0", repr(churn))
-        pair = isinstance(churn_range, tuple | list) and len(churn_range) == 2 and all(map(is_number, churn_range))
-        rule = "be two numbers, the first one >= 0 and not greater than the second"
-        check(pair and 0 <= churn_range[0] <= churn_range[1], "churn_range", rule, churn_range)
+        if churn_range is not None:
+            pair = isinstance(churn_range, tuple | list) and len(churn_range) == 2 and all(map(is_number, churn_range))
+            rule = "be two numbers, the first one >= 0 and not greater than the second"
+            check(pair and 0 <= churn_range[0] <= churn_range[1], "churn_range", rule, churn_range)
         check(is_number(churn_noise) and churn_noise > 0, "churn_noise", "be > 0", repr(churn_noise))
         self.churn, self.churn_noise = float(churn), float(churn_noise)
-        self.churn_range = tuple(map(float, churn_range))
+        self.churn_range = None if churn_range is None else tuple(map(float, churn_range))
 
     def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:
         times, raised = np.asarray(times), self._raised(schedule, np.asarray(times))
@@ -100,7 +101,7 @@ class HeunSampler(DiffusionSampler):
         check(not ends_in_noise(schedule.alpha(times)), "churn", rule, self.churn)
         level = schedule.sigma(times[:-1]) / schedule.alpha(times[:-1])
         gain = min(self.churn / len(level), math.sqrt(2) - 1)
-        low, high = self.churn_range
+        low, high = self.churn_range or (0.0, math.inf)
         inside = (low <= level) & (level <= high)
         raised = schedule.inverse_log_snr(-2 * np.log((1 + gain) * level))
         return np.where(inside, np.maximum(raised, times[:-1]), times[:-1])

@@ -37,7 +37,7 @@ def loss_weight(weighting: str, prediction: str, schedule: NoiseSchedule, t: Any
     if weighting == "simple":
         return namespace(t).ones_like(alpha)
     discrete = isinstance(schedule, DiscreteSchedule)
-    p, q = linear_form(prediction, alpha, sigma, None if discrete else schedule.derivatives(t), sigma_data)
+    p, q = linear_form(prediction, alpha, sigma, None if discrete else schedule.velocity(t), sigma_data)
     per_error = (alpha * q - sigma * p) ** 2
     match weighting:  # times sigma^2, which is finite where SNR is not
         case "snr":

@@ -17,30 +17,36 @@ from keras_gen.diffusion.reverse_process import complete_rows
 
 
 def noise_power(
-    model: Any, x: np.ndarray, condition: np.ndarray | None, seed: int, batch_size: int, verbose: str | int
+    model: Any,
+    times: np.ndarray,
+    x: np.ndarray,
+    condition: np.ndarray | None,
+    seed: int,
+    batch_size: int,
+    verbose: str | int,
 ) -> np.ndarray:
-    """Returns `E |eps_hat(x_t)|^2 / dimensions` for each time of a discrete schedule, float32 `(T,)`."""
+    """Returns `E |eps_hat(x_t)|^2 / dimensions` for each of the `times`, float32."""
     check_integer("batch_size", batch_size)
-    steps = model.schedule.num_steps
-    rows = complete_rows(model, {"t": np.arange(steps)})
+    steps = len(times)
+    rows = complete_rows(model, {"t": times})
 
     def loop(seeds: Any, rows: Any, given: Any, power: Any, start: Any, stop: Any) -> Any:
         x0 = given["x0"]
 
-        def body(t: Any, power: Any) -> Any:
-            row = {name: column[t] for name, column in rows.items()}
-            eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=StepSeed(seeds[t]))
+        def body(i: Any, power: Any) -> Any:
+            row = {name: column[i] for name, column in rows.items()}
+            eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=StepSeed(seeds[i]))
             x_t = row["alpha"] * x0 + row["sigma"] * eps
             x0_hat, _ = model.denoise(x_t, row, given.get("condition"))
             squares = ops.square(epsilon_of(x_t, x0_hat, row))
             # The last batch is filled up with copies, which do not count.
             mean = ops.sum(given["weight"] * ops.mean(squares, axis=tuple(range(1, len(x0.shape)))))
-            return ops.where(ops.arange(steps) == t, power + mean, power)
+            return ops.where(ops.arange(steps) == i, power + mean, power)
 
         return sequential_loop(start, stop, body, power)
 
     batches = list(even_batches(len(x), batch_size))
-    program = model.program(("noise_power", len(batches[0]), x.shape[1:]), loop)
+    program = model.program(("noise_power", steps, len(batches[0]), x.shape[1:]), loop)
     bar = progress_bar(len(batches) * steps, verbose)
     power = ops.zeros((steps,), "float32")
     for number, index in enumerate(batches):

@@ -22,7 +22,7 @@ def coefficients(prediction: str, schedule: NoiseSchedule, t: Any, sigma_data: f
     `schedule.network_time(t)` but for "edm", where it is `log(sigma / alpha) / 4`.
     """
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-    derivatives = schedule.derivatives(t) if prediction == "velocity" else None
+    derivatives = schedule.velocity(t) if prediction == "velocity" else None
     p, q = linear_form(prediction, alpha, sigma, derivatives, sigma_data)
     skip, out = to_x0(prediction, alpha, sigma, derivatives, sigma_data)
     scale, time = 0.0 * alpha + 1.0, schedule.network_time(t)

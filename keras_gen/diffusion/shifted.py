@@ -51,6 +51,10 @@ class Shifted(ContinuousSchedule):
         d_alpha, d_sigma = self.schedule.derivatives(self.warp(t))
         return speed * d_alpha, speed * d_sigma
 
+    def velocity(self, t: Any) -> tuple[Any, Any]:
+        # By t', as the network is told it: eps - x0 for a rectified flow, with any shift.
+        return self.schedule.derivatives(self.warp(t))
+
     def inverse_log_snr(self, log_snr: Any) -> Any:
         return self._unwarp(self.schedule.inverse_log_snr(log_snr))
 

@@ -83,4 +83,5 @@ def _by_noise(schedule: NoiseSchedule, steps: int, spacing: str) -> Any:
     else:
         ends = np.exp(np.array([first, last]) / KARRAS_RHO)
         levels = KARRAS_RHO * np.log(np.linspace(*ends, steps))
-    return schedule.inverse_log_snr(-2 * levels)
+    # Rounding must not lead beyond the ends, which are then no times of the schedule.
+    return np.clip(schedule.inverse_log_snr(-2 * levels), schedule.t_min, schedule.t_max)

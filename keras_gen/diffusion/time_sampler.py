@@ -14,6 +14,8 @@ class TimeSampler(abc.ABC):
 
     To write another: draw with `keras.random` in `draw`, and return the constructor's arguments from `get_config`.
     `schedule.times_at` turns fractions, 0 for the cleanest and 1 for the noisiest time, into times.
+
+    Reference: Esser et al. 2024, arXiv:2403.03206, section 3.1.
     """
 
     @abc.abstractmethod

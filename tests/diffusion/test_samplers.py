@@ -1,15 +1,37 @@
 import itertools
 import pathlib
 
+import keras
 import numpy as np
 import pytest
-from gaussian import gaussian_ddpm, slope_of_x0
+from gaussian import gaussian_ddpm
 from laws import ddpm
+from mixture import exact_model, followed_moments, gaussian, slope_of_x0
 
-from keras_gen.core.fixtures import randomize_weights
+from keras_gen.core.fixtures import randomize_weights, save_and_load, to_numpy
 from keras_gen.diffusion.posterior import posterior
-from keras_gen.samplers import DDIMSampler, DDPMSampler, DiffusionSampler
-from keras_gen.schedules import CosineSchedule, KexueSchedule, LinearSchedule, ZeroTerminalSNR
+from keras_gen.samplers import (
+    AnalyticDPMSampler,
+    DDIMSampler,
+    DDPMSampler,
+    DiffusionSampler,
+    DPMSolverPPSampler,
+    EulerSampler,
+    HeunSampler,
+    ProbabilityFlowSampler,
+    ReverseSDESampler,
+)
+from keras_gen.schedules import (
+    CosineSchedule,
+    EDMSchedule,
+    KexueSchedule,
+    LinearSchedule,
+    RectifiedFlowSchedule,
+    SubVPSchedule,
+    VESchedule,
+    VPSchedule,
+    ZeroTerminalSNR,
+)
 
 REFERENCE = pathlib.Path(__file__).parent.parent / "data" / "ddim_50_steps.npz"
 
@@ -42,30 +64,6 @@ def test_gaussian_data_get_the_closed_form_deviation(steps, kind):
     expected = closed_form_std(schedule, sampler.times(schedule), std, "ddim" if ddim else kind, eta)
     # 32,000 independent numbers: five standard errors
     assert abs(samples.std() / expected - 1) < 5 / np.sqrt(2 * samples.size)
-
-
-@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
-def test_ddim_eta_1_is_ddpm_fixed_small(spacing, rng):
-    model = gaussian_ddpm(LinearSchedule())
-    noise = rng.normal(size=(5, 4, 4, 1))
-    step_noise = rng.normal(size=(30, 5, 4, 4, 1))
-    options = {"noise": noise, "step_noise": step_noise, "verbose": 0}
-    a = model.sample(5, DDPMSampler(30, spacing), **options)
-    b = model.sample(5, DDIMSampler(30, 1.0, spacing), **options)
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("sampler", [DDPMSampler(20, "trailing"), DDIMSampler(20, spacing="trailing")])
-def test_predictions_of_one_denoiser_sample_alike(sampler, rng):
-    noise, step_noise = rng.normal(size=(3, 4, 4, 1)), rng.normal(size=(20, 3, 4, 4, 1))
-    samples = [
-        gaussian_ddpm(CosineSchedule(100), prediction=prediction).sample(
-            3, sampler, noise=noise, step_noise=step_noise, verbose=0
-        )
-        for prediction in ("epsilon", "x0", "v")
-    ]
-    np.testing.assert_allclose(samples[0], samples[1], rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose(samples[1], samples[2], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("share", "variance"), [(0.0, "fixed_small"), (1.0, "fixed_large")])
@@ -240,3 +238,249 @@ def test_a_sampler_of_ones_own(rng):
     model = gaussian_ddpm(LinearSchedule(), mean=0.5, std=1e-3)
     samples = model.sample(3, Jump(1, "trailing"), seed=0, verbose=0)
     np.testing.assert_allclose(samples, 0.5, atol=0.01)
+
+
+# --- in continuous time ---
+
+SDE_SCHEDULES = {
+    "vp": VPSchedule(),
+    "sub_vp": SubVPSchedule(),
+    "ve": VESchedule(0.01, 20.0),
+    "edm": EDMSchedule(0.01, 20.0),
+}
+
+
+@pytest.mark.parametrize("name", SDE_SCHEDULES)
+def test_reverse_sde_has_the_moments_of_the_data(name):
+    schedule, mean, std = SDE_SCHEDULES[name], 0.3, 0.5
+    sampler = ReverseSDESampler(300)
+    model = exact_model(schedule, gaussian(mean, std), "epsilon", (4, 4))
+    samples = model.sample(1000, sampler, seed=0, batch_size=1000, verbose=0)
+    start = 0.0, max(1.0, float(schedule.sigma(schedule.t_max)))
+    m, deviation = followed_moments(schedule, sampler, mean, std, start)
+    # 16,000 independent numbers: five standard errors
+    assert abs(samples.mean() - m) < 5 * deviation / np.sqrt(16_000)
+    assert abs(samples.std() / deviation - 1) < 5 / np.sqrt(32_000)
+    assert (m, deviation) == pytest.approx((mean, std), abs=0.03)  # the error of 300 steps
+
+
+def test_corrector_draws_what_few_steps_missed():
+    """Langevin's rule leads to the right distribution from a wrong one."""
+    mean, std = 0.3, 0.5
+    model = exact_model(VPSchedule(), gaussian(mean, std), "epsilon", (4, 4))
+    errors = []
+    for corrections in (0, 1, 4):
+        sampler = ReverseSDESampler(15, corrections, snr=0.2, spacing="log_snr")
+        samples = model.sample(1000, sampler, seed=0, batch_size=1000, verbose=0)
+        errors.append(abs(samples.std() / std - 1))
+    assert errors[2] < errors[1] < errors[0]
+    assert errors[2] < 0.1 < 2 * errors[0]
+
+
+def test_corrector_keeps_the_right_distribution():
+    """Of N(0, 1) data, x_t is N(0, 1) at all times."""
+    model = exact_model(VPSchedule(), gaussian(0.0, 1.0), "epsilon", (4, 4))
+    path = model.denoising_path(1000, 10, ReverseSDESampler(100, 2), seed=0, batch_size=1000, verbose=0)
+    assert np.abs(path[:-1].std(axis=(1, 2, 3)) - 1).max() < 0.03
+
+
+@pytest.mark.parametrize("name", ["vp", "edm"])
+@pytest.mark.parametrize("churn", [0.0, 15.0])
+def test_heun_has_the_moments_of_the_data(name, churn):
+    schedule, mean, std = SDE_SCHEDULES[name], 0.3, 0.5
+    model = exact_model(schedule, gaussian(mean, std), "epsilon", (4, 4))
+    sampler = HeunSampler(40, churn=churn, spacing="karras")
+    samples = model.sample(1000, sampler, seed=0, batch_size=1000, verbose=0)
+    assert abs(samples.mean() - mean) < 0.03
+    assert abs(samples.std() / std - 1) < 0.03
+
+
+def test_heun_of_given_noise_is_the_papers_algorithm(rng):
+    """Algorithm 2 of EDM in plain NumPy, its network evaluated at the raised level."""
+    data, schedule, n = gaussian(0.3, 0.5), EDMSchedule(), 10
+    sampler = HeunSampler(n, churn=5.0, churn_range=(0.05, 50.0), churn_noise=1.007)
+    noise, step_noise = rng.normal(size=(3, 2)), rng.normal(size=(n, 3, 2))
+    times = sampler.times(schedule)
+    x = 80 * noise
+    for i in range(n):
+        gain = min(5.0 / n, np.sqrt(2) - 1) if 0.05 <= times[i] <= 50.0 else 0.0
+        raised = times[i] * (1 + gain)
+        x = x + np.sqrt(raised**2 - times[i] ** 2) * 1.007 * step_noise[i]
+        slope = data.predict(x, 1.0, raised)[1]
+        euler = x + (times[i + 1] - raised) * slope
+        if times[i + 1] > 0:
+            slope = (slope + data.predict(euler, 1.0, times[i + 1])[1]) / 2
+        x = x + (times[i + 1] - raised) * slope
+    model = exact_model(schedule, data, "edm", (2,))
+    samples = model.sample(3, sampler, noise=noise, step_noise=step_noise, verbose=0)
+    np.testing.assert_allclose(samples, x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("churn", [0.0, 4.0])
+def test_heun_evaluates_the_network_twice_a_step_but_for_the_last(churn):
+    """The table tells at which times; the step rule is followed with a denoiser that writes them down."""
+    schedule, seen = EDMSchedule(), []
+    sampler = HeunSampler(6, churn=churn)
+    times = sampler.times(schedule)
+    rows = sampler.rows(schedule, times)
+
+    def denoise(x_t, row):
+        seen.append(float(row["t"]))
+        return 0.5 * x_t, 0.0
+
+    for i in range(6):
+        row = keras.tree.map_structure(lambda column, i=i: column[i], rows)
+        chosen = []
+        original = keras.ops.cond
+        keras.ops.cond = lambda holds, yes, no, chosen=chosen: chosen.append(bool(holds)) or (yes() if holds else no())
+        try:
+            sampler.step(denoise, np.ones((1, 2)), row, lambda k=0: np.zeros((1, 2)))
+        finally:
+            keras.ops.cond = original
+    raised = times[:-1] * (1 + min(churn / 6, np.sqrt(2) - 1))
+    expected = [time for pair in zip(raised, times[1:], strict=True) for time in pair][:-1]
+    np.testing.assert_allclose(seen, expected)
+    assert len(seen) == 2 * 6 - 1
+
+
+@pytest.mark.parametrize("name", ["vp", "ve", "rectified_flow"])
+def test_probability_flow_maps_gaussian_noise_exactly(name):
+    schedule = {**SDE_SCHEDULES, "rectified_flow": RectifiedFlowSchedule()}[name]
+    std, noise = 0.5, np.linspace(-3, 3, 8).reshape(4, 2)
+    prediction = "v" if name == "rectified_flow" else "epsilon"
+    model = exact_model(schedule, gaussian(0.0, std), prediction)
+    samples = model.sample(4, ProbabilityFlowSampler(1e-6), noise=noise, verbose=0)
+
+    def deviation(t):
+        return np.sqrt((schedule.alpha(t) * std) ** 2 + schedule.sigma(t) ** 2)
+
+    x_T = noise * max(1.0, float(schedule.sigma(schedule.t_max)))
+    jump = slope_of_x0(schedule, schedule.t_min, std)
+    expected = x_T / deviation(schedule.t_max) * deviation(schedule.t_min) * jump
+    np.testing.assert_allclose(samples, expected, rtol=2e-4, atol=2e-4)
+
+
+# --- the best variance ---
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("steps", [2, 5, 10, 50])
+def test_analytic_dpm_has_the_deviation_of_gaussian_data_at_every_step_count(steps, eta, analytic):
+    model, std = analytic
+    samples = model.sample(2000, AnalyticDPMSampler(steps, eta, "trailing"), seed=2, batch_size=2000, verbose=0)
+    # 32,000 numbers: five standard errors, and 1% for the noise of the prior instead of x_T
+    assert abs(samples.std() / std - 1) < 0.01 + 5 / np.sqrt(2 * samples.size)
+    plain = model.sample(2000, DDIMSampler(2, eta, "trailing"), seed=2, batch_size=2000, verbose=0)
+    assert plain.std() < 0.9 * std
+
+
+@pytest.fixture(scope="module")
+def analytic():
+    std = 0.5
+    schedule = LinearSchedule(100, 1e-3, 0.2)
+    model = gaussian_ddpm(schedule, 0.3, std)
+    with pytest.raises(ValueError, match="`sampler` must be used after `model.adapt_variance"):
+        model.sample(1, AnalyticDPMSampler(5), verbose=0)
+    x = np.random.default_rng(0).normal(0.3, std, (500, 4, 4, 1)).astype("float32")
+    model.adapt_variance(x, seed=0, batch_size=200, verbose=0)
+    return model, std
+
+
+def test_noise_power_of_gaussian_data_is_the_closed_form(analytic):
+    """E eps_hat^2 = sigma^2 / (alpha^2 std^2 + sigma^2), from 8000 numbers for each time."""
+    model, std = analytic
+    t = np.arange(100)
+    alpha, sigma = model.schedule.alpha(t), model.schedule.sigma(t)
+    expected = sigma**2 / (alpha**2 * std**2 + sigma**2)
+    np.testing.assert_allclose(to_numpy(model.noise_power), expected, rtol=5 * np.sqrt(2 / 8000))
+
+
+def test_noise_power_counts_each_image_once(rng):
+    """Whatever the batches: 5 images in batches of 2 are filled up with copies."""
+    model = gaussian_ddpm(LinearSchedule(20), 0.0, 1.0)
+    x = np.zeros((5, 4, 4, 1), "float32")
+    x[-1] = 100.0
+    model.adapt_variance(x, seed=0, batch_size=2, verbose=0)
+    t = np.arange(20)
+    alpha, sigma = model.schedule.alpha(t), model.schedule.sigma(t)
+    expected = sigma**2 * ((alpha * 100) ** 2 / 5 + sigma**2)  # eps_hat = sigma x_t
+    np.testing.assert_allclose(to_numpy(model.noise_power), expected, rtol=0.1)
+
+
+def test_noise_power_is_kept_in_the_file():
+    model = ddpm()
+    x = np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 1)).astype("float32")
+    model.adapt_variance(x, seed=0, verbose=0)
+    assert (to_numpy(model.noise_power) >= 0).all()
+    loaded = save_and_load(model)
+    np.testing.assert_array_equal(to_numpy(loaded.noise_power), to_numpy(model.noise_power))
+    sampler, noise = AnalyticDPMSampler(4), np.zeros((1, 8, 8, 1))
+    step_noise = np.ones((4, 1, 8, 8, 1))
+    a, b = (m.sample(1, sampler, noise=noise, step_noise=step_noise, verbose=0) for m in (model, loaded))
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+# --- what is undefined ---
+
+
+def continuous_model(prediction="epsilon", schedule=None):
+    return exact_model(VPSchedule() if schedule is None else schedule, None, prediction)
+
+
+def rectified_flow():
+    return continuous_model("velocity", RectifiedFlowSchedule())
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: HeunSampler(5, churn=-1.0), "`churn` must be >= 0"),
+        (lambda: HeunSampler(5, churn_range=(2.0, 1.0)), "`churn_range` must be two numbers"),
+        (lambda: HeunSampler(5, churn_range=3.0), "`churn_range` must be two numbers"),
+        (lambda: HeunSampler(5, churn_noise=0), "`churn_noise` must be > 0"),
+        (lambda: DPMSolverPPSampler(5, order=4), r"`order` must be one of \(1, 2, 3\) with sde=False"),
+        (lambda: DPMSolverPPSampler(5, order=3, sde=True), r"`order` must be one of \(1, 2\) with sde=True"),
+        (lambda: DPMSolverPPSampler(5, sde=1), "`sde` must be True or False"),
+        (lambda: AnalyticDPMSampler(5, eta=-0.1), r"`eta` must be in \[0, 1\]"),
+        (lambda: ReverseSDESampler(None), "`steps` must be an integer >= 1"),
+        (lambda: ReverseSDESampler(5, corrector_steps=-1), "`corrector_steps` must be an integer >= 0"),
+        (lambda: ReverseSDESampler(5, snr=0.0), "`snr` must be > 0"),
+        (lambda: ProbabilityFlowSampler(0.0), "`tolerance` must be > 0"),
+        (lambda: EulerSampler(5, spacing="uniform"), "`spacing` must be one of"),
+        (lambda: continuous_model().sample(1, DDPMSampler()), "`steps` must be given for a schedule in continuous time"),
+        (lambda: continuous_model().sample(1, EulerSampler(None)), "`steps` must be given for a schedule in continuous"),
+        (lambda: rectified_flow().sample(1, HeunSampler(5, churn=1.0)), "`churn` must be 0 with a schedule that ends at"),
+        (lambda: rectified_flow().sample(1, ReverseSDESampler(5)), "`schedule` must keep some signal"),
+        (lambda: rectified_flow().sample(1, EulerSampler(5, "karras")), "`spacing` must be another one where"),
+        (lambda: continuous_model().sample(1, AnalyticDPMSampler(5)), "`sampler` must be another one: only a DDPM"),
+        (lambda: ddpm().sample(1, ReverseSDESampler(5)), "`schedule` must be a ContinuousSchedule"),
+        (lambda: ddpm().sample(1, ProbabilityFlowSampler()), "`schedule` must be a ContinuousSchedule"),
+        (lambda: ddpm().sample(1, EulerSampler(15, "karras")), "`steps` must be fewer: with spacing 'karras'"),
+        (lambda: continuous_model("velocity", LinearSchedule(10)), "`schedule` must be a ContinuousSchedule"),
+        (
+            lambda: exact_model(VESchedule(), shape=(2,)).sample(1, EulerSampler(5, "trailing")),
+            "`spacing` must not be 'trailing'",
+        ),
+        (
+            lambda: continuous_model().sample(
+                2, ReverseSDESampler(3, 2), noise=np.zeros((2, 2)), step_noise=np.zeros((3, 2, 2))
+            ),
+            r"`step_noise` must have shape \(3, 3, 2, 2\)",
+        ),
+        (
+            lambda: continuous_model().sample(2, HeunSampler(3, churn=1.0), step_noise=np.zeros((2, 2, 2))),
+            r"`step_noise` must have shape \(3, 2, 2\)",
+        ),
+        *[
+            (
+                lambda prediction=prediction, schedule=schedule: continuous_model(prediction, schedule),
+                "`prediction` must be 'v', 'x0' or 'velocity' with a schedule that ends at zero signal-to-noise ratio",
+            )
+            for prediction in ("epsilon", "score", "edm")
+            for schedule in (RectifiedFlowSchedule(), ZeroTerminalSNR(LinearSchedule(10)))
+        ],
+    ],
+)
+def test_what_is_undefined_is_refused(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()

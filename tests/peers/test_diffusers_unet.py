@@ -1,6 +1,7 @@
 """`UNet.from_diffusers` against diffusers' own `UNet2DModel`, with random weights."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -180,3 +181,19 @@ def test_refused_sources(tmp_path):
         UNet.from_diffusers(tmp_path)
     with pytest.raises(ValueError, match="`source` must be a UNet2DModel, or a folder.*Received: source=int"):
         UNet.from_diffusers(3)
+
+
+def test_missing_safetensors(tmp_path, monkeypatch):
+    peer().save_pretrained(tmp_path)
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    with pytest.raises(ImportError, match="needs `pip install safetensors`"):
+        UNet.from_diffusers(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_files_in_half_precision(dtype, tmp_path):
+    theirs = peer(**PLAIN).to(dtype)
+    theirs.save_pretrained(tmp_path)
+    ours = UNet.from_diffusers(tmp_path)
+    assert {weight.dtype for weight in ours.weights} == {"float32"}
+    np.testing.assert_allclose(*outputs(theirs.float(), ours), rtol=1e-5, atol=1e-5)
