@@ -43,11 +43,16 @@ def build_network(backbone: str, image_shape: tuple[int, ...], num_classes: int 
     return UNet(image_shape, widths=(32, 64, 128), attention_levels=(2,), num_classes=num_classes, dropout=0.1)
 
 
-def report_frechet(model: DDPM, images: np.ndarray, labels: np.ndarray | None, seed: int) -> None:
-    """Prints how far as many samples as images are from them, in units of what chance does to two random halves."""
+def frechet_unit(images: np.ndarray, seed: int) -> float:
+    """Returns the mean distance of two random halves of the images."""
     generator = np.random.default_rng(seed)
     halves = [np.array_split(generator.permutation(images), 2) for _ in range(10)]
-    unit = np.mean([frechet_distance(*half) for half in halves])
+    return float(np.mean([frechet_distance(*half) for half in halves]))
+
+
+def report_frechet(model: DDPM, images: np.ndarray, labels: np.ndarray | None, seed: int) -> None:
+    """Prints how far as many samples as images are from them, in units of what chance does to two random halves."""
+    unit = frechet_unit(images, seed)
     samples = model.sample(len(images), QUICK, condition=labels, seed=seed, batch_size=256)
     distance = frechet_distance(samples, images)
     print(f"Frechet distance of the pixels: {distance:.3f}, {distance / unit:.2f} times that of two random halves")

@@ -119,12 +119,12 @@ def save_row_panels(
 def draw_rows(axes: Any, rows: dict[str, np.ndarray], title: str = "", columns: Sequence[str] = ()) -> None:
     """Draws what `save_rows` writes on the given axes."""
     images = np.concatenate(list(rows.values()))
-    scale, count = max(1, 48 // images.shape[1]), len(images) // len(rows)
-    grid = image_grid(images, count, scale, padding=6)
-    middles = [6 + (np.arange(n) + 0.5) * (scale * side + 6) for n, side in zip((len(rows), count), images.shape[1:3])]
+    _, height, width, _ = images.shape
+    scale, gap, count = max(1, 48 // height), 6, len(images) // len(rows)
+    grid = image_grid(images, count, scale, gap)
     axes.imshow(np.broadcast_to(grid, (*grid.shape[:2], 3)), interpolation="nearest")
-    axes.set_yticks(middles[0], list(rows))
-    axes.set_xticks(middles[1][: len(columns)], columns)
+    axes.set_yticks(gap + (np.arange(len(rows)) + 0.5) * (scale * height + gap), list(rows))
+    axes.set_xticks(gap + (np.arange(len(columns)) + 0.5) * (scale * width + gap), columns)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
     axes.set_title(title)

@@ -18,7 +18,7 @@ class AnalyticDPMSampler(DiffusionSampler):
 
         x_s = alpha_s x0 + sqrt(sigma_s^2 - d^2) eps_hat + sqrt(variance) eps,   d = eta sqrt(posterior variance)
         variance = d^2 + (sigma_t alpha_s / alpha_t - sqrt(sigma_s^2 - d^2))^2 (1 - Gamma_t)
-        Gamma_t = E |eps_hat(x_t)|^2 / dimensions,   in [0, 1]
+        Gamma_t = 1 - E |eps - eps_hat(x_t)|^2 / dimensions,   which for the best network is E |eps_hat|^2 / dimensions
 
     `DDPM.adapt_variance(x)` measures Gamma_t, which the model keeps in its file. Noise is added on the step to clean
     data, too, where it makes up for what the mean of x0 lacks.

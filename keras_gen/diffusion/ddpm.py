@@ -142,9 +142,9 @@ class DDPM(DiffusionModel):
         batch_size: int = 64,
         verbose: str | int = "auto",
     ) -> None:
-        """Measures what `AnalyticDPMSampler` needs to know of the network: the power of its eps_hat at each time.
+        """Measures what `AnalyticDPMSampler` needs to know of the network: how much of the noise it finds at each time.
 
-            Gamma_t = E |eps_hat(x_t)|^2 / dimensions
+            Gamma_t = 1 - E |eps - eps_hat(x_t)|^2 / dimensions
 
         Each image costs one network evaluation for each time. The result is a weight, `noise_power`, that files keep;
         after more training measure again.
@@ -160,7 +160,8 @@ class DDPM(DiffusionModel):
         Raises:
             ValueError: if an argument does not fit the model.
 
-        Reference: Bao et al. 2022, arXiv:2201.06503, equation 8.
+        Reference: Bao et al. 2022, arXiv:2201.06503, equation 8; for a network that is not the best one
+            arXiv:2206.07309.
         """
         x = self.prepare_images("x", x)
         condition = self.prepare_condition(y, len(x), "y")

@@ -1,4 +1,4 @@
-"""The power of what a network takes for noise, which tells the best variance of a sampler."""
+"""How much of the noise a network finds, which tells the best variance of a sampler."""
 
 import functools
 from typing import Any
@@ -38,7 +38,7 @@ def noise_power(
             eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=StepSeed(seeds[i]))
             x_t = row["alpha"] * x0 + row["sigma"] * eps
             x0_hat, _ = model.denoise(x_t, row, given.get("condition"))
-            squares = ops.square(epsilon_of(x_t, x0_hat, row))
+            squares = ops.square(eps - epsilon_of(x_t, x0_hat, row))
             # The last batch is filled up with copies, which do not count.
             mean = ops.sum(given["weight"] * ops.mean(squares, axis=tuple(range(1, len(x0.shape)))))
             return ops.where(ops.arange(steps) == i, power + mean, power)
@@ -56,4 +56,4 @@ def noise_power(
         if condition is not None:
             given["condition"] = as_tensor(condition[index])
         ((_, power),) = run_in_parts(functools.partial(program, seeds, rows, given), power, steps, [steps], bar)
-    return ops.convert_to_numpy(power)
+    return np.maximum(1 - ops.convert_to_numpy(power), 0)
