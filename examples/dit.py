@@ -21,7 +21,8 @@ from keras_gen.samplers import DDIMSampler
 from keras_gen.schedules import CosineSchedule
 
 QUICK = DDIMSampler(50, spacing="trailing", clip_x0=1.0)
-BACKBONES = {"dit": DiT, "pixel": PixelTransformer}
+# Two gated attention units have about as many weights as one block of attention and feed-forward layer.
+BACKBONES = {"dit": (DiT, 4), "pixel": (PixelTransformer, 8)}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -31,7 +32,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     arguments.add_argument("--patch-size", type=int, default=None, help="2 for images up to 16 pixels wide, else 4")
     arguments.add_argument("--width", type=int, default=96, help="channels of a token")
-    arguments.add_argument("--depth", type=int, default=4, help="number of blocks or units")
+    arguments.add_argument("--depth", type=int, default=None, help="number of blocks (4) or units (8)")
     arguments.add_argument("--unconditional", action="store_true", help="do not use the labels")
     return arguments.parse_args()
 
@@ -46,8 +47,9 @@ def main() -> None:
     num_classes = None if labels is None else int(labels.max()) + 1
 
     patch_size = arguments.patch_size or (2 if images.shape[1] <= 16 else 4)
-    size = {"patch_size": patch_size, "width": arguments.width, "depth": arguments.depth}
-    network = BACKBONES[arguments.backbone](images.shape[1:], num_classes=num_classes, **size)
+    backbone, depth = BACKBONES[arguments.backbone]
+    size = {"patch_size": patch_size, "width": arguments.width, "depth": arguments.depth or depth}
+    network = backbone(images.shape[1:], num_classes=num_classes, **size)
     print(f"{network.count_params():,} weights")
     # v is about as large at every time, whereas eps is most of the input at late times and little of it at early ones.
     model = DDPM(network, CosineSchedule(), prediction="v", seed=arguments.seed)

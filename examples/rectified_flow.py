@@ -58,3 +58,116 @@ def stage(path: pathlib.Path, train_model: Callable[[], RectifiedFlow]) -> Recti
         print(f"read {path}")
         return keras.models.load_model(path)
     return train_model()
+
+
+def one_step_error(model: RectifiedFlow, condition: np.ndarray | None, n: int, seed: int) -> float:
+    """Returns how far one step ends from many steps, the root of the mean square."""
+    options = {"condition": condition, "seed": seed, "batch_size": 1000, "verbose": 0}
+    one, many = (model.sample(n, EulerSampler(steps), **options) for steps in (1, STEPS))
+    return float(np.sqrt(np.mean((one - many) ** 2)))
+
+
+def plane_panel(model: RectifiedFlow, title: str, data: np.ndarray, seed: int) -> Callable[[Any], None]:
+    """Prints how straight the ways of a model are, and returns what draws some of them."""
+    n = full_or_smoke(2000, 8)
+    options = {"seed": seed, "batch_size": 1000, "verbose": 0}
+    straightness, error = model.straightness(n, steps=STEPS, **options), one_step_error(model, None, n, seed)
+    print(f"{title}: straightness {straightness:.3f}, error of one step {error:.3f}")
+    ways = model.denoising_path(200, STEPS, EulerSampler(STEPS), **options)
+
+    def draw(axes: Any) -> None:
+        axes.scatter(*data[:500].T, s=3, color="0.75")
+        axes.plot(ways[:, :, 0], ways[:, :, 1], color="C0", alpha=0.35, linewidth=0.7)
+        axes.scatter(*ways[0].T, s=3, color="C2", zorder=2)
+        axes.scatter(*ways[-1].T, s=3, color="C3", zorder=2)
+        axes.set(title=f"{title}\nstraightness {straightness:.3f}, one step is off by {error:.2f}")
+        axes.set(xlim=(-4, 4), ylim=(-4, 4), xticks=[], yticks=[], aspect="equal")
+
+    return draw
+
+
+def run_plane(arguments: argparse.Namespace) -> None:
+    plane = argparse.Namespace(**{**vars(arguments), "epochs": 60, "batch_size": 256})
+    data, panels = ring(10_000, arguments.seed), []
+    updates = plane.epochs * -(-len(data) // plane.batch_size)
+    for pairing in ("random", "optimal"):
+
+        def train_flow(pairing: str = pairing) -> RectifiedFlow:
+            keras.utils.set_random_seed(arguments.seed)
+            model = RectifiedFlow(build_plane_network(), pairing=pairing, seed=arguments.seed)
+            compile_model(model, 3e-3, updates)
+            train(model, data, None, plane, folder=f"plane_{pairing}")
+            return model
+
+        model = stage(arguments.output / f"plane_{pairing}" / "model.keras", train_flow)
+        panels.append(plane_panel(model, f"{pairing} pairs", data, arguments.seed))
+        compile_model(model, 1e-3, updates)
+        model.reflow(len(data), sampling_seed=arguments.seed, epochs=plane.epochs, batch_size=256, verbose=0)
+        panels.append(plane_panel(model, f"{pairing} pairs, after reflow", data, arguments.seed))
+    save_panels(arguments.output / "paths.png", panels, 4, 2.9, 3.2)
+
+
+def run_images(arguments: argparse.Namespace) -> None:
+    images, labels = load_images(arguments.dataset, arguments.size)
+    updates = arguments.epochs * -(-len(images) // arguments.batch_size)
+    output, seed = arguments.output, arguments.seed
+
+    def train_flow() -> RectifiedFlow:
+        keras.utils.set_random_seed(seed)
+        network = build_network("full", images.shape[1:], None if labels is None else int(labels.max()) + 1)
+        model = RectifiedFlow(network, time_sampler=LogitNormalTime(), pairing=arguments.pairing, seed=seed)
+        compile_model(model, 2e-3, updates)
+        train(model, images, labels, arguments, folder="images")
+        return model
+
+    model = stage(output / "images" / "model.keras", train_flow)
+    kept = np.random.default_rng(seed).permutation(len(images))[: full_or_smoke(1000, 16)]
+    x, y = images[kept], None if labels is None else labels[kept]
+    panels = {"before reflow": sample_images(model, x, y, frechet_unit(images, seed), arguments)}
+
+    pairs = full_or_smoke(arguments.pairs, 64)
+    label = None if labels is None else np.random.default_rng(seed).choice(labels, pairs)
+    epochs = max(1, arguments.epochs // 2)
+    compile_model(model, 1e-3, epochs * -(-pairs // arguments.batch_size))
+    model.reflow(
+        pairs,
+        label,
+        EulerSampler(full_or_smoke(50, 2)),
+        seed,
+        epochs=epochs,
+        batch_size=arguments.batch_size,
+        verbose=2,
+    )
+    model.save(output / "reflowed.keras")
+    print(f"wrote {output / 'reflowed.keras'}")
+    panels["after reflow"] = sample_images(model, x, y, frechet_unit(images, seed), arguments)
+    save_row_panels(output / "images.png", panels)
+
+
+def sample_images(
+    model: RectifiedFlow, x: np.ndarray, y: np.ndarray | None, unit: float, arguments: argparse.Namespace
+) -> dict[str, np.ndarray]:
+    """Returns the first samples in 1 to 20 steps, and prints the distance of all of them from as many images."""
+    rows = {}
+    for steps in full_or_smoke((1, 2, 5, 20), (1,)):
+        samples = model.sample(len(x), EulerSampler(steps), y, seed=arguments.seed, batch_size=250, verbose=0)
+        rows["1 step" if steps == 1 else f"{steps} steps"] = samples[:16]
+        print(f"{steps} steps: Frechet distance {frechet_distance(samples, x) / unit:.2f} times that of two halves")
+    n = full_or_smoke(200, 4)
+    label = None if y is None else y[:n]
+    straightness = model.straightness(n, label, full_or_smoke(50, 2), arguments.seed, verbose=0)
+    print(f"straightness {straightness:.4f}, error of one step {one_step_error(model, label, n, arguments.seed):.3f}")
+    return rows
+
+
+def main() -> None:
+    arguments = parser(__doc__, "rectified_flow", epochs=40)
+    arguments.add_argument("--pairing", choices=("random", "optimal"), default="random", help="for the images")
+    arguments.add_argument("--pairs", type=int, default=4000, help="of noise and sample, for the reflow of images")
+    arguments = arguments.parse_args()
+    run_plane(arguments)
+    run_images(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -42,7 +42,9 @@ def fit(model: ScoreSDE, images: np.ndarray, arguments: argparse.Namespace) -> N
     rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=2e-3, warmup_steps=steps // 20)
     model.compile(keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.995))
     every, picture = max(1, arguments.epochs // 4), arguments.output / "epoch_{epoch:04d}.png"
-    train(model, images, None, arguments, [SampleGrid(picture, every=every, sampler=EulerSampler(full_or_smoke(50, 2)))])
+    train(
+        model, images, None, arguments, [SampleGrid(picture, every=every, sampler=EulerSampler(full_or_smoke(50, 2)))]
+    )
 
 
 def compare_samplers(model: ScoreSDE, images: np.ndarray, arguments: argparse.Namespace) -> None:

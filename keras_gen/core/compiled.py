@@ -39,7 +39,8 @@ def compiled(
         case "tensorflow":
             import tensorflow as tf
 
-            traced = tf.function(function, jit_compile=getattr(model, "jit_compile", False))
+            # Loops and branches are those of `keras.ops`: AutoGraph has nothing to convert, and fails at `match`.
+            traced = tf.function(function, jit_compile=getattr(model, "jit_compile", False), autograph=False)
             # Through `get_concrete_function`: a plain call warns of too many traces, which here are one for each shape.
             return lambda *args: traced.get_concrete_function(*args)(*args)
         case "torch":

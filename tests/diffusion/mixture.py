@@ -50,7 +50,10 @@ class Mixture:
         variance = alpha**2 * stds**2 + sigma**2
         offset = xp.expand_dims(x_t, -1) - alpha * means
         logits = xp.log(weights) - 0.5 * xp.log(variance) - 0.5 * offset**2 / variance
-        share = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
+        largest = xp.max(logits, axis=-1, keepdims=True)
+        if xp is ops:
+            largest = ops.stop_gradient(largest)  # XLA may compute it twice, and then find no largest: 0 / 0
+        share = xp.exp(logits - largest)
         share = share / xp.sum(share, axis=-1, keepdims=True)
         x0 = xp.sum(share * (means + alpha * stds**2 / variance * offset), axis=-1)
         return x0, xp.sum(share * sigma / variance * offset, axis=-1)

@@ -398,15 +398,17 @@ def test_noise_power_of_gaussian_data_is_the_closed_form(analytic):
 
 def test_noise_power_counts_each_image_once():
     """Whatever the batches: 5 images in batches of 2 are filled up with copies of the last."""
-    model = gaussian_ddpm(LinearSchedule(20), 0.0, 1.0)
+    model = gaussian_ddpm(LinearSchedule(20, 0.05, 0.4), 0.0, 1.0)
     x = np.zeros((5, 4, 4, 1), "float32")
-    x[-1] = 2.0
+    x[-1] = 3.0
     model.adapt_variance(x, seed=0, batch_size=2, verbose=0)
     t = np.arange(20)
     alpha, sigma = model.schedule.alpha(t), model.schedule.sigma(t)
     # eps_hat = sigma x_t, so that eps - eps_hat = alpha^2 eps - sigma alpha x0
-    lack = alpha**4 + (sigma * alpha * 2) ** 2 / 5
-    np.testing.assert_allclose(1 - to_numpy(model.noise_power), lack, atol=0.15)
+    lack, twice = (alpha**4 + share * (sigma * alpha * 3) ** 2 for share in (1 / 5, 2 / 6))
+    measured = (1 - to_numpy(model.noise_power)).sum()
+    assert measured == pytest.approx(lack.sum(), rel=0.1)
+    assert measured != pytest.approx(twice.sum(), rel=0.1)
 
 
 def test_noise_power_of_a_network_that_knows_nothing_is_zero():
