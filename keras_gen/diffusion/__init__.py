@@ -3,7 +3,8 @@
     schedule    noise_schedule.py: alpha and sigma of any time, discrete or continuous
     prediction  convert_prediction.py: a linear form p x0 + q eps; preconditioning.py makes all of them one
     training    time_sampler.py, loss_weight.py
-    sampling    diffusion_sampler.py: a table of coefficients, and a rule that applies one row; time_grid.py, guidance.py
+    sampling    diffusion_sampler.py: a table of coefficients, and a rule that applies one row;
+                time_grid.py, guidance.py
 
 `DiffusionModel` puts them together; `ImageGeneration` and `ImageEditing` are what can then be done.
 

@@ -168,6 +168,10 @@ class DDPM(DiffusionModel):
         times = np.arange(self.schedule.num_steps) if sampler is None else sampler.times(self.schedule)[-2::-1]
         power = np.full(self.schedule.num_steps, -1.0, "float32")
         power[times] = noise_power(self, times, x, condition, self.draw_seed(seed), batch_size, verbose)
+        # What is not known of x0 varies no more than the data do: without this bound, a small error of Gamma_t becomes
+        # a large variance where little is left of the data.
+        snr = np.exp(self.schedule.log_snr(times))
+        power[times] = np.clip(power[times], 1 - snr * x.var(axis=0).mean(), 1)
         self.noise_power.assign(power)
 
     def elbo(

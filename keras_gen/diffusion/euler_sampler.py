@@ -13,8 +13,8 @@ from keras_gen.export import keras_gen_export
 class EulerSampler(DiffusionSampler):
     """Solves the probability-flow ODE by Euler's method, in coordinates in which the way of a single image is straight.
 
-        y = x / alpha,           tau = sigma / alpha,             dy / dtau = eps         or, if alpha_T = 0,
-        y = x / (alpha + sigma), tau = sigma / (alpha + sigma),   dy / dtau = eps - x0
+        y = x,                   tau = sigma,                     dy / dtau = eps         if alpha = 1, as of EDM and VE
+        y = x / (alpha + sigma), tau = sigma / (alpha + sigma),   dy / dtau = eps - x0    else
 
         y_s = y_t + (tau_s - tau_t) dy / dtau
 
@@ -36,28 +36,27 @@ class EulerSampler(DiffusionSampler):
         super().__init__(steps, spacing, clip_x0)
 
     def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:
-        norm, tau = straight_coordinates(schedule.alpha(times), schedule.sigma(times))
-        # y_s = y_t + (tau_s - tau_t) (eps - c x0), c = 0 or 1
+        norm, tau, share_x0 = straight_coordinates(schedule.alpha(times), schedule.sigma(times))
         return {
             **super().rows(schedule, times),
             "keep": norm[1:] / norm[:-1],
             "stride": norm[1:] * np.diff(tau),
-            "share_x0": np.full(len(tau) - 1, float(ends_in_noise(schedule.alpha(times)))),
+            "share_x0": np.full(len(tau) - 1, share_x0),
         }
 
     def step(self, denoise: Denoiser, x_t: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
         return row["keep"] * x_t + row["stride"] * slope(denoise, x_t, row, row["share_x0"])
 
 
-def ends_in_noise(alpha: np.ndarray) -> bool:
-    """Returns whether one of the times holds no data at all."""
-    return bool(np.any(alpha == 0))
+def straight_coordinates(alpha: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Returns the norm of `y = x / norm`, tau, and the share of x0 in the slope, for arrays of times.
 
-
-def straight_coordinates(alpha: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the norm of `y = x / norm` and tau, in which `y = y_0 + tau dy / dtau` for a single image."""
-    norm = alpha + sigma if ends_in_noise(alpha) else alpha
-    return norm, sigma / norm
+    Then `y = y_0 + tau (eps - share x0)` for a single image. `x / alpha` would do for all schedules that keep some
+    signal, but where alpha is next to 0, tau spans orders of magnitude, and a corrected step is worse than a plain one.
+    """
+    if np.all(alpha == 1):
+        return alpha, sigma, 0.0
+    return alpha + sigma, sigma / (alpha + sigma), 1.0
 
 
 def slope(denoise: Denoiser, x_t: Any, row: dict[str, Any], share_x0: Any) -> Any:

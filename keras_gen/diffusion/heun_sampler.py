@@ -8,7 +8,7 @@ from keras import ops
 from keras_gen.core.checks import check, is_number
 from keras_gen.diffusion.denoiser import Denoiser
 from keras_gen.diffusion.diffusion_sampler import DiffusionSampler
-from keras_gen.diffusion.euler_sampler import ends_in_noise, slope, straight_coordinates
+from keras_gen.diffusion.euler_sampler import slope, straight_coordinates
 from keras_gen.diffusion.noise_schedule import NoiseSchedule
 from keras_gen.export import keras_gen_export
 
@@ -59,20 +59,21 @@ class HeunSampler(DiffusionSampler):
         self.churn_range = None if churn_range is None else tuple(map(float, churn_range))
 
     def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:
-        times, raised = np.asarray(times), self._raised(schedule, np.asarray(times))
-        norm, tau = straight_coordinates(schedule.alpha(times), schedule.sigma(times))
-        norm_h, tau_h = norm[:-1], tau[:-1]
-        if self.churn > 0:
-            norm_h, tau_h = straight_coordinates(schedule.alpha(raised), schedule.sigma(raised))
+        raised = self._raised(schedule, times)
+        alpha, sigma = schedule.alpha(times), schedule.sigma(times)
+        alpha_h, sigma_h = schedule.alpha(raised), schedule.sigma(raised)
+        norm, tau, share_x0 = straight_coordinates(alpha, sigma)
+        norm_h, tau_h, _ = straight_coordinates(alpha_h, sigma_h)
+        gain = np.divide(alpha_h, alpha[:-1], out=np.ones(len(raised)), where=raised != times[:-1])
         last = len(raised) - 1
         second = np.append(times[1:-1], times[last])  # clean data are no time of the network; that entry is not used
         return {
             **self.at(schedule, raised),
-            "raise": norm_h / norm[:-1],
-            "added": self.churn_noise * norm_h * np.sqrt(np.maximum(tau_h**2 - tau[:-1] ** 2, 0)),
+            "raise": gain,
+            "added": self.churn_noise * np.sqrt(np.maximum(sigma_h**2 - (gain * sigma[:-1]) ** 2, 0)),
             "keep": norm[1:] / norm_h,
             "stride": norm[1:] * (tau[1:] - tau_h),
-            "share_x0": np.full(last + 1, float(ends_in_noise(schedule.alpha(times)))),
+            "share_x0": np.full(last + 1, share_x0),
             "next": self.at(schedule, second),
             "correct": np.arange(last + 1) < last,
         }
@@ -98,7 +99,7 @@ class HeunSampler(DiffusionSampler):
         if self.churn == 0:
             return times[:-1]
         rule = "be 0 with a schedule that ends at zero signal"
-        check(not ends_in_noise(schedule.alpha(times)), "churn", rule, self.churn)
+        check(bool(np.all(schedule.alpha(times) > 0)), "churn", rule, self.churn)
         level = schedule.sigma(times[:-1]) / schedule.alpha(times[:-1])
         gain = min(self.churn / len(level), math.sqrt(2) - 1)
         low, high = self.churn_range or (0.0, math.inf)
