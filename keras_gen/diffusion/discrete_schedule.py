@@ -73,8 +73,8 @@ class DiscreteSchedule(NoiseSchedule):
     def times_at(self, fraction: Any) -> Any:
         if namespace(fraction) is np:
             return np.floor(np.asarray(fraction) * self.num_steps).astype(int)
-        # A float32 fraction may round up to 1.
-        return ops.minimum(ops.cast(ops.floor(fraction * self.num_steps), "int32"), self.num_steps - 1)
+        # A float32 fraction may round up to 1, or below 0.
+        return ops.clip(ops.cast(ops.floor(fraction * self.num_steps), "int32"), 0, self.num_steps - 1)
 
     def check_time(self, name: str, t: Any) -> None:
         valid = is_integer(t) and 0 <= t < self.num_steps

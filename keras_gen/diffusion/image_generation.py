@@ -6,9 +6,10 @@ import numpy as np
 from keras_gen.core.checks import check, check_integer
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.noise import starting_noise
+from keras_gen.diffusion.ddpm_sampler import DDPMSampler
 from keras_gen.diffusion.diffusion_sampler import DiffusionSampler
 from keras_gen.diffusion.guidance import Guidance
-from keras_gen.diffusion.reverse_process import prepared_condition, resolve_sampler, reverse_process
+from keras_gen.diffusion.reverse_process import prepared_condition, reverse_process
 
 
 class ImageGeneration(GenerativeModel):
@@ -22,13 +23,14 @@ class ImageGeneration(GenerativeModel):
     def prepare_images(self, name: str, images: Any) -> np.ndarray:
         """Returns images as a float32 array, after a check of their dtype, shape and values."""
 
-    def default_sampler(self) -> DiffusionSampler | None:
+    def default_sampler(self) -> DiffusionSampler:
         """Returns the sampler that is used if none is given."""
-        return None
+        return DDPMSampler()
 
     def resolve(self, sampler: DiffusionSampler | None) -> DiffusionSampler:
         """Returns the sampler, for `None` the model's own, after a check that it can sample the model."""
-        sampler = resolve_sampler(self.default_sampler() if sampler is None else sampler)
+        sampler = self.default_sampler() if sampler is None else sampler
+        check(isinstance(sampler, DiffusionSampler), "sampler", "be a DiffusionSampler or None", repr(sampler))
         sampler.check_model(self, sampler.times(self.schedule))
         return sampler
 

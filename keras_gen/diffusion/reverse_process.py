@@ -10,7 +10,6 @@ from keras_gen.core.checks import check, check_integer
 from keras_gen.core.compiled import as_tensor
 from keras_gen.core.loop import progress_bar, run_in_parts
 from keras_gen.core.noise import step_seeds
-from keras_gen.diffusion.ddpm_sampler import DDPMSampler
 from keras_gen.diffusion.denoiser import Denoiser
 from keras_gen.diffusion.diffusion_sampler import DiffusionSampler
 from keras_gen.diffusion.guidance import Guidance
@@ -107,13 +106,6 @@ def complete_rows(model: Any, rows: dict[str, Any]) -> dict[str, Any]:
         own = {name: as_tensor(np.asarray(value)) for name, value in model.coefficients(rows["t"]).items()}
         tensors = {**own, **tensors}
     return tensors
-
-
-def resolve_sampler(sampler: DiffusionSampler | None) -> DiffusionSampler:
-    """Returns the sampler, for `None` the default one. Refuses anything else."""
-    sampler = DDPMSampler() if sampler is None else sampler
-    check(isinstance(sampler, DiffusionSampler), "sampler", "be a DiffusionSampler or None", repr(sampler))
-    return sampler
 
 
 def prepared_condition(model: Any, guidance: Guidance | None, condition: Any, n: int) -> np.ndarray | None:

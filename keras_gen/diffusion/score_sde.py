@@ -4,7 +4,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gen.core.checks import check
+from keras_gen.core.checks import check, check_integer
 from keras_gen.diffusion.continuous_schedule import ContinuousSchedule, check_continuous
 from keras_gen.diffusion.diffusion_model import DiffusionModel
 from keras_gen.diffusion.diffusion_sampler import DiffusionSampler
@@ -133,7 +133,7 @@ class ScoreSDE(DiffusionModel):
         Raises:
             ValueError: as `log_prob` does, and if pixel values are outside [-1, 1] or `levels` is less than 2.
         """
-        check(isinstance(levels, int | np.integer) and levels >= 2, "levels", "be an integer >= 2", levels)
+        check_integer("levels", levels, at_least=2)
         x = self.prepare_images("x", x)
         check(np.abs(x).max() <= 1, "x", "have pixel values in [-1, 1]", f"values up to {np.abs(x).max()}")
         seed = self.draw_seed(options.pop("seed", None))

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from mixture import Mixture, exact_model
 
 from keras_gen.core.fixtures import to_numpy
-from keras_gen.diffusion.preconditioning import coefficients
 from keras_gen.models import DDPM, ScoreSDE
 from keras_gen.samplers import (
     ClassifierFreeGuidance,
@@ -207,8 +207,6 @@ class ExactClassifier(keras.layers.Layer):
 
 def unlabelled(schedule):
     """A model of the data of both classes together, as one network of [x_t, t]."""
-    from mixture import Mixture, exact_model
-
     return exact_model(schedule, Mixture([0.5, 0.5], MEANS, [STD, STD]), "epsilon", SHAPE)
 
 
@@ -277,10 +275,6 @@ def test_a_conditional_network_can_be_guided_by_a_classifier(model):
     assert toward.mean() > 0.01
 
 
-def test_coefficients_need_no_guidance():
-    assert "alpha" in coefficients("epsilon", VPSchedule(), np.array([0.5]), 0.5)
-
-
 PLAIN = class_model(dropout=0.0)
 
 
@@ -318,7 +312,7 @@ PLAIN = class_model(dropout=0.0)
         ],
         (
             lambda: samples(
-                DDPM(keras.layers.Identity(), ZeroTerminalSNR(LinearSchedule(20)), "v"),
+                exact_model(ZeroTerminalSNR(LinearSchedule(20)), None, "v", SHAPE),
                 ClassifierGuidance(classifier_with_time(LinearSchedule(20))),
             ),
             "`schedule` must keep some signal",
