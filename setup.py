@@ -31,6 +31,7 @@ setup(
         "tensorflow": ["tensorflow>=2.18"],
         "jax": ["jax>=0.4.35"],
         "torch": ["torch>=2.6"],
+        "diffusers": ["safetensors>=0.4"],
         "examples": EXAMPLES,
         "test": [*PINNED, *EXAMPLES, "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "scipy>=1.11", "ruff>=0.8"],
         "peers": [

@@ -27,15 +27,13 @@ def fit(model: EDM, images: np.ndarray, labels: np.ndarray | None, arguments: ar
     steps = arguments.epochs * -(-len(images) // arguments.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=2e-3, warmup_steps=steps // 20)
     model.compile(keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.995))
-    condition = None if labels is None else np.arange(16) % (labels.max() + 1)
-    every = max(1, arguments.epochs // 4)
-    train(
-        model,
-        images,
-        labels,
-        arguments,
-        [SampleGrid(arguments.output / "epoch_{epoch:04d}.png", every=every, condition=condition)],
+    grid = SampleGrid(
+        arguments.output / "epoch_{epoch:04d}.png",
+        every=max(1, arguments.epochs // 4),
+        sampler=HeunSampler(full_or_smoke(18, 2)),
+        condition=None if labels is None else np.arange(16) % (labels.max() + 1),
     )
+    train(model, images, labels, arguments, [grid])
 
 
 def main() -> None:
@@ -56,7 +54,7 @@ def main() -> None:
         "the same, churn 40": HeunSampler(18, churn=40),
     }
     if full_or_smoke(False, True):
-        samplers = {"Heun, 2 steps": HeunSampler(2, churn=1)}
+        samplers = {"Heun, 2 steps": HeunSampler(2)}
     kept = np.random.default_rng(seed).permutation(len(images))[: full_or_smoke(1000, 16)]
     x, y = images[kept], None if labels is None else labels[kept]
     unit, rows = frechet_unit(images, seed), {"data": x[:16]}
@@ -67,9 +65,9 @@ def main() -> None:
     save_rows(output / "samples.png", rows, "EDM, the same noise and labels in each column")
 
     frames = full_or_smoke(18, 2)
-    way = model.denoising_path(5, frames, HeunSampler(frames), condition=None if y is None else y[:5], seed=seed)
+    way = model.denoising_path(16, frames, HeunSampler(frames), condition=None if y is None else y[:16], seed=seed)
     deviations = way.std(axis=tuple(range(1, way.ndim))).reshape(-1, *[1] * (way.ndim - 1))
-    shown = (way / np.maximum(deviations, images.std())).swapaxes(0, 1)
+    shown = (way / np.maximum(deviations, images.std())).swapaxes(0, 1)[:6]
     save_rows(
         output / "path.png", {f"image {k}": states for k, states in enumerate(shown)}, "from noise, scaled, to data"
     )

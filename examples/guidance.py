@@ -104,7 +104,7 @@ def guide(model: DDPM, images: np.ndarray, labels: np.ndarray, arguments: argpar
     clean, _ = train_classifier(*split[0], *split[1], arguments.output / "classifier.keras", arguments.seed)
     compare = Comparison(images, labels, clean, arguments.seed)
     panels = {}
-    for rescale in (0.0, 0.7):
+    for rescale in full_or_smoke((0.0, 0.7), (0.7,)):
         title = f"classifier-free, rescale {rescale}"
         panels[title] = {
             f"scale {scale}": compare.sample(f"{title}, scale {scale}", model, ClassifierFreeGuidance(scale, rescale))
@@ -137,8 +137,8 @@ def edit(model: DDPM, images: np.ndarray, labels: np.ndarray, arguments: argpars
     save_rows(output / "image_to_image.png", rows, "images, varied")
 
     frames = full_or_smoke(10, 2)
-    way = model.denoising_path(5, frames, SAMPLER, condition=3, seed=arguments.seed, verbose=0)
-    rows = {f"noise {k + 1}": states for k, states in enumerate(way.swapaxes(0, 1))}
+    way = model.denoising_path(12, frames, SAMPLER, condition=3, seed=arguments.seed, verbose=0)
+    rows = {f"noise {k + 1}": states for k, states in enumerate(way.swapaxes(0, 1)[:6])}
     save_rows(output / "path.png", rows, "from noise to one class")
 
 
@@ -147,7 +147,9 @@ def main() -> None:
     images, labels = load_images(arguments.dataset, arguments.size)
     model, labels = load_or_train(images, labels, arguments, condition_dropout=0.1)
     if labels is None:
-        raise ValueError(f"`--dataset` and `--model` must have labels. Received: {arguments.dataset}, {arguments.model}")
+        raise ValueError(
+            f"`--dataset` and `--model` must have labels. Received: {arguments.dataset}, {arguments.model}"
+        )
     guide(model, images, labels, arguments)
     edit(model, images, labels, arguments)
 

@@ -73,7 +73,7 @@ def plane_panel(model: RectifiedFlow, title: str, data: np.ndarray, seed: int) -
     options = {"seed": seed, "batch_size": 1000, "verbose": 0}
     straightness, error = model.straightness(n, steps=STEPS, **options), one_step_error(model, None, n, seed)
     print(f"{title}: straightness {straightness:.3f}, error of one step {error:.3f}")
-    ways = model.denoising_path(200, STEPS, EulerSampler(STEPS), **options)
+    ways = model.denoising_path(full_or_smoke(200, n), STEPS, EulerSampler(STEPS), **options)
 
     def draw(axes: Any) -> None:
         axes.scatter(*data[:500].T, s=3, color="0.75")
@@ -90,7 +90,7 @@ def run_plane(arguments: argparse.Namespace) -> None:
     plane = argparse.Namespace(**{**vars(arguments), "epochs": 60, "batch_size": 256})
     data, panels = ring(10_000, arguments.seed), []
     updates = plane.epochs * -(-len(data) // plane.batch_size)
-    for pairing in ("random", "optimal"):
+    for pairing in full_or_smoke(("random", "optimal"), ("optimal",)):
 
         def train_flow(pairing: str = pairing) -> RectifiedFlow:
             keras.utils.set_random_seed(arguments.seed)
@@ -125,7 +125,7 @@ def run_images(arguments: argparse.Namespace) -> None:
     x, y = images[kept], None if labels is None else labels[kept]
     panels = {"before reflow": sample_images(model, x, y, frechet_unit(images, seed), arguments)}
 
-    pairs = full_or_smoke(arguments.pairs, 64)
+    pairs = full_or_smoke(arguments.pairs, 16)
     label = None if labels is None else np.random.default_rng(seed).choice(labels, pairs)
     epochs = max(1, arguments.epochs // 2)
     compile_model(model, 1e-3, epochs * -(-pairs // arguments.batch_size))
@@ -153,7 +153,7 @@ def sample_images(
         samples = model.sample(len(x), EulerSampler(steps), y, seed=arguments.seed, batch_size=250, verbose=0)
         rows["1 step" if steps == 1 else f"{steps} steps"] = samples[:16]
         print(f"{steps} steps: Frechet distance {frechet_distance(samples, x) / unit:.2f} times that of two halves")
-    n = full_or_smoke(200, 4)
+    n = full_or_smoke(200, 16)
     label = None if y is None else y[:n]
     straightness = model.straightness(n, label, full_or_smoke(50, 2), arguments.seed, verbose=0)
     print(f"straightness {straightness:.4f}, error of one step {one_step_error(model, label, n, arguments.seed):.3f}")

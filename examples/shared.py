@@ -113,7 +113,8 @@ def save_row_panels(
     rows = [len(panel) for panel in panels.values()]
     images = [len(row) for panel in panels.values() for row in panel.values()]
     draws = [functools.partial(draw_rows, rows=panel, title=title, columns=columns) for title, panel in panels.items()]
-    save_panels(path, draws, across, 1.2 + 0.42 * max(images), 0.35 + 0.42 * max(rows) + 0.2 * bool(columns))
+    margin = 0.2 + 0.09 * max(len(name) for panel in panels.values() for name in panel)
+    save_panels(path, draws, across, margin + 0.42 * max(images), 0.35 + 0.42 * max(rows) + 0.2 * bool(columns))
 
 
 def draw_rows(axes: Any, rows: dict[str, np.ndarray], title: str = "", columns: Sequence[str] = ()) -> None:

@@ -2,6 +2,7 @@ import functools
 import json
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -121,5 +122,6 @@ def key_of(guidance: Guidance | None) -> Any:
     """Returns what tells two guidances apart; layers by themselves, for their weights may change."""
     if guidance is None:
         return None
-    config = {name: value for name, value in guidance.get_config().items() if not isinstance(value, dict)}
-    return type(guidance), json.dumps(config), tuple(map(id, guidance.layers))
+    # Not its `get_config`, which would write out a whole classifier, or fail for one that has none.
+    own = {k: v for k, v in vars(guidance).items() if k != "layers" and not isinstance(v, keras.Layer)}
+    return type(guidance), repr(own), tuple(map(id, guidance.layers))
