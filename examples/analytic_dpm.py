@@ -48,6 +48,7 @@ def save_distances(path: pathlib.Path, counts: tuple[int, ...], table: dict[str,
         for name, distances in table.items():
             axes.loglog(counts, distances, marker="o", label=name)
         axes.set_xticks(counts, list(map(str, counts)))
+        axes.set_yticks((1, 2, 4, 8), ("1", "2", "4", "8"))
         axes.minorticks_off()
         axes.set(xlabel="steps", ylabel="Frechet distance, times that of two halves")
         axes.grid(alpha=0.3)
@@ -77,10 +78,10 @@ def main() -> None:
         source = large if variance == "fixed_large" else model
         made = [source.sample(len(x), sampler(steps), y, seed=seed, batch_size=250, verbose=0) for steps in counts]
         table[name] = [frechet_distance(samples, x) / unit for samples in made]
-        pictures[f"{name}, {counts[0]}"] = made[0][:16]
+        pictures[name] = made[0][:16]
         print(f"{name:>18}: " + ", ".join(f"{d:.2f} in {n}" for d, n in zip(table[name], counts, strict=True)))
     save_distances(output / "distances.png", counts, table)
-    save_rows(output / "samples.png", {"data": x[:16], **pictures}, f"{counts[0]} steps")
+    save_rows(output / "samples.png", {"data": x[:16], **pictures}, f"{counts[0]} steps, the same noise in each column")
 
 
 if __name__ == "__main__":

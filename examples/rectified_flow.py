@@ -73,14 +73,14 @@ def plane_panel(model: RectifiedFlow, title: str, data: np.ndarray, seed: int) -
     options = {"seed": seed, "batch_size": 1000, "verbose": 0}
     straightness, error = model.straightness(n, steps=STEPS, **options), one_step_error(model, None, n, seed)
     print(f"{title}: straightness {straightness:.3f}, error of one step {error:.3f}")
-    ways = model.denoising_path(full_or_smoke(200, n), STEPS, EulerSampler(STEPS), **options)
+    ways = model.denoising_path(full_or_smoke(80, n), STEPS, EulerSampler(STEPS), **options)
 
     def draw(axes: Any) -> None:
-        axes.scatter(*data[:500].T, s=3, color="0.75")
-        axes.plot(ways[:, :, 0], ways[:, :, 1], color="C0", alpha=0.35, linewidth=0.7)
+        axes.scatter(*data[:300].T, s=3, color="0.75")
+        axes.plot(*ways.transpose(2, 0, 1), color="C0", linewidth=0.6)
         axes.scatter(*ways[0].T, s=3, color="C2", zorder=2)
         axes.scatter(*ways[-1].T, s=3, color="C3", zorder=2)
-        axes.set(title=f"{title}\nstraightness {straightness:.3f}, one step is off by {error:.2f}")
+        axes.set_title(f"{title}\nstraightness {straightness:.3f}\none step is off by {error:.2f}", fontsize=9)
         axes.set(xlim=(-4, 4), ylim=(-4, 4), xticks=[], yticks=[], aspect="equal")
 
     return draw
@@ -104,7 +104,7 @@ def run_plane(arguments: argparse.Namespace) -> None:
         compile_model(model, 1e-3, updates)
         model.reflow(len(data), sampling_seed=arguments.seed, epochs=plane.epochs, batch_size=256, verbose=0)
         panels.append(plane_panel(model, f"{pairing} pairs, after reflow", data, arguments.seed))
-    save_panels(arguments.output / "paths.png", panels, 4, 2.9, 3.2)
+    save_panels(arguments.output / "paths.png", panels, 4, 2.3, 2.8)
 
 
 def run_images(arguments: argparse.Namespace) -> None:

@@ -164,10 +164,21 @@ SAMPLING = DISCRETE | {"gaussian_sampling", "gumbel_softmax", "von_mises_fisher_
 # Objects of configuration alone.
 CONFIGURED = {
     "cosine_schedule": lambda: schedules.CosineSchedule(50, offset=0.01),
+    "cos_map_time": schedules.CosMapTime,
     "discrete_schedule": lambda: schedules.DiscreteSchedule([0.1, 0.2, 0.5]),
+    "edm_schedule": lambda: schedules.EDMSchedule(0.01, 20.0),
     "kexue_schedule": lambda: schedules.KexueSchedule(50),
     "linear_schedule": lambda: schedules.LinearSchedule(50, beta_end=0.2),
+    "log_normal_sigma": lambda: schedules.LogNormalSigma(-1.0, 0.9),
+    "logit_normal_time": lambda: schedules.LogitNormalTime(0.5, 0.9),
+    "mode_time": lambda: schedules.ModeTime(0.5),
+    "rectified_flow_schedule": schedules.RectifiedFlowSchedule,
     "scaled_linear_schedule": lambda: schedules.ScaledLinearSchedule(50),
+    "shifted": lambda: schedules.Shifted(schedules.RectifiedFlowSchedule(), 2.0),
+    "sub_vp_schedule": lambda: schedules.SubVPSchedule(0.2, 15.0),
+    "uniform_time": schedules.UniformTime,
+    "ve_schedule": lambda: schedules.VESchedule(0.02, 30.0),
+    "vp_schedule": lambda: schedules.VPSchedule(0.2, 15.0),
     "code_perplexity": lambda: metrics.CodePerplexity((3, 4)),
     "code_usage": lambda: metrics.CodeUsage(3),
     "bernoulli_likelihood": losses.BernoulliLikelihood,
@@ -188,14 +199,22 @@ CONFIGURED = {
     ),
     "norm_sampler": lambda: samplers.NormSampler(3, "sphere", fraction=0.5, pool_size=50, seed=1),
     "truncation_sampler": lambda: samplers.TruncationSampler(3, psi=0.5, pool_size=50),
+    "analytic_dpm_sampler": lambda: samplers.AnalyticDPMSampler(7, 0.5, "trailing", 1.0),
+    "classifier_free_guidance": lambda: samplers.ClassifierFreeGuidance(2.0, 0.7, (0.1, 5.0), batched=False),
+    "classifier_guidance": lambda: samplers.ClassifierGuidance(classifier(), 2.0),
     "ddim_sampler": lambda: samplers.DDIMSampler(7, eta=0.5, spacing="trailing", clip_x0=1.0),
     "ddpm_sampler": lambda: samplers.DDPMSampler(7, spacing="linspace"),
+    "dpm_solver_pp_sampler": lambda: samplers.DPMSolverPPSampler(7, 1, sde=True, spacing="log_snr", clip_x0=1.0),
+    "euler_sampler": lambda: samplers.EulerSampler(7, "karras", 1.0),
+    "heun_sampler": lambda: samplers.HeunSampler(7, 3.0, (0.1, 5.0), 1.003, "karras", 1.0),
+    "probability_flow_sampler": lambda: samplers.ProbabilityFlowSampler(1e-4, 1.0),
+    "reverse_sde_sampler": lambda: samplers.ReverseSDESampler(7, 2, 0.1, "linspace", 1.0),
 }
 
 
-def tiny_network(num_classes: int | None = None, outputs: int = 1) -> keras.Model:
+def tiny_network(num_classes: int | None = None, outputs: int = 1, real_times: bool = False) -> keras.Model:
     """Returns the smallest network that learns something, quick to compile."""
-    x, t = keras.Input((8, 8, 1)), keras.Input((), dtype="int32")
+    x, t = keras.Input((8, 8, 1)), keras.Input((), dtype="float32" if real_times else "int32")
     embedding = keras.layers.Dense(8)(layers.SinusoidalEmbedding(8)(t))
     inputs = [x, t]
     if num_classes is not None:
@@ -207,12 +226,26 @@ def tiny_network(num_classes: int | None = None, outputs: int = 1) -> keras.Mode
     return keras.Model(inputs, keras.layers.Conv2D(outputs, 3, padding="same", kernel_initializer="zeros")(h))
 
 
+def classifier() -> keras.Model:
+    x, t = keras.Input((8, 8, 1)), keras.Input(())
+    h = keras.layers.Concatenate()([keras.layers.Flatten()(x), keras.layers.Reshape((1,))(t)])
+    return keras.Model([x, t], keras.layers.Dense(10)(h))
+
+
 def ddpm(num_classes: int | None = None, **options) -> models.DDPM:
     outputs = 2 if options.get("variance") == "learned_range" else 1
     options.setdefault("schedule", schedules.CosineSchedule(20))
     model = models.DDPM(tiny_network(num_classes, outputs), seed=0, **options)
     model.compile(keras.optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.9))
     return model
+
+
+def continuous(cls: type, labels: bool = False, **options) -> keras.Model:
+    """Returns a compiled model in continuous time; with labels it is UNet, as files know no class of a test."""
+    network = tiny_network(real_times=True)
+    if labels:
+        network = models.UNet((8, 8, 1), (8, 8), 1, num_classes=10)
+    return compiled(cls(network, seed=0, **options))
 
 
 def autoencoder(latent_dim: int, outputs: int = 1) -> tuple[keras.Model, keras.Model]:
@@ -295,6 +328,22 @@ MODELS = {
     "nice": (lambda: compiled(models.NICE(2, [16], 17, seed=0)), False),
     "real_nvp": (lambda: compiled(models.RealNVP(2, [8], 1, 17, seed=0)), False),
     "ddpm": (ddpm, False),
+    "edm": (lambda: continuous(models.EDM, schedule=schedules.EDMSchedule(0.01, 20.0), sigma_data=0.7), False),
+    "rectified_flow": (
+        lambda: continuous(models.RectifiedFlow, time_sampler=schedules.LogitNormalTime(0.1), pairing="optimal"),
+        False,
+    ),
+    "rectified_flow_shifted": (
+        lambda: continuous(models.RectifiedFlow, schedule=schedules.Shifted(schedules.RectifiedFlowSchedule())),
+        False,
+    ),
+    "score_sde": (lambda: continuous(models.ScoreSDE), False),
+    "score_sde_labels": (
+        lambda: continuous(
+            models.ScoreSDE, True, schedule=schedules.VESchedule(), prediction="edm", condition_dropout=0.2
+        ),
+        True,
+    ),
     "ddpm_labels_learned_range": (lambda: ddpm(10, variance="learned_range", weighting="min_snr"), True),
     "ddpm_v_zero_snr": (
         lambda: ddpm(prediction="v", schedule=schedules.ZeroTerminalSNR(schedules.LinearSchedule(20))),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from keras_gen.core.loop import sequential_loop, sequential_while
@@ -40,18 +41,21 @@ def runge_kutta_4(f: Field, x: State, t0: float, t1: float, steps: int) -> State
     return sequential_loop(0, steps, step, x)
 
 
-# Dormand and Prince 1980: nodes, stages, fifth-order weights, and their difference from the fourth-order ones.
-NODES = (0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1)
-STAGES = (
-    (),
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+# Dormand and Prince 1980: nodes, stages (the last one is the fifth-order solution), and its difference from the
+# fourth-order one.
+NODES = np.array([0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1])
+STAGES = np.array(
+    [
+        [0, 0, 0, 0, 0, 0, 0],
+        [1 / 5, 0, 0, 0, 0, 0, 0],
+        [3 / 40, 9 / 40, 0, 0, 0, 0, 0],
+        [44 / 45, -56 / 15, 32 / 9, 0, 0, 0, 0],
+        [19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729, 0, 0, 0],
+        [9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656, 0, 0],
+        [35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0],
+    ]
 )
-WEIGHTS = (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84)
-ERRORS = (71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+ERRORS = np.array([71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40])
 
 
 def dormand_prince(f: Field, x: State, t0: float, t1: float, tolerance: float) -> State:
@@ -71,20 +75,29 @@ def dormand_prince(f: Field, x: State, t0: float, t1: float, tolerance: float) -
     """
     dtype = x[0].dtype
     length = t1 - t0
+    nodes, stages, errors = (ops.convert_to_tensor(table, dtype) for table in (NODES, STAGES, ERRORS))
 
     def unfinished(done: Any, h: Any, x: State) -> Any:
         return done < 1 - 1e-7
 
     def step(done: Any, h: Any, x: State) -> tuple[Any, Any, State]:
         h = ops.where(h < 1 - done, h, 1 - done)
-        slopes = []
-        for node, stage in zip(NODES, STAGES, strict=True):
-            inner = _add(x, *((h * length * a, k) for a, k in zip(stage, slopes, strict=True)))
-            slopes.append(f(t0 + length * (done + node * h), inner))
-        new = _add(x, *((h * length * b, k) for b, k in zip(WEIGHTS, slopes, strict=True)))
-        slopes.append(f(t0 + length * (done + h), new))
-        weighted = ((h * length * e, k) for e, k in zip(ERRORS, slopes, strict=True))
-        error = _add(tuple(ops.zeros_like(part) for part in x), *weighted)
+
+        # A loop, so that f, mostly a network, is compiled once and not seven times.
+        def stage(k: Any, state: tuple[State, State]) -> tuple[State, State]:
+            slopes, _ = state
+            inner = _combined(x, h * length * stages[k], slopes)
+            slope = f(t0 + length * (done + nodes[k] * h), inner)
+            here = ops.arange(len(NODES)) == k
+            slopes = tuple(
+                ops.where(ops.reshape(here, (-1, *[1] * len(new.shape))), new, old)
+                for new, old in zip(slope, slopes, strict=True)
+            )
+            return slopes, inner
+
+        zeros = tuple(ops.zeros((len(NODES), *ops.shape(part)), part.dtype) for part in x)
+        slopes, new = sequential_loop(0, len(NODES), stage, (zeros, x))
+        error = _combined(tuple(ops.zeros_like(part) for part in x), h * length * errors, slopes)
         ratio = ops.stop_gradient(_largest(error, x, new)) / tolerance
         ratio = ops.where(ops.isnan(ratio), 0.0, ratio)  # no smaller step would help
         accept = (ratio <= 1) | (h <= SMALLEST_STEP)
@@ -101,6 +114,14 @@ def _add(x: State, *terms: tuple[Any, State]) -> State:
     for weight, term in terms:
         x = tuple(part + weight * slope for part, slope in zip(x, term, strict=True))
     return x
+
+
+def _combined(x: State, weights: Any, slopes: State) -> State:
+    """Returns x plus the sum over the first axis of `weights` times slopes."""
+    return tuple(
+        part + ops.sum(ops.reshape(weights, (-1, *[1] * len(part.shape))) * slope, axis=0)
+        for part, slope in zip(x, slopes, strict=True)
+    )
 
 
 def _largest(error: State, old: State, new: State) -> Any:

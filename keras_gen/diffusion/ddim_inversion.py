@@ -6,18 +6,18 @@ from keras import ops
 
 from keras_gen.core.checks import check, check_integer
 from keras_gen.diffusion.ddim_sampler import DDIMSampler
-from keras_gen.diffusion.denoiser import Denoiser, epsilon_of
+from keras_gen.diffusion.denoiser import Denoiser
 from keras_gen.diffusion.diffusion_sampler import DiffusionSampler
-from keras_gen.diffusion.euler_sampler import EulerSampler
+from keras_gen.diffusion.euler_sampler import EulerSampler, slope, straight_coordinates
 from keras_gen.diffusion.noise_schedule import NoiseSchedule
 
 
 class DDIMInversion(DiffusionSampler):
     """Undoes the steps of a deterministic sampler, from clean data to noise; see `ImageEditing.invert`.
 
-        x_t = (alpha_t / alpha_s) x_s + (sigma_t - sigma_s alpha_t / alpha_s) eps_hat(x_t, t)
+        y_t = y_s + (tau_t - tau_s) dy / dtau (x_t, t)
 
-    is solved for x_t by iteration, which begins with the eps_hat of the step before.
+    in the coordinates of `EulerSampler` is solved for y_t by iteration, which begins with the slope of the step before.
     """
 
     def __init__(self, sampler: DiffusionSampler, iterations: int = 3):
@@ -31,8 +31,13 @@ class DDIMInversion(DiffusionSampler):
 
     def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:
         alpha, sigma = schedule.alpha(times), schedule.sigma(times)
-        keep = alpha[1:] / alpha[:-1]
-        return {**self.at(schedule, times[1:]), "keep": keep, "stride": sigma[1:] - keep * sigma[:-1]}
+        norm, tau, share_x0 = straight_coordinates(alpha, sigma)
+        return {
+            **self.at(schedule, times[1:]),
+            "keep": norm[1:] / norm[:-1],
+            "stride": norm[1:] * np.diff(tau),
+            "share_x0": np.full(len(tau) - 1, share_x0),
+        }
 
     def start(self, x: Any) -> Any:
         return x, ops.zeros_like(x)
@@ -41,12 +46,12 @@ class DDIMInversion(DiffusionSampler):
         return state[0]
 
     def step(self, denoise: Denoiser, state: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
-        x_s, eps = state
-        x_t = row["keep"] * x_s + row["stride"] * eps
+        x_s, d = state
+        x_t = row["keep"] * x_s + row["stride"] * d
         for _ in range(self.iterations):
-            eps = epsilon_of(x_t, denoise(x_t, row)[0], row)
-            x_t = row["keep"] * x_s + row["stride"] * eps
-        return x_t, eps
+            d = slope(denoise, x_t, row, row["share_x0"])
+            x_t = row["keep"] * x_s + row["stride"] * d
+        return x_t, d
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "iterations": self.iterations}

@@ -29,6 +29,8 @@ class ImageEditing(ImageGeneration):
             ValueError: if `t` holds no times of the schedule, or `x0` is no batch of images.
         """
         x0 = self.prepare_images("x0", x0)
+        rule = f"be one time, or one for each of {len(x0)} images"
+        check(np.shape(t) in ((), (len(x0),)), "t", rule, f"shape {np.shape(t)}")
         for time in np.atleast_1d(t):
             self.schedule.check_time("t", time)
         eps = self._starting_noise(len(x0), noise, self.draw_seed(seed))
@@ -128,7 +130,8 @@ class ImageEditing(ImageGeneration):
         x = self.prepare_images("x", np.nan_to_num(np.asarray(x)))
         mask = np.asarray(mask)
         check(mask.dtype == bool, "mask", "be boolean", f"dtype {mask.dtype}")
-        fits = mask.ndim <= x.ndim and np.broadcast_shapes(mask.shape, x.shape) == x.shape
+        sizes = zip(mask.shape[::-1], x.shape[::-1], strict=False)
+        fits = mask.ndim <= x.ndim and all(size in (1, whole) for size, whole in sizes)
         check(fits, "mask", f"broadcast to {x.shape}", f"shape {mask.shape}")
         mask = np.broadcast_to(mask, x.shape)
         sampler, seed = self.resolve(sampler), self.draw_seed(seed)
@@ -137,7 +140,8 @@ class ImageEditing(ImageGeneration):
         start = np.float32(self.noise_scale(times)) * eps
         x_T = np.where(mask, self.schedule.alpha(times[0]) * x + self.schedule.sigma(times[0]) * eps, start)
         known = np.where(mask, x, 0), mask
-        return reverse_process(self, sampler, x_T.astype("float32"), times, seed=seed, known=known, **options)[-1]
+        images = reverse_process(self, sampler, x_T.astype("float32"), times, seed=seed, known=known, **options)[-1]
+        return np.where(mask, x, images)  # the last step may round, or add noise
 
     def invert(
         self, x: Any, sampler: DiffusionSampler, iterations: int = 3, seed: int | None = None, **options: Any

@@ -47,7 +47,11 @@ class ClassDenoiser(keras.layers.Layer):
 def class_model(schedule=None, share=None, dropout=0.1, **options):
     schedule = VPSchedule() if schedule is None else schedule
     discrete = hasattr(schedule, "num_steps")
-    inputs = keras.Input(SHAPE), keras.Input((), dtype="int32" if discrete else "float32"), keras.Input((), dtype="int32")
+    inputs = (
+        keras.Input(SHAPE),
+        keras.Input((), dtype="int32" if discrete else "float32"),
+        keras.Input((), dtype="int32"),
+    )
     network = keras.Model(inputs, ClassDenoiser(schedule, share)(inputs))
     network.num_classes = 2
     if discrete:
@@ -137,7 +141,9 @@ def test_outside_its_interval_the_model_is_plain(model):
 
 
 @pytest.mark.parametrize(
-    "sampler", [HeunSampler(4), DPMSolverPPSampler(4), ReverseSDESampler(40, 1), DDIMSampler(4, eta=1.0)], ids=lambda s: type(s).__name__
+    "sampler",
+    [HeunSampler(4), DPMSolverPPSampler(4), ReverseSDESampler(40, 1), DDIMSampler(4, eta=1.0)],
+    ids=lambda s: type(s).__name__,
 )
 def test_every_sampler_can_be_guided(model, sampler):
     step_noise = np.random.default_rng(1).normal(size=(sampler.steps, *([2] if sampler.draws == 2 else []), N, *SHAPE))
@@ -289,10 +295,16 @@ PLAIN = class_model(dropout=0.0)
         (lambda: ClassifierFreeGuidance(2.0, batched=1), "`batched` must be True or False"),
         (lambda: ClassifierGuidance(lambda x: x), "`classifier` must be a keras.Model"),
         (lambda: ClassifierGuidance(classifier_with_time(VPSchedule()), None), "`scale` must be a number"),
-        (lambda: samples(PLAIN, ClassifierFreeGuidance(2.0)), "`guidance` must be used with a model that was trained with"),
+        (
+            lambda: samples(PLAIN, ClassifierFreeGuidance(2.0)),
+            "`guidance` must be used with a model that was trained with",
+        ),
         (lambda: samples(PLAIN, 2.0), "`guidance` must be a Guidance or None"),
         (lambda: samples(class_model(), ClassifierFreeGuidance(2.0), condition=None), "`condition` must be given"),
-        (lambda: samples(class_model(), ClassifierFreeGuidance(2.0), condition=2), r"`condition` must be labels in 0 .. 1"),
+        (
+            lambda: samples(class_model(), ClassifierFreeGuidance(2.0), condition=2),
+            r"`condition` must be labels in 0 .. 1",
+        ),
         (
             lambda: samples(unlabelled(VPSchedule()), ClassifierFreeGuidance(2.0), condition=None),
             "`guidance` must be used with a model that was trained with `condition_dropout`",
@@ -300,7 +312,9 @@ PLAIN = class_model(dropout=0.0)
         *[
             (
                 lambda condition=condition: samples(
-                    unlabelled(VPSchedule()), ClassifierGuidance(classifier_with_time(VPSchedule())), condition=condition
+                    unlabelled(VPSchedule()),
+                    ClassifierGuidance(classifier_with_time(VPSchedule())),
+                    condition=condition,
                 ),
                 match,
             )
@@ -319,7 +333,10 @@ PLAIN = class_model(dropout=0.0)
             ),
             "`schedule` must keep some signal",
         ),
-        (lambda: DDPM(keras.layers.Identity(), LinearSchedule(20), condition_dropout=0.1), "`condition_dropout` must be 0"),
+        (
+            lambda: DDPM(keras.layers.Identity(), LinearSchedule(20), condition_dropout=0.1),
+            "`condition_dropout` must be 0",
+        ),
         (lambda: class_model(dropout=1.0), r"`condition_dropout` must be in \[0, 1\)"),
     ],
 )

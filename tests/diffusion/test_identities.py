@@ -254,7 +254,9 @@ def test_weightings_mean_the_same_for_every_prediction(schedule, weighting):
             convert_prediction(value, "x0", prediction, x_t, alpha, sigma, derivatives) for value in (x0, x0 + error)
         )
         losses[prediction] = loss_weight(weighting, prediction, schedule, t, 0.5) * (target - output) ** 2
-        tensor = loss_weight(weighting, prediction, schedule, ops.convert_to_tensor(t, None if discrete else "float32"), 0.5)
+        tensor = loss_weight(
+            weighting, prediction, schedule, ops.convert_to_tensor(t, None if discrete else "float32"), 0.5
+        )
         np.testing.assert_allclose(
             to_numpy(tensor), loss_weight(weighting, prediction, schedule, t, 0.5), rtol=1e-4, err_msg=prediction
         )

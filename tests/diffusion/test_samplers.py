@@ -460,9 +460,18 @@ def rectified_flow():
         (lambda: ReverseSDESampler(5, snr=0.0), "`snr` must be > 0"),
         (lambda: ProbabilityFlowSampler(0.0), "`tolerance` must be > 0"),
         (lambda: EulerSampler(5, spacing="uniform"), "`spacing` must be one of"),
-        (lambda: continuous_model().sample(1, DDPMSampler()), "`steps` must be given for a schedule in continuous time"),
-        (lambda: continuous_model().sample(1, EulerSampler(None)), "`steps` must be given for a schedule in continuous"),
-        (lambda: rectified_flow().sample(1, HeunSampler(5, churn=1.0)), "`churn` must be 0 with a schedule that ends at"),
+        (
+            lambda: continuous_model().sample(1, DDPMSampler()),
+            "`steps` must be given for a schedule in continuous time",
+        ),
+        (
+            lambda: continuous_model().sample(1, EulerSampler(None)),
+            "`steps` must be given for a schedule in continuous",
+        ),
+        (
+            lambda: rectified_flow().sample(1, HeunSampler(5, churn=1.0)),
+            "`churn` must be 0 with a schedule that ends at",
+        ),
         (lambda: rectified_flow().sample(1, ReverseSDESampler(5)), "`schedule` must keep some signal"),
         (lambda: rectified_flow().sample(1, EulerSampler(5, "karras")), "`spacing` must be another one where"),
         (lambda: continuous_model().sample(1, AnalyticDPMSampler(5)), "`sampler` must be another one: only a DDPM"),

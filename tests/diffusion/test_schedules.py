@@ -142,7 +142,9 @@ continuous = pytest.mark.parametrize("name", CONTINUOUS)
 
 def inner_times(schedule, n=23):
     """Times between the ends, spread as the schedule's noise."""
-    ends = -0.5 * schedule.log_snr(np.array([schedule.t_min, schedule.t_max - 0.01 * (schedule.t_max - schedule.t_min)]))
+    ends = -0.5 * schedule.log_snr(
+        np.array([schedule.t_min, schedule.t_max - 0.01 * (schedule.t_max - schedule.t_min)])
+    )
     return schedule.inverse_log_snr(-2 * np.linspace(*ends, n))
 
 
@@ -305,9 +307,15 @@ def test_grids_by_noise_are_refused_where_two_times_coincide(spacing):
         (lambda: ZeroTerminalSNR(LinearSchedule(1)), "`schedule` must be a DiscreteSchedule of at least two"),
         (lambda: LinearSchedule(10).alpha(10), "`t` must be integers in -1 .. 9"),
         (lambda: LinearSchedule(10).alpha(0.5), "`t` must be integers"),
-        (lambda: time_grid(LinearSchedule(10), 11, "leading"), "`steps` must be at most the schedule's number of steps, 10"),
+        (
+            lambda: time_grid(LinearSchedule(10), 11, "leading"),
+            "`steps` must be at most the schedule's number of steps, 10",
+        ),
         (lambda: time_grid(LinearSchedule(10), 11, "karras"), "`steps` must be fewer"),
-        (lambda: time_grid(LinearSchedule(10), 5, "even"), "`spacing` must be one of 'leading', 'linspace', 'trailing'"),
+        (
+            lambda: time_grid(LinearSchedule(10), 5, "even"),
+            "`spacing` must be one of 'leading', 'linspace', 'trailing'",
+        ),
         (
             lambda: time_grid(ZeroTerminalSNR(LinearSchedule(10)), 5, "karras"),
             "`spacing` must be another one where the schedule ends at zero signal",

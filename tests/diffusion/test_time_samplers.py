@@ -34,7 +34,9 @@ def mode_cdf(scale):
     def t_of(u):
         return 1 - u - scale * (np.cos(np.pi * u / 2) ** 2 - 1 + u)
 
-    return lambda c: np.array([1 - optimize.brentq(lambda u, c=c: t_of(u) - c, 0, 1, xtol=1e-9) for c in np.clip(c, 0, 1)])
+    return lambda c: np.array(
+        [1 - optimize.brentq(lambda u, c=c: t_of(u) - c, 0, 1, xtol=1e-9) for c in np.clip(c, 0, 1)]
+    )
 
 
 FRACTIONS = {
