@@ -102,6 +102,8 @@ class DDPM(DiffusionModel):
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
+        if hasattr(self, "noise_power"):
+            return
         # What `adapt_variance` measures; -1 until then.
         unknown = {"initializer": keras.initializers.Constant(-1.0), "trainable": False, "autocast": False}
         shape = (self.schedule.num_steps,)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_gen.models import EDM, DDPM, RectifiedFlow, ScoreSDE
+from keras_gen.models import DDPM, EDM, RectifiedFlow, ScoreSDE
 from keras_gen.samplers import DDIMSampler, DPMSolverPPSampler, EulerSampler, HeunSampler
 from keras_gen.schedules import EDMSchedule, LinearSchedule, RectifiedFlowSchedule, Shifted
 
