@@ -41,6 +41,14 @@ def check_fraction(name: str, value: Any, closed: bool = False) -> float:
     return float(value)
 
 
+def check_interval(name: str, value: Any) -> tuple[float, float] | None:
+    """Refuses a `value` that is neither `None` nor two numbers, 0 <= first < second; returns Python floats."""
+    pair = isinstance(value, tuple | list) and len(value) == 2 and all(map(is_number, value))
+    rule = "be None, or two numbers, the first one >= 0 and less than the second"
+    check(value is None or (pair and 0 <= value[0] < value[1]), name, rule, value)
+    return None if value is None else (float(value[0]), float(value[1]))
+
+
 def same_shape(a: Any, b: Any) -> bool:
     """Whether two shapes agree, as far as they are known."""
     return len(a) == len(b) and all(m == n or None in (m, n) for m, n in zip(a, b, strict=True))

@@ -2,7 +2,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_gen.core.checks import check, check_fraction, is_number
+from keras_gen.core.checks import check, check_fraction, check_interval, is_number
 from keras_gen.diffusion.denoising_network import null_condition
 from keras_gen.diffusion.guidance import Evaluate, Guidance
 from keras_gen.export import keras_gen_export
@@ -46,13 +46,9 @@ class ClassifierFreeGuidance(Guidance):
     ):
         check(is_number(scale), "scale", "be a number", repr(scale))
         check(isinstance(batched, bool), "batched", "be True or False", repr(batched))
-        if interval is not None:
-            pair = isinstance(interval, tuple | list) and len(interval) == 2 and all(map(is_number, interval))
-            rule = "be two numbers, the first one >= 0 and less than the second"
-            check(pair and 0 <= interval[0] < interval[1], "interval", rule, interval)
         self.scale = float(scale)
         self.rescale = check_fraction("rescale", rescale, closed=True)
-        self.interval = None if interval is None else tuple(map(float, interval))
+        self.interval = check_interval("interval", interval)
         self.batched = batched
 
     def check_model(self, model: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, is_number
+from keras_gen.core.checks import check, check_interval, is_number
 from keras_gen.diffusion.denoiser import Denoiser
 from keras_gen.diffusion.diffusion_sampler import DiffusionSampler
 from keras_gen.diffusion.euler_sampler import slope, straight_coordinates
@@ -50,13 +50,9 @@ class HeunSampler(DiffusionSampler):
     ):
         super().__init__(steps, spacing, clip_x0)
         check(is_number(churn) and churn >= 0, "churn", "be >= 0", repr(churn))
-        if churn_range is not None:
-            pair = isinstance(churn_range, tuple | list) and len(churn_range) == 2 and all(map(is_number, churn_range))
-            rule = "be two numbers, the first one >= 0 and not greater than the second"
-            check(pair and 0 <= churn_range[0] <= churn_range[1], "churn_range", rule, churn_range)
         check(is_number(churn_noise) and churn_noise > 0, "churn_noise", "be > 0", repr(churn_noise))
         self.churn, self.churn_noise = float(churn), float(churn_noise)
-        self.churn_range = None if churn_range is None else tuple(map(float, churn_range))
+        self.churn_range = check_interval("churn_range", churn_range)
 
     def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:
         raised = self._raised(schedule, times)
