@@ -185,7 +185,13 @@ class DiffusionModel(ImageEditing):
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
-        return {**super().get_config(), "network": serialize(self.network), "schedule": serialize(self.schedule)}
+        own = {
+            "network": serialize(self.network),
+            "schedule": serialize(self.schedule),
+            "time_sampler": serialize(self.time_sampler),
+            "sigma_data": self.sigma_data,
+        }
+        return {**super().get_config(), **own}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "DiffusionModel":

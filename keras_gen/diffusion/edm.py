@@ -2,6 +2,7 @@ from typing import Any
 
 import keras
 
+from keras_gen.core.checks import check
 from keras_gen.diffusion.diffusion_sampler import DiffusionSampler
 from keras_gen.diffusion.edm_schedule import EDMSchedule
 from keras_gen.diffusion.heun_sampler import HeunSampler
@@ -57,9 +58,11 @@ class EDM(ScoreSDE):
         seed: int | None = None,
         **kwargs: Any,
     ):
+        schedule = EDMSchedule() if schedule is None else schedule
+        check(isinstance(schedule, EDMSchedule), "schedule", "be an EDMSchedule", schedule)
         super().__init__(
             network,
-            EDMSchedule() if schedule is None else schedule,
+            schedule,
             "edm",
             "edm",
             LogNormalSigma() if time_sampler is None else time_sampler,
@@ -74,5 +77,4 @@ class EDM(ScoreSDE):
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        config = {name: value for name, value in config.items() if name not in ("prediction", "weighting")}
-        return {**config, "sigma_data": self.sigma_data}
+        return {name: value for name, value in config.items() if name not in ("prediction", "weighting")}

@@ -146,7 +146,6 @@ class ScoreSDE(DiffusionModel):
         own = {
             "prediction": self.prediction,
             "weighting": self.weighting,
-            "time_sampler": keras.saving.serialize_keras_object(self.time_sampler),
             "condition_dropout": self.condition_dropout,
         }
         return {**super().get_config(), **own}

@@ -149,7 +149,10 @@ def integer_network():
         (lambda: ScoreSDE(tiny_network(real_times=True), LinearSchedule()), "`schedule` must be a ContinuousSchedule"),
         (lambda: ScoreSDE(tiny_network(real_times=True), prediction="eps"), "`prediction` must be one of 'epsilon'"),
         (lambda: ScoreSDE(tiny_network(real_times=True), weighting="p2"), "`weighting` must be one of 'simple'"),
-        (lambda: ScoreSDE(tiny_network(real_times=True), time_sampler=3), "`time_sampler` must be a TimeSampler or None"),
+        (
+            lambda: ScoreSDE(tiny_network(real_times=True), time_sampler=3),
+            "`time_sampler` must be a TimeSampler or None",
+        ),
         (lambda: EDM(tiny_network(real_times=True), VPSchedule()), "`schedule` must be an EDMSchedule"),
         (lambda: EDM(tiny_network(real_times=True), sigma_data=0.0), "`sigma_data` must be > 0"),
         (lambda: ScoreSDE(MixtureDenoiser(PAIR, VPSchedule()), condition_dropout=0.1), "`condition_dropout` must be 0"),

@@ -362,7 +362,7 @@ def constant_output(shape):
         (lambda: DDPM(tiny_network(), variance="learned_range"), r"`network` must give outputs of shape \(8, 8, 2\)"),
         (lambda: DDPM(constant_output((8, 8, 3))), r"`network` must give outputs of shape \(8, 8, 1\)"),
         (lambda: DDPM(constant_output((4, 4, 1))), "`network` must give outputs of shape"),
-        (lambda: DDPM(tiny_network(), ZeroTerminalSNR(LinearSchedule())), "`prediction` must be 'v' or 'x0'"),
+        (lambda: DDPM(tiny_network(), ZeroTerminalSNR(LinearSchedule())), "`prediction` must be 'v', 'x0' or"),
         (lambda: DDPM(tiny_network(), seed=-1), "`seed` must be an integer >= 0"),
         (lambda: DDPM(LightUNet((8, 8, 1), (4,), 1, 10), LinearSchedule(11)), "`network` must know 11 times"),
         (
