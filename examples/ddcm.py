@@ -21,7 +21,7 @@ from keras_gen.samplers import CodebookDiffusion, DDPMSampler
 
 STEPS = full_or_smoke((25, 50, 100, 200), (3,))
 SIZES = full_or_smoke((4, 16, 64, 256), (4,))
-SHOWN = full_or_smoke(((25, 4), (50, 16), (100, 64), (200, 256)), ((3, 4),))
+SHOWN = full_or_smoke(((25, 4), (25, 16), (25, 256), (100, 64)), ((3, 4),))
 
 
 def psnr(x: np.ndarray, y: np.ndarray) -> float:
@@ -60,7 +60,9 @@ def main() -> None:
                 rows[f"{codec.bits_per_image:.0f} bits, {psnr(x, again):.1f} dB"] = again[:16]
             print(f"{steps} steps, {size} draws: {codec.bits_per_image:.0f} bits, PSNR {psnr(x, again):.2f} dB")
     raw = math.prod(x.shape[1:]) * math.log2(17 if arguments.dataset == "digits" else 256)
-    save_rows(arguments.output / "reconstructions.png", rows, f"images of {raw:.0f} bits, made again from fewer")
+    save_rows(
+        arguments.output / "reconstructions.png", rows, f"made again from bits; all pixels of an image take {raw:.0f}"
+    )
     save_curves(arguments.output / "rate_distortion.png", curves)
     samples = codec.sample(count, y, seed=arguments.seed, verbose=0)
     save_picture(arguments.output / "samples.png", samples, 16)

@@ -117,7 +117,7 @@ def guide(model: DDPM, images: np.ndarray, labels: np.ndarray, arguments: argpar
         )
         for scale in SCALES
     }
-    save_row_panels(arguments.output / "scales.png", panels, across=3)
+    save_row_panels(arguments.output / "scales.png", panels)
 
 
 def edit(model: DDPM, images: np.ndarray, labels: np.ndarray, arguments: argparse.Namespace) -> None:

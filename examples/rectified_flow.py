@@ -87,7 +87,7 @@ def plane_panel(model: RectifiedFlow, title: str, data: np.ndarray, seed: int) -
 
 
 def run_plane(arguments: argparse.Namespace) -> None:
-    plane = argparse.Namespace(**{**vars(arguments), "epochs": 60, "batch_size": 256})
+    plane = argparse.Namespace(**{**vars(arguments), "epochs": 20, "batch_size": 128})
     data, panels = ring(10_000, arguments.seed), []
     updates = plane.epochs * -(-len(data) // plane.batch_size)
     for pairing in full_or_smoke(("random", "optimal"), ("optimal",)):
@@ -102,7 +102,9 @@ def run_plane(arguments: argparse.Namespace) -> None:
         model = stage(arguments.output / f"plane_{pairing}" / "model.keras", train_flow)
         panels.append(plane_panel(model, f"{pairing} pairs", data, arguments.seed))
         compile_model(model, 1e-3, updates)
-        model.reflow(len(data), sampling_seed=arguments.seed, epochs=plane.epochs, batch_size=256, verbose=0)
+        model.reflow(
+            len(data), sampling_seed=arguments.seed, epochs=plane.epochs, batch_size=plane.batch_size, verbose=0
+        )
         panels.append(plane_panel(model, f"{pairing} pairs, after reflow", data, arguments.seed))
     save_panels(arguments.output / "paths.png", panels, 4, 2.3, 2.8)
 
@@ -151,8 +153,9 @@ def sample_images(
     rows = {}
     for steps in full_or_smoke((1, 2, 5, 20), (1,)):
         samples = model.sample(len(x), EulerSampler(steps), y, seed=arguments.seed, batch_size=250, verbose=0)
-        rows["1 step" if steps == 1 else f"{steps} steps"] = samples[:16]
-        print(f"{steps} steps: Frechet distance {frechet_distance(samples, x) / unit:.2f} times that of two halves")
+        name = "1 step" if steps == 1 else f"{steps} steps"
+        rows[name] = samples[:16]
+        print(f"{name}: Frechet distance {frechet_distance(samples, x) / unit:.2f} times that of two halves")
     n = full_or_smoke(200, 16)
     label = None if y is None else y[:n]
     straightness = model.straightness(n, label, full_or_smoke(50, 2), arguments.seed, verbose=0)

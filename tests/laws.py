@@ -241,10 +241,10 @@ def ddpm(num_classes: int | None = None, **options) -> models.DDPM:
 
 
 def continuous(cls: type, labels: bool = False, **options) -> keras.Model:
-    """Returns a compiled model in continuous time; with labels it is UNet, as files know no class of a test."""
+    """Returns a compiled model in continuous time; with labels of a network that knows the null class."""
     network = tiny_network(real_times=True)
     if labels:
-        network = models.UNet((8, 8, 1), (8, 8), 1, num_classes=10)
+        network = models.DiT((8, 8, 1), 4, 16, 1, 2, num_classes=10)
     return compiled(cls(network, seed=0, **options))
 
 

@@ -25,7 +25,7 @@ def exact_divergence(f: Callable[..., Any], x: Any, *extras: Any) -> tuple[Any, 
     n, d = ops.shape(x)[0], math.prod(x.shape[1:])
     directions = ops.reshape(ops.repeat(ops.eye(d, dtype=x.dtype), n, axis=0), (d * n, *x.shape[1:]))
     copies, *extras = (_copies(value, d) for value in (x, *extras))
-    values, slopes = ops.jvp(lambda x: f(x, *extras), (copies,), (directions,))
+    values, slopes = _jvp(lambda x: f(x, *extras), copies, directions)
     return values[:n], ops.sum(ops.reshape(per_sample(slopes * directions), (d, n)), axis=0)
 
 
@@ -41,7 +41,7 @@ def hutchinson_divergence(f: Callable[..., Any], x: Any, signs: Any, *extras: An
     Returns:
         `f(x, *extras)`, and the estimate `(batch,)`.
     """
-    values, slopes = ops.jvp(lambda x: f(x, *extras), (x,), (signs,))
+    values, slopes = _jvp(lambda x: f(x, *extras), x, signs)
     return values, per_sample(signs * slopes)
 
 
@@ -49,6 +49,16 @@ def random_signs(x: Any, seed: Any) -> Any:
     """Draws -1 or 1 for each number of `x`, in its dtype."""
     signs = keras.random.randint(ops.shape(x), 0, 2, dtype="int32", seed=seed)
     return ops.cast(2 * signs - 1, x.dtype)
+
+
+def _jvp(f: Callable[..., Any], x: Any, v: Any) -> tuple[Any, Any]:
+    """Returns `f(x)` and `(df/dx) v`."""
+    if keras.backend.backend() != "torch":
+        return ops.jvp(f, (x,), (v,))
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no forward-mode derivative
+        return ops.jvp(f, (x,), (v,))
 
 
 def _copies(value: Any, d: int) -> Any:

@@ -67,7 +67,7 @@ class DiscreteSchedule(NoiseSchedule):
         if namespace(log_snr) is np:
             gap = np.abs(own - np.asarray(log_snr, "float64")[..., None])
             return np.argmin(gap, axis=-1)
-        finite = np.maximum(own, -1e9).astype("float32")
+        finite = ops.convert_to_tensor(np.maximum(own, -1e9), "float32")
         return ops.argmin(ops.abs(finite - ops.expand_dims(log_snr, -1)), axis=-1)
 
     def times_at(self, fraction: Any) -> Any:

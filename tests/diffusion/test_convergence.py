@@ -1,6 +1,6 @@
 """How fast samplers converge, on a mixture of Gaussians with its exact denoiser.
 
-The step rules are plain arithmetic, so they are followed in NumPy's float64 as they stand: float32 would hide the order.
+The step rules are plain arithmetic, so they are followed in NumPy's float64 as they stand: float32 hides the order.
 """
 
 import functools

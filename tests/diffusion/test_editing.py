@@ -76,13 +76,13 @@ def test_inversion_of_few_steps(name):
 
 
 def test_inversion_converges():
-    model = exact_model(VPSchedule(), PAIR, "epsilon", SHAPE)
-    sampler = EulerSampler(20)
+    model = exact_model(VPSchedule(), gaussian(), "epsilon", SHAPE)
+    sampler = EulerSampler(10)
     errors = [
         np.abs(model.sample(3, sampler, noise=model.invert(X, sampler, n, verbose=0), verbose=0) - X).max()
         for n in (1, 3, 9)
     ]
-    assert errors[0] > errors[1] > errors[2]
+    assert errors[0] > 4 * errors[1] > 16 * errors[2], errors
 
 
 @pytest.mark.parametrize(
@@ -146,14 +146,16 @@ def test_filled_pixels_follow_the_known_ones():
     schedule, covariance = VPSchedule(), np.array([[1.0, 0.9], [0.9, 1.0]], "float32")
     values, vectors = (part.astype("float32") for part in np.linalg.eigh(covariance))
 
+    spread = ops.convert_to_tensor(values)
+
     class Pairs(keras.layers.Layer):
         """E[eps | x_t] = sigma (alpha^2 C + sigma^2)^-1 x_t"""
 
         def call(self, inputs):
             x, time = inputs
             alpha, sigma = (ops.reshape(f(time / 1000), (-1, 1)) for f in (schedule.alpha, schedule.sigma))
-            along = ops.matmul(x, vectors)
-            return sigma * ops.matmul(along / (alpha**2 * values + sigma**2), vectors.T)
+            along = ops.matmul(x, vectors) / (ops.square(alpha) * spread + ops.square(sigma))
+            return sigma * ops.matmul(along, vectors.T)
 
     model = ScoreSDE(Pairs(), schedule, seed=0)
     model.build((None, 2))

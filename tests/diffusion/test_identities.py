@@ -1,5 +1,7 @@
 """Samplers, predictions and schedules that are one and the same, with one network and the same noise."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -99,7 +101,7 @@ def test_euler_on_a_rectified_flow_is_the_plain_loop(shift):
     if shift is not None:
         times = shift * times / (1 + (shift - 1) * times)
     x = NOISE
-    for t, s in zip(times, times[1:], strict=False):
+    for t, s in itertools.pairwise(times):
         velocity = to_numpy(Wave()([ops.convert_to_tensor(x), ops.full((N,), 1000 * t)]))
         x = x + (s - t) * velocity
     np.testing.assert_allclose(samples(model, EulerSampler(STEPS)), x, rtol=1e-4, atol=1e-5)
@@ -142,7 +144,8 @@ class InCoordinates(keras.layers.Layer):
         return ops.tanh(x / alpha) * ops.cos(sigma / alpha)
 
 
-@pytest.mark.parametrize("sampler", [EulerSampler, HeunSampler, DPMSolverPPSampler, DDPMSampler])
+# Not Heun's, whose correction is taken in coordinates that fit the schedule.
+@pytest.mark.parametrize("sampler", [EulerSampler, DDIMSampler, DPMSolverPPSampler, DDPMSampler])
 def test_ways_of_vp_and_ve_agree_in_the_coordinates_of_the_data(sampler):
     levels = np.geomspace(5.0, 0.02, STEPS)
     paths = []
