@@ -25,7 +25,7 @@ def noise_power(
     batch_size: int,
     verbose: str | int,
 ) -> np.ndarray:
-    """Returns `E |eps_hat(x_t)|^2 / dimensions` for each of the `times`, float32."""
+    """Returns `1 - E |eps - eps_hat(x_t)|^2 / dimensions` for each of the `times`, float32, not below 0."""
     check_integer("batch_size", batch_size)
     steps = len(times)
     rows = complete_rows(model, {"t": times})
