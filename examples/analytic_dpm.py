@@ -71,7 +71,7 @@ def main() -> None:
 
     large = DDPM(model.network, model.schedule, model.prediction, "fixed_large")
     counts = full_or_smoke((5, 10, 25, 50), (2,))
-    unit = frechet_unit(images, seed)
+    unit = frechet_unit(images, seed, len(x))
     table, pictures = {}, {}
     for name in full_or_smoke(list(SAMPLERS), ["Analytic-DPM"]):
         sampler, variance = SAMPLERS[name]

@@ -80,7 +80,8 @@ class Experiments:
             labels = self.image_labels[:COUNT]
             other = (labels + 1) % (self.image_labels.max() + 1)
         # A step from pure noise, the first of trailing ones, cannot be undone: it multiplies every error.
-        sampler = ddim(full_or_smoke(50, 2), spacing="leading")
+        # And clipping would leave no noise in pixels at the end of their range.
+        sampler = DDIMSampler(full_or_smoke(50, 2), spacing="leading")
         rows = {"image": x}
         for iterations in full_or_smoke((1, 3), (1,)):
             noise = self.model.invert(x, sampler, iterations, condition=labels, verbose=0)

@@ -43,11 +43,11 @@ def build_network(backbone: str, image_shape: tuple[int, ...], num_classes: int 
     return UNet(image_shape, widths=(32, 64, 128), attention_levels=(2,), num_classes=num_classes, dropout=0.1)
 
 
-def frechet_unit(images: np.ndarray, seed: int) -> float:
-    """Returns the mean distance of two random halves of the images."""
+def frechet_unit(images: np.ndarray, seed: int, n: int | None = None) -> float:
+    """Returns the mean distance of two random halves of the images, or of two random sets of `n` if that is less."""
     generator = np.random.default_rng(seed)
     halves = [np.array_split(generator.permutation(images), 2) for _ in range(10)]
-    return float(np.mean([frechet_distance(*half) for half in halves]))
+    return float(np.mean([frechet_distance(a[:n], b[:n]) for a, b in halves]))
 
 
 def report_frechet(model: DDPM, images: np.ndarray, labels: np.ndarray | None, seed: int) -> None:

@@ -57,7 +57,7 @@ def main() -> None:
         samplers = {"Heun, 2 steps": HeunSampler(2)}
     kept = np.random.default_rng(seed).permutation(len(images))[: full_or_smoke(1000, 16)]
     x, y = images[kept], None if labels is None else labels[kept]
-    unit, rows = frechet_unit(images, seed), {"data": x[:16]}
+    unit, rows = frechet_unit(images, seed, len(x)), {"data": x[:16]}
     for name, sampler in samplers.items():
         samples = model.sample(len(x), sampler, y, seed=seed, batch_size=250, verbose=0)
         rows[name] = samples[:16]

@@ -86,7 +86,7 @@ class Comparison:
         kept = np.random.default_rng(seed).permutation(len(images))[: full_or_smoke(1000, 16)]
         self.x, self.labels, self.classifier, self.seed = images[kept], labels[kept], classifier, seed
         self.shown = [int(np.flatnonzero(self.labels == c)[0]) for c in np.unique(self.labels)]
-        self.unit = frechet_unit(images, seed)
+        self.unit = frechet_unit(images, seed, len(self.x))
 
     def sample(self, name: str, model: DDPM, guidance: Guidance | None) -> np.ndarray:
         """Prints what the samples are like, and returns one of each class."""

@@ -41,7 +41,7 @@ def ring(n: int, seed: int) -> np.ndarray:
 
 def build_plane_network() -> keras.Model:
     x, t = keras.Input((2,)), keras.Input(())
-    h = ops.concatenate([x, SinusoidalEmbedding(32)(t)], axis=-1)
+    h = ops.concatenate([x, SinusoidalEmbedding(32)(t / 100)], axis=-1)
     for _ in range(3):
         h = keras.layers.Dense(128, "swish")(h)
     return keras.Model([x, t], keras.layers.Dense(2)(h))
@@ -73,21 +73,21 @@ def plane_panel(model: RectifiedFlow, title: str, data: np.ndarray, seed: int) -
     options = {"seed": seed, "batch_size": 1000, "verbose": 0}
     straightness, error = model.straightness(n, steps=STEPS, **options), one_step_error(model, None, n, seed)
     print(f"{title}: straightness {straightness:.3f}, error of one step {error:.3f}")
-    ways = model.denoising_path(full_or_smoke(80, n), STEPS, EulerSampler(STEPS), **options)
+    ways = model.denoising_path(full_or_smoke(60, n), STEPS, EulerSampler(STEPS), **options)
 
     def draw(axes: Any) -> None:
         axes.scatter(*data[:300].T, s=3, color="0.75")
         axes.plot(*ways.transpose(2, 0, 1), color="C0", linewidth=0.6)
         axes.scatter(*ways[0].T, s=3, color="C2", zorder=2)
         axes.scatter(*ways[-1].T, s=3, color="C3", zorder=2)
-        axes.set_title(f"{title}\nstraightness {straightness:.3f}\none step is off by {error:.2f}", fontsize=9)
+        axes.set_title(f"{title}\nstraightness {straightness:.3f}\none step is off by {error:.2f}", fontsize=8)
         axes.set(xlim=(-4, 4), ylim=(-4, 4), xticks=[], yticks=[], aspect="equal")
 
     return draw
 
 
 def run_plane(arguments: argparse.Namespace) -> None:
-    plane = argparse.Namespace(**{**vars(arguments), "epochs": 20, "batch_size": 128})
+    plane = argparse.Namespace(**{**vars(arguments), "epochs": 30, "batch_size": 64})
     data, panels = ring(10_000, arguments.seed), []
     updates = plane.epochs * -(-len(data) // plane.batch_size)
     for pairing in full_or_smoke(("random", "optimal"), ("optimal",)):
@@ -106,7 +106,7 @@ def run_plane(arguments: argparse.Namespace) -> None:
             len(data), sampling_seed=arguments.seed, epochs=plane.epochs, batch_size=plane.batch_size, verbose=0
         )
         panels.append(plane_panel(model, f"{pairing} pairs, after reflow", data, arguments.seed))
-    save_panels(arguments.output / "paths.png", panels, 4, 2.3, 2.8)
+    save_panels(arguments.output / "paths.png", panels, 4, 2.1, 2.7)
 
 
 def run_images(arguments: argparse.Namespace) -> None:
@@ -125,7 +125,7 @@ def run_images(arguments: argparse.Namespace) -> None:
     model = stage(output / "images" / "model.keras", train_flow)
     kept = np.random.default_rng(seed).permutation(len(images))[: full_or_smoke(1000, 16)]
     x, y = images[kept], None if labels is None else labels[kept]
-    panels = {"before reflow": sample_images(model, x, y, frechet_unit(images, seed), arguments)}
+    panels = {"before reflow": sample_images(model, x, y, frechet_unit(images, seed, len(x)), arguments)}
 
     pairs = full_or_smoke(arguments.pairs, 16)
     label = None if labels is None else np.random.default_rng(seed).choice(labels, pairs)
@@ -142,7 +142,7 @@ def run_images(arguments: argparse.Namespace) -> None:
     )
     model.save(output / "reflowed.keras")
     print(f"wrote {output / 'reflowed.keras'}")
-    panels["after reflow"] = sample_images(model, x, y, frechet_unit(images, seed), arguments)
+    panels["after reflow"] = sample_images(model, x, y, frechet_unit(images, seed, len(x)), arguments)
     save_row_panels(output / "images.png", panels)
 
 

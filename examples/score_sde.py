@@ -56,8 +56,8 @@ def compare_samplers(model: ScoreSDE, images: np.ndarray, arguments: argparse.Na
     }
     if full_or_smoke(False, True):
         samplers = {"SDE": ReverseSDESampler(2, corrector_steps=1)}
-    rows, unit = {"data": images[:16]}, frechet_unit(images, arguments.seed)
     x = images[: full_or_smoke(500, 16)]
+    rows, unit = {"data": x[:16]}, frechet_unit(images, arguments.seed, len(x))
     for name, sampler in samplers.items():
         samples = model.sample(len(x), sampler, seed=arguments.seed, batch_size=250, verbose=0)
         rows[name] = samples[:16]

@@ -101,32 +101,30 @@ def save_picture(path: pathlib.Path, images: np.ndarray, columns: int) -> None:
     print(f"wrote {path}")
 
 
-def save_rows(path: pathlib.Path, rows: dict[str, np.ndarray], title: str = "", columns: Sequence[str] = ()) -> None:
-    """Writes rows of images in [-1, 1], each with its name at its left; `columns` are the names above."""
-    save_row_panels(path, {title: rows}, columns)
+def save_rows(path: pathlib.Path, rows: dict[str, np.ndarray], title: str) -> None:
+    """Writes rows of images in [-1, 1], each with its name at its left."""
+    save_row_panels(path, {title: rows})
 
 
-def save_row_panels(
-    path: pathlib.Path, panels: dict[str, dict[str, np.ndarray]], columns: Sequence[str] = (), across: int = 1
-) -> None:
-    """Writes panels of rows of images, each panel with its title, `across` of them side by side."""
-    rows = [len(panel) for panel in panels.values()]
-    images = [len(row) for panel in panels.values() for row in panel.values()]
-    draws = [functools.partial(draw_rows, rows=panel, title=title, columns=columns) for title, panel in panels.items()]
-    margin = 0.2 + 0.09 * max(len(name) for panel in panels.values() for name in panel)
-    save_panels(path, draws, across, margin + 0.42 * max(images), 0.35 + 0.42 * max(rows) + 0.2 * bool(columns))
+def save_row_panels(path: pathlib.Path, panels: dict[str, dict[str, np.ndarray]]) -> None:
+    """Writes panels of rows of images, each panel with its title, one below the other."""
+    images = max(len(row) for rows in panels.values() for row in rows.values())
+    name = max(len(name) for rows in panels.values() for name in rows)
+    draws = [functools.partial(draw_rows, rows=rows, title=title) for title, rows in panels.items()]
+    height = 0.35 + 0.42 * max(len(rows) for rows in panels.values())
+    save_panels(path, draws, 1, 0.2 + 0.09 * name + 0.42 * images, height)
 
 
-def draw_rows(axes: Any, rows: dict[str, np.ndarray], title: str = "", columns: Sequence[str] = ()) -> None:
-    """Draws what `save_rows` writes on the given axes."""
+def draw_rows(axes: Any, rows: dict[str, np.ndarray], title: str) -> None:
+    """Draws rows of images and their names on the given axes."""
     images = np.concatenate(list(rows.values()))
-    _, height, width, _ = images.shape
-    scale, gap, count = max(1, 48 // height), 6, len(images) // len(rows)
-    grid = image_grid(images, count, scale, gap)
+    side = images.shape[1]
+    scale, gap = max(1, 48 // side), 6
+    grid = image_grid(images, len(images) // len(rows), scale, gap)
     axes.imshow(np.broadcast_to(grid, (*grid.shape[:2], 3)), interpolation="nearest")
-    axes.set_yticks(gap + (np.arange(len(rows)) + 0.5) * (scale * height + gap), list(rows))
-    axes.set_xticks(gap + (np.arange(len(columns)) + 0.5) * (scale * width + gap), columns)
-    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    axes.set_xticks([])
+    axes.set_yticks(gap + (np.arange(len(rows)) + 0.5) * (scale * side + gap), list(rows))
+    axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_title(title)
 
@@ -150,7 +148,7 @@ def save_panels(
     figure, panels = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for draw, axes in zip(draws, panels.flat, strict=False):
         draw(axes)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, bbox_inches="tight", pad_inches=0.05)
     pyplot.close(figure)
     print(f"wrote {path}")
 
