@@ -28,7 +28,7 @@ from keras_gen.models import RectifiedFlow
 from keras_gen.samplers import EulerSampler
 from keras_gen.schedules import LogitNormalTime
 
-STEPS = full_or_smoke(100, 2)  # of Euler's method, where its error shall not count
+STEPS = full_or_smoke(100, 1)  # of Euler's method, where its error shall not count
 
 
 def ring(n: int, seed: int) -> np.ndarray:
@@ -134,7 +134,7 @@ def run_images(arguments: argparse.Namespace) -> None:
     model.reflow(
         pairs,
         label,
-        EulerSampler(full_or_smoke(50, 2)),
+        EulerSampler(full_or_smoke(50, 1)),
         seed,
         epochs=epochs,
         batch_size=arguments.batch_size,
@@ -158,7 +158,7 @@ def sample_images(
         print(f"{name}: Frechet distance {frechet_distance(samples, x) / unit:.2f} times that of two halves")
     n = full_or_smoke(200, 16)
     label = None if y is None else y[:n]
-    straightness = model.straightness(n, label, full_or_smoke(50, 2), arguments.seed, verbose=0)
+    straightness = model.straightness(n, label, full_or_smoke(50, 1), arguments.seed, verbose=0)
     print(f"straightness {straightness:.4f}, error of one step {one_step_error(model, label, n, arguments.seed):.3f}")
     return rows
 
