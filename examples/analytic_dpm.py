@@ -3,7 +3,7 @@
     KERAS_BACKEND=jax python examples/analytic_dpm.py
 
 Samples the model of `examples/ddpm.py`: that of `--model`, or the one next to `--output`, which is trained first where
-it is missing. `adapt_variance` measures Gamma_t, the power of the noise that the network predicts; then five samplers
+it is missing. `adapt_variance` measures Gamma_t, the share of the noise that the network finds; then five samplers
 make 1,000 images each in a few steps. Writes Gamma_t, the distances and samples to `--output`, and prints the Frechet
 distances of the pixels, in units of that between two random halves of the data.
 """

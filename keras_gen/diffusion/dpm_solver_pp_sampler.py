@@ -29,8 +29,9 @@ class DPMSolverPPSampler(DiffusionSampler):
         steps: int, number of network evaluations, or `None`: as many as the schedule has. Defaults to `20`.
         order: 1, 2 or 3; with `sde` 1 or 2. Defaults to `2`.
         sde: bool. Whether to solve the SDE instead of the ODE. Defaults to `False`.
-        spacing: as for `DiffusionSampler`. Orders 2 and 3 are at their best with "log_snr" or "karras", whose steps h
-            are even. Defaults to `None`, the schedule's own.
+        spacing: as for `DiffusionSampler`. Orders 2 and 3 are at their best where steps h are even, with "log_snr" or
+            "karras"; a discrete schedule may have too few times for these, then "trailing" is best. Defaults to
+            `None`, the schedule's own.
         clip_x0: as for `DiffusionSampler`. Defaults to `None`.
 
     Raises:

@@ -149,7 +149,8 @@ class ImageEditing(ImageGeneration):
         """Finds the noise from which a deterministic sampler makes given images.
 
         Each step of the sampler is undone by fixed-point iteration, so that `sample(n, sampler, noise=noise)` gives the
-        images back, as far as the iteration has converged: more steps help more than more iterations.
+        images back, as far as the iteration has converged: more steps help more than more iterations. A step from next
+        to no signal, such as the first one of "trailing", multiplies every error: "leading" leaves it out.
 
         Args:
             x: `(n, *image_shape)`, images.
