@@ -150,26 +150,28 @@ class CodebookDiffusion:
         check_integer("batch_size", batch_size)
         condition = self.model.prepare_condition(condition, n)
         bar = progress_bar(self.steps * -(-n // batch_size), verbose)
+        book = Codebook(self.codebook_size, self.model.image_shape, self.seed)
+        first = book.entries(self.steps)
+        rows = complete_rows(self.model, self.sampler.rows(self.model.schedule, self.times))
         found, made = np.empty((n, self.steps), "int32"), np.empty((n, *self.model.image_shape), "float32")
         for batch in even_batches(n, batch_size):
             given = {} if condition is None else {"condition": as_tensor(condition[batch])}
             if images is not None:
                 given["x0"] = as_tensor(images[batch])
             chosen = None if indices is None else indices[batch]
-            found[batch], made[batch] = self._run_batch(len(batch), given, chosen, bar)
+            found[batch], made[batch] = self._run_batch(book, first, rows, given, chosen, len(batch), bar)
         return found, made
 
-    def _run_batch(self, n: int, given: dict[str, Any], indices: Any, bar: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _run_batch(
+        self, book: Codebook, first: np.ndarray, rows: Any, given: dict[str, Any], indices: Any, n: int, bar: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Goes from x_T to clean data, in parts for which the codebook fits into memory."""
         encode = indices is None
-        book = Codebook(self.codebook_size, self.model.image_shape, self.seed)
-        first = book.entries(self.steps)
         if encode:
             x0 = ops.convert_to_numpy(given["x0"])
             indices = np.zeros((n, self.steps), "int32")
             indices[:, 0] = np.argmax(np.tensordot(x0, first, [range(1, x0.ndim), range(1, x0.ndim)]), axis=1)
         x = as_tensor(np.float32(self.model.noise_scale(self.times)) * first[indices[:, 0]])
-        rows = complete_rows(self.model, self.sampler.rows(self.model.schedule, self.times))
         chunk = min(book.steps_at_once, self.steps)
         key = ("codebook", type(self.sampler), json.dumps(self.sampler.get_config()), encode, n, chunk, first.shape)
         program = self.model.program(key, functools.partial(self._steps, encode))
@@ -198,12 +200,12 @@ class CodebookDiffusion:
             codes = ops.reshape(entries[i - start], (self.codebook_size, -1))
             here = ops.arange(chosen.shape[1]) == i - start
             index = ops.sum(ops.where(here, chosen, 0), axis=1)
+            denoised = denoise(x_t, row)
             if encode:
-                x0_hat, _ = denoise(x_t, row)
-                rest = ops.reshape(given["x0"] - x0_hat, (-1, codes.shape[1]))
+                rest = ops.reshape(given["x0"] - denoised[0], (-1, codes.shape[1]))
                 index = ops.cast(ops.argmax(ops.matmul(rest, ops.transpose(codes)), axis=1), "int32")
             noise = ops.reshape(ops.take(codes, index, axis=0), ops.shape(x_t))
-            x_s = self.sampler.step(denoise, x_t, row, lambda: noise)
+            x_s = self.sampler.step(lambda *_: denoised, x_t, row, lambda: noise)
             return x_s, ops.where(here, ops.expand_dims(index, 1), chosen)
 
         return sequential_loop(start, stop, body, state)

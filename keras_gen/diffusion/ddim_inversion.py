@@ -8,7 +8,7 @@ from keras_gen.core.checks import check, check_integer
 from keras_gen.diffusion.ddim_sampler import DDIMSampler
 from keras_gen.diffusion.denoiser import Denoiser
 from keras_gen.diffusion.diffusion_sampler import DiffusionSampler
-from keras_gen.diffusion.euler_sampler import EulerSampler, slope, straight_coordinates
+from keras_gen.diffusion.euler_sampler import EulerSampler, slope, strides
 from keras_gen.diffusion.noise_schedule import NoiseSchedule
 
 
@@ -30,14 +30,7 @@ class DDIMInversion(DiffusionSampler):
         return super().times(schedule)[::-1]
 
     def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:
-        alpha, sigma = schedule.alpha(times), schedule.sigma(times)
-        norm, tau, share_x0 = straight_coordinates(alpha, sigma)
-        return {
-            **self.at(schedule, times[1:]),
-            "keep": norm[1:] / norm[:-1],
-            "stride": norm[1:] * np.diff(tau),
-            "share_x0": np.full(len(tau) - 1, share_x0),
-        }
+        return {**self.at(schedule, times[1:]), **strides(schedule, times)}
 
     def start(self, x: Any) -> Any:
         return x, ops.zeros_like(x)

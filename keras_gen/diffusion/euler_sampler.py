@@ -36,16 +36,20 @@ class EulerSampler(DiffusionSampler):
         super().__init__(steps, spacing, clip_x0)
 
     def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:
-        norm, tau, share_x0 = straight_coordinates(schedule.alpha(times), schedule.sigma(times))
-        return {
-            **super().rows(schedule, times),
-            "keep": norm[1:] / norm[:-1],
-            "stride": norm[1:] * np.diff(tau),
-            "share_x0": np.full(len(tau) - 1, share_x0),
-        }
+        return {**super().rows(schedule, times), **strides(schedule, times)}
 
     def step(self, denoise: Denoiser, x_t: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
         return row["keep"] * x_t + row["stride"] * slope(denoise, x_t, row, row["share_x0"])
+
+
+def strides(schedule: NoiseSchedule, times: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the coefficients of `x_s = keep x_t + stride (eps - share_x0 x0)`, from each time to the next one."""
+    norm, tau, share_x0 = straight_coordinates(schedule.alpha(times), schedule.sigma(times))
+    return {
+        "keep": norm[1:] / norm[:-1],
+        "stride": norm[1:] * np.diff(tau),
+        "share_x0": np.full(len(tau) - 1, share_x0),
+    }
 
 
 def straight_coordinates(alpha: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
