@@ -17,7 +17,7 @@ from shared import parser, save_picture, train
 from keras_gen.callbacks import SampleGrid
 from keras_gen.metrics import frechet_distance
 from keras_gen.models import DDPM, LightUNet, UNet
-from keras_gen.samplers import DDIMSampler, DDPMSampler
+from keras_gen.samplers import DDIMSampler, DDPMSampler, DiffusionSampler
 from keras_gen.schedules import CosineSchedule, KexueSchedule
 
 SCHEDULES = {"cosine": CosineSchedule, "kexue": KexueSchedule}
@@ -58,14 +58,21 @@ def report_frechet(model: DDPM, images: np.ndarray, labels: np.ndarray | None, s
     print(f"Frechet distance of the pixels: {distance:.3f}, {distance / unit:.2f} times that of two random halves")
 
 
-def fit(model: DDPM, images: np.ndarray, labels: np.ndarray | None, arguments: argparse.Namespace) -> None:
+def fit(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    arguments: argparse.Namespace,
+    sampler: DiffusionSampler = QUICK,
+) -> None:
+    """Trains a diffusion model, with a picture of samples by `sampler` four times on the way."""
     steps = arguments.epochs * -(-len(images) // arguments.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=2e-3, warmup_steps=steps // 20)
     model.compile(keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.995))
     grid = SampleGrid(
         arguments.output / "epoch_{epoch:04d}.png",
         every=max(1, arguments.epochs // 4),
-        sampler=QUICK,
+        sampler=sampler,
         condition=None if labels is None else np.arange(16) % (labels.max() + 1),
     )
     train(model, images, labels, arguments, [grid])

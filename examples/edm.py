@@ -9,31 +9,15 @@ Writes samples, the way of some of them, the loss curve and the model to `--outp
 Frechet distance of the pixels, in units of that of two random halves of the data. A killed run goes on.
 """
 
-import argparse
-
 import keras
 import numpy as np
 from datasets import load_images
-from ddpm import build_network, frechet_unit
-from shared import full_or_smoke, parser, save_rows, train
+from ddpm import build_network, fit, frechet_unit
+from shared import full_or_smoke, parser, save_rows
 
-from keras_gen.callbacks import SampleGrid
 from keras_gen.metrics import frechet_distance
 from keras_gen.models import EDM
 from keras_gen.samplers import EulerSampler, HeunSampler
-
-
-def fit(model: EDM, images: np.ndarray, labels: np.ndarray | None, arguments: argparse.Namespace) -> None:
-    steps = arguments.epochs * -(-len(images) // arguments.batch_size)
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=2e-3, warmup_steps=steps // 20)
-    model.compile(keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.995))
-    grid = SampleGrid(
-        arguments.output / "epoch_{epoch:04d}.png",
-        every=max(1, arguments.epochs // 4),
-        sampler=HeunSampler(full_or_smoke(18, 2)),
-        condition=None if labels is None else np.arange(16) % (labels.max() + 1),
-    )
-    train(model, images, labels, arguments, [grid])
 
 
 def main() -> None:
@@ -43,7 +27,7 @@ def main() -> None:
     images, labels = load_images(arguments.dataset, arguments.size)
     network = build_network("full", images.shape[1:], None if labels is None else int(labels.max()) + 1)
     model = EDM(network, sigma_data=float(images.std()), seed=seed)
-    fit(model, images, labels, arguments)
+    fit(model, images, labels, arguments, HeunSampler(full_or_smoke(18, 2)))
 
     samplers = {
         "Euler, 35 evaluations": EulerSampler(35),

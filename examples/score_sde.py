@@ -14,10 +14,9 @@ import argparse
 import keras
 import numpy as np
 from datasets import load_split
-from ddpm import build_network, frechet_unit
-from shared import full_or_smoke, parser, save_rows, train
+from ddpm import build_network, fit, frechet_unit
+from shared import full_or_smoke, parser, save_rows
 
-from keras_gen.callbacks import SampleGrid
 from keras_gen.metrics import frechet_distance
 from keras_gen.models import ScoreSDE
 from keras_gen.samplers import EulerSampler, ProbabilityFlowSampler, ReverseSDESampler
@@ -35,16 +34,6 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser(__doc__, "score_sde", epochs=50)
     arguments.add_argument("--schedule", choices=SCHEDULES, default="vp")
     return arguments.parse_args()
-
-
-def fit(model: ScoreSDE, images: np.ndarray, arguments: argparse.Namespace) -> None:
-    steps = arguments.epochs * -(-len(images) // arguments.batch_size)
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=2e-3, warmup_steps=steps // 20)
-    model.compile(keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.995))
-    every, picture = max(1, arguments.epochs // 4), arguments.output / "epoch_{epoch:04d}.png"
-    train(
-        model, images, None, arguments, [SampleGrid(picture, every=every, sampler=EulerSampler(full_or_smoke(50, 2)))]
-    )
 
 
 def compare_samplers(model: ScoreSDE, images: np.ndarray, arguments: argparse.Namespace) -> None:
@@ -83,7 +72,7 @@ def main() -> None:
     schedule, prediction, weighting = SCHEDULES[arguments.schedule]
     network = build_network("full", images.shape[1:], None)
     model = ScoreSDE(network, schedule(), prediction, weighting, seed=arguments.seed)
-    fit(model, images, arguments)
+    fit(model, images, None, arguments, EulerSampler(full_or_smoke(50, 2)))
     compare_samplers(model, images, arguments)
     report_bits(model, test, arguments)
 
