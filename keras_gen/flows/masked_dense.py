@@ -24,6 +24,7 @@ class MaskedDense(keras.layers.Layer):
 
     Call arguments:
         x: `(batch, ..., len(input_degrees))`.
+        degrees: pair of int tensors, the degrees of inputs and outputs, instead of the layer's own. Defaults to `None`.
 
     Returns:
         A tensor `(batch, ..., len(output_degrees))`.
@@ -54,17 +55,20 @@ class MaskedDense(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build(self, input_shape: Any) -> None:
-        inputs, outputs = np.array(self.input_degrees), np.array(self.output_degrees)
-        check(input_shape[-1] == len(inputs), "x", f"have {len(inputs)} features", f"shape {tuple(input_shape)}")
-        compare = np.greater if self.strict else np.greater_equal
-        self.mask = compare(outputs, inputs[:, None]).astype("float32")
+        inputs, outputs = len(self.input_degrees), len(self.output_degrees)
+        check(input_shape[-1] == inputs, "x", f"have {inputs} features", f"shape {tuple(input_shape)}")
+        self.mask = self._mask(np.array(self.input_degrees), np.array(self.output_degrees)).astype("float32")
         self.kernel = self.add_weight(name="kernel", shape=self.mask.shape, initializer=self.kernel_initializer)
-        self.bias = self.add_weight(name="bias", shape=(len(outputs),), initializer="zeros")
+        self.bias = self.add_weight(name="bias", shape=(outputs,), initializer="zeros")
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Any, degrees: Any = None) -> Any:
         kernel = ops.convert_to_tensor(self.kernel)
+        mask = self.mask if degrees is None else self._mask(*degrees)
         # `@`, not Keras's matmul, which makes float64 float32 on JAX and torch.
-        return x @ (kernel * ops.cast(self.mask, kernel.dtype)) + ops.convert_to_tensor(self.bias)
+        return x @ (kernel * ops.cast(mask, kernel.dtype)) + ops.convert_to_tensor(self.bias)
+
+    def _mask(self, inputs: Any, outputs: Any) -> Any:
+        return outputs > inputs[:, None] if self.strict else outputs >= inputs[:, None]
 
     def get_config(self) -> dict[str, Any]:
         return {

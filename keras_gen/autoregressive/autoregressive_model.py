@@ -1,0 +1,252 @@
+"""The base class of autoregressive models."""
+
+import abc
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.autoregressive.ancestral_sampling import ancestral_sampling
+from keras_gen.core.checks import batch_of, check, check_integer, is_number, same_shape
+from keras_gen.core.generative_model import GenerativeModel
+
+
+class AutoregressiveModel(GenerativeModel):
+    """A distribution over arrays of codes 0 .. num_codes - 1, by the chain rule: each code given those before it.
+
+        log p(x) = sum_i log p(x_i | x_1 .. x_{i-1}),   loss = -mean log p(x)
+
+    To write another: define `log_density`, and for sampling `next_logits`, with `empty_cache` for what it carries from
+    step to step and `position` where codes do not come in the order of the array. A model with a condition defines
+    `prepare_condition` and `null_condition`.
+    """
+
+    def __init__(self, num_codes: int, seed: int | None = None, **kwargs: Any):
+        super().__init__(seed=seed, **kwargs)
+        self.num_codes = check_integer("num_codes", num_codes, at_least=2)
+        self.nll_tracker = keras.metrics.Mean(name="nll")
+        self.bits_tracker = keras.metrics.Mean(name="bits_per_dim")
+
+    def build(self, input_shape: Any) -> None:
+        shape = tuple(input_shape[1:])
+        known = len(shape) > 0 and None not in shape
+        check(known, "x", "be codes (batch, ...) of a known shape", f"shape {tuple(input_shape)}")
+        self.data_shape = shape
+        self.length = math.prod(shape)
+
+    def call(self, x: Any) -> Any:
+        # Training and sampling are the model's work; Keras calls this before `compute_loss`, so it costs nothing.
+        return x
+
+    @abc.abstractmethod
+    def log_density(self, x: Any, condition: Any = None, training: bool = False) -> Any:
+        """Returns log p(x) of tensors, float32 `(batch,)`: for losses and gradients; for arrays there is `log_prob`."""
+
+    @abc.abstractmethod
+    def next_logits(self, i: Any, codes: Any, cache: Any, inputs: dict[str, Any]) -> tuple[Any, Any]:
+        """Computes the distribution of the code that is drawn in step `i`.
+
+        Args:
+            i: int tensor.
+            codes: int32 `(batch, length)`, of which those drawn before are right.
+            cache: what step `i - 1` returned, or `empty_cache` at first.
+            inputs: `"condition"`, if there is one, and what `sample` was given.
+
+        Returns:
+            float32 logits `(batch, num_codes)`, and the cache.
+        """
+
+    def empty_cache(self, batch: int, length: int) -> Any:
+        """Returns what the first step is given: nothing by default."""
+        return ()
+
+    def position(self, i: Any, inputs: dict[str, Any]) -> Any:
+        """Returns the place in the flat array of the code that is drawn in step `i`."""
+        return i
+
+    def prepare_condition(self, condition: Any, n: int, name: str = "condition") -> np.ndarray | None:
+        """Returns the condition of `n` samples as an array, or `None` for a model that takes none."""
+        check(condition is None, name, "be None: the model takes no condition", "a value")
+        return None
+
+    def null_condition(self, condition: np.ndarray) -> np.ndarray:
+        """Returns the condition that says nothing, once for each of `condition`."""
+        raise NotImplementedError(f"{type(self).__name__} takes no condition")
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        self.check_batch(x, y)
+        weight_penalty = sum(self.losses)
+        nll = -self.log_density(x, y, training=training)
+        self.nll_tracker.update_state(nll, sample_weight)
+        self.bits_tracker.update_state(nll / self._nats_per_bit(), sample_weight)
+        if sample_weight is not None:
+            nll = nll * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
+        return ops.mean(nll) + weight_penalty
+
+    def check_batch(self, x: Any, y: Any) -> None:
+        """Refuses what can be seen of a batch while it is traced."""
+        expected = batch_of(self.data_shape)
+        check(same_shape(x.shape[1:], self.data_shape), "x", f"have shape {expected}", f"shape {tuple(x.shape)}")
+        check(y is None, "y", "be None: the model takes no condition", "a value")
+
+    def check_data(self, x: Any, y: Any) -> None:
+        if hasattr(x, "shape") and hasattr(x, "dtype"):
+            self.prepare_codes("x", x)
+            self.prepare_condition(y, len(x), "y")
+
+    def prepare_codes(self, name: str, x: Any) -> np.ndarray:
+        """Returns codes as an int32 array, after a check of dtype, values and shape; builds the model if need be."""
+        x = np.asarray(ops.convert_to_numpy(x))
+        check(x.ndim > 1 and len(x) > 0, name, "hold at least one sample (n, ...)", f"shape {x.shape}")
+        self.check_values(name, x)
+        if not self.built:
+            self.build((None, *x.shape[1:]))
+        expected = batch_of(self.data_shape)
+        check(x.shape[1:] == self.data_shape, name, f"have shape {expected}", f"shape {x.shape}")
+        return x.astype("int32")
+
+    def check_values(self, name: str, x: np.ndarray) -> None:
+        """Refuses arrays that hold anything but codes."""
+        check(x.dtype.kind in "iu", name, "be integers", f"dtype {x.dtype}")
+        inside = bool((x >= 0).all() and (x < self.num_codes).all())
+        check(inside, name, f"be codes in 0 .. {self.num_codes - 1}", f"values in [{x.min()}, {x.max()}]")
+
+    def log_prob(
+        self, x: Any, condition: Any = None, batch_size: int = 256, verbose: str | int = "auto"
+    ) -> np.ndarray:
+        """Computes the exact log-probability of codes.
+
+        Args:
+            x: codes `(n, *data_shape)`.
+            condition: for a model that takes one, one for each sample or one for all. Defaults to `None`.
+            batch_size: int >= 1. Defaults to `256`.
+            verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
+
+        Returns:
+            float32 array `(n,)`, in nats.
+
+        Raises:
+            ValueError: if an argument does not fit the model.
+        """
+        x = self.prepare_codes("x", x)
+        condition = self.prepare_condition(condition, len(x))
+
+        def log_prob(x: Any, *conditions: Any) -> Any:
+            return self.log_density(x, *conditions)
+
+        arrays = [x] if condition is None else [x, condition]
+        return self.in_batches("log_prob", log_prob, *arrays, batch_size=batch_size, verbose=verbose)
+
+    def bits_per_dim(self, x: Any, condition: Any = None, batch_size: int = 256) -> np.ndarray:
+        """Computes `-log_2 p(x)` over the number of codes; arguments as for `log_prob`.
+
+        Args:
+            x: as for `log_prob`.
+            condition: as for `log_prob`.
+            batch_size: as for `log_prob`.
+
+        Returns:
+            float32 array `(n,)`; lower is better.
+
+        Raises:
+            ValueError: if an argument does not fit the model.
+        """
+        return -self.log_prob(x, condition, batch_size, verbose=0) / self._nats_per_bit()
+
+    def _nats_per_bit(self) -> float:
+        return self.length * math.log(2)
+
+    def sample(
+        self,
+        n: int,
+        condition: Any = None,
+        guidance: float | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        noise: Any = None,
+        batch_size: int = 256,
+        verbose: str | int = "auto",
+    ) -> np.ndarray:
+        """Draws one code after the other, each given those before it.
+
+        With the defaults these are draws from the model: `log_prob` tells their probability. The other options change
+        the distribution, for samples that are more typical and less varied.
+
+        Args:
+            n: int >= 1. How many.
+            condition: for a model that takes one, one for each sample or one for all. Defaults to `None`.
+            guidance: float w, classifier-free guidance of a model that was trained with `condition_dropout`: logits
+                are (1 - w) unconditional + w conditional. Defaults to `None`, which is 1.
+            temperature: float > 0. Logits are divided by it. Defaults to `1.0`.
+            top_k: int in 1 .. num_codes. Only the k most likely codes are drawn; 1 is the greedy choice. Defaults to
+                `None`, all.
+            top_p: float in (0, 1]. Only the most likely codes that together have this probability are drawn. Defaults
+                to `None`, all.
+            seed: int or `None`. Sample k depends on `seed` and k alone, on any backend and for any `batch_size`.
+                Defaults to `None`, a draw from the model's own generator.
+            noise: `(n, *data_shape)`, uniform numbers in [0, 1) to use instead of a draw: a code is drawn where the
+                cumulative distribution passes its number. Defaults to `None`.
+            batch_size: int >= 1. How many are drawn together. Defaults to `256`.
+            verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
+
+        Returns:
+            int32 array `(n, *data_shape)`.
+
+        Raises:
+            ValueError: if an argument is outside its range or does not fit the model.
+        """
+        check_integer("n", n)
+        check_integer("batch_size", batch_size)
+        self.check_built()
+        options = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+        self.check_sampling(n, condition, **options)
+        seed = self.draw_seed(seed)
+        noise = self._uniform(n, noise, seed)
+        condition = self.prepare_condition(condition, n)
+        codes = self.draw(noise, seed, condition=condition, **options, batch_size=batch_size, verbose=verbose)
+        return codes.reshape(n, *self.data_shape)
+
+    def draw(self, noise: np.ndarray, seed: int, **options: Any) -> np.ndarray:
+        """Returns the codes `(n, length)` of uniform numbers `(n, length)`; the rest is as `sample` checked it."""
+        return ancestral_sampling(self, noise, {}, **options)
+
+    def check_sampling(
+        self,
+        n: int,
+        condition: Any = None,
+        guidance: float | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        **options: Any,
+    ) -> None:
+        self.prepare_condition(condition, n)
+        check(is_number(temperature) and temperature > 0, "temperature", "be > 0", repr(temperature))
+        if top_k is not None:
+            check_integer("top_k", top_k)
+            check(top_k <= self.num_codes, "top_k", f"be at most the number of codes, {self.num_codes}", top_k)
+        in_range = top_p is None or (is_number(top_p) and 0 < top_p <= 1)
+        check(in_range, "top_p", "be in (0, 1]", repr(top_p))
+        if guidance is not None:
+            check(is_number(guidance), "guidance", "be a number", repr(guidance))
+            dropout = getattr(self, "condition_dropout", 0)
+            rule = "be None for a model that was not trained with `condition_dropout` > 0"
+            check(dropout > 0, "guidance", rule, guidance)
+
+    def _uniform(self, n: int, noise: Any, seed: int) -> np.ndarray:
+        if noise is None:
+            return np.random.default_rng(seed).random((n, self.length), dtype="float32")
+        noise = np.asarray(noise, "float32")
+        expected = (n, *self.data_shape)
+        check(noise.shape == expected, "noise", f"have shape {expected}", f"shape {noise.shape}")
+        check(bool((noise >= 0).all() and (noise < 1).all()), "noise", "be in [0, 1)", "other values")
+        return noise.reshape(n, self.length)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_codes": self.num_codes}

@@ -1,0 +1,176 @@
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.autoregressive.ancestral_sampling import ancestral_sampling
+from keras_gen.autoregressive.binary_model import BinaryModel, bernoulli_log_prob, check_ordering, two_logits
+from keras_gen.core.checks import check, check_integer
+from keras_gen.core.loop import sequential_loop
+from keras_gen.core.noise import fixed_seed
+from keras_gen.export import keras_gen_export
+from keras_gen.flows.conditioner import check_units
+from keras_gen.flows.masked_dense import MaskedDense
+
+
+@keras_gen_export("keras_gen.models.MADE")
+class MADE(BinaryModel):
+    """Masked autoencoder for distribution estimation: one network for all conditionals, its weights masked.
+
+        h = g(h (W * M) + b) for each of `units`;   l = h (V * M') + x (A * M'') + c
+        M_{jk} = [degree of k >= degree of j],   M', M'': > instead of >=
+
+    The degree of x_i is its place in the ordering, those of hidden units are spread over 1 .. length - 1. With several
+    masks, each of another spread and perhaps another ordering, training takes one for each batch at random. The model
+    is then the mixture of all, p(x) = mean over masks of p_m(x): the mean of probabilities, not of logits, which would
+    not be a distribution. Evaluation, `log_prob` and `sample` use the mixture.
+
+    Train with `fit(x)`; no `loss` is given to `compile`. The loss is in nats for each sample, exact.
+
+    Args:
+        units: sequence of ints >= 1, sizes of the hidden layers. Defaults to `(500,)`.
+        num_masks: int >= 1. Defaults to `1`.
+        orderings: `"natural"`, row by row in all masks; `"random"`; or a permutation of 0 .. length - 1 for each mask.
+            Defaults to `"natural"`.
+        activation: the function g, as for `keras.layers.Activation`. Defaults to `"relu"`.
+        seed: int or `None`. Seeds masks, orderings and `sample`. Defaults to `None`, a seed from Keras's global one.
+        **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
+
+    Call arguments:
+        x: binary data `(batch, ...)`, 0 or 1 in any dtype.
+
+    Returns:
+        The data unchanged: the work is in `fit`, `log_prob` and `sample`.
+
+    Raises:
+        ValueError: if an argument is outside its range, `orderings` are not permutations of as many places as the data
+            have, or data are not binary.
+
+    Example:
+
+    >>> model = keras_gen.models.MADE([500], num_masks=8, orderings="random", seed=0)
+    >>> model.compile(keras.optimizers.Adam(1e-3))
+    >>> model.fit(x, epochs=20)               # 0 or 1, (n, 8, 8, 1)
+    >>> new = model.sample(16, seed=0)        # int32 (16, 8, 8, 1)
+    >>> log_p = model.log_prob(new)           # nats, (16,)
+
+    Reference: Germain et al. 2015, arXiv:1502.03509; https://kexue.fm/archives/9152 (the chain rule).
+    """
+
+    def __init__(
+        self,
+        units: Sequence[int] = (500,),
+        num_masks: int = 1,
+        orderings: str | Sequence[Sequence[int]] = "natural",
+        activation: Any = "relu",
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(seed=seed, **kwargs)
+        self.units = check_units(list(units) if isinstance(units, tuple) else units)
+        check(len(self.units) > 0, "units", "hold at least one size", units)
+        self.num_masks = check_integer("num_masks", num_masks)
+        if isinstance(orderings, str):
+            check(orderings in ("natural", "random"), "orderings", "be 'natural', 'random' or lists", repr(orderings))
+        else:
+            orderings = [check_ordering("orderings", ordering) for ordering in orderings]
+            check(len(orderings) == self.num_masks, "orderings", f"be {num_masks}, as `num_masks`", len(orderings))
+        self.orderings = orderings
+        self.activation = keras.activations.get(activation)
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        generator = np.random.default_rng(fixed_seed(self.seed))
+        orders = self._orders(generator)
+        self.orders = self._table("orders", orders)
+        # The degree of a place is its rank in the ordering, from 1.
+        self.ranks = self._table("ranks", np.argsort(orders, axis=1) + 1)
+        spreads = [np.arange(units) % max(1, self.length - 1) + 1 for units in self.units]
+        self.degrees, self.hidden = [], []
+        before = np.arange(self.length)
+        for number, spread in enumerate(spreads):
+            several = [generator.permutation(spread) for _ in range(self.num_masks)] if self.num_masks > 1 else [spread]
+            self.degrees.append(self._table(f"degrees_{number}", np.array(several)))
+            self.hidden.append(self._dense(before, spread, f"hidden_{number}", "he_normal"))
+            before = spread
+        self.output_dense = self._dense(before, np.arange(self.length), "output", "zeros", strict=True)
+        self.direct = self._dense(np.arange(self.length), np.arange(self.length), "direct", "zeros", strict=True)
+
+    def _orders(self, generator: np.random.Generator) -> np.ndarray:
+        if self.orderings == "natural":
+            return np.tile(np.arange(self.length), (self.num_masks, 1))
+        if self.orderings == "random":
+            return np.stack([generator.permutation(self.length) for _ in range(self.num_masks)])
+        fits = all(len(ordering) == self.length for ordering in self.orderings)
+        check(fits, "orderings", f"have as many entries as x has numbers, {self.length}", self.orderings)
+        return np.array(self.orderings)
+
+    def _table(self, name: str, values: np.ndarray) -> keras.Variable:
+        return self.add_weight(
+            name=name,
+            shape=values.shape,
+            initializer=lambda shape, dtype: ops.convert_to_tensor(values.astype("int32"), dtype),
+            dtype="int32",
+            trainable=False,
+        )
+
+    def _dense(self, inputs: Any, outputs: Any, name: str, start: str, strict: bool = False) -> MaskedDense:
+        options = {"strict": strict, "kernel_initializer": start, "name": name, "dtype": self.dtype_policy}
+        dense = MaskedDense(list(inputs), list(outputs), **options)
+        dense.build((None, len(inputs)))
+        return dense
+
+    def masked_logits(self, x: Any, mask: Any) -> Any:
+        """Returns the logits `(batch, length)` of flat data under the mask of a number, a tensor."""
+        ranks = ops.take(ops.convert_to_tensor(self.ranks), mask, axis=0)
+        h, before = x, ranks
+        for dense, table in zip(self.hidden, self.degrees, strict=True):
+            degrees = ops.take(ops.convert_to_tensor(table), mask, axis=0)
+            h, before = self.activation(dense(h, degrees=(before, degrees))), degrees
+        logits = self.output_dense(h, degrees=(before, ranks)) + self.direct(x, degrees=(ranks, ranks))
+        return ops.cast(logits, "float32")
+
+    def log_density(self, x: Any, condition: Any = None, training: bool = False) -> Any:
+        x = ops.reshape(ops.cast(x, "float32"), (-1, self.length))
+        if training or self.num_masks == 1:
+            drawn = keras.random.randint((), 0, self.num_masks, seed=self.seed_generator) if self.num_masks > 1 else 0
+            return bernoulli_log_prob(x, self.masked_logits(x, drawn))
+
+        def add(mask: Any, total: Any) -> Any:
+            return ops.logaddexp(total, bernoulli_log_prob(x, self.masked_logits(x, mask)))
+
+        first = bernoulli_log_prob(x, self.masked_logits(x, 0))
+        return sequential_loop(1, self.num_masks, add, first) - np.log(self.num_masks)
+
+    def next_logits(self, i: Any, codes: Any, cache: Any, inputs: dict[str, Any]) -> tuple[Any, Any]:
+        # What stands at places that are not drawn yet does not matter: they are masked.
+        logits = self.masked_logits(ops.cast(codes, "float32"), inputs["mask"])
+        return two_logits(ops.take(logits, self.position(i, inputs), axis=1)), cache
+
+    def position(self, i: Any, inputs: dict[str, Any]) -> Any:
+        return ops.take(ops.take(ops.convert_to_tensor(self.orders), inputs["mask"], axis=0), i)
+
+    def draw(self, noise: np.ndarray, seed: int, **options: Any) -> np.ndarray:
+        chosen = np.random.default_rng([seed, 1]).integers(0, self.num_masks, len(noise))
+        most = np.bincount(chosen).max()
+        codes = np.empty(noise.shape, "int32")
+        for mask in np.unique(chosen):
+            # All groups are filled up to one size, for which one program is compiled.
+            rows = np.flatnonzero(chosen == mask)
+            filled = np.resize(rows, most)
+            drawn = ancestral_sampling(self, noise[filled], {"mask": np.int32(mask)}, **options)
+            codes[rows] = drawn[: len(rows)]
+        return codes
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        del config["ordering"]
+        own = {
+            "units": self.units,
+            "num_masks": self.num_masks,
+            "orderings": self.orderings,
+            "activation": keras.activations.serialize(self.activation),
+        }
+        return {**config, **own}

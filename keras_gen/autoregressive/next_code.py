@@ -1,0 +1,39 @@
+"""The draw of one code from its conditional distribution."""
+
+from typing import Any
+
+from keras import ops
+
+LARGEST = 1 - 1e-6  # a uniform number above would be 1 once it is multiplied, and pass the last code
+
+
+def next_code(logits: Any, uniform: Any, temperature: Any = 1.0, top_k: int | None = None, top_p: Any = None) -> Any:
+    """Draws codes by inverting their cumulative distribution: the first code k with P(0) + .. + P(k) > u.
+
+    Args:
+        logits: float32 `(batch, num_codes)`.
+        uniform: float32 `(batch,)`, numbers u in [0, 1).
+        temperature: float or scalar tensor > 0, by which logits are divided. Defaults to `1.0`.
+        top_k: int or `None`. Only the k most likely codes are drawn. Defaults to `None`.
+        top_p: float or scalar tensor, or `None`. Only the most likely codes that together have this probability are
+            drawn. Defaults to `None`.
+
+    Returns:
+        int32 `(batch,)`.
+    """
+    logits = logits / temperature
+    if top_k is not None:
+        logits = _at_least(logits, ops.sort(logits, axis=-1)[:, -top_k, None])
+    if top_p is not None:
+        falling = ops.flip(ops.sort(ops.softmax(logits), axis=-1), axis=-1)
+        # The likelier codes before one have less than p together: it belongs to the set.
+        inside = ops.cumsum(falling, axis=-1) - falling < top_p
+        least = ops.min(ops.where(inside, falling, 1.0), axis=-1, keepdims=True)
+        logits = ops.where(ops.softmax(logits) >= least, logits, -1e30)
+    cumulative = ops.cumsum(ops.softmax(logits), axis=-1)
+    passed = ops.minimum(uniform, LARGEST)[:, None] * cumulative[:, -1:]
+    return ops.sum(ops.cast(cumulative <= passed, "int32"), axis=-1)
+
+
+def _at_least(logits: Any, least: Any) -> Any:
+    return ops.where(logits >= least, logits, -1e30)
