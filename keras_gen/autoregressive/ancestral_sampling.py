@@ -25,7 +25,7 @@ def ancestral_sampling(
     batch_size: int = 256,
     verbose: str | int = "auto",
 ) -> np.ndarray:
-    """Draws `x_1 ~ p(x_1)`, `x_2 ~ p(x_2 | x_1)`, ... for each row of uniform numbers; see `AutoregressiveModel.sample`.
+    """Draws x_1 ~ p(x_1), x_2 ~ p(x_2 | x_1), ... for each row of uniform numbers; see `AutoregressiveModel.sample`.
 
     The loop is compiled once for each batch shape: noise, condition, temperature and so on are its arguments.
 

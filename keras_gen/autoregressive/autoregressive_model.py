@@ -115,9 +115,7 @@ class AutoregressiveModel(GenerativeModel):
         inside = bool((x >= 0).all() and (x < self.num_codes).all())
         check(inside, name, f"be codes in 0 .. {self.num_codes - 1}", f"values in [{x.min()}, {x.max()}]")
 
-    def log_prob(
-        self, x: Any, condition: Any = None, batch_size: int = 256, verbose: str | int = "auto"
-    ) -> np.ndarray:
+    def log_prob(self, x: Any, condition: Any = None, batch_size: int = 256, verbose: str | int = "auto") -> np.ndarray:
         """Computes the exact log-probability of codes.
 
         Args:

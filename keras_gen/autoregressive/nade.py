@@ -9,7 +9,7 @@ from keras_gen.autoregressive.binary_model import BinaryModel
 from keras_gen.core.checks import check_integer
 from keras_gen.export import keras_gen_export
 
-BLOCK = 32  # numbers whose hidden units are computed together: more would leave the processor's cache
+BLOCK = 16  # numbers whose hidden units are computed together: more would leave the processor's cache
 
 
 @keras_gen_export("keras_gen.models.NADE")

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.core.rotary import frequencies, turn
 from keras_gen.export import keras_gen_export
 
 
@@ -49,12 +50,8 @@ class RotaryEmbedding2D(keras.layers.Layer):
         check(fits, "x", f"have shape (batch, {tokens}, heads, a multiple of 4)", f"shape {tuple(x_shape)}")
 
     def call(self, x: Any) -> Any:
-        cos, sin = (ops.convert_to_tensor(table, "float32") for table in self._tables(x.shape[-1]))
-        heads = x.shape[2]
-        pairs = ops.reshape(ops.cast(x, "float32"), (-1, self.height * self.width, heads, x.shape[-1] // 2, 2))
-        even, odd = pairs[..., 0], pairs[..., 1]
-        turned = ops.stack([even * cos - odd * sin, odd * cos + even * sin], axis=-1)
-        return ops.cast(ops.reshape(turned, (-1, *x.shape[1:])), self.compute_dtype)
+        angles = ops.convert_to_tensor(self._angles(x.shape[-1]), "float32")
+        return ops.cast(turn(x, angles), self.compute_dtype)
 
     def compute_output_shape(self, x_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return x_shape
@@ -62,9 +59,8 @@ class RotaryEmbedding2D(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "height": self.height, "width": self.width, "base": self.base}
 
-    def _tables(self, dim: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the cosines and sines `(height * width, 1, dim / 2)` of the angles."""
-        frequencies = self.base ** (-np.arange(dim // 4) / (dim // 4))
+    def _angles(self, dim: int) -> np.ndarray:
+        """Returns the angles `(height * width, 1, dim / 2)`."""
         row, column = np.divmod(np.arange(self.height * self.width), self.width)
-        angles = np.concatenate([np.outer(row, frequencies), np.outer(column, frequencies)], axis=-1)[:, None]
-        return np.cos(angles), np.sin(angles)
+        once = frequencies(dim // 4, self.base)
+        return np.concatenate([np.outer(row, once), np.outer(column, once)], axis=-1)[:, None]

@@ -1,0 +1,116 @@
+"""The base class of models of codes that take a condition."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.autoregressive.autoregressive_model import AutoregressiveModel
+from keras_gen.core.checks import check, check_integer, is_number, same_shape
+
+
+class ConditionalModel(AutoregressiveModel):
+    """A distribution over codes given class labels or vectors, or given nothing.
+
+    In training a share of the conditions is replaced by one that says nothing, the class `num_classes` or the zero
+    vector, for classifier-free guidance. To write another: call `build_condition` in `build`, and `embed` wherever the
+    condition is needed.
+    """
+
+    def __init__(
+        self,
+        num_codes: int,
+        num_classes: int | None = None,
+        condition_dim: int | None = None,
+        condition_dropout: float = 0.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(num_codes, seed=seed, **kwargs)
+        self.num_classes = None if num_classes is None else check_integer("num_classes", num_classes)
+        self.condition_dim = None if condition_dim is None else check_integer("condition_dim", condition_dim)
+        one = num_classes is None or condition_dim is None
+        check(one, "condition_dim", "be None where num_classes is given", condition_dim)
+        share = is_number(condition_dropout) and 0 <= condition_dropout < 1
+        check(share, "condition_dropout", "be in [0, 1)", repr(condition_dropout))
+        rule = "be 0 for a model without a condition"
+        check(condition_dropout == 0 or self.takes_condition, "condition_dropout", rule, condition_dropout)
+        self.condition_dropout = float(condition_dropout)
+
+    @property
+    def takes_condition(self) -> bool:
+        """Whether there is a condition."""
+        return self.num_classes is not None or self.condition_dim is not None
+
+    def build_condition(self, width: int) -> None:
+        """Builds the embedding of the condition, if there is one."""
+        options = {"dtype": self.dtype_policy, "name": "condition"}
+        if self.num_classes is not None:
+            self.condition_layer = keras.layers.Embedding(self.num_classes + 1, width, **options)
+            self.condition_layer.build((None,))
+        elif self.condition_dim is not None:
+            # Without a bias, so that the null condition adds nothing.
+            self.condition_layer = keras.layers.Dense(width, use_bias=False, **options)
+            self.condition_layer.build((None, self.condition_dim))
+
+    def embed(self, condition: Any, training: bool = False) -> Any:
+        """Returns the embedding `(batch, width)` of conditions, a share of them hidden in training."""
+        if training and self.condition_dropout > 0:
+            drawn = keras.random.uniform((ops.shape(condition)[0],), dtype="float32", seed=self.seed_generator)
+            hidden = drawn < self.condition_dropout
+            if self.num_classes is not None:
+                condition = ops.where(hidden, self.num_classes, condition)
+            else:
+                condition = ops.where(hidden[:, None], 0.0, condition)
+        return self.condition_layer(condition)
+
+    def null_condition(self, condition: np.ndarray) -> np.ndarray:
+        return np.zeros_like(condition) if self.num_classes is None else np.full_like(condition, self.num_classes)
+
+    def check_batch(self, x: Any, y: Any) -> None:
+        super().check_batch(x, None)
+        integer = "int" in keras.backend.standardize_dtype(x.dtype)
+        check(integer, "x", "be integers", f"dtype {x.dtype}")
+        if not self.takes_condition:
+            check(y is None, "y", "be None: the model takes no condition", "a value")
+            return
+        check(y is not None, "y", "be given: the model takes a condition", None)
+        fits = same_shape(y.shape[1:], self._condition_shape())
+        check(fits, "y", f"have shape {('n', *self._condition_shape())}", f"shape {tuple(y.shape)}")
+
+    def _condition_shape(self) -> tuple[int, ...]:
+        return () if self.condition_dim is None else (self.condition_dim,)
+
+    def prepare_condition(self, condition: Any, n: int, name: str = "condition") -> np.ndarray | None:
+        if not self.takes_condition:
+            check(condition is None, name, "be None: the model takes no condition", "a value")
+            return None
+        check(condition is not None, name, "be given: the model takes a condition", None)
+        condition = np.asarray(ops.convert_to_numpy(condition))
+        if condition.shape == self._condition_shape():
+            condition = np.repeat(condition[None], n, axis=0)
+        expected = (n, *self._condition_shape())
+        check(condition.shape == expected, name, f"have shape {expected}", f"shape {condition.shape}")
+        if self.num_classes is None:
+            check(bool(np.isfinite(condition).all()), name, "be finite", "NaN or infinite values")
+            return condition.astype("float32")
+        check(condition.dtype.kind in "iu", name, "be integer labels", f"dtype {condition.dtype}")
+        outside = np.unique(condition[(condition < 0) | (condition >= self.num_classes)])
+        check(outside.size == 0, name, f"be labels in 0 .. {self.num_classes - 1}", outside)
+        return condition.astype("int32")
+
+    def get_config(self) -> dict[str, Any]:
+        own = {
+            "num_classes": self.num_classes,
+            "condition_dim": self.condition_dim,
+            "condition_dropout": self.condition_dropout,
+        }
+        return {**super().get_config(), **own}
+
+
+def code_log_prob(logits: Any, codes: Any) -> Any:
+    """Returns the log-probability of each code, float32, from logits with an axis more."""
+    logits = ops.cast(logits, "float32")
+    chosen = ops.take_along_axis(logits, ops.cast(codes, "int32")[..., None], axis=-1)[..., 0]
+    return chosen - ops.logsumexp(logits, axis=-1)

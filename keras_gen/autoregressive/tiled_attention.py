@@ -1,0 +1,114 @@
+import math
+from typing import Any
+
+from keras import ops
+
+from keras_gen.core.checks import check, check_integer
+from keras_gen.core.loop import sequential_loop
+from keras_gen.export import keras_gen_export
+
+MASKED = -1e30  # not -inf, of which differences are NaN
+
+
+@keras_gen_export("keras_gen.ops.tiled_attention")
+def tiled_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    mask: Any = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+    tile: int = 256,
+) -> Any:
+    """Computes softmax attention tile by tile, without the matrix of all scores: the online softmax.
+
+        m' = max(m, max_j s_j),   z' = z e^(m - m') + sum_j e^(s_j - m'),   o' = o e^(m - m') + sum_j e^(s_j - m') v_j
+        attention = o / z after the last tile
+
+    Memory beyond inputs and output is that of one tile of queries against one of keys, whatever the lengths. For long
+    sequences where the backend has no fused kernel; where it has one, `keras.ops.dot_product_attention` is faster.
+    Gradients pass, but for them each tile's scores are kept. Sums are in float32. A query that sees no key gets
+    zeros.
+
+    Args:
+        query: `(batch, tokens, heads, dim)`.
+        key: `(batch, other tokens, heads, dim)`.
+        value: `(batch, other tokens, heads, dim)`.
+        mask: bool that broadcasts to `(batch, heads, tokens, other tokens)`, `True` where a query sees a key, or
+            `None`. Defaults to `None`.
+        is_causal: bool. Whether query i sees keys 0 .. i alone. Defaults to `False`.
+        scale: float, factor of the scores, or `None`, 1 / sqrt(dim). Defaults to `None`.
+        tile: int >= 1. How many queries and keys are worked on together. Defaults to `256`.
+
+    Returns:
+        A tensor `(batch, tokens, heads, dim)` of the query's dtype.
+
+    Raises:
+        ValueError: if shapes do not fit together or `tile` is no positive integer.
+
+    Example:
+
+    >>> y = keras_gen.ops.tiled_attention(q, k, v, is_causal=True)
+
+    Reference: Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135.
+    """
+    query, key, value = (ops.convert_to_tensor(x) for x in (query, key, value))
+    check_integer("tile", tile)
+    fits = len(query.shape) == len(key.shape) == 4 and tuple(query.shape[2:]) == tuple(key.shape[2:])
+    check(fits, "key", "have the query's heads and dim", f"shape {tuple(key.shape)}, query {tuple(query.shape)}")
+    check(tuple(key.shape) == tuple(value.shape), "value", "have the key's shape", f"shape {tuple(value.shape)}")
+    batch, tokens, heads, dim = query.shape
+    keys = key.shape[1]
+    scale = 1 / math.sqrt(dim) if scale is None else scale
+    # (batch, heads, tokens, dim), up to whole tiles.
+    q, k, v = (_whole_tiles(ops.cast(ops.transpose(x, (0, 2, 1, 3)), "float32"), 2, tile) for x in (query, key, value))
+    q = q * scale
+    if mask is not None:
+        mask = _whole_tiles(_whole_tiles(_as_matrix(mask, tokens, keys), 2, tile), 3, tile)
+    key_tiles = k.shape[2] // tile
+
+    def seen(i: int, j: Any) -> Any:
+        rows, columns = (start * tile + ops.arange(tile) for start in (i, j))
+        result = ops.broadcast_to(columns < keys, (1, 1, tile, tile))
+        if is_causal:
+            result = ops.logical_and(result, rows[:, None] >= columns)
+        if mask is None:
+            return result
+        part = ops.slice(mask, (0, 0, i * tile, j * tile), (*mask.shape[:2], tile, tile))
+        return ops.logical_and(result, part)
+
+    def attend(i: int) -> Any:
+        q_tile = q[:, :, i * tile : (i + 1) * tile]
+
+        def add_tile(j: Any, state: Any) -> Any:
+            m, z, o = state
+            k_tile, v_tile = (ops.slice(x, (0, 0, j * tile, 0), (batch, heads, tile, dim)) for x in (k, v))
+            inside = seen(i, j)
+            s = ops.where(inside, ops.matmul(q_tile, ops.transpose(k_tile, (0, 1, 3, 2))), MASKED)
+            # The largest score only keeps exponents small: the result does not depend on it.
+            m_new = ops.maximum(m, ops.stop_gradient(ops.max(s, axis=-1, keepdims=True)))
+            p = ops.where(inside, ops.exp(s - m_new), 0.0)
+            shrink = ops.exp(m - m_new)
+            return m_new, z * shrink + ops.sum(p, axis=-1, keepdims=True), o * shrink + ops.matmul(p, v_tile)
+
+        rows = (batch, heads, tile, 1)
+        start = (ops.full(rows, MASKED), ops.zeros(rows), ops.zeros_like(q_tile))
+        _, z, o = sequential_loop(0, min(i + 1, key_tiles) if is_causal else key_tiles, add_tile, start)
+        return o / ops.maximum(z, 1e-30)
+
+    output = ops.concatenate([attend(i) for i in range(q.shape[2] // tile)], axis=2)
+    return ops.cast(ops.transpose(output[:, :, :tokens], (0, 2, 1, 3)), query.dtype)
+
+
+def _whole_tiles(x: Any, axis: int, tile: int) -> Any:
+    """Returns `x` with zeros behind, up to a multiple of `tile`."""
+    padding = [(0, 0)] * len(x.shape)
+    padding[axis] = (0, -x.shape[axis] % tile)
+    return ops.pad(x, padding)
+
+
+def _as_matrix(mask: Any, tokens: int, keys: int) -> Any:
+    """Returns a mask of four axes whose last two are whole; the first two may be 1."""
+    mask = ops.cast(mask, "bool")
+    mask = ops.reshape(mask, (*[1] * (4 - len(mask.shape)), *mask.shape))
+    return ops.broadcast_to(mask, (*mask.shape[:2], tokens, keys))

@@ -1,0 +1,143 @@
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.export import keras_gen_export
+
+
+@keras_gen_export("keras_gen.layers.TransformerBlock")
+class TransformerBlock(keras.layers.Layer):
+    """The block of a causal transformer: attention to the tokens before, then a feed-forward layer.
+
+        h = x + W softmax(q k^T / sqrt(d)) v,   q, k, v from LayerNorm(x)
+        y = h + mlp(LayerNorm(h))
+
+    Args:
+        num_heads: int >= 1. Must divide the number of channels. Defaults to `4`.
+        expansion: int >= 1. Width of the feed-forward layer over the number of channels. Defaults to `4`.
+        positions: a layer that turns queries and keys, such as `RotaryEmbedding`, or `None`. Defaults to `None`.
+        dropout: float in [0, 1). Rate of what is dropped of attention's and feed-forward layer's outputs. Defaults to
+            `0.0`.
+        seed: int or `None`. Seeds the dropout. Defaults to `None`, a seed from Keras's global one.
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+
+    Call arguments:
+        x: `(batch, tokens, channels)`.
+        attention_mask: bool `(batch, 1, tokens, tokens)`, which tokens (last axis) each token sees, such as
+            `segment_mask` gives; or `None`, those up to itself. Defaults to `None`.
+        token_positions: integers `(batch, tokens)` for `positions`, or `None` for 0, 1, 2, ... Defaults to `None`.
+        training: bool. Defaults to `False`.
+
+    Returns:
+        `(batch, tokens, channels)`.
+
+    Raises:
+        ValueError: if an argument is outside its range or of the wrong type, or `num_heads` does not divide the number
+            of channels.
+
+    Example:
+
+    >>> y = keras_gen.layers.TransformerBlock(8, positions=keras_gen.layers.RotaryEmbedding())(x)
+
+    Reference: Vaswani et al. 2017, arXiv:1706.03762; Radford et al. 2019 (normalization before each layer).
+    """
+
+    def __init__(
+        self,
+        num_heads: int = 4,
+        expansion: int = 4,
+        positions: keras.Layer | None = None,
+        dropout: float = 0.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = check_integer("num_heads", num_heads)
+        self.expansion = check_integer("expansion", expansion)
+        check(positions is None or isinstance(positions, keras.Layer), "positions", "be a layer or None", positions)
+        self.positions = positions
+        check(is_number(dropout) and 0 <= dropout < 1, "dropout", "be in [0, 1)", repr(dropout))
+        self.dropout = float(dropout)
+        self.seed = None if seed is None else check_integer("seed", seed, at_least=0)
+        options = {"dtype": self.dtype_policy}
+        self.norm_1, self.norm_2 = (
+            keras.layers.LayerNormalization(epsilon=1e-6, name=f"norm_{i}", **options) for i in (1, 2)
+        )
+        self.drop = keras.layers.Dropout(self.dropout, seed=self.seed, **options)
+
+    def build(self, x_shape: Any) -> None:
+        check(len(x_shape) == 3, "x", "have shape (batch, tokens, channels)", f"shape {tuple(x_shape)}")
+        channels = x_shape[-1]
+        check(channels % self.num_heads == 0, "num_heads", f"divide {channels} channels", self.num_heads)
+        self.head_dim = channels // self.num_heads
+        dense, options = keras.layers.Dense, {"dtype": self.dtype_policy}
+        self.qkv = dense(3 * channels, name="qkv", **options)
+        self.output_dense = dense(channels, name="output", **options)
+        self.mlp_1 = dense(self.expansion * channels, name="mlp_1", **options)
+        self.mlp_2 = dense(channels, name="mlp_2", **options)
+        for layer in (self.norm_1, self.norm_2, self.qkv, self.output_dense, self.mlp_1):
+            layer.build(x_shape)
+        self.mlp_2.build((*x_shape[:-1], self.expansion * channels))
+        if self.positions is not None and not self.positions.built:
+            self.positions.build((*x_shape[:-1], self.num_heads, self.head_dim))
+
+    def call(self, x: Any, attention_mask: Any = None, token_positions: Any = None, training: bool = False) -> Any:
+        q, k, v = self._heads(x, token_positions)
+        causal = attention_mask is None
+        attended = ops.dot_product_attention(q, k, v, mask=attention_mask, is_causal=causal)
+        return self._outputs(x, attended, training)
+
+    def extend(self, x: Any, cache: tuple[Any, Any], i: Any) -> tuple[Any, tuple[Any, Any]]:
+        """Computes what `call` computes for token `i` alone, from the keys and values of the tokens before.
+
+        Args:
+            x: `(batch, 1, channels)`, token `i`.
+            cache: keys and values, both `(batch, tokens, num_heads, dim)`, right for the tokens before.
+            i: int tensor.
+
+        Returns:
+            y: `(batch, 1, channels)`.
+            cache: keys and values with those of token `i`.
+        """
+        q, k, v = self._heads(x, ops.reshape(i, (1, 1)))
+        cache = tuple(ops.slice_update(old, (0, i, 0, 0), new) for old, new in zip(cache, (k, v), strict=True))
+        seen = ops.reshape(ops.arange(cache[0].shape[1]) <= i, (1, 1, 1, -1))
+        return self._outputs(x, ops.dot_product_attention(q, *cache, mask=seen), False), cache
+
+    def empty_cache(self, batch: int, tokens: int) -> tuple[Any, Any]:
+        """Returns the cache for the first call of `extend`."""
+        shape = (batch, tokens, self.num_heads, self.head_dim)
+        return ops.zeros(shape, self.compute_dtype), ops.zeros(shape, self.compute_dtype)
+
+    def compute_output_shape(self, x_shape: Any, *args: Any, **kwargs: Any) -> tuple[int | None, ...]:
+        return tuple(x_shape)
+
+    def _heads(self, x: Any, token_positions: Any) -> list[Any]:
+        batch, tokens = ops.shape(x)[:2]
+        qkv = ops.reshape(self.qkv(self.norm_1(x)), (batch, tokens, 3 * self.num_heads, self.head_dim))
+        q, k, v = ops.split(qkv, 3, axis=2)
+        if self.positions is not None:
+            q, k = (ops.cast(self.positions(one, token_positions), self.compute_dtype) for one in (q, k))
+        return [q, k, v]
+
+    def _outputs(self, x: Any, attended: Any, training: bool) -> Any:
+        h = self.output_dense(ops.reshape(attended, ops.shape(x)))
+        h = x + self.drop(h, training=training)
+        mlp = self.mlp_2(ops.gelu(self.mlp_1(self.norm_2(h)), approximate=True))
+        return h + self.drop(mlp, training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {
+            "num_heads": self.num_heads,
+            "expansion": self.expansion,
+            "positions": keras.saving.serialize_keras_object(self.positions),
+            "dropout": self.dropout,
+            "seed": self.seed,
+        }
+        return {**super().get_config(), **own}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "TransformerBlock":
+        return cls(**keras.saving.deserialize_keras_object(config))

@@ -1,0 +1,38 @@
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_gen.core.checks import check
+from keras_gen.export import keras_gen_export
+
+
+@keras_gen_export("keras_gen.ops.unpack_sequences")
+def unpack_sequences(values: Any, segments: Any) -> list[np.ndarray]:
+    """Takes packed rows apart, in the order in which `pack_sequences` was given the sequences.
+
+    Args:
+        values: `(rows, length, ...)`, the packed codes, or what was computed of each.
+        segments: integers `(rows, length)`, as `pack_sequences` gave them.
+
+    Returns:
+        list of arrays `(length of the sequence, ...)`.
+
+    Raises:
+        ValueError: if `values` and `segments` have different shapes.
+
+    Example:
+
+    >>> keras_gen.ops.unpack_sequences(packed["codes"], packed["segments"])
+
+    Reference: Krell et al. 2021, arXiv:2107.02027.
+    """
+    values, segments = (np.asarray(ops.convert_to_numpy(array)) for array in (values, segments))
+    fits = segments.ndim == 2 and values.shape[:2] == segments.shape
+    check(fits, "values", f"have shape {segments.shape} or more, as segments", f"shape {values.shape}")
+    flat = segments.reshape(-1)
+    # Stable: within a segment, the order of the row.
+    order = np.argsort(flat, kind="stable")
+    order = order[flat[order] > 0]
+    values = values.reshape(-1, *values.shape[2:])[order]
+    return np.split(values, np.flatnonzero(np.diff(flat[order])) + 1)
