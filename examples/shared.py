@@ -29,7 +29,7 @@ def parser(description: str, name: str, epochs: int, batch_size: int = 64) -> ar
 
 def train(
     model: keras.Model,
-    x: np.ndarray | keras.utils.PyDataset,
+    x: np.ndarray | dict[str, np.ndarray] | keras.utils.PyDataset,
     y: np.ndarray | None,
     arguments: argparse.Namespace,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -40,8 +40,8 @@ def train(
     output = arguments.output / folder
     output.mkdir(parents=True, exist_ok=True)
     backup = output / "backup"
-    batched = isinstance(x, keras.utils.PyDataset)
-    print(f"{keras.backend.backend()}: {f'{len(x)} batches' if batched else f'{len(x)} samples of {x.shape[1:]}'}")
+    batched, first = isinstance(x, keras.utils.PyDataset), keras.tree.flatten(x)[0]
+    print(f"{keras.backend.backend()}: {f'{len(x)} batches' if batched else f'{len(first)} samples of {first.shape[1:]}'}")
     start = time.time()
     model.fit(
         x,

@@ -1,5 +1,10 @@
 """Layers."""
 
+from keras_gen.autoregressive.gated_pixel_block import GatedPixelBlock as GatedPixelBlock
+from keras_gen.autoregressive.masked_conv_2d import MaskedConv2D as MaskedConv2D
+from keras_gen.autoregressive.rotary_embedding import RotaryEmbedding as RotaryEmbedding
+from keras_gen.autoregressive.transformer_block import TransformerBlock as TransformerBlock
+from keras_gen.diffusion.cross_attention_2d import CrossAttention2D as CrossAttention2D
 from keras_gen.diffusion.dit_block import DiTBlock as DiTBlock
 from keras_gen.diffusion.gated_attention_unit import GatedAttentionUnit as GatedAttentionUnit
 from keras_gen.diffusion.group_norm import GroupNorm as GroupNorm

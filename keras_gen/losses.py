@@ -13,3 +13,4 @@ from keras_gen.latent.categorical_likelihood import CategoricalLikelihood as Cat
 from keras_gen.latent.concrete_kl import concrete_kl as concrete_kl
 from keras_gen.latent.gaussian_kl import gaussian_kl as gaussian_kl
 from keras_gen.latent.gaussian_likelihood import GaussianLikelihood as GaussianLikelihood
+from keras_gen.quantization.feature_distance import feature_distance as feature_distance

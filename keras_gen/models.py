@@ -1,9 +1,15 @@
 """Models: networks, and generative models that are trained by `fit` and sampled by `sample`."""
 
 from keras_gen.adversarial.gan import GAN as GAN
+from keras_gen.autoregressive.code_transformer import CodeTransformer as CodeTransformer
+from keras_gen.autoregressive.fvsbn import FVSBN as FVSBN
+from keras_gen.autoregressive.made import MADE as MADE
+from keras_gen.autoregressive.nade import NADE as NADE
+from keras_gen.autoregressive.pixel_cnn import PixelCNN as PixelCNN
 from keras_gen.diffusion.ddpm import DDPM as DDPM
 from keras_gen.diffusion.dit import DiT as DiT
 from keras_gen.diffusion.edm import EDM as EDM
+from keras_gen.diffusion.latent_diffusion import LatentDiffusion as LatentDiffusion
 from keras_gen.diffusion.light_unet import LightUNet as LightUNet
 from keras_gen.diffusion.pixel_transformer import PixelTransformer as PixelTransformer
 from keras_gen.diffusion.rectified_flow import RectifiedFlow as RectifiedFlow
@@ -19,4 +25,5 @@ from keras_gen.latent.cvae import CVAE as CVAE
 from keras_gen.latent.gumbel_vae import GumbelVAE as GumbelVAE
 from keras_gen.latent.vae import VAE as VAE
 from keras_gen.latent.von_mises_fisher_vae import VonMisesFisherVAE as VonMisesFisherVAE
+from keras_gen.quantization.vqgan import VQGAN as VQGAN
 from keras_gen.quantization.vqvae import VQVAE as VQVAE

@@ -1,5 +1,11 @@
 """Functions of tensors and arrays."""
 
+from keras_gen.autoregressive.next_code_mask import next_code_mask as next_code_mask
+from keras_gen.autoregressive.pack_sequences import pack_sequences as pack_sequences
+from keras_gen.autoregressive.segment_mask import segment_mask as segment_mask
+from keras_gen.autoregressive.segment_positions import segment_positions as segment_positions
+from keras_gen.autoregressive.tiled_attention import tiled_attention as tiled_attention
+from keras_gen.autoregressive.unpack_sequences import unpack_sequences as unpack_sequences
 from keras_gen.core.gradient import gradient as gradient
 from keras_gen.diffusion.convert_prediction import convert_prediction as convert_prediction
 from keras_gen.diffusion.optimal_pairing import optimal_pairing as optimal_pairing

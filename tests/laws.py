@@ -27,6 +27,7 @@ LAYERS = {
     "finite_scalar_quantizer": (lambda: layers.FiniteScalarQuantizer((4, 3)), (PAIRS,)),
     "gaussian_sampling": (lambda: layers.GaussianSampling(kl_weight=0.1, seed=0), (VECTOR, VECTOR)),
     "conditioner": (lambda: layers.Conditioner(3, [8], dropout=0.5, seed=0), (VECTOR,)),
+    "cross_attention": (lambda: layers.CrossAttention2D(2, 2), (IMAGES, TOKENS)),
     "dit": (lambda: models.DiT((4, 4, 1), 2, 16, 2, 2, num_classes=3), (GRAY, T, LABELS)),
     "dit_sincos": (lambda: models.DiT((4, 4, 1), 2, 8, 1, 1, "sincos", out_channels=2), (GRAY, REAL_T)),
     "dit_block": (lambda: layers.DiTBlock(2, positions=layers.RotaryEmbedding2D(2, 3)), (TOKENS, VECTOR)),
@@ -66,6 +67,10 @@ LAYERS = {
     "unet_conventions_condition": (
         lambda: models.UNet((4, 4, 1), (8, 8), 1, (1,), condition_dim=3, conventions=CONVENTIONS),
         (GRAY, REAL_T, CONDITION),
+    ),
+    "unet_cross_attention": (
+        lambda: models.UNet((4, 4, 1), (8, 8), 1, (1,), condition_dim=(None, 8)),
+        (GRAY, REAL_T, TOKENS),
     ),
     "von_mises_fisher_sampling": (lambda: layers.VonMisesFisherSampling(3.0, seed=0), (VECTOR,)),
     "uniform_base": (layers.UniformBase, (NUMBERS,)),
@@ -276,6 +281,32 @@ def vqvae(quantizer: keras.Layer, channels: int = 4) -> models.VQVAE:
     return compiled(models.VQVAE(encoder, decoder, quantizer, seed=0))
 
 
+def vqgan(**options) -> models.VQGAN:
+    """Returns a model with a discriminator of patches, which draws, and two maps of features."""
+    plain, dense, x = (
+        vqvae(layers.VectorQuantizer(8, restart_below=1, seed=0)),
+        keras.layers.Dense,
+        keras.Input((8, 8, 1)),
+    )
+    patches = [keras.layers.Conv2D(8, 3, 2, activation="leaky_relu"), keras.layers.Dropout(0.1, seed=0), dense(1)]
+    first = keras.layers.Conv2D(4, 3, activation="relu")(x)
+    features = keras.Model(x, [first, keras.layers.Conv2D(4, 3, 2)(first)])
+    critics = (keras.Sequential([keras.Input((8, 8, 1)), *patches]), features)
+    model = models.VQGAN(plain.encoder, plain.decoder, plain.quantizer, *critics, seed=0, **options)
+    model.compile(*(keras.optimizers.Adam(rate, beta_1=0.5) for rate in (1e-2, 2e-3)))
+    return model
+
+
+def latent_diffusion() -> models.LatentDiffusion:
+    conv, x, z = keras.layers.Conv2D, keras.Input((8, 8, 1)), keras.Input((2, 2, 2))
+    encoder = keras.Model(x, [conv(2, 4, 4)(x), conv(2, 4, 4)(x)])
+    decoder = keras.Model(z, keras.layers.Conv2DTranspose(1, 4, 4)(z))
+    vae = models.VAE(encoder, decoder, "gaussian", seed=1)
+    vae.build((None, 8, 8, 1))
+    network = models.UNet((2, 2, 2), (8,), 1, num_classes=10)
+    return compiled(models.LatentDiffusion(vae, models.DDPM(network, schedules.CosineSchedule(20), seed=2), seed=0))
+
+
 def couplings() -> list[layers.Bijector]:
     spline = layers.SplineCoupling(layers.Conditioner(32 * 11, [16], dropout=0.1, seed=0), num_bins=4)
     return [layers.ActNorm(), spline, layers.Permutation(), layers.MaskedAutoregressive([16])]
@@ -311,6 +342,7 @@ MODELS = {
         False,
     ),
     "von_mises_fisher_vae": (lambda: compiled(models.VonMisesFisherVAE(*autoencoder(3), 5, seed=0)), False),
+    "vqgan": (lambda: vqgan(start=6), False),
     "vqvae": (lambda: vqvae(layers.VectorQuantizer(8, restart_below=1, seed=0)), False),
     "vqvae_finite_scalar": (lambda: vqvae(layers.FiniteScalarQuantizer((3, 3)), 2), False),
     "flow": (
@@ -325,6 +357,7 @@ MODELS = {
     "gan_relativistic": (lambda: gan(loss="relativistic", ema_momentum=None), False),
     "gan_wasserstein_gradient": (lambda: gan(loss="wasserstein", penalty="gradient"), False),
     "glow": (lambda: compiled(models.Glow(2, 1, [8], 17, seed=0)), False),
+    "latent_diffusion": (latent_diffusion, True),
     "nice": (lambda: compiled(models.NICE(2, [16], 17, seed=0)), False),
     "real_nvp": (lambda: compiled(models.RealNVP(2, [8], 1, 17, seed=0)), False),
     "ddpm": (ddpm, False),

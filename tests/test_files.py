@@ -27,8 +27,9 @@ def test_files_load_in_a_fresh_process(tmp_path, rng):
             model.build((None, 8, 8, 1), (None,) if takes_labels else None)
         randomize_weights(model)
         options = {"condition": np.array([1, 2])} if takes_labels else {}
-        if isinstance(model, DDPM):  # its sampler draws on the backend
-            options["step_noise"] = rng.standard_normal((20, 2, 8, 8, 1)).astype("float32")
+        process = getattr(model, "diffusion", model)
+        if isinstance(process, DDPM):  # its sampler draws on the backend
+            options["step_noise"] = rng.standard_normal((20, 2, *process.image_shape)).astype("float32")
         samples = model.sample(2, seed=3, verbose=0, **options)
         np.savez(tmp_path / f"{name}.npz", samples=samples, **options)
         model.save(tmp_path / f"{name}.keras")

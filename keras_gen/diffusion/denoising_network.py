@@ -3,8 +3,8 @@
 `t` is what the schedule tells it, integers in discrete time and else real numbers. The number of a functional model's
 inputs tells whether it takes a condition; any other layer is taken to need none. If the network has a `num_classes`,
 conditions are class labels 0 .. num_classes - 1, and num_classes is the null class of classifier-free guidance; the
-null condition of a network that takes vectors is the zero vector. If it has a `num_steps`, it knows the times
-0 .. num_steps - 1.
+null condition of a network that takes vectors, or several as tokens, is zero. If it has a `num_steps`, it knows the
+times 0 .. num_steps - 1.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check
+from keras_gen.core.checks import batch_of, check
 
 
 def inputs_of(network: keras.Layer) -> list[Any]:
@@ -88,6 +88,10 @@ def prepare_condition(network: keras.Layer, condition: Any, n: int, name: str = 
         condition = np.full(n, condition)
     check(len(condition) == n, name, f"have one entry for each of {n} images", f"shape {condition.shape}")
     classes = getattr(network, "num_classes", None)
+    expected = inputs_of(network)[2]
+    if classes is None and keras.backend.is_float_dtype(expected.dtype):
+        one = tuple(expected.shape[1:])
+        check(fits(one, condition.shape[1:]), name, f"have shape {batch_of(one)}", f"shape {condition.shape}")
     if classes is not None:
         valid = condition.ndim == 1 and condition.dtype.kind in "iu"
         check(valid, name, "be integer labels of shape (n,)", f"{condition.dtype} of shape {condition.shape}")

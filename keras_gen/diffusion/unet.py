@@ -6,12 +6,13 @@ import keras
 from keras import layers
 
 from keras_gen.core.checks import check, check_integer
+from keras_gen.diffusion.cross_attention_2d import CrossAttention2D
 from keras_gen.diffusion.diffusers_weights import assign_weights, read_diffusers, unet_arguments
 from keras_gen.diffusion.group_norm import GroupNorm, groups_for
 from keras_gen.diffusion.image_network import ImageNetwork, check_levels, halved
 from keras_gen.diffusion.residual_block import ResidualBlock
 from keras_gen.diffusion.self_attention_2d import SelfAttention2D
-from keras_gen.diffusion.time_and_condition import embed, network_inputs
+from keras_gen.diffusion.time_and_condition import ConditionDim, embed, is_pair, network_inputs
 from keras_gen.diffusion.unet_conventions import UNetConventions
 from keras_gen.export import keras_gen_export
 
@@ -38,15 +39,18 @@ class UNet(ImageNetwork):
             those of the image.
         dropout: float in [0, 1). Defaults to `0.0`.
         remat: bool. Whether blocks are computed again in the backward pass, to save memory. Defaults to `False`.
-        condition_dim: int >= 1 or `None`. If given, the network takes vectors of this size as a third input. The null
-            condition is the zero vector. Not with `num_classes`. Defaults to `None`.
+        condition_dim: int >= 1 or `None`. If given, the network takes vectors of this size as a third input. Or a pair
+            `(tokens, dim)`: so many vectors, for `(None, dim)` any number, to which the pixels attend after each
+            self-attention, by `CrossAttention2D`. The null condition is zero. Not with `num_classes`. Defaults to
+            `None`.
         conventions: a `UNetConventions`, for U-Nets as others have them. Defaults to `None`, which is
             `UNetConventions()`.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
         inputs: list of `x_t` `(batch, height, width, channels)`, `t` `(batch,)`, integer or real, and, with
-            `num_classes`, labels `(batch,)` int32 or, with `condition_dim`, vectors `(batch, condition_dim)`.
+            `num_classes`, labels `(batch,)` int32 or, with `condition_dim`, vectors `(batch, condition_dim)` or tokens
+            `(batch, tokens, dim)`.
         training: bool. Whether to apply dropout.
 
     Returns:
@@ -74,7 +78,7 @@ class UNet(ImageNetwork):
         out_channels: int | None = None,
         dropout: float = 0.0,
         remat: bool = False,
-        condition_dim: int | None = None,
+        condition_dim: ConditionDim = None,
         conventions: UNetConventions | None = None,
         dtype: Any = None,
         **kwargs: Any,
@@ -88,6 +92,11 @@ class UNet(ImageNetwork):
         own = UNetConventions() if conventions is None else conventions
         check(isinstance(own, UNetConventions), "conventions", "be a UNetConventions", conventions)
         options = {"dtype": dtype}
+        inputs = network_inputs(image_shape, num_classes, condition_dim, attends=True)
+        tokens = inputs[2] if is_pair(condition_dim) else None
+        rule = "hold a level: tokens, of a pair condition_dim, are read where there is attention"
+        attentive = len(attention_levels) > 0 or own.middle == "attention"
+        check(tokens is None or attentive, "attention_levels", rule, attention_levels)
 
         def block(h: Any, width: int, name: str) -> Any:
             groups = own.groups or math.gcd(groups_for(width), groups_for(h.shape[-1]))
@@ -99,7 +108,11 @@ class UNet(ImageNetwork):
         def attend(h: Any, name: str) -> Any:
             width = h.shape[-1]
             groups = own.groups or groups_for(width)
-            return SelfAttention2D(own.heads(width), groups, own.epsilon, name=name, **options)(h)
+            h = SelfAttention2D(own.heads(width), groups, own.epsilon, name=name, **options)(h)
+            if tokens is None:
+                return h
+            name = name.replace("attention", "cross_attention")
+            return CrossAttention2D(own.heads(width), groups, own.epsilon, name=name, **options)([h, tokens])
 
         def conv(h: Any, width: int, name: str, **more: Any) -> Any:
             return layers.Conv2D(width, 3, name=name, **{"padding": "same", **more}, **options)(h)
@@ -109,7 +122,6 @@ class UNet(ImageNetwork):
                 h = layers.ZeroPadding2D(**options)(h)
             return conv(h, width, name, strides=2, padding="valid" if own.symmetric_padding else "same")
 
-        inputs = network_inputs(image_shape, num_classes, condition_dim)
         embedding = embed(inputs, widths[0], 4 * widths[0], num_classes, own.max_period, dtype)
         embedding = layers.Activation("silu", **options)(embedding)
 
@@ -149,7 +161,7 @@ class UNet(ImageNetwork):
         self.out_channels = out_channels
         self.dropout = dropout
         self.remat = remat
-        self.condition_dim = condition_dim
+        self.condition_dim = tuple(condition_dim) if is_pair(condition_dim) else condition_dim
         self.conventions = own
 
     @classmethod

@@ -5,15 +5,16 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import batch_of, check, check_integer, same_shape
-from keras_gen.core.generative_model import GenerativeModel
+from keras_gen.core.data import finite_floats
 from keras_gen.core.images import as_images, check_images_dtype
 from keras_gen.core.straight_paths import straight_paths
 from keras_gen.export import keras_gen_export
+from keras_gen.quantization.code_generation import CodeGeneration
 from keras_gen.quantization.quantizer import Quantizer
 
 
 @keras_gen_export("keras_gen.models.VQVAE")
-class VQVAE(GenerativeModel):
+class VQVAE(CodeGeneration):
     """Autoencoder whose latents are codes from a codebook.
 
         loss = mean |x - decoder(quantizer(encoder(x)))|^2 + the quantizer's losses
@@ -25,6 +26,7 @@ class VQVAE(GenerativeModel):
         encoder: a Keras layer or model from data to vectors `(batch, ..., channels)`.
         decoder: a Keras layer or model from such vectors to data.
         quantizer: a quantizer layer, such as `VectorQuantizer(512)`.
+        prior: a trained model of codes, or `None`; see `fit_prior`. Defaults to `None`.
         seed: int or `None`. Seeds `sample`. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
@@ -32,7 +34,8 @@ class VQVAE(GenerativeModel):
         x: float data `(batch, ...)`; images are scaled to [-1, 1].
 
     Returns:
-        The data unchanged: the work is in `fit`, `encode`, `decode`, `reconstruct`, `interpolate` and `sample`.
+        The data unchanged: the work is in `fit`, `fit_prior`, `encode`, `decode`, `reconstruct`, `interpolate` and
+        `sample`.
 
     Raises:
         ValueError: if an argument is of the wrong type, or encoder, quantizer, decoder and data do not fit together.
@@ -47,6 +50,10 @@ class VQVAE(GenerativeModel):
     >>> model.fit(images)                     # float32 (n, 28, 28, 1) in [-1, 1]
     >>> codes = model.encode(images)          # int32 (n, 14, 14)
     >>> again = model.decode(codes)           # float32 (n, 28, 28, 1)
+    >>> prior = keras_gen.models.CodeTransformer(128, max_length=196)
+    >>> prior.compile("adam")
+    >>> model.fit_prior(prior, images)
+    >>> new = model.sample(16)                # float32 (16, 28, 28, 1)
 
     Reference: https://kexue.fm/archives/6760; van den Oord et al. 2017, arXiv:1711.00937.
     """
@@ -56,16 +63,15 @@ class VQVAE(GenerativeModel):
         encoder: keras.Layer,
         decoder: keras.Layer,
         quantizer: Quantizer,
+        prior: keras.Model | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(seed=seed, **kwargs)
+        super().__init__(quantizer, prior, seed, **kwargs)
         for name, layer in {"encoder": encoder, "decoder": decoder}.items():
             check(isinstance(layer, keras.Layer), name, "be a keras.Layer or keras.Model", layer)
-        check(isinstance(quantizer, Quantizer), "quantizer", "be a quantizer layer", quantizer)
         self.encoder = encoder
         self.decoder = decoder
-        self.quantizer = quantizer
         names = ("reconstruction", *quantizer.loss_names)
         self.loss_trackers = [keras.metrics.Mean(name=name) for name in names]
         self.build_from(encoder)
@@ -93,14 +99,22 @@ class VQVAE(GenerativeModel):
         check(fits, "x", f"have shape {('n', *self.data_shape)}", f"shape {tuple(x.shape)}")
         weight_penalty = sum(self.losses)
         quantized, _, losses = self.quantizer.quantize(self.encoder(x, training=training), training=training)
-        error = ops.square(ops.cast(x, "float32") - ops.cast(self.decoder(quantized, training=training), "float32"))
-        error = ops.mean(error, axis=tuple(range(1, len(error.shape))))
-        self.loss_trackers[0].update_state(error, sample_weight)
-        for tracker in self.loss_trackers[1:]:
-            tracker.update_state(losses[tracker.name])
+        self.track(losses)
+        return self.decoding_loss(x, quantized, sample_weight, training) + sum(losses.values()) + weight_penalty
+
+    def decoding_loss(self, x: Any, quantized: Any, sample_weight: Any, training: bool) -> Any:
+        """Returns the part of the loss that judges what is decoded, a scalar, and logs it."""
+        error = squared_error(x, self.decoder(quantized, training=training))
+        self.track({"reconstruction": error}, sample_weight)
         if sample_weight is not None:
             error = error * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
-        return ops.mean(error) + sum(losses.values()) + weight_penalty
+        return ops.mean(error)
+
+    def track(self, values: dict[str, Any], sample_weight: Any = None) -> None:
+        """Adds values to the means that are logged under these names."""
+        for tracker in self.loss_trackers:
+            if tracker.name in values:
+                tracker.update_state(values[tracker.name], sample_weight)
 
     def check_data(self, x: Any, y: Any) -> None:
         check(y is None, "y", "be None: the model takes no labels", "a value")
@@ -163,6 +177,50 @@ class VQVAE(GenerativeModel):
 
         return self.in_batches("decode", decode, codes.astype("int32"), batch_size=batch_size, verbose=verbose)
 
+    def encode_vectors(self, x: Any, batch_size: int = 256) -> np.ndarray:
+        """Finds the vectors of data, before the codebook replaces them.
+
+        Args:
+            x: `(n, *data_shape)`.
+            batch_size: int >= 1. Defaults to `256`.
+
+        Returns:
+            float32 array `(n, *vector_shape)`.
+
+        Raises:
+            ValueError: if `x` does not fit the model.
+        """
+
+        def encode(x: Any) -> Any:
+            return ops.cast(self.encoder(x, training=False), "float32")
+
+        return self.in_batches("encode_vectors", encode, self.prepare_data("x", x), batch_size=batch_size)
+
+    def decode_vectors(self, vectors: Any, batch_size: int = 256, verbose: str | int = 0) -> np.ndarray:
+        """Replaces vectors by their nearest codes, and finds the data of these.
+
+        Args:
+            vectors: `(n, *vector_shape)`.
+            batch_size: int >= 1. Defaults to `256`.
+            verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `0`.
+
+        Returns:
+            float32 array `(n, *data_shape)`.
+
+        Raises:
+            ValueError: if `vectors` does not fit the model.
+        """
+        self.check_built()
+        vectors = finite_floats("vectors", vectors)
+        expected = batch_of(self.vector_shape)
+        check(vectors.shape[1:] == self.vector_shape, "vectors", f"have shape {expected}", f"shape {vectors.shape}")
+
+        def decode(vectors: Any) -> Any:
+            quantized = self.quantizer.decode(self.quantizer.encode(vectors))
+            return ops.cast(self.decoder(quantized, training=False), "float32")
+
+        return self.in_batches("decode_vectors", decode, vectors, batch_size=batch_size, verbose=verbose)
+
     def reconstruct(self, x: Any, quantize: bool = True, batch_size: int = 256) -> np.ndarray:
         """Encodes and decodes.
 
@@ -204,61 +262,21 @@ class VQVAE(GenerativeModel):
         x_a, x_b = self.prepare_data("x_a", x_a), self.prepare_data("x_b", x_b)
         check(x_a.shape == x_b.shape, "x_b", f"have the shape of x_a, {x_a.shape}", f"shape {x_b.shape}")
 
-        def vectors(x: Any) -> Any:
-            return ops.cast(self.encoder(x, training=False), "float32")
-
-        def decode(vectors: Any) -> Any:
-            quantized = self.quantizer.decode(self.quantizer.encode(vectors))
-            return ops.cast(self.decoder(quantized, training=False), "float32")
-
-        a, b = (self.in_batches("vectors", vectors, x, batch_size=batch_size) for x in (x_a, x_b))
+        a, b = (self.encode_vectors(x, batch_size) for x in (x_a, x_b))
         path = straight_paths(a, b, points)
-        decoded = self.in_batches("interpolate", decode, path.reshape(-1, *self.vector_shape), batch_size=batch_size)
+        decoded = self.decode_vectors(path.reshape(-1, *self.vector_shape), batch_size)
         return decoded.reshape(len(x_a), points, *self.data_shape)
 
-    def sample(
-        self,
-        n: int,
-        seed: int | None = None,
-        noise: Any = None,
-        batch_size: int = 256,
-        verbose: str | int = "auto",
-    ) -> np.ndarray:
-        """Decodes codes that are drawn evenly and independently, which shows what the codes are, not new data.
-
-        New data need codes drawn from a model of codes: train one on `encode(images)`, and `decode` what it draws.
-
-        Args:
-            n: int >= 1. How many.
-            seed: int or `None`. Codes k depend on `seed` and k alone. Defaults to `None`, a draw from the model's own
-                generator.
-            noise: int array `(n, *code_shape)`, the codes to decode instead of a draw.
-            batch_size: int >= 1. Defaults to `256`.
-            verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
-
-        Returns:
-            float32 array `(n, *data_shape)`.
-
-        Raises:
-            ValueError: if an argument does not fit the model.
-        """
-        check_integer("n", n)
-        self.check_built()
-        seed = self.draw_seed(seed)
-        if noise is None:
-            noise = np.random.default_rng(seed).integers(0, self.quantizer.code_sizes, (n, *self._index_shape()))
-            noise = noise.reshape(n, *self.code_shape)
-        check(len(noise) == n, "noise", f"hold codes for {n} samples", f"{len(noise)}")
-        return self.decode(noise, batch_size, verbose)
-
     def get_config(self) -> dict[str, Any]:
-        parts = {"encoder": self.encoder, "decoder": self.decoder, "quantizer": self.quantizer}
+        parts = {"encoder": self.encoder, "decoder": self.decoder}
         return {**super().get_config(), **{k: keras.saving.serialize_keras_object(v) for k, v in parts.items()}}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "VQVAE":
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))
 
-    def _index_shape(self) -> tuple[int, ...]:
-        # The last axis tells the codebooks apart, where there are several.
-        return self.code_shape if len(self.quantizer.code_sizes) > 1 else (*self.code_shape, 1)
+
+def squared_error(x: Any, decoded: Any) -> Any:
+    """Returns the mean squared difference of each sample, float32 `(batch,)`."""
+    error = ops.square(ops.cast(x, "float32") - ops.cast(decoded, "float32"))
+    return ops.mean(error, axis=tuple(range(1, len(error.shape))))

@@ -4,7 +4,14 @@ import pytest
 from keras import ops
 
 from keras_gen.core.fixtures import randomize_weights, to_numpy
-from keras_gen.layers import GroupNorm, LightBlock, ResidualBlock, SelfAttention2D, SinusoidalEmbedding
+from keras_gen.layers import (
+    CrossAttention2D,
+    GroupNorm,
+    LightBlock,
+    ResidualBlock,
+    SelfAttention2D,
+    SinusoidalEmbedding,
+)
 from keras_gen.models import LightUNet, UNet, UNetConventions
 
 X = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype("float32")
@@ -242,5 +249,96 @@ def test_networks_of_one_dtype_policy():
     ],
 )
 def test_bad_input(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()
+
+
+TOKENS = np.random.default_rng(2).normal(size=(2, 5, 3)).astype("float32")
+
+
+def test_cross_attention_formula():
+    layer = CrossAttention2D(num_heads=2, groups=2)
+    layer([X, TOKENS])
+    randomize_weights(layer, scale=1.0)
+    q = to_numpy(layer.norm(X)).reshape(2, 64, 4) @ to_numpy(layer.query.kernel) + to_numpy(layer.query.bias)
+    k, v = np.split(TOKENS @ to_numpy(layer.key_value.kernel), 2, axis=-1)
+    heads = []
+    for head in (slice(0, 2), slice(2, 4)):
+        scores = q[..., head] @ k[..., head].transpose(0, 2, 1) / np.sqrt(2)
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        heads.append(weights / weights.sum(-1, keepdims=True) @ v[..., head])
+    attended = np.concatenate(heads, -1) @ to_numpy(layer.output_dense.kernel)
+    np.testing.assert_allclose(to_numpy(layer([X, TOKENS])), X + attended.reshape(X.shape), rtol=1e-4, atol=1e-4)
+
+
+def test_cross_attention_starts_as_the_identity_and_is_it_for_the_null_condition():
+    layer = CrossAttention2D(groups=2)
+    np.testing.assert_allclose(to_numpy(layer([X, TOKENS])), X, atol=1e-6)
+    randomize_weights(layer, scale=1.0)
+    assert np.abs(to_numpy(layer([X, TOKENS])) - X).max() > 1e-2
+    np.testing.assert_allclose(to_numpy(layer([X, 0 * TOKENS])), X, atol=1e-6)
+
+
+def test_cross_attention_reads_a_set_of_tokens():
+    layer = CrossAttention2D(groups=2)
+    layer([X, TOKENS])
+    randomize_weights(layer, scale=1.0)
+    expected = to_numpy(layer([X, TOKENS]))
+    for same in (TOKENS[:, ::-1].copy(), np.repeat(TOKENS, 2, axis=1)):
+        np.testing.assert_allclose(to_numpy(layer([X, same])), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("conventions", [None, UNetConventions(head_dim=4, middle="attention")])
+def test_unet_attends_to_tokens(conventions):
+    levels = () if conventions else (1,)
+    unet = UNet((8, 8, 4), (8, 16), 1, levels, condition_dim=(None, 3), conventions=conventions)
+    plain = UNet((8, 8, 4), (8, 16), 1, levels, conventions=conventions)
+    names = [layer.name for layer in unet.layers]
+    attention = [name for name in names if "attention" in name and "cross" not in name]
+    expected = (
+        ["middle_attention_0"]
+        if conventions
+        else ["down_1_attention_0", "middle_attention_0", "up_1_attention_0", "up_1_attention_1"]
+    )
+    assert attention == expected
+    crossed = [name.replace("attention", "cross_attention") for name in expected]
+    assert [name for name in names if "cross" in name] == crossed
+    assert "condition_dense" not in names
+    heads = unet.get_layer("middle_cross_attention_0").num_heads
+    assert heads == unet.get_layer("middle_attention_0").num_heads == (4 if conventions else 1)
+    randomize_weights(unet, scale=1.0)
+    named = {weight.path: weight for weight in unet.weights}
+    for weight in plain.weights:
+        weight.assign(named[weight.path])
+    expected = to_numpy(plain([X, T]))
+    for tokens in (2, 5):  # any number
+        given = TOKENS[:, :tokens]
+        np.testing.assert_allclose(to_numpy(unet([X, T, 0 * given])), expected, rtol=1e-4, atol=1e-4)
+        assert np.abs(to_numpy(unet([X, T, given])) - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: CrossAttention2D(num_heads=0), "`num_heads` must be an integer >= 1"),
+        (lambda: CrossAttention2D(num_heads=3, groups=2)([X, TOKENS]), "`num_heads` must divide 4 channels"),
+        (lambda: CrossAttention2D(groups=3)([X, TOKENS]), "`groups` must divide 4 channels"),
+        (lambda: CrossAttention2D(groups=2)([X[0], TOKENS]), "`x` must have shape"),
+        (lambda: CrossAttention2D(groups=2)([X, TOKENS[:, 0]]), "`condition` must have shape"),
+        (lambda: UNet((8, 8, 1), (8,), 1, condition_dim=(4, 3)), "`attention_levels` must hold a level: tokens"),
+        *(
+            (
+                lambda pair=pair: UNet((8, 8, 1), (8,), 1, (0,), condition_dim=pair),
+                r"`condition_dim` must be an integer >= 1, or \(tokens, dim\)",
+            )
+            for pair in [(4,), (4, None), (0, 3), (4, 3, 2)]
+        ),
+        (
+            lambda: UNet((8, 8, 1), (8,), 1, (0,), 2, condition_dim=(4, 3)),
+            "`condition_dim` must be None where num_classes is given",
+        ),
+    ],
+)
+def test_bad_tokens(make, match):
     with pytest.raises(ValueError, match=match):
         make()

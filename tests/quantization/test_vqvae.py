@@ -42,6 +42,16 @@ def test_what_is_encoded_is_decoded(model, digits):
     np.testing.assert_allclose(plain, to_numpy(model.decoder(vectors)), rtol=1e-5, atol=1e-5)
 
 
+def test_vectors_are_those_of_the_encoder(model, digits):
+    images = digits[0][:5]
+    vectors = model.encode_vectors(images, batch_size=2)
+    assert (vectors.shape, vectors.dtype) == ((5, 4, 4, 4), np.dtype("float32"))
+    np.testing.assert_allclose(vectors, to_numpy(model.encoder(images)), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(model.decode_vectors(vectors, batch_size=3), model.reconstruct(images), atol=1e-5)
+    codes = to_numpy(model.quantizer.decode(ops.convert_to_tensor(model.encode(images))))
+    np.testing.assert_allclose(model.decode_vectors(codes), model.reconstruct(images), atol=1e-5)
+
+
 def test_interpolation_ends_at_the_reconstructions(model, digits):
     a, b = digits[0][:2], digits[0][2:4]
     path = model.interpolate(a, b, points=5, batch_size=3)
@@ -157,6 +167,7 @@ def test_a_file_goes_on_training(model, digits):
 
 IMAGES = np.zeros((4, 8, 8, 1), "float32")
 CODES = np.zeros((2, 4, 4), "int32")
+VECTORS = np.zeros((2, 4, 4, 4), "float32")
 
 
 @pytest.mark.parametrize(
@@ -173,6 +184,15 @@ CODES = np.zeros((2, 4, 4), "int32")
         (lambda m: m.decode(CODES[:0]), "`codes` must be integers of shape"),
         (lambda m: m.decode(CODES + 8), r"`codes` must be in 0 .. 7. Received: codes=values in \[8, 8\]"),
         (lambda m: m.decode(CODES - 1), "`codes` must be in 0 .. 7"),
+        (lambda m: m.encode_vectors(IMAGES[:, :4]), r"`x` must have shape \(n, 8, 8, 1\)"),
+        (
+            lambda m: m.decode_vectors(IMAGES),
+            r"`vectors` must have shape \(n, 4, 4, 4\). Received: vectors=shape \(4, 8, 8, 1\)",
+        ),
+        (lambda m: m.decode_vectors(VECTORS * np.nan), "`vectors` must be finite"),
+        (lambda m: m.decode_vectors(VECTORS.astype("int32")), "`vectors` must be floating-point"),
+        (lambda m: m.decode_vectors(VECTORS[:0]), "`vectors` must hold at least one sample"),
+        (lambda m: m.decode_vectors(VECTORS, batch_size=0), "`batch_size` must be an integer >= 1"),
         (lambda m: m.interpolate(IMAGES, IMAGES[:2]), r"`x_b` must have the shape of x_a"),
         (lambda m: m.interpolate(IMAGES, IMAGES, points=1), "`points` must be an integer >= 2"),
         (lambda m: m.sample(0), "`n` must be an integer >= 1"),
@@ -241,6 +261,10 @@ def whole_image_decoder():
         (lambda e, d: VQVAE(e, d, VectorQuantizer(4), seed=-1), "`seed` must be an integer >= 0"),
         (
             lambda e, d: VQVAE(keras.layers.Conv2D(4, 2, 2), d, VectorQuantizer(4)).sample(1),
+            "`model` must have seen data",
+        ),
+        (
+            lambda e, d: VQVAE(keras.layers.Conv2D(4, 2, 2), d, VectorQuantizer(4)).decode_vectors(VECTORS),
             "`model` must have seen data",
         ),
     ],

@@ -1,0 +1,46 @@
+"""Gated PixelCNN: gray images pixel by pixel, the chain rule by masked convolutions (https://kexue.fm/archives/9152).
+
+    KERAS_BACKEND=jax python examples/pixel_cnn.py
+    KERAS_BACKEND=tensorflow python examples/pixel_cnn.py --dataset mnist --levels 4 --epochs 10
+
+Pixels are levels of gray without any order; a class label is the condition. Writes samples of each class at three
+temperatures and the model to `--output`, and prints the bits of a pixel of test images.
+"""
+
+import keras
+import numpy as np
+from datasets import load_split
+from shared import parser, save_row_panels, train
+
+from keras_gen.models import PixelCNN
+
+
+def main() -> None:
+    arguments = parser(__doc__, "pixel_cnn", epochs=40)
+    arguments.add_argument("--levels", type=int, default=17, help="levels of gray; the digits have 17")
+    arguments.add_argument("--filters", type=int, default=32)
+    arguments.add_argument("--blocks", type=int, default=5)
+    arguments = arguments.parse_args()
+    keras.utils.set_random_seed(arguments.seed)
+    (images, labels), (test, test_labels) = load_split(arguments.dataset, arguments.size)
+    top = arguments.levels - 1
+    codes, test_codes = (np.round((x + 1) / 2 * top).astype("int32") for x in (images, test))
+    classes = None if labels is None else int(labels.max()) + 1
+    model = PixelCNN(arguments.levels, arguments.filters, arguments.blocks, num_classes=classes, seed=arguments.seed)
+    steps = arguments.epochs * -(-len(images) // arguments.batch_size)
+    rate = keras.optimizers.schedules.CosineDecay(3e-3, steps)
+    model.compile(keras.optimizers.AdamW(rate, weight_decay=0.02, use_ema=True, ema_momentum=0.99))
+    train(model, codes, labels, arguments)
+
+    bits = model.bits_per_dim(test_codes, test_labels)
+    print(f"test: {bits.mean():.3f} bits for each pixel; {np.log2(arguments.levels):.3f} for even draws")
+    shown = None if classes is None else np.repeat(np.arange(min(classes, 10)), 2)
+    panels = {}
+    for temperature in (1.0, 0.8, 0.6):
+        drawn = model.sample(20, shown, temperature=temperature, seed=arguments.seed) / top * 2.0 - 1
+        panels[f"temperature {temperature}"] = {"": drawn.astype("float32")}
+    save_row_panels(arguments.output / "samples.png", panels)
+
+
+if __name__ == "__main__":
+    main()

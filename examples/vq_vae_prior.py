@@ -1,0 +1,88 @@
+"""Compress, then generate: a prior for the codes of a VQ-VAE, https://kexue.fm/archives/6760, trained by a second fit.
+
+    KERAS_BACKEND=jax python examples/vq_vae_prior.py
+    KERAS_BACKEND=tensorflow python examples/vq_vae_prior.py --dataset mnist --epochs 5 --prior-epochs 20
+    KERAS_BACKEND=jax python examples/vq_vae_prior.py --prior pixel_cnn
+
+First a VQ-VAE turns images into small maps of codes, then a causal transformer or a PixelCNN learns what maps there
+are, given the class. Writes samples of each class, samples of codes drawn evenly, which are what the prior is for, and
+the model with its prior to `--output`; prints nats and Frechet distances in the features of a classifier.
+"""
+
+import argparse
+
+import keras
+import numpy as np
+from classifier import train_classifier
+from datasets import load_split
+from shared import full_or_smoke, parser, save_row_panels, train
+from vq_vae import build_model
+
+from keras_gen.metrics import frechet_distance
+from keras_gen.models import CodeTransformer, PixelCNN
+
+
+def build_prior(arguments: argparse.Namespace, code_shape: tuple[int, ...], classes: int | None) -> keras.Model:
+    options = {"num_classes": classes, "condition_dropout": 0.1 if classes else 0.0, "seed": arguments.seed}
+    if arguments.prior == "pixel_cnn":
+        return PixelCNN(arguments.num_codes, 48, 6, **options)
+    length = int(np.prod(code_shape))
+    return CodeTransformer(arguments.num_codes, length, 96, 3, 4, dropout=0.2, **options)
+
+
+def main() -> None:
+    arguments = parser(__doc__, "vq_vae_prior", epochs=60)
+    arguments.add_argument("--num-codes", type=int, default=64)
+    arguments.add_argument("--prior", choices=["transformer", "pixel_cnn"], default="transformer")
+    arguments.add_argument("--prior-epochs", type=int, default=80)
+    arguments.add_argument("--guidance", type=float, default=1.5)
+    arguments = arguments.parse_args()
+    keras.utils.set_random_seed(arguments.seed)
+    (images, labels), (test, test_labels) = load_split(arguments.dataset, arguments.size)
+    output, seed = arguments.output, arguments.seed
+    model = build_model(images.shape[1:], arguments.num_codes, "vq", seed)
+    model.compile(keras.optimizers.Adam(2e-3))
+    train(model, images, None, arguments, folder="vq_vae")
+
+    classes = None if labels is None else int(labels.max()) + 1
+    prior = build_prior(arguments, model.code_shape, classes)
+    steps = arguments.prior_epochs * -(-len(images) // arguments.batch_size)
+    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=2e-3, warmup_steps=steps // 20)
+    prior.compile(keras.optimizers.AdamW(rate, weight_decay=0.05, use_ema=True, ema_momentum=0.99))
+    backup = keras.callbacks.BackupAndRestore(output / "prior_backup", double_checkpoint=True)
+    model.fit_prior(
+        *(prior, images, labels),
+        batch_size=arguments.batch_size,
+        epochs=arguments.prior_epochs,
+        callbacks=[backup],
+        verbose=2,
+    )
+    model.save(output / "model.keras")
+    print(f"wrote {output / 'model.keras'}")
+    nats = -prior.log_prob(model.encode(test), test_labels, verbose=0).mean()
+    print(
+        f"test: {nats:.2f} nats for {prior.length} codes; {prior.length * np.log(prior.num_codes):.2f} for even draws"
+    )
+
+    shown = None if classes is None else np.repeat(np.arange(min(classes, 10)), 2)
+    guidance = arguments.guidance if classes else None
+    even = np.random.default_rng(seed).integers(0, arguments.num_codes, (20, *model.code_shape))
+    panels = {
+        "codes drawn evenly": model.decode(even),
+        "codes drawn from the prior": model.sample(20, shown, seed=seed),
+        f"the same, guidance {guidance}, top_p 0.95": model.sample(20, shown, seed=seed, guidance=guidance, top_p=0.95),
+    }
+    save_row_panels(output / "samples.png", {title: {"": row} for title, row in panels.items()})
+    if labels is None:
+        return
+    _, features = train_classifier(images, labels, test, test_labels, output / "classifier.keras")
+    n = full_or_smoke(len(test), 64)
+    drawn = model.sample(n, test_labels[:n], seed=seed)
+    real = features.predict(test[:n], verbose=0)
+    for name, result in {"reconstructions": model.reconstruct(test[:n]), "samples": drawn}.items():
+        distance = frechet_distance(features.predict(result, verbose=0), real)
+        print(f"{name}: Frechet distance {distance:.2f} from test images")
+
+
+if __name__ == "__main__":
+    main()

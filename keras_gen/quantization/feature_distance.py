@@ -1,0 +1,49 @@
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_gen.core.checks import check, same_shape
+from keras_gen.export import keras_gen_export
+
+
+@keras_gen_export("keras_gen.losses.feature_distance")
+def feature_distance(features_a: Any, features_b: Any) -> Any:
+    """Compares the features of two batches of images, whose channels are scaled to unit norm at each position.
+
+        distance = mean over maps of mean over positions of |a / |a| - b / |b||^2
+
+    It is in [0, 4]; in [0, 2] for features that are not negative. Features that are all 0 stay 0, and the gradient
+    is finite there.
+
+    Args:
+        features_a: float tensor `(batch, ..., channels)`, or a list of such maps, as a Keras model gives it.
+        features_b: the same of the images to compare with.
+
+    Returns:
+        float32 tensor `(batch,)`.
+
+    Raises:
+        ValueError: if the two do not hold maps of the same shapes, or a map has no channels.
+
+    Reference: Zhang et al. 2018, arXiv:1801.03924, with all channels weighted alike.
+    """
+    maps_a, maps_b = (keras.tree.flatten(features) for features in (features_a, features_b))
+    shapes_a, shapes_b = ([tuple(features.shape) for features in maps] for maps in (maps_a, maps_b))
+    valid = len(shapes_a) > 0 and all(len(shape) >= 2 for shape in shapes_a)
+    check(valid, "features_a", "hold maps (batch, ..., channels)", f"shapes {shapes_a}")
+    alike = len(shapes_a) == len(shapes_b) and all(same_shape(a, b) for a, b in zip(shapes_a, shapes_b, strict=True))
+    check(alike, "features_b", f"have the shapes of features_a, {shapes_a}", f"shapes {shapes_b}")
+    distances = [_map_distance(a, b) for a, b in zip(maps_a, maps_b, strict=True)]
+    return sum(distances) / len(distances)
+
+
+def _map_distance(a: Any, b: Any) -> Any:
+    squares = ops.sum(ops.square(_unit_norm(a) - _unit_norm(b)), axis=-1)
+    return ops.mean(ops.reshape(squares, (ops.shape(squares)[0], -1)), axis=1)
+
+
+def _unit_norm(features: Any) -> Any:
+    features = ops.cast(features, "float32")
+    # Added under the root: the slope of a norm at 0 is not a number.
+    return features * ops.rsqrt(ops.sum(ops.square(features), axis=-1, keepdims=True) + 1e-10)
