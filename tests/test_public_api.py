@@ -18,7 +18,7 @@ METHODS = (
     *("sample", "denoising_path", "denoise_from", "interpolate", "elbo", "encode", "decode", "reconstruct"),
     *("add_noise", "image_to_image", "inpaint", "invert", "adapt_variance", "reflow", "straightness"),
     *("cluster", "quantize", "adapt", "set_codebook", "log_prob", "bits_per_dim", "map_latents", "pool"),
-    *("encode_vectors", "decode_vectors", "from_diffusers"),
+    *("encode_vectors", "decode_vectors", "from_diffusers", "fit_prior"),
 )
 OURS = {module for name, module in sys.modules.items() if name.startswith("keras_gen.")}
 PRESENT = [name for name in NAMESPACES if hasattr(keras_gen, name)]
