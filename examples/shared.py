@@ -41,7 +41,8 @@ def train(
     output.mkdir(parents=True, exist_ok=True)
     backup = output / "backup"
     batched, first = isinstance(x, keras.utils.PyDataset), keras.tree.flatten(x)[0]
-    print(f"{keras.backend.backend()}: {f'{len(x)} batches' if batched else f'{len(first)} samples of {first.shape[1:]}'}")
+    size = f"{len(x)} batches" if batched else f"{len(first)} samples of {first.shape[1:]}"
+    print(f"{keras.backend.backend()}: {size}")
     start = time.time()
     model.fit(
         x,

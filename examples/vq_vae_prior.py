@@ -22,19 +22,22 @@ from keras_gen.metrics import frechet_distance
 from keras_gen.models import CodeTransformer, PixelCNN
 
 
-def build_prior(arguments: argparse.Namespace, code_shape: tuple[int, ...], classes: int | None) -> keras.Model:
+def build_prior(arguments: argparse.Namespace, codes: np.ndarray, classes: int | None) -> keras.Model:
+    # Some thousand codes are soon learned by heart.
+    small = len(codes) < 10_000
     options = {"num_classes": classes, "condition_dropout": 0.1 if classes else 0.0, "seed": arguments.seed}
     if arguments.prior == "pixel_cnn":
-        return PixelCNN(arguments.num_codes, 48, 6, **options)
-    length = int(np.prod(code_shape))
-    return CodeTransformer(arguments.num_codes, length, 96, 3, 4, dropout=0.2, **options)
+        return PixelCNN(arguments.num_codes, *((24, 4) if small else (64, 8)), **options)
+    size = (48, 2, 4) if small else (192, 6, 6)
+    length = codes[0].size
+    return CodeTransformer(arguments.num_codes, length, *size, dropout=0.4 if small else 0.1, **options)
 
 
 def main() -> None:
     arguments = parser(__doc__, "vq_vae_prior", epochs=60)
     arguments.add_argument("--num-codes", type=int, default=64)
     arguments.add_argument("--prior", choices=["transformer", "pixel_cnn"], default="transformer")
-    arguments.add_argument("--prior-epochs", type=int, default=80)
+    arguments.add_argument("--prior-epochs", type=int, default=60)
     arguments.add_argument("--guidance", type=float, default=1.5)
     arguments = arguments.parse_args()
     keras.utils.set_random_seed(arguments.seed)
@@ -45,15 +48,16 @@ def main() -> None:
     train(model, images, None, arguments, folder="vq_vae")
 
     classes = None if labels is None else int(labels.max()) + 1
-    prior = build_prior(arguments, model.code_shape, classes)
+    prior = build_prior(arguments, model.encode(images), classes)
     steps = arguments.prior_epochs * -(-len(images) // arguments.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=2e-3, warmup_steps=steps // 20)
-    prior.compile(keras.optimizers.AdamW(rate, weight_decay=0.05, use_ema=True, ema_momentum=0.99))
+    prior.compile(keras.optimizers.AdamW(rate, weight_decay=0.3, use_ema=True, ema_momentum=0.99))
     backup = keras.callbacks.BackupAndRestore(output / "prior_backup", double_checkpoint=True)
     model.fit_prior(
         *(prior, images, labels),
         batch_size=arguments.batch_size,
         epochs=arguments.prior_epochs,
+        validation_data=(test, test_labels),
         callbacks=[backup],
         verbose=2,
     )

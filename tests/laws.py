@@ -44,6 +44,13 @@ LAYERS = {
     "light_block": (lambda: layers.LightBlock(4), (IMAGES, VECTOR)),
     "light_unet": (lambda: models.LightUNet((4, 4, 1), (8, 8), 1), (GRAY, T)),
     "lookup_free_quantizer": (lambda: layers.LookupFreeQuantizer(4), (PAIRS,)),
+    "gated_pixel_block": (lambda: layers.GatedPixelBlock(8), (IMAGES, IMAGES[::-1].copy())),
+    "gated_pixel_block_strict_groups_embedding": (
+        lambda: layers.GatedPixelBlock(4, 5, strict=True, groups=2),
+        (IMAGES, IMAGES[::-1].copy(), VECTOR),
+    ),
+    "masked_conv_2d": (lambda: layers.MaskedConv2D(6, (3, 5), groups=2), (IMAGES,)),
+    "masked_conv_2d_strict": (lambda: layers.MaskedConv2D(3, strict=True), (IMAGES,)),
     "masked_dense": (lambda: layers.MaskedDense([1, 2, 3, 1, 2, 3], [1, 2, 3]), (VECTOR,)),
     "learned_normal_base": (layers.LearnedNormalBase, (VECTOR,)),
     "logistic_base": (layers.LogisticBase, (VECTOR,)),
@@ -59,9 +66,15 @@ LAYERS = {
         lambda: layers.ResidualVectorQuantizer([layers.VectorQuantizer(5, restart_below=1, seed=0) for _ in range(2)]),
         (IMAGES,),
     ),
+    "rotary_embedding": (lambda: layers.RotaryEmbedding(1e3), (HEADS,)),
     "rotary_embedding_2d": (lambda: layers.RotaryEmbedding2D(2, 3, base=1e3), (HEADS,)),
     "self_attention": (lambda: layers.SelfAttention2D(2, 2), (IMAGES,)),
     "sinusoidal_embedding": (lambda: layers.SinusoidalEmbedding(6), (T,)),
+    "transformer_block": (lambda: layers.TransformerBlock(2), (TOKENS,)),
+    "transformer_block_rotary": (
+        lambda: layers.TransformerBlock(2, 3, layers.RotaryEmbedding(1e3), dropout=0.5, seed=0),
+        (TOKENS,),
+    ),
     "unet": (lambda: models.UNet((4, 4, 1), (8, 8), 1, (1,), num_classes=3), (GRAY, T, LABELS)),
     "unet_any_size": (lambda: models.UNet((None, None, 1), (8, 8), 1, out_channels=2), (GRAY, T)),
     "unet_conventions_condition": (
@@ -328,8 +341,38 @@ def gan(mapping: bool = False, **options) -> models.GAN:
     return model
 
 
-# name -> (constructor of a compiled model, whether it takes labels); trained on 8 x 8 digits
+def binary(images: np.ndarray) -> np.ndarray:
+    return (images > 0).astype("int32")
+
+
+def four_levels(images: np.ndarray) -> np.ndarray:
+    return ((images + 1) * 1.5).round().astype("int32")
+
+
+# name -> (constructor of a compiled model, whether it takes labels); trained on 8 x 8 digits, or what a function that
+# comes third makes of them
 MODELS = {
+    "code_transformer": (
+        lambda: compiled(models.CodeTransformer(4, 70, dim=8, depth=1, num_heads=2, dropout=0.1, seed=0)),
+        False,
+        four_levels,
+    ),
+    "code_transformer_rotary_labels": (
+        lambda: compiled(
+            models.CodeTransformer(4, 64, 8, 2, 2, "rotary", num_classes=10, condition_dropout=0.1, seed=0)
+        ),
+        True,
+        four_levels,
+    ),
+    "fvsbn": (lambda: compiled(models.FVSBN(seed=0)), False, binary),
+    "made": (lambda: compiled(models.MADE([16, 16], 3, "random", seed=0)), False, binary),
+    "nade": (lambda: compiled(models.NADE(8, ordering=list(range(63, -1, -1)), seed=0)), False, binary),
+    "pixel_cnn": (lambda: compiled(models.PixelCNN(4, 4, 2, seed=0)), False, four_levels),
+    "pixel_cnn_labels": (
+        lambda: compiled(models.PixelCNN(4, 4, 2, num_classes=10, condition_dropout=0.1, seed=0)),
+        True,
+        four_levels,
+    ),
     "cluster_vae": (
         lambda: compiled(models.ClusterVAE(*autoencoder(3, 2), keras.layers.Dense(4), 4, "gaussian", seed=0)),
         False,

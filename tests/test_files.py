@@ -21,8 +21,10 @@ def test_files_load_in_a_fresh_process(tmp_path, rng):
         expected = {} if name in SAMPLING else {f"outputs_{i}": output for i, output in enumerate(outputs)}
         np.savez(tmp_path / f"{name}.npz", *arrays, **expected)
         model.save(tmp_path / f"{name}.keras")
-    for name, (make, takes_labels) in MODELS.items():
+    for name, (make, takes_labels, *prepare) in MODELS.items():
         model = make()
+        if prepare:  # a model of codes
+            model.build((None, 8, 8, 1))
         if isinstance(model, Flow):  # has no network that tells the shape of data
             model.build((None, 8, 8, 1), (None,) if takes_labels else None)
         randomize_weights(model)

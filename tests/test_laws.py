@@ -41,6 +41,6 @@ def test_configuration(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_model(name, digits):
-    make, takes_labels = MODELS[name]
+    make, takes_labels, *prepare = MODELS[name]
     images, labels = digits
-    check_model(make, images[:128], labels[:128] if takes_labels else None)
+    check_model(make, prepare[0](images[:128]) if prepare else images[:128], labels[:128] if takes_labels else None)

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_gen.autoregressive.autoregressive_model import AutoregressiveModel
 from keras_gen.core.checks import check, check_integer, is_number, same_shape
+from keras_gen.core.labels import as_labels
 
 
 class ConditionalModel(AutoregressiveModel):
@@ -87,18 +88,15 @@ class ConditionalModel(AutoregressiveModel):
             check(condition is None, name, "be None: the model takes no condition", "a value")
             return None
         check(condition is not None, name, "be given: the model takes a condition", None)
+        if self.num_classes is not None:
+            return as_labels(name, condition, n, self.num_classes)
         condition = np.asarray(ops.convert_to_numpy(condition))
         if condition.shape == self._condition_shape():
             condition = np.repeat(condition[None], n, axis=0)
         expected = (n, *self._condition_shape())
         check(condition.shape == expected, name, f"have shape {expected}", f"shape {condition.shape}")
-        if self.num_classes is None:
-            check(bool(np.isfinite(condition).all()), name, "be finite", "NaN or infinite values")
-            return condition.astype("float32")
-        check(condition.dtype.kind in "iu", name, "be integer labels", f"dtype {condition.dtype}")
-        outside = np.unique(condition[(condition < 0) | (condition >= self.num_classes)])
-        check(outside.size == 0, name, f"be labels in 0 .. {self.num_classes - 1}", outside)
-        return condition.astype("int32")
+        check(bool(np.isfinite(condition).all()), name, "be finite", "NaN or infinite values")
+        return condition.astype("float32")
 
     def get_config(self) -> dict[str, Any]:
         own = {

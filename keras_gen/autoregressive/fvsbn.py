@@ -49,15 +49,13 @@ class FVSBN(BinaryModel):
         self.earlier = np.triu(np.ones((self.length, self.length), "float32"), 1)
 
     def logits(self, x: Any) -> Any:
-        return ops.matmul(x, self._weights()) + self.bias
+        return ops.matmul(x, ops.multiply(self.kernel, self.earlier)) + self.bias
 
     def empty_cache(self, batch: int, length: int) -> Any:
         return ops.zeros((batch, length)) + ops.convert_to_tensor(self.bias)
 
     def next_logit(self, i: Any, before: Any, cache: Any) -> tuple[Any, Any]:
-        row = ops.take(self._weights(), ops.maximum(i - 1, 0), axis=0)
+        # The row of x_{i-1}; what it adds to places before i is not looked at any more.
+        row = ops.take(ops.convert_to_tensor(self.kernel), ops.maximum(i - 1, 0), axis=0)
         cache = cache + before[:, None] * row
         return ops.take(cache, i, axis=1), cache
-
-    def _weights(self) -> Any:
-        return ops.multiply(self.kernel, self.earlier)

@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_gen.core.checks import check, is_number
 from keras_gen.core.gradient import gradient
+from keras_gen.core.labels import as_labels
 from keras_gen.diffusion.denoising_network import inputs_of, takes_condition
 from keras_gen.diffusion.guidance import Evaluate, Guidance
 from keras_gen.export import keras_gen_export
@@ -46,14 +47,8 @@ class ClassifierGuidance(Guidance):
         if takes_condition(model.network):
             return super().condition(model, condition, n)
         check(condition is not None, "condition", "be given: the classifier's class", None)
-        labels = np.asarray(ops.convert_to_numpy(condition))
-        labels = np.full(n, labels) if labels.ndim == 0 else labels
-        valid = labels.shape == (n,) and labels.dtype.kind in "iu"
-        check(valid, "condition", f"be integer labels of shape ({n},)", f"{labels.dtype} of shape {labels.shape}")
         classes = self.classifier.output_shape[-1] if inputs_of(self.classifier) else None
-        inside = (labels >= 0) & (True if classes is None else labels < classes)
-        check(bool(inside.all()), "condition", f"be labels below {classes}", labels[~inside])
-        return labels.astype("int32")
+        return as_labels("condition", condition, n, classes)
 
     def bind(self, model: Any) -> Evaluate:
         takes_time = len(inputs_of(self.classifier)) != 1

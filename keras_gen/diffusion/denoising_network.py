@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import batch_of, check
+from keras_gen.core.labels import as_labels
 
 
 def inputs_of(network: keras.Layer) -> list[Any]:
@@ -83,18 +84,14 @@ def prepare_condition(network: keras.Layer, condition: Any, n: int, name: str = 
         check(not takes_condition(network), name, "be given: the network takes a condition", None)
         return None
     check(takes_condition(network), name, "be None: the network takes no condition", "a value")
+    if getattr(network, "num_classes", None) is not None:
+        return as_labels(name, condition, n, network.num_classes)
     condition = np.asarray(ops.convert_to_numpy(condition))
     if condition.ndim == 0:
         condition = np.full(n, condition)
     check(len(condition) == n, name, f"have one entry for each of {n} images", f"shape {condition.shape}")
-    classes = getattr(network, "num_classes", None)
     expected = inputs_of(network)[2]
-    if classes is None and keras.backend.is_float_dtype(expected.dtype):
+    if keras.backend.is_float_dtype(expected.dtype):
         one = tuple(expected.shape[1:])
         check(fits(one, condition.shape[1:]), name, f"have shape {batch_of(one)}", f"shape {condition.shape}")
-    if classes is not None:
-        valid = condition.ndim == 1 and condition.dtype.kind in "iu"
-        check(valid, name, "be integer labels of shape (n,)", f"{condition.dtype} of shape {condition.shape}")
-        outside = np.unique(condition[(condition < 0) | (condition >= classes)])
-        check(outside.size == 0, name, f"be labels in 0 .. {classes - 1}", outside)
     return condition

@@ -28,8 +28,7 @@ def transformer(name, shape=(4,), max_length=6, **options):
     """A model of 3 codes with random weights, far from the uniform distribution."""
     model = CodeTransformer(3, max_length, dim=8, depth=2, num_heads=2, seed=0, **OPTIONS[name], **options)
     model.build((None, *shape))
-    randomize_weights(model, scale=1.0)
-    model.head.bias.assign(0.5 * to_numpy(model.head.bias))
+    randomize_weights(model, scale=0.7)
     return model
 
 
@@ -59,7 +58,7 @@ def logits_of(model, codes, condition=None):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_probabilities_sum_to_one(name):
     assert table_of(name).sum() == pytest.approx(1, abs=1e-5)
-    assert table_of(name).max() > 0.05  # of 81
+    assert table_of(name).max() > 0.02  # of 81
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -122,12 +121,9 @@ def test_conditions_matter():
 @pytest.mark.parametrize("name", ["labels", "vectors"])
 def test_a_share_of_conditions_is_hidden_in_training(name):
     model = transformer(name)
-    same = np.ones(2000, "int32") if name == "labels" else np.tile(VECTORS[:1], (2000, 1))
-    same = ops.convert_to_tensor(same)
-    shown, hidden = (
-        to_numpy(model.condition_layer(ops.convert_to_tensor(c)))
-        for c in (np.array(1) if name == "labels" else VECTORS[0:1], np.array(2) if name == "labels" else 0 * VECTORS[:1])
-    )
+    same = ops.convert_to_tensor(np.ones(2000, "int32") if name == "labels" else np.tile(VECTORS[:1], (2000, 1)))
+    pair = np.array([1, 2], "int32") if name == "labels" else (VECTORS[:1] * [[1], [0]]).astype("float32")
+    shown, hidden = to_numpy(model.condition_layer(ops.convert_to_tensor(pair)))
     embedded = to_numpy(model.embed(same, training=True))
     is_hidden = np.isclose(embedded, hidden.reshape(1, -1)).all(1)
     is_shown = np.isclose(embedded, shown.reshape(1, -1)).all(1)
@@ -280,10 +276,10 @@ def test_guidance_of_1_and_0(name):
 
 # From the weights of `randomize_weights` and this noise, on any backend.
 RECORDED = {
-    "learned": ["0012", "0012", "0010", "0100", "0000"],
-    "rotary": ["2122", "0122", "1121", "1211", "2110"],
-    "labels": ["1112", "1122", "1121", "1111", "1100"],
-    "vectors": ["2022", "0022", "2020", "2101", "2000"],
+    "learned": ["1122", "0022", "0020", "1200", "2100"],
+    "rotary": ["0122", "0022", "0021", "0201", "1100"],
+    "labels": ["1112", "1112", "1111", "1111", "1110"],
+    "vectors": ["2222", "0022", "0222", "0212", "2200"],
 }
 
 
@@ -378,14 +374,14 @@ def test_half_precision(name):
         ("learned", lambda m: m.sample(2, guidance=2.0), "`guidance` must be None for a model that was not trained"),
         ("labels", lambda m: m.sample(2, 1, guidance="high"), "`guidance` must be a number"),
         ("labels", lambda m: m.fit(CODES), "`y` must be given: the model takes a condition"),
-        ("labels", lambda m: m.fit(CODES, LABELS[:5]), r"`y` must have shape \(81,\)"),
+        ("labels", lambda m: m.fit(CODES, LABELS[:5]), r"`y` must .*shape \(81,\)"),
         ("labels", lambda m: m.fit(CODES, LABELS + 1), "`y` must be labels in 0 .. 1"),
         ("labels", lambda m: m.log_prob(CODES), "`condition` must be given: the model takes a condition"),
         ("labels", lambda m: m.sample(2), "`condition` must be given"),
         ("labels", lambda m: m.sample(2, 2), "`condition` must be labels in 0 .. 1"),
         ("labels", lambda m: m.sample(2, -1), "`condition` must be labels in 0 .. 1"),
         ("labels", lambda m: m.sample(2, 0.5), "`condition` must be integer labels"),
-        ("labels", lambda m: m.sample(2, [0, 1, 1]), r"`condition` must have shape \(2,\)"),
+        ("labels", lambda m: m.sample(2, [0, 1, 1]), r"`condition` must .*shape \(2,\)"),
         ("vectors", lambda m: m.sample(2, VECTORS[:3]), r"`condition` must have shape \(2, 3\)"),
         ("vectors", lambda m: m.sample(2, VECTORS[0, :2]), r"`condition` must have shape \(2, 3\)"),
         ("vectors", lambda m: m.sample(2, VECTORS[0] * np.nan), "`condition` must be finite"),
@@ -442,7 +438,10 @@ def test_bad_batches_of_a_dataset_are_refused(name, batch, match):
         (lambda: CodeTransformer(3, 4, condition_dropout=0.1), "`condition_dropout` must be 0 for a model without"),
         (lambda: CodeTransformer(3, 4, num_classes=2, condition_dropout=1), r"`condition_dropout` must be in \[0, 1"),
         (lambda: CodeTransformer(3, 4, 8, 1).sample(1), "`model` must have seen data"),
-        (lambda: CodeTransformer(3, 3, 8, 1).log_prob(CODES), "`x` must have at most max_length=3 codes. Received: x=4"),
+        (
+            lambda: CodeTransformer(3, 3, 8, 1).log_prob(CODES),
+            "`x` must have at most max_length=3 codes. Received: x=4",
+        ),
         (lambda: CodeTransformer(3, 3, 8, 1).fit(CODES), "`x` must have at most max_length=3 codes"),
         (lambda: TransformerBlock(0), "`num_heads` must be an integer >= 1"),
         (lambda: TransformerBlock(3)(HEADS[:, :, 0]), "`num_heads` must divide 8 channels"),

@@ -212,7 +212,7 @@ LABELS = np.array([0, 1, 2, 3])
         (None, IMAGES[:, :4], None, r"`x` must have shape \(n, 8, 8, 1\)"),
         (None, IMAGES, LABELS, "`y` must be None: the network takes no condition"),
         (4, IMAGES, None, "`y` must be given: the network takes a condition"),
-        (4, IMAGES, LABELS[:2], "`y` must have one entry for each of 4 images"),
+        (4, IMAGES, LABELS[:2], r"`y` must be integer labels of shape \(4,\)"),
         (4, IMAGES, LABELS + 0.5, "`y` must be integer labels"),
         (4, IMAGES, LABELS[:, None], "`y` must be integer labels"),
         (4, IMAGES, LABELS + 1, r"`y` must be labels in 0 .. 3. Received: y=\[4\]"),

@@ -320,8 +320,8 @@ PLAIN = class_model(dropout=0.0)
             )
             for condition, match in [
                 (None, "`condition` must be given: the classifier's class"),
-                (2, "`condition` must be labels below 2"),
-                (-1, "`condition` must be labels below 2"),
+                (2, "`condition` must be labels in 0 .. 1"),
+                (-1, "`condition` must be labels in 0 .. 1"),
                 (0.5, r"`condition` must be integer labels of shape \(4,\)"),
                 ([0, 1], r"`condition` must be integer labels of shape \(4,\)"),
             ]
