@@ -19,10 +19,10 @@ import numpy as np
 from keras_gen.models import MADE, NADE
 from keras_gen.ops import image_grid
 
-# name -> (constructor, epochs, learning rate at its height)
+# name -> (constructor, epochs, learning rate at its height, weight decay as a multiple of the learning rate)
 MODELS = {
-    "nade": (lambda arguments: NADE(500, seed=arguments.seed), 16, 3e-3),
-    "made": (lambda arguments: MADE([arguments.units], arguments.masks, seed=arguments.seed), 40, 1e-3),
+    "nade": (lambda arguments: NADE(500, seed=arguments.seed), 16, 3e-3, 0.0),
+    "made": (lambda arguments: MADE([arguments.units], arguments.masks, seed=arguments.seed), 30, 1e-3, 0.1),
 }
 
 
@@ -43,13 +43,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--rate", type=float, help="learning rate at its height")
-    parser.add_argument("--decay", type=float, default=0.0, help="weight decay, as a multiple of the learning rate")
-    parser.add_argument("--units", type=int, default=8000, help="of MADE's hidden layer")
+    parser.add_argument("--decay", type=float, help="weight decay, as a multiple of the learning rate")
+    parser.add_argument("--units", type=int, default=4000, help="of MADE's hidden layer")
     parser.add_argument("--masks", type=int, default=1, help="of MADE")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    make, epochs, rate = MODELS[arguments.model]
+    make, epochs, rate, decay = MODELS[arguments.model]
     epochs, rate = arguments.epochs or epochs, arguments.rate or rate
+    decay = decay if arguments.decay is None else arguments.decay
     output = arguments.output or pathlib.Path(f"runs/binary_mnist_{arguments.model}")
     output.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(arguments.seed)
@@ -58,8 +59,7 @@ def main() -> None:
     model = make(arguments)
     steps = epochs * -(-len(train) // arguments.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=rate, warmup_steps=200)
-    decay = {"weight_decay": arguments.decay} if arguments.decay else {}
-    optimizer = keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.999, **decay)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=decay, use_ema=True, ema_momentum=0.999)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     model.compile(optimizer)
     backup, start = output / "backup", time.time()

@@ -72,11 +72,11 @@ class MADE(BinaryModel):
         self.units = check_units(list(units) if isinstance(units, tuple) else units)
         check(len(self.units) > 0, "units", "hold at least one size", units)
         self.num_masks = check_integer("num_masks", num_masks)
-        if isinstance(orderings, str):
-            check(orderings in ("natural", "random"), "orderings", "be 'natural', 'random' or lists", repr(orderings))
-        else:
+        if isinstance(orderings, list | tuple | np.ndarray):
             orderings = [check_ordering("orderings", ordering) for ordering in orderings]
             check(len(orderings) == self.num_masks, "orderings", f"be {num_masks}, as `num_masks`", len(orderings))
+        else:
+            check(orderings in ("natural", "random"), "orderings", "be 'natural', 'random' or lists", repr(orderings))
         self.orderings = orderings
         self.activation = keras.activations.get(activation)
 

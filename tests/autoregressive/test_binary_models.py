@@ -386,6 +386,7 @@ def test_bad_input(use, match, name):
         (lambda: MADE([0]), "`units` must be"),
         (lambda: MADE([4], 0), "`num_masks` must be an integer >= 1"),
         (lambda: MADE([4], orderings="reverse"), "`orderings` must be 'natural', 'random' or lists"),
+        (lambda: MADE([4], orderings=3), "`orderings` must be 'natural', 'random' or lists. Received: orderings=3"),
         (lambda: MADE([4], 2, [ORDER]), "`orderings` must be 2, as `num_masks`. Received: orderings=1"),
         (lambda: MADE([4], 1, [[0, 2]]), "`orderings` must be a permutation"),
         (lambda: MADE([4], 1, [[1, 0]]).log_prob(VECTORS), "`orderings` must have as many entries as x has numbers"),
