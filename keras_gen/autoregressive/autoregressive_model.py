@@ -232,7 +232,8 @@ class AutoregressiveModel(GenerativeModel):
         in_range = top_p is None or (is_number(top_p) and 0 < top_p <= 1)
         check(in_range, "top_p", "be in (0, 1]", repr(top_p))
         if guidance is not None:
-            check(is_number(guidance), "guidance", "be a number", repr(guidance))
+            finite = is_number(guidance) and math.isfinite(guidance)
+            check(finite, "guidance", "be a finite number", repr(guidance))
             dropout = getattr(self, "condition_dropout", 0)
             rule = "be None for a model that was not trained with `condition_dropout` > 0"
             check(dropout > 0, "guidance", rule, guidance)

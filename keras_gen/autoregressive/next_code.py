@@ -4,6 +4,7 @@ from typing import Any
 
 from keras import ops
 
+MASKED = -1e30  # the logit of a code that is not drawn
 LARGEST = 1 - 1e-6  # a uniform number above would be 1 once it is multiplied, and pass the last code
 
 
@@ -25,15 +26,15 @@ def next_code(logits: Any, uniform: Any, temperature: Any = 1.0, top_k: int | No
     if top_k is not None:
         logits = _at_least(logits, ops.sort(logits, axis=-1)[:, -top_k, None])
     if top_p is not None:
-        falling = ops.flip(ops.sort(ops.softmax(logits), axis=-1), axis=-1)
-        # The likelier codes before one have less than p together: it belongs to the set.
-        inside = ops.cumsum(falling, axis=-1) - falling < top_p
-        least = ops.min(ops.where(inside, falling, 1.0), axis=-1, keepdims=True)
-        logits = ops.where(ops.softmax(logits) >= least, logits, -1e30)
+        falling = ops.flip(ops.sort(logits, axis=-1), axis=-1)
+        p = ops.softmax(falling)
+        # The likelier codes before one have less than top_p together: it belongs to the set.
+        inside = ops.cumsum(p, axis=-1) - p < top_p
+        logits = _at_least(logits, ops.min(ops.where(inside, falling, -MASKED), axis=-1, keepdims=True))
     cumulative = ops.cumsum(ops.softmax(logits), axis=-1)
     passed = ops.minimum(uniform, LARGEST)[:, None] * cumulative[:, -1:]
     return ops.sum(ops.cast(cumulative <= passed, "int32"), axis=-1)
 
 
 def _at_least(logits: Any, least: Any) -> Any:
-    return ops.where(logits >= least, logits, -1e30)
+    return ops.where(logits >= least, logits, MASKED)
