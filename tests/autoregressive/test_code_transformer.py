@@ -373,7 +373,7 @@ def test_half_precision(name):
         ("learned", lambda m: m.log_prob(CODES, 1), "`condition` must be None: the model takes no condition"),
         ("learned", lambda m: m.sample(2, 1), "`condition` must be None: the model takes no condition"),
         ("learned", lambda m: m.sample(2, guidance=2.0), "`guidance` must be None for a model that was not trained"),
-        ("labels", lambda m: m.sample(2, 1, guidance="high"), "`guidance` must be a number"),
+        ("labels", lambda m: m.sample(2, 1, guidance="high"), "`guidance` must be a finite number"),
         ("labels", lambda m: m.fit(CODES), "`y` must be given: the model takes a condition"),
         ("labels", lambda m: m.fit(CODES, LABELS[:5]), r"`y` must .*shape \(81,\)"),
         ("labels", lambda m: m.fit(CODES, LABELS + 1), "`y` must be labels in 0 .. 1"),
