@@ -4,8 +4,8 @@
     for script in ddpm vq_vae_prior latent_diffusion; do KERAS_BACKEND=jax python $script.py; done
     KERAS_BACKEND=jax python ../benchmarks/two_stage.py
 
-Reads the models that these examples wrote to `--runs`, by whatever backend, and draws `--n` samples of each, with the
-labels of as many digits. The features are those of a classifier of all digits. DDPM has seen all 1,797 of them, the
+Reads the models that these examples wrote to `--runs`, by whatever backend, and draws 1,797 samples of each, with the
+labels of the digits. The features are those of a classifier of all digits. DDPM has seen all 1,797 of them, the
 other two five sixths. Writes samples of each class side by side, and prints the distances, mean and spread over draws.
 """
 

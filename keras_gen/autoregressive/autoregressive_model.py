@@ -182,8 +182,8 @@ class AutoregressiveModel(GenerativeModel):
             guidance: float w, classifier-free guidance of a model that was trained with `condition_dropout`: logits
                 are (1 - w) unconditional + w conditional. Defaults to `None`, which is 1.
             temperature: float > 0. Logits are divided by it. Defaults to `1.0`.
-            top_k: int in 1 .. num_codes. Only the k most likely codes are drawn; 1 is the greedy choice. Defaults to
-                `None`, all.
+            top_k: int in 1 .. num_codes. Only the k most likely codes are drawn, and those as likely as the last of
+                them; 1 is the greedy choice. Defaults to `None`, all.
             top_p: float in (0, 1]. Only the most likely codes that together have this probability are drawn. Defaults
                 to `None`, all.
             seed: int or `None`. Sample k depends on `seed` and k alone, on any backend and for any `batch_size`.
@@ -204,7 +204,8 @@ class AutoregressiveModel(GenerativeModel):
         self.check_built()
         options = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
         self.check_sampling(n, condition, **options)
-        seed = self.draw_seed(seed)
+        # With `noise` there is nothing left to draw, but for what a mixture chooses: that is fixed then, too.
+        seed = 0 if seed is None and noise is not None else self.draw_seed(seed)
         noise = self._uniform(n, noise, seed)
         condition = self.prepare_condition(condition, n)
         codes = self.draw(noise, seed, condition=condition, **options, batch_size=batch_size, verbose=verbose)

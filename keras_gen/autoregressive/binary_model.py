@@ -73,7 +73,7 @@ def two_logits(logit: Any) -> Any:
 
 def check_ordering(name: str, ordering: Any) -> list[int]:
     """Returns a permutation of 0 .. length - 1 as a list."""
-    whole = isinstance(ordering, list | tuple | np.ndarray) and all(is_integer(i) for i in ordering)
+    whole = isinstance(ordering, list | tuple | range | np.ndarray) and all(is_integer(i) for i in ordering)
     ordering = [int(i) for i in ordering] if whole else ordering
     permutation = whole and sorted(ordering) == list(range(len(ordering)))
     check(permutation, name, "be a permutation of 0 .. length - 1", ordering)

@@ -52,7 +52,8 @@ class CodeTransformer(ConditionalModel):
         The data unchanged: the work is in `fit`, `log_prob` and `sample`.
 
     Raises:
-        ValueError: if an argument is outside its range, data are not such codes, or there are more than `max_length`.
+        ValueError: if an argument is outside its range, arrays of data are not such codes, or there are more than
+            `max_length`. Codes that a dataset gives are not looked at.
 
     Example:
 
@@ -181,6 +182,7 @@ class CodeTransformer(ConditionalModel):
         if not isinstance(x, dict):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         check(sample_weight is None, "sample_weight", "be None for packed rows", "a value")
+        self.check_unconditional(y)
         weight_penalty = sum(self.losses)
         count = ops.sum(ops.cast(x["segments"] > 0, "float32"))
         nll = -ops.sum(self.packed_log_density(x, training)) / ops.maximum(count, 1.0)
@@ -192,13 +194,13 @@ class CodeTransformer(ConditionalModel):
         if not isinstance(x, dict):
             super().check_data(x, y)
             return
-        check(
-            y is None and not self.takes_condition,
-            "y",
-            "be None, as the condition of the model, for packed rows",
-            "a value",
-        )
+        self.check_unconditional(y)
         self.prepare_packed(x)
+
+    def check_unconditional(self, y: Any) -> None:
+        """Refuses conditions, which packed rows have none of."""
+        check(not self.takes_condition, "x", "not be packed rows for a model with a condition", "packed rows")
+        check(y is None, "y", "be None for packed rows", "a value")
 
     def prepare_packed(self, x: dict[str, Any]) -> list[np.ndarray]:
         """Returns the arrays of packed rows, after a check; builds the model if need be."""
@@ -207,8 +209,14 @@ class CodeTransformer(ConditionalModel):
         integers = codes.dtype.kind in "iu" and segments.dtype.kind in "iu"
         check(integers and codes.ndim == 2, "x", "hold integers (rows, length)", f"{codes.dtype}, {codes.shape}")
         check(codes.shape == segments.shape, "segments", f"have the codes' shape, {codes.shape}", segments.shape)
+        check(bool((segments > 0).any()), "segments", "hold at least one sequence", f"shape {segments.shape}")
         self.check_values("codes", codes)
-        longest = max(map(len, unpack_sequences(codes, segments)))
+        sequences = unpack_sequences(codes, segments)
+        # A sequence that is interrupted would start anew, but see its beginning.
+        starts = (segments > 0) & (np.diff(segments, axis=1, prepend=0) != 0)
+        whole = starts.sum() == len(sequences)
+        check(whole, "segments", "be whole, each in one piece", f"{starts.sum()} pieces of {len(sequences)} sequences")
+        longest = max(map(len, sequences))
         check(longest <= self.max_length, "x", f"have sequences of at most max_length={self.max_length} codes", longest)
         if not self.built:
             self.build((None, self.max_length))
@@ -231,14 +239,39 @@ class CodeTransformer(ConditionalModel):
         """
         if not isinstance(x, dict):
             return super().log_prob(x, condition, batch_size, verbose)
-        self.check_data(x, condition)
+        return np.array([part.sum() for part in self._packed_log_probs(x, condition, batch_size, verbose)], "float32")
+
+    def bits_per_dim(self, x: Any, condition: Any = None, batch_size: int = 256) -> np.ndarray:
+        """Computes `-log_2 p(x)` over the number of codes; arguments as for `log_prob`.
+
+        Args:
+            x: as for `log_prob`.
+            condition: as for `log_prob`.
+            batch_size: as for `log_prob`.
+
+        Returns:
+            float32 array `(n,)`; lower is better.
+
+        Raises:
+            ValueError: if an argument does not fit the model.
+        """
+        if not isinstance(x, dict):
+            return super().bits_per_dim(x, condition, batch_size)
+        parts = self._packed_log_probs(x, condition, batch_size, 0)
+        return np.array([-part.mean() / np.log(2) for part in parts], "float32")
+
+    def _packed_log_probs(
+        self, x: dict[str, Any], condition: Any, batch_size: int, verbose: str | int
+    ) -> list[np.ndarray]:
+        """Returns the log-probability of each code of each sequence."""
+        self.check_unconditional(condition)
         arrays = self.prepare_packed(x)
 
         def log_prob(codes: Any, segments: Any) -> Any:
             return self.packed_log_density({"codes": codes, "segments": segments})
 
         values = self.in_batches("packed", log_prob, *arrays, batch_size=batch_size, verbose=verbose)
-        return np.array([part.sum() for part in unpack_sequences(values, arrays[1])], "float32")
+        return unpack_sequences(values, arrays[1])
 
     def get_config(self) -> dict[str, Any]:
         own = {

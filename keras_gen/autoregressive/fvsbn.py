@@ -28,7 +28,8 @@ class FVSBN(BinaryModel):
         The data unchanged: the work is in `fit`, `log_prob` and `sample`.
 
     Raises:
-        ValueError: if `ordering` is not a permutation of as many places as the data have, or data are not binary.
+        ValueError: if `ordering` is not a permutation of as many places as the data have, or arrays of data are not
+            binary.
 
     Example:
 

@@ -12,7 +12,7 @@ from keras_gen.core.loop import sequential_loop
 from keras_gen.core.noise import fixed_seed
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.conditioner import check_units
-from keras_gen.flows.masked_dense import MaskedDense
+from keras_gen.flows.masked_dense import MaskedDense, spread_degrees
 
 
 @keras_gen_export("keras_gen.models.MADE")
@@ -46,7 +46,8 @@ class MADE(BinaryModel):
 
     Raises:
         ValueError: if an argument is outside its range, `orderings` are not permutations of as many places as the data
-            have, or data are not binary.
+            have, or arrays of data are not
+            binary.
 
     Example:
 
@@ -87,7 +88,7 @@ class MADE(BinaryModel):
         self.orders = self._table("orders", orders)
         # The degree of a place is its rank in the ordering, from 1.
         self.ranks = self._table("ranks", np.argsort(orders, axis=1) + 1)
-        spreads = [np.arange(units) % max(1, self.length - 1) + 1 for units in self.units]
+        spreads = [spread_degrees(units, max(1, self.length - 1)) for units in self.units]
         self.degrees, self.hidden = [], []
         before = np.arange(self.length)
         for number, spread in enumerate(spreads):
@@ -154,10 +155,10 @@ class MADE(BinaryModel):
 
     def draw(self, noise: np.ndarray, seed: int, **options: Any) -> np.ndarray:
         chosen = np.random.default_rng([seed, 1]).integers(0, self.num_masks, len(noise))
-        most = np.bincount(chosen).max()
+        most = 1 << int(np.bincount(chosen).max() - 1).bit_length()
         codes = np.empty(noise.shape, "int32")
         for mask in np.unique(chosen):
-            # All groups are filled up to one size, for which one program is compiled.
+            # All groups are filled up to one size, a power of 2: other seeds seldom need another program.
             rows = np.flatnonzero(chosen == mask)
             filled = np.resize(rows, most)
             drawn = ancestral_sampling(self, noise[filled], {"mask": np.int32(mask)}, **options)

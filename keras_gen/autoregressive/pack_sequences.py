@@ -52,6 +52,8 @@ def _checked(sequence: Any, number: int, length: int) -> np.ndarray:
     sequence = np.asarray(sequence)
     valid = sequence.ndim == 1 and (sequence.dtype.kind in "iu" or len(sequence) == 0)
     check(valid, f"sequences[{number}]", "be a sequence of integers", f"{sequence.dtype} of shape {sequence.shape}")
+    small = len(sequence) == 0 or np.abs(sequence).max() < 2**31
+    check(small, f"sequences[{number}]", "hold integers of 32 bits", "larger ones")
     check(
         0 < len(sequence) <= length, f"sequences[{number}]", f"have 1 .. {length} entries", f"{len(sequence)} entries"
     )

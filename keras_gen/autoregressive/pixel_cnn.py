@@ -41,7 +41,8 @@ class PixelCNN(ConditionalModel):
         The data unchanged: the work is in `fit`, `log_prob` and `sample`.
 
     Raises:
-        ValueError: if an argument is outside its range, or data are not such codes.
+        ValueError: if an argument is outside its range, or arrays of data are not such codes. Codes that a dataset
+            gives are not looked at.
 
     Example:
 

@@ -3,7 +3,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import check, check_integer, same_shape
 from keras_gen.core.loop import sequential_loop
 from keras_gen.export import keras_gen_export
 
@@ -57,8 +57,8 @@ def tiled_attention(
     fits = len(query.shape) == len(key.shape) == 4 and tuple(query.shape[2:]) == tuple(key.shape[2:])
     check(fits, "key", "have the query's heads and dim", f"shape {tuple(key.shape)}, query {tuple(query.shape)}")
     check(tuple(key.shape) == tuple(value.shape), "value", "have the key's shape", f"shape {tuple(value.shape)}")
-    batch, tokens, heads, dim = query.shape
-    keys = key.shape[1]
+    check(same_shape(query.shape[:1], key.shape[:1]), "key", "have the query's batch", f"shape {tuple(key.shape)}")
+    tokens, dim, keys = query.shape[1], query.shape[3], key.shape[1]
     scale = 1 / math.sqrt(dim) if scale is None else scale
     # (batch, heads, tokens, dim), up to whole tiles.
     q, k, v = (_whole_tiles(ops.cast(ops.transpose(x, (0, 2, 1, 3)), "float32"), 2, tile) for x in (query, key, value))
@@ -67,6 +67,11 @@ def tiled_attention(
         mask = _whole_tiles(_whole_tiles(_as_matrix(mask, tokens, keys), 2, tile), 3, tile)
     key_tiles = k.shape[2] // tile
 
+    def tile_of(x: Any, j: Any, axis: int) -> Any:
+        start, shape = [0] * 4, list(ops.shape(x))
+        start[axis], shape[axis] = j * tile, tile
+        return ops.slice(x, start, shape)
+
     def seen(i: int, j: Any) -> Any:
         rows, columns = (start * tile + ops.arange(tile) for start in (i, j))
         result = ops.broadcast_to(columns < keys, (1, 1, tile, tile))
@@ -74,15 +79,14 @@ def tiled_attention(
             result = ops.logical_and(result, rows[:, None] >= columns)
         if mask is None:
             return result
-        part = ops.slice(mask, (0, 0, i * tile, j * tile), (*mask.shape[:2], tile, tile))
-        return ops.logical_and(result, part)
+        return ops.logical_and(result, tile_of(mask[:, :, i * tile : (i + 1) * tile], j, 3))
 
     def attend(i: int) -> Any:
         q_tile = q[:, :, i * tile : (i + 1) * tile]
 
         def add_tile(j: Any, state: Any) -> Any:
             m, z, o = state
-            k_tile, v_tile = (ops.slice(x, (0, 0, j * tile, 0), (batch, heads, tile, dim)) for x in (k, v))
+            k_tile, v_tile = (tile_of(x, j, 2) for x in (k, v))
             inside = seen(i, j)
             s = ops.where(inside, ops.matmul(q_tile, ops.transpose(k_tile, (0, 1, 3, 2))), MASKED)
             # The largest score only keeps exponents small: the result does not depend on it.
@@ -91,8 +95,8 @@ def tiled_attention(
             shrink = ops.exp(m - m_new)
             return m_new, z * shrink + ops.sum(p, axis=-1, keepdims=True), o * shrink + ops.matmul(p, v_tile)
 
-        rows = (batch, heads, tile, 1)
-        start = (ops.full(rows, MASKED), ops.zeros(rows), ops.zeros_like(q_tile))
+        nothing = ops.zeros_like(q_tile[..., :1])
+        start = (nothing + MASKED, nothing, ops.zeros_like(q_tile))
         _, z, o = sequential_loop(0, min(i + 1, key_tiles) if is_causal else key_tiles, add_tile, start)
         return o / ops.maximum(z, 1e-30)
 
@@ -109,6 +113,11 @@ def _whole_tiles(x: Any, axis: int, tile: int) -> Any:
 
 def _as_matrix(mask: Any, tokens: int, keys: int) -> Any:
     """Returns a mask of four axes whose last two are whole; the first two may be 1."""
-    mask = ops.cast(mask, "bool")
-    mask = ops.reshape(mask, (*[1] * (4 - len(mask.shape)), *mask.shape))
-    return ops.broadcast_to(mask, (*mask.shape[:2], tokens, keys))
+    mask = ops.convert_to_tensor(mask, "bool")
+    fits = len(mask.shape) <= 4 and all(
+        a in (1, None, b) for a, b in zip(mask.shape[::-1], (keys, tokens), strict=False)
+    )
+    check(fits, "mask", f"broadcast to (batch, heads, {tokens}, {keys})", f"shape {tuple(mask.shape)}")
+    while len(mask.shape) < 4:
+        mask = ops.expand_dims(mask, 0)
+    return ops.logical_and(mask, ops.ones((tokens, keys), "bool"))

@@ -36,5 +36,7 @@ def unpack_sequences(values: Any, segments: Any) -> list[np.ndarray]:
     owner = (segments.astype("int64") * len(segments) + np.arange(len(segments))[:, None]).reshape(-1)
     order = np.argsort(owner, kind="stable")  # stable: within a segment, the order of the row
     order = order[segments.reshape(-1)[order] > 0]
+    if len(order) == 0:
+        return []
     values = values.reshape(-1, *values.shape[2:])[order]
     return np.split(values, np.flatnonzero(np.diff(owner[order])) + 1)

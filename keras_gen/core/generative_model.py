@@ -182,7 +182,8 @@ class GenerativeModel(keras.Model):
 
     def _unshare_weights(self) -> None:
         # On JAX a `fit` with use_ema=True leaves weights and averages in the same buffers, and the next `fit`,
-        # `evaluate` or `predict` of Keras 3.15 gives the buffers of the weights away.
+        # `evaluate` or `predict` of Keras 3.15 gives the buffers of the weights away. All weights: those that are
+        # frozen here may have averages in the optimizer of a part.
         if keras.backend.backend() == "jax":
-            for variable in self.trainable_variables:
+            for variable in self.weights:
                 variable.assign(ops.copy(variable))

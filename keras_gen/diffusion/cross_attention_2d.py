@@ -24,7 +24,8 @@ class CrossAttention2D(keras.layers.Layer):
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
-        inputs: list of the image `(batch, height, width, channels)` and the condition `(batch, tokens, dim)`.
+        inputs: list of the image `(batch, height, width, channels)` and the condition `(batch, tokens, dim)`. All
+            tokens count: one of zeros, among others, takes its share of the attention.
 
     Returns:
         `(batch, height, width, channels)`.

@@ -63,6 +63,8 @@ class LatentDiffusion(GenerativeModel):
         super().__init__(seed=seed, **kwargs)
         check_autoencoder(autoencoder)
         check(isinstance(diffusion, DiffusionModel), "diffusion", "be a diffusion model, such as DDPM", diffusion)
+        rule = "have sigma_data=1, the deviation of the latents"
+        check(diffusion.prediction != "edm" or diffusion.sigma_data == 1, "diffusion", rule, diffusion.sigma_data)
         autoencoder.trainable = False
         self.autoencoder = autoencoder
         self.diffusion = diffusion
@@ -84,6 +86,12 @@ class LatentDiffusion(GenerativeModel):
     def call(self, x: Any) -> Any:
         # Training and sampling are the model's work; Keras calls this before `compute_loss`, so it costs nothing.
         return x
+
+    @property
+    def metrics(self) -> list[keras.Metric]:
+        # The autoencoder's parts are not called in training: what they count, such as codes, would tell nothing.
+        foreign = {metric.name for metric in self.autoencoder.metrics} - {"loss"}
+        return [metric for metric in super().metrics if metric.name not in foreign]
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True

@@ -11,7 +11,7 @@ from keras_gen.core.per_sample import per_sample
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
 from keras_gen.flows.conditioner import Dense, check_units
-from keras_gen.flows.masked_dense import MaskedDense
+from keras_gen.flows.masked_dense import MaskedDense, spread_degrees
 from keras_gen.flows.scale_maps import get_scale_map
 
 
@@ -65,7 +65,7 @@ class MaskedAutoregressive(Bijector):
         degrees = np.arange(1, size + 1)
         self.hidden = []
         for units in self.units:
-            wider = np.arange(units) % (size - 1) + 1
+            wider = spread_degrees(units, size - 1)
             self.hidden.append(MaskedDense(degrees, wider, kernel_initializer="he_normal", dtype=self.dtype_policy))
             self.hidden[-1].build((None, len(degrees)))
             degrees = wider

@@ -80,6 +80,13 @@ class MaskedDense(keras.layers.Layer):
         }
 
 
+def spread_degrees(units: int, highest: int) -> np.ndarray:
+    """Returns degrees 1 .. highest for hidden units: each in turn, or evenly spread where there are fewer units."""
+    if units < highest:
+        return np.arange(units) * highest // units + 1
+    return np.arange(units) % highest + 1
+
+
 def _check_degrees(name: str, degrees: Any) -> list[int]:
     whole = isinstance(degrees, list | tuple | np.ndarray) and all(is_integer(degree) for degree in degrees)
     check(whole and len(degrees) > 0, name, "be a list of integers", degrees)

@@ -1,6 +1,7 @@
 """What a model with a quantizer makes from codes: samples, by a prior that tells which codes there are."""
 
 import abc
+import warnings
 from typing import Any
 
 import keras
@@ -43,8 +44,16 @@ class CodeGeneration(GenerativeModel):
         """
         return self.prior_holder.model
 
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """Trains the model; see `keras.Model.fit`. It changes the codes: a prior is to be fitted after that."""
+        if self.prior is not None:
+            warnings.warn("`fit` changes what the codes mean: fit the prior again, by `fit_prior`.", stacklevel=2)
+        return super().fit(*args, **kwargs)
+
     def fit_prior(self, prior: keras.Model, x: Any, y: Any = None, **kwargs: Any) -> keras.callbacks.History:
         """Trains a model of codes on the codes of data, for `sample` to draw from: compress first, then generate.
+
+        If this model is trained further, its codes change, and the prior is to be fitted again.
 
         Args:
             prior: a compiled model of codes, such as `CodeTransformer` or `PixelCNN`, for as many codes as the codebook

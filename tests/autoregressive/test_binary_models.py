@@ -405,3 +405,25 @@ def test_bad_data_is_refused_before_a_step():
         model.fit(VECTORS + 1, verbose=0)
     assert not model.built
     assert int(model.optimizer.iterations) == 0
+
+
+def test_hidden_units_of_made_see_all_inputs_though_they_are_fewer():
+    model = MADE([5], orderings=[list(range(20))])
+    model.build((None, 20))
+    degrees = to_numpy(model.degrees[0])[0]
+    assert degrees.tolist() == [1, 4, 8, 12, 16]
+
+
+def test_noise_alone_decides_the_samples_of_a_mixture():
+    model = MADE([8], 3, "random", seed=0)
+    model.build((None, 6))
+    noise = np.random.default_rng(0).random((20, 6), dtype="float32")
+    np.testing.assert_array_equal(*(model.sample(20, noise=noise, verbose=0) for _ in range(2)))
+
+
+def test_other_seeds_need_few_programs():
+    model = MADE([4], 4, "random", seed=0)
+    model.build((None, 3))
+    for seed in range(8):
+        model.sample(50, seed=seed, verbose=0)
+    assert len(model.programs.by_key) <= 2

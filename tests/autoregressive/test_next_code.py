@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_gen.autoregressive.next_code import next_code
 from keras_gen.core.compiled import as_tensor, compiled
@@ -91,3 +92,19 @@ def test_numbers_may_be_tensors_of_a_compiled_function():
             by_hand(row.astype("float64"), u, temperature, 5, top_p) for row, u in zip(LOGITS, UNIFORM, strict=True)
         ]
         np.testing.assert_array_equal(codes, expected)
+
+
+def test_tiny_temperatures_are_greedy():
+    logits = ops.convert_to_tensor(np.array([[1.0, 60.0, -60.0, 59.9]] * 3, "float32"))
+    uniform = ops.convert_to_tensor(np.array([0.0, 0.5, 0.999], "float32"))
+    for temperature in (1e-6, 1e-37, 1e-46):
+        assert to_numpy(next_code(logits, uniform, temperature)).tolist() == [1, 1, 1]
+
+
+def test_excluded_codes_are_not_drawn_whatever_the_rounding():
+    """On JAX a cumulative sum over many codes may step where the probability is 0."""
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(1, 4096)).astype("float32")
+    uniform = generator.random(500, dtype="float32")
+    drawn = to_numpy(next_code(ops.convert_to_tensor(np.repeat(logits, 500, axis=0)), uniform, top_k=100))
+    assert set(drawn) <= set(np.argsort(logits[0])[-100:])

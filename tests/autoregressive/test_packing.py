@@ -150,6 +150,31 @@ def test_padding_counts_nowhere(positions):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+def test_bits_are_those_of_each_code():
+    model = transformer()
+    lengths = np.array([len(sequence) for sequence in SEQUENCES])
+    expected = -model.log_prob(PACKED, verbose=0) / lengths / np.log(2)
+    np.testing.assert_allclose(model.bits_per_dim(PACKED), expected, rtol=1e-5)
+
+
+def test_rows_without_sequences_unpack_to_nothing():
+    assert unpack_sequences(np.zeros((2, 3)), np.zeros((2, 3), int)) == []
+
+
+def test_rows_may_count_their_segments_anew():
+    parts = unpack_sequences([[1, 2, 3], [4, 5, 6]], [[1, 1, 2], [1, 2, 2]])
+    assert [part.tolist() for part in parts] == [[1, 2], [4], [3], [5, 6]]
+
+
+def test_packed_batches_of_a_dataset_are_checked():
+    rows = {name: ops.convert_to_tensor(array) for name, array in PACKED.items()}
+    conditional = CodeTransformer(3, 5, 8, 1, 2, num_classes=2, seed=0)
+    with pytest.raises(ValueError, match="`x` must not be packed rows for a model with a condition"):
+        conditional.compute_loss(rows)
+    with pytest.raises(ValueError, match="`y` must be None for packed rows"):
+        transformer().compute_loss(rows, ops.zeros(len(PACKED["codes"])))
+
+
 def test_packed_rows_train():
     sequences = [[i % 3, (i + 1) % 3, (i + 2) % 3, i % 3][: 1 + i % 4] for i in range(60)]
     packed = pack_sequences(sequences, 6)
@@ -167,12 +192,17 @@ def test_packed_rows_train():
 PACKED = pack_sequences(SEQUENCES, 6)
 
 
+def padding(rows):
+    return {name: np.zeros((rows, 6), "int32") for name in ("codes", "segments")}
+
+
 @pytest.mark.parametrize(
     ("use", "match"),
     [
         (lambda: pack_sequences([], 4), "`sequences` must hold at least one sequence"),
         (lambda: pack_sequences([[1], []], 4), r"`sequences\[1\]` must have 1 .. 4 entries. Received: .*=0 entries"),
         (lambda: pack_sequences([[1] * 5], 4), r"`sequences\[0\]` must have 1 .. 4 entries. Received: .*=5 entries"),
+        (lambda: pack_sequences([[2**31]], 4), r"`sequences\[0\]` must hold integers of 32 bits"),
         (lambda: pack_sequences([[1.0]], 4), r"`sequences\[0\]` must be a sequence of integers. Received: .*float64"),
         (lambda: pack_sequences([[[1]]], 4), r"`sequences\[0\]` must be a sequence of integers"),
         (lambda: pack_sequences([[1]], 0), "`length` must be an integer >= 1"),
@@ -200,7 +230,10 @@ def test_bad_input(use, match):
         ({"codes": PACKED["codes"]}, None, "`x` must hold 'codes' and 'segments', as pack_sequences gives"),
         ({name: array[0] for name, array in PACKED.items()}, None, "`x` must hold integers"),
         (pack_sequences([[0] * 6], 6), None, "`x` must have sequences of at most max_length=5 codes. Received: x=6"),
-        (PACKED, np.zeros(len(PACKED["codes"]), int), "`y` must be None, as the condition of the model, for packed"),
+        (padding(1), None, "`segments` must hold at least one sequence"),
+        (padding(0), None, "`segments` must hold at least one sequence"),
+        ({"codes": ROW[:1] * 0, "segments": 2 - ROW[:1] % 2}, None, "`segments` must be whole, each in one piece"),
+        (PACKED, np.zeros(len(PACKED["codes"]), int), "`y` must be None for packed rows"),
     ],
 )
 def test_bad_packed_rows(use, x, y, match):
@@ -211,7 +244,7 @@ def test_bad_packed_rows(use, x, y, match):
 def test_packed_rows_take_no_condition_and_no_weights():
     model = CodeTransformer(3, 5, 8, 1, 2, num_classes=2, seed=0)
     model.compile("adam")
-    with pytest.raises(ValueError, match="`y` must be None, as the condition of the model, for packed rows"):
+    with pytest.raises(ValueError, match="`x` must not be packed rows for a model with a condition"):
         model.fit(PACKED, verbose=0)
     rows = {name: ops.convert_to_tensor(array) for name, array in PACKED.items()}
     with pytest.raises(ValueError, match="`sample_weight` must be None for packed rows"):

@@ -72,6 +72,20 @@ def test_worked_example():
     assert to_numpy(y).item() == pytest.approx(3.688057, abs=1e-6)
 
 
+class SelfAttention(keras.layers.Layer):
+    def call(self, x, mask):
+        return tiled_attention(x, x, x, mask, is_causal=True, tile=4)
+
+
+def test_works_in_a_functional_model_of_unknown_batch():
+    inputs = [keras.Input(KEYS.shape[1:]), keras.Input((1, 10, 10), dtype="bool")]
+    model = keras.Model(inputs, SelfAttention()(*inputs))
+    mask = random_mask(2, 1, 10, 10) | np.eye(10, dtype=bool)
+    causal = mask & np.tril(np.ones((10, 10), bool))
+    expected = ops.dot_product_attention(KEYS, KEYS, KEYS, mask=ops.convert_to_tensor(causal))
+    np.testing.assert_allclose(model.predict([KEYS, mask], verbose=0), to_numpy(expected), atol=1e-5)
+
+
 @pytest.mark.parametrize("tile", [2, 64])
 def test_a_query_that_sees_nothing_gets_zeros(tile):
     mask = random_mask(2, 1, 7, 10)
@@ -150,6 +164,11 @@ def test_half_precision():
 @pytest.mark.parametrize(
     ("use", "match"),
     [
+        (lambda: tiled_attention(QUERIES, KEYS[:1], VALUES[:1]), "`key` must have the query's batch"),
+        (
+            lambda: tiled_attention(QUERIES, KEYS, VALUES, mask=np.ones((7, 9), bool)),
+            r"`mask` must broadcast to \(batch, heads, 7, 10\)",
+        ),
         (lambda: tiled_attention(QUERIES, KEYS, VALUES, tile=0), "`tile` must be an integer >= 1. Received: tile=0"),
         (lambda: tiled_attention(QUERIES, KEYS, VALUES, tile=2.0), "`tile` must be an integer >= 1"),
         (lambda: tiled_attention(QUERIES, KEYS[..., :2], VALUES), r"`key` must have the query's heads and dim"),

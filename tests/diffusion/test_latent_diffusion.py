@@ -306,6 +306,27 @@ def test_gaussian_images_come_back():
     np.testing.assert_allclose(samples.std(), 0.2, rtol=0.02)
 
 
+def test_files_of_an_autoencoder_that_was_trained_with_averages():
+    """On JAX, its weights and its optimizer's averages share buffers, which `fit` gives away."""
+    autoencoder = vqvae()
+    autoencoder.compile(keras.optimizers.Adam(use_ema=True))
+    autoencoder.fit(IMAGES, verbose=0)
+    model = latent(autoencoder, ddpm())
+    model.fit(IMAGES, verbose=0)
+    expected = model.reconstruct(IMAGES[:2])
+    np.testing.assert_allclose(save_and_load(model).reconstruct(IMAGES[:2]), expected, atol=1e-6)
+    save_and_load(autoencoder)
+
+
+def test_no_metrics_of_the_autoencoder():
+    autoencoder = vqvae()
+    autoencoder.compile("adam")
+    autoencoder.fit(IMAGES, verbose=0)
+    model = latent(autoencoder, ddpm())
+    assert set(model.fit(IMAGES, verbose=0).history) == {"loss"}
+    assert np.ndim(model.evaluate(IMAGES, verbose=0)) == 0
+
+
 def test_edm_of_unit_deviation():
     assert np.isfinite(fitted(diffusion=EDM(tiny(real_times=True), sigma_data=1.0, seed=0)).sample(2, verbose=0)).all()
 
@@ -343,6 +364,7 @@ def unbuilt():
             lambda: latent(Bad(lambda x: np.full((len(x), *LATENT), np.nan, "float32"))).fit(IMAGES),
             "`latents` must be finite",
         ),
+        (lambda: latent(diffusion=EDM(tiny(real_times=True))), "`diffusion` must have sigma_data=1"),
         (lambda: latent().fit(IMAGES[:0]), "`x` must hold at least one image"),
         (lambda: latent().fit((255 * IMAGES).astype("uint8")), "`x` must be floating-point"),
         (lambda: latent().fit(IMAGES, LABELS), "`y` must be None: the network takes no condition"),

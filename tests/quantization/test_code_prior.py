@@ -74,7 +74,8 @@ def test_fit_leaves_the_prior_alone_and_files_hold_both(digits):
     fitted(model, prior, digits, labels)
     weights = [to_numpy(weight).copy() for weight in prior.weights]
     assert len(model.weights) == before
-    model.fit(images, batch_size=16, verbose=0)
+    with pytest.warns(UserWarning, match="fit the prior again"):
+        model.fit(images, batch_size=16, verbose=0)
     for weight, value in zip(prior.weights, weights, strict=True):
         np.testing.assert_array_equal(to_numpy(weight), value)
     options = {"condition": [1, 2], "guidance": 1.5, "temperature": 0.8, "seed": 3, "verbose": 0}
@@ -84,7 +85,8 @@ def test_fit_leaves_the_prior_alone_and_files_hold_both(digits):
     # The prior's own optimizer goes on where it was.
     assert int(loaded.prior.optimizer.iterations) == int(prior.optimizer.iterations) > 0
     loaded.prior.fit(loaded.encode(images), labels, verbose=0)
-    loaded.fit(images, verbose=0)
+    with pytest.warns(UserWarning, match="fit the prior again"):
+        loaded.fit(images, verbose=0)
 
 
 def test_vqgan_takes_a_prior_too(digits):
