@@ -112,7 +112,7 @@ class CodeGeneration(GenerativeModel):
         check_integer("n", n)
         self.check_built()
         self.check_sampling(n, condition, **options)
-        seed = self.draw_seed(seed)
+        seed = self.draw_seed(seed) if noise is None else seed
         shared = {"batch_size": batch_size, "verbose": verbose}
         if self.prior is not None:
             noise = self.prior.sample(n, condition, seed=seed, noise=noise, **shared, **options)
