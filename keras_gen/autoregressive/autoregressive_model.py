@@ -82,7 +82,7 @@ class AutoregressiveModel(GenerativeModel):
         weight_penalty = sum(self.losses)
         nll = -self.log_density(x, y, training=training)
         self.nll_tracker.update_state(nll, sample_weight)
-        self.bits_tracker.update_state(nll / self._nats_per_bit(), sample_weight)
+        self.bits_tracker.update_state(nll / (self.length * math.log(2)), sample_weight)
         if sample_weight is not None:
             nll = nll * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
         return ops.mean(nll) + weight_penalty
@@ -153,10 +153,12 @@ class AutoregressiveModel(GenerativeModel):
         Raises:
             ValueError: if an argument does not fit the model.
         """
-        return -self.log_prob(x, condition, batch_size, verbose=0) / self._nats_per_bit()
+        nats = -self.log_prob(x, condition, batch_size, verbose=0)
+        return nats / (self.lengths(x) * math.log(2)).astype("float32")
 
-    def _nats_per_bit(self) -> float:
-        return self.length * math.log(2)
+    def lengths(self, x: Any) -> np.ndarray:
+        """Returns how many codes each sample has."""
+        return np.full(len(x), self.length)
 
     def sample(
         self,

@@ -239,31 +239,6 @@ class CodeTransformer(ConditionalModel):
         """
         if not isinstance(x, dict):
             return super().log_prob(x, condition, batch_size, verbose)
-        return np.array([part.sum() for part in self._packed_log_probs(x, condition, batch_size, verbose)], "float32")
-
-    def bits_per_dim(self, x: Any, condition: Any = None, batch_size: int = 256) -> np.ndarray:
-        """Computes `-log_2 p(x)` over the number of codes; arguments as for `log_prob`.
-
-        Args:
-            x: as for `log_prob`.
-            condition: as for `log_prob`.
-            batch_size: as for `log_prob`.
-
-        Returns:
-            float32 array `(n,)`; lower is better.
-
-        Raises:
-            ValueError: if an argument does not fit the model.
-        """
-        if not isinstance(x, dict):
-            return super().bits_per_dim(x, condition, batch_size)
-        parts = self._packed_log_probs(x, condition, batch_size, 0)
-        return np.array([-part.mean() / np.log(2) for part in parts], "float32")
-
-    def _packed_log_probs(
-        self, x: dict[str, Any], condition: Any, batch_size: int, verbose: str | int
-    ) -> list[np.ndarray]:
-        """Returns the log-probability of each code of each sequence."""
         self.check_unconditional(condition)
         arrays = self.prepare_packed(x)
 
@@ -271,7 +246,12 @@ class CodeTransformer(ConditionalModel):
             return self.packed_log_density({"codes": codes, "segments": segments})
 
         values = self.in_batches("packed", log_prob, *arrays, batch_size=batch_size, verbose=verbose)
-        return unpack_sequences(values, arrays[1])
+        return np.array([part.sum() for part in unpack_sequences(values, arrays[1])], "float32")
+
+    def lengths(self, x: Any) -> np.ndarray:
+        if not isinstance(x, dict):
+            return super().lengths(x)
+        return np.array([len(part) for part in unpack_sequences(x["codes"], x["segments"])])
 
     def get_config(self) -> dict[str, Any]:
         own = {

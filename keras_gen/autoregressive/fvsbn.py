@@ -3,12 +3,12 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.autoregressive.binary_model import BinaryModel
+from keras_gen.autoregressive.ordered_binary_model import OrderedBinaryModel
 from keras_gen.export import keras_gen_export
 
 
 @keras_gen_export("keras_gen.models.FVSBN")
-class FVSBN(BinaryModel):
+class FVSBN(OrderedBinaryModel):
     """Fully visible sigmoid belief network: each binary number by a logistic regression on those before it.
 
         p(x_i = 1 | x_1 .. x_{i-1}) = sigmoid(b_i + sum_{j<i} W_{ji} x_j)

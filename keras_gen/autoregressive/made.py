@@ -6,7 +6,8 @@ import numpy as np
 from keras import ops
 
 from keras_gen.autoregressive.ancestral_sampling import ancestral_sampling
-from keras_gen.autoregressive.binary_model import BinaryModel, bernoulli_log_prob, check_ordering, two_logits
+from keras_gen.autoregressive.binary_model import BinaryModel, bernoulli_log_prob, two_logits
+from keras_gen.autoregressive.ordered_binary_model import check_ordering
 from keras_gen.core.checks import check, check_integer
 from keras_gen.core.loop import sequential_loop
 from keras_gen.core.noise import fixed_seed
@@ -166,12 +167,10 @@ class MADE(BinaryModel):
         return codes
 
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        del config["ordering"]
         own = {
             "units": self.units,
             "num_masks": self.num_masks,
             "orderings": self.orderings,
             "activation": keras.activations.serialize(self.activation),
         }
-        return {**config, **own}
+        return {**super().get_config(), **own}

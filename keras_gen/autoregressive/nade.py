@@ -5,7 +5,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.autoregressive.binary_model import BinaryModel
+from keras_gen.autoregressive.ordered_binary_model import OrderedBinaryModel
 from keras_gen.core.checks import check_integer
 from keras_gen.export import keras_gen_export
 
@@ -13,7 +13,7 @@ BLOCK = 16  # numbers whose hidden units are computed together: more would leave
 
 
 @keras_gen_export("keras_gen.models.NADE")
-class NADE(BinaryModel):
+class NADE(OrderedBinaryModel):
     """Neural autoregressive distribution estimator: a hidden layer for each binary number, all with shared weights.
 
         a_1 = c,   a_{i+1} = a_i + W_i x_i
