@@ -37,7 +37,12 @@ def main() -> None:
     shown = None if classes is None else np.repeat(np.arange(min(classes, 10)), 2)
     panels = {}
     for temperature in (1.0, 0.8, 0.6):
-        drawn = model.sample(20, shown, temperature=temperature, seed=arguments.seed) / top * 2.0 - 1
+        drawn = (
+            model.sample(20 if shown is None else len(shown), shown, temperature=temperature, seed=arguments.seed)
+            / top
+            * 2.0
+            - 1
+        )
         panels[f"temperature {temperature}"] = {"": drawn.astype("float32")}
     save_row_panels(arguments.output / "samples.png", panels)
 

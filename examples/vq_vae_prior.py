@@ -6,7 +6,8 @@
 
 First a VQ-VAE turns images into small maps of codes, then a causal transformer or a PixelCNN learns what maps there
 are, given the class. Writes samples of each class, samples of codes drawn evenly, which are what the prior is for, and
-the model with its prior to `--output`; prints nats and Frechet distances in the features of a classifier.
+the model with its prior to `--output`; prints nats and Frechet distances in the features of a classifier. A killed run
+goes on, and a VQ-VAE that is there is not trained again.
 """
 
 import argparse
@@ -19,18 +20,30 @@ from shared import full_or_smoke, parser, save_row_panels, train
 from vq_vae import build_model
 
 from keras_gen.metrics import frechet_distance
-from keras_gen.models import CodeTransformer, PixelCNN
+from keras_gen.models import VQVAE, CodeTransformer, PixelCNN
 
 
-def build_prior(arguments: argparse.Namespace, codes: np.ndarray, classes: int | None) -> keras.Model:
+def build_prior(arguments: argparse.Namespace, num_codes: int, codes: np.ndarray, classes: int | None) -> keras.Model:
     # Some thousand codes are soon learned by heart.
     small = len(codes) < 10_000
     options = {"num_classes": classes, "condition_dropout": 0.1 if classes else 0.0, "seed": arguments.seed}
     if arguments.prior == "pixel_cnn":
-        return PixelCNN(arguments.num_codes, *((24, 4) if small else (64, 8)), **options)
+        return PixelCNN(num_codes, *((24, 4) if small else (64, 8)), **options)
     size = (48, 2, 4) if small else (192, 6, 6)
     length = codes[0].size
-    return CodeTransformer(arguments.num_codes, length, *size, dropout=0.4 if small else 0.1, **options)
+    return CodeTransformer(num_codes, length, *size, dropout=0.4 if small else 0.1, **options)
+
+
+def trained_vqvae(images: np.ndarray, arguments: argparse.Namespace) -> VQVAE:
+    """Reads what an earlier run wrote, for whose codes the prior may be half trained, or trains."""
+    path = arguments.output / "vq_vae" / "model.keras"
+    if path.exists():
+        print(f"read {path}")
+        return keras.models.load_model(path)
+    model = build_model(images.shape[1:], arguments.num_codes, "vq", arguments.seed)
+    model.compile(keras.optimizers.Adam(2e-3))
+    train(model, images, None, arguments, folder="vq_vae")
+    return model
 
 
 def main() -> None:
@@ -43,12 +56,9 @@ def main() -> None:
     keras.utils.set_random_seed(arguments.seed)
     (images, labels), (test, test_labels) = load_split(arguments.dataset, arguments.size)
     output, seed = arguments.output, arguments.seed
-    model = build_model(images.shape[1:], arguments.num_codes, "vq", seed)
-    model.compile(keras.optimizers.Adam(2e-3))
-    train(model, images, None, arguments, folder="vq_vae")
-
+    model = trained_vqvae(images, arguments)
     classes = None if labels is None else int(labels.max()) + 1
-    prior = build_prior(arguments, model.encode(images), classes)
+    prior = build_prior(arguments, model.quantizer.code_sizes[0], model.encode(images), classes)
     steps = arguments.prior_epochs * -(-len(images) // arguments.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=2e-3, warmup_steps=steps // 20)
     prior.compile(keras.optimizers.AdamW(rate, weight_decay=0.3, use_ema=True, ema_momentum=0.99))
@@ -70,11 +80,12 @@ def main() -> None:
 
     shown = None if classes is None else np.repeat(np.arange(min(classes, 10)), 2)
     guidance = arguments.guidance if classes else None
-    even = np.random.default_rng(seed).integers(0, arguments.num_codes, (20, *model.code_shape))
+    n = 20 if shown is None else len(shown)
+    even = np.random.default_rng(seed).integers(0, model.prior.num_codes, (n, *model.code_shape))
     panels = {
         "codes drawn evenly": model.decode(even),
-        "codes drawn from the prior": model.sample(20, shown, seed=seed),
-        f"the same, guidance {guidance}, top_p 0.95": model.sample(20, shown, seed=seed, guidance=guidance, top_p=0.95),
+        "codes drawn from the prior": model.sample(n, shown, seed=seed),
+        f"the same, guidance {guidance}, top_p 0.95": model.sample(n, shown, seed=seed, guidance=guidance, top_p=0.95),
     }
     save_row_panels(output / "samples.png", {title: {"": row} for title, row in panels.items()})
     if labels is None:
