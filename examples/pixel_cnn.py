@@ -35,14 +35,10 @@ def main() -> None:
     bits = model.bits_per_dim(test_codes, test_labels)
     print(f"test: {bits.mean():.3f} bits for each pixel; {np.log2(arguments.levels):.3f} for even draws")
     shown = None if classes is None else np.repeat(np.arange(min(classes, 10)), 2)
+    n = 20 if shown is None else len(shown)
     panels = {}
     for temperature in (1.0, 0.8, 0.6):
-        drawn = (
-            model.sample(20 if shown is None else len(shown), shown, temperature=temperature, seed=arguments.seed)
-            / top
-            * 2.0
-            - 1
-        )
+        drawn = model.sample(n, shown, temperature=temperature, seed=arguments.seed) / top * 2.0 - 1
         panels[f"temperature {temperature}"] = {"": drawn.astype("float32")}
     save_row_panels(arguments.output / "samples.png", panels)
 
