@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer
+from keras_gen.core.convolution import convolve
 from keras_gen.export import keras_gen_export
 
 
@@ -74,7 +75,7 @@ class MaskedConv2D(keras.layers.Layer):
     def call(self, x: Any) -> Any:
         kernel = ops.convert_to_tensor(self.kernel)
         kernel = kernel * ops.cast(self.mask, kernel.dtype)
-        return ops.conv(x, kernel, padding="same", data_format="channels_last") + ops.convert_to_tensor(self.bias)
+        return convolve(x, kernel, self.bias)
 
     def compute_output_shape(self, x_shape: Any) -> tuple[int | None, ...]:
         return (*x_shape[:-1], self.filters)

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.core.transformation import transforming
 from keras_gen.export import keras_gen_export
 
 
@@ -11,9 +12,9 @@ from keras_gen.export import keras_gen_export
 class GroupNorm(keras.layers.Layer):
     """Normalizes each group of channels of each sample: `y = gamma (x - mean) / sqrt(var + epsilon) + beta`.
 
-    The same function as `keras.layers.GroupNormalization(axis=-1)`. It takes the statistics as sums for each channel
-    and folds everything into one multiplication and addition for each pixel, which is faster on every backend.
-    Statistics are float32 under any dtype policy.
+    The same function as `keras.layers.GroupNormalization(axis=-1)`, but faster on every backend: the statistics are
+    sums for each channel, and all is folded into one multiplication and addition for each pixel. On PyTorch its own
+    kernel does that. Statistics are float32 under any dtype policy.
 
     Args:
         groups: int >= 1. Must divide the number of channels. Channels of a group are neighbours. Defaults to `8`.
@@ -47,16 +48,11 @@ class GroupNorm(keras.layers.Layer):
         self.beta = self.add_weight(name="beta", shape=(channels,), initializer="zeros")
 
     def call(self, x: Any) -> Any:
-        channels = x.shape[-1]
-        axes = tuple(range(1, len(x.shape) - 1))
-        x32 = ops.cast(x, "float32")
-        mean = self._over_groups(ops.mean(x32, axis=axes))
-        # E[x^2] - mean^2 needs no second pass over x; in float32 it is exact enough for activations.
-        var = ops.maximum(self._over_groups(ops.mean(ops.square(x32), axis=axes)) - ops.square(mean), 0)
-        scale = ops.cast(self.gamma, "float32") * ops.rsqrt(var + self.epsilon)
-        shift = ops.cast(self.beta, "float32") - mean * scale
-        shape = (-1, *[1] * len(axes), channels)
-        return ops.cast(x32 * ops.reshape(scale, shape) + ops.reshape(shift, shape), self.compute_dtype)
+        # PyTorch's kernel (2.13) cannot be differentiated forward where channels are last.
+        fused = keras.backend.backend() == "torch" and not transforming()
+        normalize = _by_kernel if fused else _by_channel_sums
+        x, gamma, beta = (ops.cast(tensor, "float32") for tensor in (x, self.gamma, self.beta))
+        return ops.cast(normalize(x, gamma, beta, self.groups, self.epsilon), self.compute_dtype)
 
     def compute_output_shape(self, x_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return x_shape
@@ -64,12 +60,35 @@ class GroupNorm(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "groups": self.groups, "epsilon": self.epsilon}
 
-    def _over_groups(self, moments: Any) -> Any:
+
+def _by_channel_sums(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> Any:
+    channels, axes = x.shape[-1], tuple(range(1, len(x.shape) - 1))
+
+    def over_groups(moments: Any) -> Any:
         # (batch, channels) -> the mean over each group, repeated for its channels
-        channels = moments.shape[-1]
-        grouped = ops.reshape(moments, (-1, self.groups, channels // self.groups))
+        grouped = ops.reshape(moments, (-1, groups, channels // groups))
         mean = ops.mean(grouped, axis=-1, keepdims=True)
         return ops.reshape(ops.broadcast_to(mean, ops.shape(grouped)), (-1, channels))
+
+    mean = over_groups(ops.mean(x, axis=axes))
+    # E[x^2] - mean^2 needs no second pass over x; in float32 it is exact enough for activations.
+    var = ops.maximum(over_groups(ops.mean(ops.square(x), axis=axes)) - ops.square(mean), 0)
+    scale = gamma * ops.rsqrt(var + epsilon)
+    shift = beta - mean * scale
+    shape = (-1, *[1] * len(axes), channels)
+    return x * ops.reshape(scale, shape) + ops.reshape(shift, shape)
+
+
+def _by_kernel(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> Any:
+    # PyTorch's kernel reads channels last through a transposed view.
+    import torch
+    from torch.nn import functional
+
+    x = x.movedim(-1, 1)
+    if not torch.is_grad_enabled():
+        return functional.group_norm(x, groups, gamma, beta, epsilon).movedim(1, -1)
+    # With channels last (torch 2.13) the process dies where gamma's gradient is asked for and that of x is not.
+    return torch.addcmul(beta, functional.group_norm(x, groups, eps=epsilon).movedim(1, -1), gamma)
 
 
 def groups_for(channels: int) -> int:

@@ -4,6 +4,7 @@ from typing import Any
 import keras
 
 from keras_gen.core.checks import check, check_integer, is_integer
+from keras_gen.core.replay import Replay, replayable
 
 
 class ImageNetwork(keras.Model):
@@ -37,11 +38,20 @@ class ImageNetwork(keras.Model):
             self.dtype_policy = keras.dtype_policies.get(dtype)
         self.image_shape = tuple(image_shape)
         self._multiple = multiple, why
+        self._replay = Replay(self, super().__call__)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         # Here, not in `call`: a functional model passes by `call` when it is called on symbolic inputs.
         check_image_shape("x_t", tuple(inputs[0].shape[1:]), *self._multiple)
+        if not args and kwargs.keys() == {"training"} and self._repeats(kwargs["training"]) and replayable(inputs):
+            return self._replay(list(inputs), kwargs["training"])
         return super().__call__(inputs, *args, **kwargs)
+
+    def _repeats(self, training: Any) -> bool:
+        """Returns whether each call does the same operations."""
+        random = training and getattr(self, "dropout", 0) > 0
+        one_dtype = self.compute_dtype == self.variable_dtype
+        return isinstance(training, bool) and one_dtype and not random and not getattr(self, "remat", False)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_gen.core.checks import check_integer
+from keras_gen.core.convolution import Conv2D
 from keras_gen.diffusion.group_norm import GroupNorm, groups_for
 from keras_gen.export import keras_gen_export
 
@@ -37,8 +38,8 @@ class LightBlock(keras.layers.Layer):
         width = self.width = check_integer("width", width)
         options = {"use_bias": False, "dtype": self.dtype_policy}
         self.dense = keras.layers.Dense(width, name="dense", **options)
-        self.conv_1 = keras.layers.Conv2D(width, 3, padding="same", name="conv_1", **options)
-        self.conv_2 = keras.layers.Conv2D(width, 3, padding="same", name="conv_2", **options)
+        self.conv_1 = Conv2D(width, 3, padding="same", name="conv_1", **options)
+        self.conv_2 = Conv2D(width, 3, padding="same", name="conv_2", **options)
         self.norm = GroupNorm(groups_for(width), dtype=self.dtype_policy, name="norm")
         self.projection = None
 
@@ -46,9 +47,7 @@ class LightBlock(keras.layers.Layer):
         x_shape, embedding_shape = inputs_shape
         h_shape = (*x_shape[:-1], self.width)
         if x_shape[-1] != self.width:
-            self.projection = keras.layers.Conv2D(
-                self.width, 1, use_bias=False, dtype=self.dtype_policy, name="projection"
-            )
+            self.projection = Conv2D(self.width, 1, use_bias=False, dtype=self.dtype_policy, name="projection")
             self.projection.build(x_shape)
         self.dense.build(embedding_shape)
         for layer in (self.conv_1, self.conv_2, self.norm):

@@ -5,6 +5,7 @@ import keras
 from keras import layers
 
 from keras_gen.core.checks import check_integer
+from keras_gen.core.convolution import Conv2D
 from keras_gen.diffusion.image_network import ImageNetwork, check_levels, halved
 from keras_gen.diffusion.light_block import LightBlock
 from keras_gen.export import keras_gen_export
@@ -55,7 +56,7 @@ class LightUNet(ImageNetwork):
         x = keras.Input(tuple(image_shape), name="x_t")
         t = keras.Input((), dtype="int32", name="t")
         embedding = layers.Embedding(num_steps, widths[0], **options)(t)
-        h = layers.Conv2D(widths[0], 1, use_bias=False, **options)(x)
+        h = Conv2D(widths[0], 1, use_bias=False, **options)(x)
         skips = [h]
         for level in levels:
             for _ in range(blocks_per_level):
@@ -72,7 +73,7 @@ class LightUNet(ImageNetwork):
                 h = layers.Add(**options)([h, skip])
             if level > 0:
                 h = layers.UpSampling2D(**options)(h)
-        h = layers.Conv2D(image_shape[-1], 1, use_bias=False, **options)(h)
+        h = Conv2D(image_shape[-1], 1, use_bias=False, **options)(h)
 
         super().__init__([x, t], h, image_shape, *halved(widths), dtype, **kwargs)
         self.widths = widths

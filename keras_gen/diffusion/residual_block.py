@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.core.convolution import Conv2D
 from keras_gen.diffusion.group_norm import GroupNorm
 from keras_gen.export import keras_gen_export
 
@@ -67,12 +68,10 @@ class ResidualBlock(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
         options = {"dtype": self.dtype_policy}
         self.norm_1 = GroupNorm(groups, epsilon, name="norm_1", **options)
-        self.conv_1 = keras.layers.Conv2D(width, 3, padding="same", name="conv_1", **options)
+        self.conv_1 = Conv2D(width, 3, padding="same", name="conv_1", **options)
         self.dense = keras.layers.Dense(2 * width if scale_shift else width, name="dense", **options)
         self.norm_2 = GroupNorm(groups, epsilon, name="norm_2", **options)
-        self.conv_2 = keras.layers.Conv2D(
-            width, 3, padding="same", kernel_initializer="zeros", name="conv_2", **options
-        )
+        self.conv_2 = Conv2D(width, 3, padding="same", kernel_initializer="zeros", name="conv_2", **options)
         self.shortcut = None
 
     def build(self, inputs_shape: Any) -> None:
@@ -84,7 +83,7 @@ class ResidualBlock(keras.layers.Layer):
         self.norm_2.build(h_shape)
         self.conv_2.build(h_shape)
         if x_shape[-1] != self.width:
-            self.shortcut = keras.layers.Conv2D(self.width, 1, name="shortcut", dtype=self.dtype_policy)
+            self.shortcut = Conv2D(self.width, 1, name="shortcut", dtype=self.dtype_policy)
             self.shortcut.build(x_shape)
 
     def call(self, inputs: Any, training: bool = False) -> Any:

@@ -6,6 +6,7 @@ import keras
 from keras import layers
 
 from keras_gen.core.checks import check, check_integer
+from keras_gen.core.convolution import Conv2D
 from keras_gen.diffusion.cross_attention_2d import CrossAttention2D
 from keras_gen.diffusion.diffusers_weights import assign_weights, read_diffusers, unet_arguments
 from keras_gen.diffusion.group_norm import GroupNorm, groups_for
@@ -115,7 +116,7 @@ class UNet(ImageNetwork):
             return CrossAttention2D(own.heads(width), groups, own.epsilon, name=name, **options)([h, tokens])
 
         def conv(h: Any, width: int, name: str, **more: Any) -> Any:
-            return layers.Conv2D(width, 3, name=name, **{"padding": "same", **more}, **options)(h)
+            return Conv2D(width, 3, name=name, **{"padding": "same", **more}, **options)(h)
 
         def halve(h: Any, width: int, name: str) -> Any:
             if own.symmetric_padding:

@@ -5,6 +5,8 @@ import keras
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer
+from keras_gen.core.convolution import Conv2D
+from keras_gen.core.product import product
 from keras_gen.export import keras_gen_export
 
 
@@ -82,7 +84,7 @@ class Conditioner(keras.layers.Layer):
         options = {"kernel_initializer": start, "dtype": self.dtype_policy, "name": f"layer_{i}"}
         if rank == 2:
             return Dense(units, **options)
-        return keras.layers.Conv2D(units, 3 if i == 0 or last else 1, padding="same", **options)
+        return Conv2D(units, 3 if i == 0 or last else 1, padding="same", **options)
 
     def _seed(self, i: int) -> int | None:
         return None if self.seed is None else self.seed + i
@@ -110,7 +112,7 @@ class Dense(keras.layers.Dense):
     """A dense layer that keeps float64: Keras 3.15 multiplies matrices in float32 on JAX and torch, always."""
 
     def call(self, inputs: Any) -> Any:
-        return inputs @ ops.convert_to_tensor(self.kernel) + ops.convert_to_tensor(self.bias)
+        return product(inputs, ops.convert_to_tensor(self.kernel)) + ops.convert_to_tensor(self.bias)
 
 
 def check_units(units: Any) -> list[int]:

@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, is_integer
+from keras_gen.core.product import product
 from keras_gen.export import keras_gen_export
 
 
@@ -65,7 +66,7 @@ class MaskedDense(keras.layers.Layer):
         kernel = ops.convert_to_tensor(self.kernel)
         mask = self.mask if degrees is None else self._mask(*degrees)
         # `@`, not Keras's matmul, which makes float64 float32 on JAX and torch.
-        return x @ (kernel * ops.cast(mask, kernel.dtype)) + ops.convert_to_tensor(self.bias)
+        return product(x, kernel * ops.cast(mask, kernel.dtype)) + ops.convert_to_tensor(self.bias)
 
     def _mask(self, inputs: Any, outputs: Any) -> Any:
         return outputs > inputs[:, None] if self.strict else outputs >= inputs[:, None]

@@ -10,6 +10,7 @@ from keras import ops
 from keras_gen.core.batches import even_batches
 from keras_gen.core.compiled import compiled
 from keras_gen.core.loop import progress_bar
+from keras_gen.core.product import product
 
 CELLS = 2**25  # products held at a time, 128 MB
 EPSILON = 2.0**-24  # the relative rounding of float32
@@ -72,7 +73,7 @@ def precise_search(
 def scores(queries: Any, rows: Any) -> Any:
     """Computes `q . x_i - |x_i|^2 / 2` for all queries and points, `(queries, n)`."""
     ones = ops.ones((ops.shape(queries)[0], 1), dtype="float32")
-    return ops.matmul(ops.concatenate([queries, ones], axis=1), ops.transpose(rows))
+    return product(ops.concatenate([queries, ones], axis=1), ops.transpose(rows))
 
 
 @functools.cache

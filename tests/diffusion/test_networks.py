@@ -13,6 +13,7 @@ from keras_gen.layers import (
     SinusoidalEmbedding,
 )
 from keras_gen.models import LightUNet, UNet, UNetConventions
+from keras_gen.ops import gradient
 
 X = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype("float32")
 EMBEDDING = np.random.default_rng(1).normal(size=(2, 6)).astype("float32")
@@ -27,6 +28,45 @@ def test_group_norm_is_that_of_keras(groups, shape):
     randomize_weights(ours)
     theirs.set_weights(ours.get_weights())
     np.testing.assert_allclose(to_numpy(ours(x)), to_numpy(theirs(x)), rtol=1e-4, atol=1e-4)
+
+
+def test_group_norm_learns_what_that_of_keras_does():
+    """On data, which need no gradient, and on what does, by each way that there is on a backend."""
+    x = np.random.default_rng(0).normal(3.0, 2.0, (2, 5, 5, 8)).astype("float32")
+    weights = []
+    for make in (lambda: GroupNorm(4, epsilon=1e-3), lambda: keras.layers.GroupNormalization(4)):
+        model = keras.Sequential([keras.Input((5, 5, 8)), make(), keras.layers.Conv2D(8, 1), make()])
+        randomize_weights(model)
+        model.compile(keras.optimizers.SGD(0.1), loss="mse")
+        model.fit(x, np.sin(x), epochs=3, verbose=0)
+        weights.append([to_numpy(weight) for weight in model.weights])
+    for ours, theirs in zip(*weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("of", ["gamma", "beta"])
+def test_gradient_of_one_weight_alone(of):
+    layer = GroupNorm(2)
+    layer.build((2, 5, 5, 8))
+    h = keras.layers.Conv2D(8, 1)(np.random.default_rng(0).normal(3.0, 2.0, (2, 5, 5, 8)).astype("float32"))
+    weight = getattr(layer, of)
+
+    def output(value):
+        with keras.StatelessScope(state_mapping=[(weight, value)]):
+            return ops.square(layer(h))
+
+    assert np.abs(to_numpy(gradient(output, ops.convert_to_tensor(weight)))).max() > 1e-3
+
+
+def test_group_norm_is_differentiated_forward():
+    x = ops.convert_to_tensor(np.random.default_rng(0).normal(3.0, 2.0, (2, 5, 5, 8)).astype("float32"))
+    v = ops.roll(x, 1, axis=-1)
+    layer = GroupNorm(2)
+    randomize_weights(layer.build(x.shape) or layer)
+    _, slope = ops.jvp(layer, (x,), (v,))
+    h = 1e-2
+    difference = (to_numpy(layer(x + h * v)) - to_numpy(layer(x - h * v))) / (2 * h)
+    np.testing.assert_allclose(to_numpy(slope), difference, rtol=1e-2, atol=1e-3)
 
 
 def test_sinusoidal_embedding_formula():

@@ -1,0 +1,52 @@
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from precision import double_precision
+
+from keras_gen.core.convolution import Conv2D, convolve
+from keras_gen.core.fixtures import randomize_weights, to_numpy
+from keras_gen.ops import gradient
+
+RNG = np.random.default_rng(0)
+CASES = list(itertools.product([(7, 6), (8, 9)], [(3, 3), (1, 1), (2, 5)], [(1, 1), (2, 2)], ["same", "valid"], [1, 2]))
+
+
+@pytest.mark.parametrize(("size", "kernel_size", "strides", "padding", "groups"), CASES)
+def test_convolution_is_that_of_keras(size, kernel_size, strides, padding, groups):
+    x = ops.convert_to_tensor(RNG.standard_normal((3, *size, 4), "float32"))
+    kernel = ops.convert_to_tensor(RNG.standard_normal((*kernel_size, 4 // groups, 6), "float32"))
+    bias = ops.convert_to_tensor(RNG.standard_normal(6, "float32"))
+
+    def plain(x, kernel):
+        return ops.conv(x, kernel, strides, padding, data_format="channels_last") + bias
+
+    def ours(x, kernel):
+        return convolve(x, kernel, bias, strides, padding)
+
+    np.testing.assert_allclose(to_numpy(ours(x, kernel)), to_numpy(plain(x, kernel)), rtol=1e-5, atol=1e-5)
+    for of_x, at in ((True, x), (False, kernel)):
+        slopes = [
+            to_numpy(gradient(lambda z: ops.sin(f(z, kernel) if of_x else f(x, z)), at))  # noqa: B023
+            for f in (ours, plain)
+        ]
+        np.testing.assert_allclose(*slopes, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "float64"])
+def test_layer_is_that_of_keras(dtype):
+    options = {"strides": 2, "padding": "same", "activation": "silu", "use_bias": dtype != "float64", "dtype": dtype}
+    ours, theirs = Conv2D(5, 3, **options), keras.layers.Conv2D(5, 3, **options)
+    x = RNG.standard_normal((2, 8, 6, 3))
+    for layer in (ours, theirs):
+        layer.build(x.shape)
+    randomize_weights(ours)
+    theirs.set_weights(ours.get_weights())
+    with double_precision():
+        a, b = ours(x), theirs(x)
+    assert a.dtype == b.dtype
+    assert tuple(a.shape) == tuple(ours.compute_output_shape(x.shape)) == (2, 4, 3, 5)
+    tolerance = {"float32": 1e-5, "mixed_bfloat16": 2e-2, "float64": 1e-12}[dtype]
+    np.testing.assert_allclose(*(to_numpy(ops.cast(y, "float64")) for y in (a, b)), rtol=tolerance, atol=tolerance)

@@ -1,0 +1,163 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_gen.core import replay
+from keras_gen.core.compiled import compiled
+from keras_gen.core.fixtures import randomize_weights, to_numpy
+from keras_gen.core.replay import PLAIN_CALLS
+from keras_gen.core.stateless import stateless
+from keras_gen.models import DDPM, DiT, LightUNet, PixelTransformer, UNet
+from keras_gen.ops import gradient
+from keras_gen.samplers import DDIMSampler
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "torch", reason="only PyTorch calls layer by layer")
+
+SHAPE = (8, 8, 1)
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((3, *SHAPE), "float32")
+INPUTS = [X, np.array([0, 3, 9], "int32")]
+LABELS = np.array([0, 1, 2], "int32")
+NETWORKS = {
+    "unet": (lambda: UNet(SHAPE, (8, 16), 1, (1,)), INPUTS),
+    "unet_labels": (lambda: UNet(SHAPE, (8, 16), 1, num_classes=3), [*INPUTS, LABELS]),
+    "unet_tokens": (
+        lambda: UNet(SHAPE, (8, 16), 1, (1,), condition_dim=(2, 5)),
+        [*INPUTS, RNG.standard_normal((3, 2, 5), "float32")],
+    ),
+    "light_unet": (lambda: LightUNet(SHAPE, (8, 16), 1, num_steps=10), INPUTS),
+    "dit": (lambda: DiT(SHAPE, 4, 16, 2, 2), INPUTS),
+    "pixel_transformer": (lambda: PixelTransformer(SHAPE, 2, 16, 2), INPUTS),
+}
+
+
+def network_of(name="unet"):
+    make, inputs = NETWORKS[name]
+    network = make()
+    randomize_weights(network)
+    return network, [ops.convert_to_tensor(x) for x in inputs]
+
+
+def recorded(network):
+    return len(network._replay.programs)
+
+
+def call_often(network, inputs, training=False):
+    return [to_numpy(network(inputs, training=training)) for _ in range(PLAIN_CALLS + 1)]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_replayed_calls_are_the_calls(name, training):
+    network, inputs = network_of(name)
+    outputs = call_often(network, inputs, training)
+    assert recorded(network) == 1
+    for output in outputs[1:]:
+        np.testing.assert_array_equal(output, outputs[0])
+    other = [ops.flip(x, axis=0) for x in inputs]
+    np.testing.assert_array_equal(to_numpy(network(other, training=training)), to_numpy(network(other)))
+    assert np.abs(to_numpy(network(other, training=training)) - outputs[0]).max() > 1e-3
+
+
+def test_present_weights_count():
+    network, inputs = network_of()
+    before = call_often(network, inputs)[-1]
+    randomize_weights(network, seed=1)
+    replayed = to_numpy(network(inputs, training=False))
+    np.testing.assert_array_equal(replayed, to_numpy(network(inputs)))
+    assert np.abs(replayed - before).max() > 1e-3
+    with stateless(network):
+        np.testing.assert_array_equal(to_numpy(network(inputs, training=False)), replayed)
+
+
+def test_gradients_reach_weights_and_inputs():
+    network, inputs = network_of()
+
+    def slopes():
+        loss = ops.sum(ops.square(network(inputs, training=True)))
+        loss.backward()
+        found = [to_numpy(weight.value.grad).copy() for weight in network.trainable_weights]
+        for weight in network.trainable_weights:
+            weight.value.grad = None
+        return found
+
+    first = slopes()
+    for _ in range(PLAIN_CALLS):
+        last = slopes()
+    assert recorded(network) == 1
+    for a, b in zip(first, last, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+    def by_x():
+        return to_numpy(gradient(lambda x: network([x, *inputs[1:]], training=False), inputs[0]))
+
+    first = by_x()
+    for _ in range(PLAIN_CALLS):
+        np.testing.assert_allclose(by_x(), first, rtol=1e-5, atol=1e-6)
+    assert recorded(network) == 2
+
+
+def test_training_and_sampling_are_what_they_were(monkeypatch):
+    def run():
+        keras.utils.set_random_seed(0)
+        network, _ = network_of()
+        model = DDPM(network, seed=0)
+        model.compile(keras.optimizers.AdamW(1e-3, use_ema=True))
+        swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+        history = model.fit(np.tile(X, (8, 1, 1, 1)), batch_size=2, epochs=2, verbose=0, callbacks=[swap])
+        samples = model.sample(3, sampler=DDIMSampler(12), seed=0, verbose=0)
+        return history.history["loss"], samples, recorded(network)
+
+    replayed = run()
+    monkeypatch.setattr(replay, "PLAIN_CALLS", 10**6)
+    plain = run()
+    assert replayed[2] > 1
+    assert plain[2] == 0
+    np.testing.assert_allclose(replayed[0], plain[0], rtol=1e-5)
+    np.testing.assert_allclose(replayed[1], plain[1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_changed_network_is_recorded_again():
+    network, inputs = network_of("dit")
+    call_often(network, inputs)
+    dense = next(layer for layer in network._flatten_layers() if isinstance(layer, keras.layers.Dense))
+    dense.enable_lora(2)
+    dense.lora_kernel_b.assign(RNG.standard_normal(dense.lora_kernel_b.shape))
+    for output in call_often(network, inputs) + call_often(network, inputs):
+        np.testing.assert_array_equal(output, to_numpy(network(inputs)))
+    assert recorded(network) == 2
+    network.trainable = False
+    np.testing.assert_array_equal(call_often(network, inputs)[-1], to_numpy(network(inputs)))
+
+
+@pytest.mark.parametrize("options", [{"dropout": 0.5}, {"remat": True}, {"dtype": "mixed_bfloat16"}])
+def test_what_is_not_recorded(options):
+    network = UNet(SHAPE, (8, 16), 1, **options)
+    randomize_weights(network)
+    outputs = call_often(network, [ops.convert_to_tensor(x) for x in INPUTS], training=True)
+    assert recorded(network) == 0
+    assert ("dropout" in options) == (np.abs(outputs[0] - outputs[1]).max() > 1e-3)
+
+
+def test_transformed_and_symbolic_calls_pass_by():
+    network, inputs = network_of("light_unet")
+    call_often(network, inputs)
+    _, slopes = ops.jvp(lambda x: network([x, inputs[1]], training=False), (inputs[0],), (inputs[0],))
+    _, plain = ops.jvp(lambda x: network([x, inputs[1]]), (inputs[0],), (inputs[0],))
+    np.testing.assert_array_equal(to_numpy(slopes), to_numpy(plain))
+    x, t = keras.Input(SHAPE), keras.Input((), dtype="int32")
+    assert tuple(network([x, t], training=False).shape) == (None, *SHAPE)
+
+
+def test_in_compiled_functions_and_inference_mode():
+    import torch
+
+    network, inputs = network_of()
+    call = compiled(network, lambda *inputs: network(list(inputs), training=False))
+    first = to_numpy(call(*inputs))
+    for _ in range(PLAIN_CALLS):
+        np.testing.assert_array_equal(to_numpy(call(*inputs)), first)
+    with torch.inference_mode():
+        np.testing.assert_array_equal(call_often(network, inputs)[-1], first)
+    np.testing.assert_array_equal(to_numpy(network(inputs, training=False)), first)
