@@ -19,7 +19,8 @@ class Replay:
     The recording holds these alone. Weights are its arguments: it sees their present values, also those of a
     `StatelessScope`, and gradients reach them. Numbers and gradients are those of the call.
 
-    The network must do the same operations in each call: draw nothing, and have no branches.
+    The network must do the same operations in each call: draw nothing, and have no branches. One whose modules have
+    hooks of PyTorch's is called as ever.
 
     Args:
         network: a built layer, of one dtype.
@@ -29,16 +30,25 @@ class Replay:
     def __init__(self, network: keras.Layer, call: Callable[..., Any]):
         self.network, self.call = network, call
         self.variables = network.variables
+        self.modules: list[Any] = []
         self.calls: Counter[Any] = Counter()
         self.programs: dict[Any, Callable[..., Any]] = {}
 
     def __call__(self, inputs: list[Any], training: bool) -> Any:
         import torch
 
+        self.modules = self.modules or list(self.network._flatten_layers())
+        if any(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks for module in self.modules):
+            return self.call(inputs, training=training)
         values = [variable.value for variable in self.variables]
         # That a weight learns, or no longer does, is the mark of a changed network, too.
         marks = [(x.shape, x.dtype, x.device, x.requires_grad) for x in inputs], [x.requires_grad for x in values]
-        key = str((training, torch.is_grad_enabled(), torch.is_inference_mode_enabled(), marks))
+        modes = (
+            torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+            torch.is_autocast_enabled(inputs[0].device.type),
+        )
+        key = str((training, modes, marks))
         if key in self.programs:
             return self.programs[key](values, inputs)
         self.calls[key] += 1

@@ -84,11 +84,11 @@ def _by_kernel(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> An
     import torch
     from torch.nn import functional
 
-    x = x.movedim(-1, 1)
-    if not torch.is_grad_enabled():
-        return functional.group_norm(x, groups, gamma, beta, epsilon).movedim(1, -1)
-    # With channels last (torch 2.13) the process dies where gamma's gradient is asked for and that of x is not.
-    return torch.addcmul(beta, functional.group_norm(x, groups, eps=epsilon).movedim(1, -1), gamma)
+    if torch.is_grad_enabled():
+        # With channels last (torch 2.13) the process dies where the gradient of gamma or beta is asked for and that of
+        # x is not. So whoever asks for theirs is made to ask for that of x.
+        x = x + 0 * (gamma[0] + beta[0])
+    return functional.group_norm(x.movedim(-1, 1), groups, gamma, beta, epsilon).movedim(1, -1)
 
 
 def groups_for(channels: int) -> int:

@@ -47,6 +47,10 @@ class ImageNetwork(keras.Model):
             return self._replay(list(inputs), kwargs["training"])
         return super().__call__(inputs, *args, **kwargs)
 
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        super().quantize(*args, **kwargs)
+        self._replay = Replay(self, super().__call__)
+
     def _repeats(self, training: Any) -> bool:
         """Returns whether each call does the same operations."""
         random = training and getattr(self, "dropout", 0) > 0

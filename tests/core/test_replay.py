@@ -1,3 +1,5 @@
+import copy
+
 import keras
 import numpy as np
 import pytest
@@ -129,6 +131,36 @@ def test_a_changed_network_is_recorded_again():
     assert recorded(network) == 2
     network.trainable = False
     np.testing.assert_array_equal(call_often(network, inputs)[-1], to_numpy(network(inputs)))
+
+
+def test_a_quantized_network_is_recorded_again():
+    network, inputs = network_of("dit")
+    before = call_often(network, inputs)[-1]
+    network.quantize("int8")
+    quantized = to_numpy(network(inputs))
+    assert np.abs(quantized - before).max() > 1e-4
+    np.testing.assert_array_equal(call_often(network, inputs)[-1], quantized)
+
+
+def test_hooks_are_called():
+    network, inputs = network_of()
+    call_often(network, inputs)
+    seen = []
+    handle = network.get_layer("middle_block_0").register_forward_hook(lambda *arguments: seen.append(1))
+    call_often(network, inputs)
+    assert len(seen) == PLAIN_CALLS + 1
+    handle.remove()
+    call_often(network, inputs)
+    assert len(seen) == PLAIN_CALLS + 1
+
+
+def test_a_copy_replays_its_own_weights():
+    network, inputs = network_of()
+    before = call_often(network, inputs)[-1]
+    twin = copy.deepcopy(network)
+    randomize_weights(twin, seed=1)
+    assert np.abs(call_often(twin, inputs)[-1] - before).max() > 1e-3
+    np.testing.assert_array_equal(to_numpy(network(inputs, training=False)), before)
 
 
 @pytest.mark.parametrize("options", [{"dropout": 0.5}, {"remat": True}, {"dtype": "mixed_bfloat16"}])

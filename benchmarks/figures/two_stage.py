@@ -2,7 +2,7 @@
 
     cd examples
     for script in ddpm vq_vae_prior latent_diffusion; do KERAS_BACKEND=jax python $script.py; done
-    KERAS_BACKEND=jax python ../benchmarks/two_stage.py
+    KERAS_BACKEND=jax python ../benchmarks/figures/two_stage.py
 
 Reads the models that these examples wrote to `--runs`, by whatever backend, and draws 1,797 samples of each, with the
 labels of the digits. The features are those of a classifier of all digits. DDPM has seen all 1,797 of them, the
@@ -16,7 +16,7 @@ import sys
 import keras
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "examples"))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "examples"))
 from classifier import classes, train_classifier
 from datasets import load_images
 from shared import save_row_panels

@@ -1,8 +1,8 @@
 """NADE and MADE on binary MNIST: test log-likelihood in nats (NADE with 500 units: -88.33, MADE: -88.40, both in
 arXiv:1502.03509, table 6).
 
-    KERAS_BACKEND=tensorflow python benchmarks/binary_mnist.py nade --dataset mnist.npz
-    KERAS_BACKEND=jax python benchmarks/binary_mnist.py made --dataset mnist.npz
+    KERAS_BACKEND=tensorflow python benchmarks/figures/binary_mnist.py nade --dataset mnist.npz
+    KERAS_BACKEND=jax python benchmarks/figures/binary_mnist.py made --dataset mnist.npz
 
 Each pixel is drawn black or white once, with its gray as the probability, from NumPy's generator with seed 0: the
 procedure of the published set, but not its draw. 50,000 images to train on, 10,000 to watch, 10,000 to test. A killed

@@ -1,6 +1,6 @@
 """Which sampler, with how many evaluations, and which training: Frechet distances of digits in a classifier's features.
 
-    KERAS_BACKEND=jax python benchmarks/diffusion_ranking.py --seeds 3
+    KERAS_BACKEND=jax python benchmarks/figures/diffusion_ranking.py --seeds 3
 
 Trains a DDPM and two rectified flows (uniform and logit-normal times) for each seed on scikit-learn's digits, with the
 network and the labels of `examples/ddpm.py`; the second flow is refitted on its own pairs. Then draws 1,797 samples by
@@ -18,7 +18,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "examples"))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "examples"))
 from classifier import train_classifier
 from datasets import load_images
 from ddpm import build_network

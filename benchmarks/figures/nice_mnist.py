@@ -1,6 +1,6 @@
 """NICE on MNIST: test log-likelihood in nats, by the definition of the paper (arXiv:1410.8516: 1980.50).
 
-    KERAS_BACKEND=jax python benchmarks/nice_mnist.py --dataset mnist.npz
+    KERAS_BACKEND=jax python benchmarks/figures/nice_mnist.py --dataset mnist.npz
 
 Pixels are (k + u) / 256 with uniform u; the density is that on [0, 1]^784. The networks are the paper's: four additive
 couplings of the even and the odd pixels, each with five layers of 1000 units, and a scaling; 50,000 images to train on,

@@ -1,0 +1,110 @@
+"""Times our work and that of other libraries, in turns, on the same weights and inputs.
+
+    python -m benchmarks --list
+    python -m benchmarks unet_step --backend jax
+    python -m benchmarks unet_step --backend jax --memory
+    python -m benchmarks --all
+    python -m benchmarks growth
+
+Run from the root of the repository. Without `--backend`: all three, one after the other. `--all` runs every row on
+every backend and writes the table of `benchmarks/README.md`; with `--quick` (fewer turns, smaller cases) it prints the
+table and writes nothing. `growth` draws time and memory against size. Other libraries: `pip install '.[bench]'`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+
+from benchmarks import contest, environment, every_row, growth, table
+from benchmarks.rows import ROWS
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", nargs="?", choices=[*ROWS, "growth"], metavar="NAME", help="a row, or growth")
+    parser.add_argument("--list", action="store_true", help="show the names")
+    parser.add_argument("--backend", choices=environment.BACKENDS, help="default: all three")
+    parser.add_argument("--threads", type=positive, default=os.cpu_count(), help="default: number of cores")
+    parser.add_argument("--repeats", type=positive, help="turns of each contender; default: 7, or 3 with --quick")
+    parser.add_argument("--quick", action="store_true", help="small cases; with --all the README stays as it is")
+    parser.add_argument("--memory", action="store_true", help="largest memory of each contender, in its own process")
+    parser.add_argument(
+        "--all", action="store_true", help="every row on every backend; with --backend or --quick printed only"
+    )
+    parser.add_argument("--resume", action="store_true", help="with --all or growth: keep what a killed run measured")
+    parser.add_argument("--json", action="store_true", help="the result as one line")
+    parser.add_argument("--only", metavar="CONTENDER", help="with --memory: this one, in this process")
+    parser.add_argument("--size", type=int, help=argparse.SUPPRESS)  # a case of growth
+    parser.add_argument("--subject", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    arguments.repeats = arguments.repeats or (3 if arguments.quick else 7)
+    if not (arguments.list or arguments.all or arguments.name):
+        parser.error(f"give a NAME, --list or --all; NAME is one of {', '.join([*ROWS, 'growth'])}")
+    if arguments.all and arguments.name:
+        parser.error("--all goes with no NAME")
+    if arguments.memory and arguments.name not in ROWS:
+        parser.error("--memory needs the NAME of a row")
+    if arguments.only and not (arguments.backend and arguments.memory):
+        parser.error("--only needs --memory and --backend")
+    if arguments.only and arguments.only not in (contest.OURS, *ROWS[arguments.name].peers):
+        parser.error(f"--only: {arguments.name} has {', '.join([contest.OURS, *ROWS[arguments.name].peers])}")
+    return arguments
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be >= 1")
+    return number
+
+
+def run_row(arguments: argparse.Namespace) -> bool:
+    """Runs one row in this process; returns whether all outputs agree."""
+    environment.prepare(arguments.backend, arguments.threads)
+    try:
+        from benchmarks.rows import contest as row_contest
+
+        held = row_contest(arguments.name, arguments.quick)
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"{arguments.name} needs the package {error.name}: pip install '.[bench]'") from error
+    environment.limit_torch(arguments.threads)
+    if arguments.only:
+        print(json.dumps(contest.measure_memory(held.contenders[arguments.only])))
+        return True
+    result = contest.hold(held, arguments.repeats, 0.1 if arguments.quick else 0.25)
+    result |= {"name": arguments.name, "backend": arguments.backend}
+    print(json.dumps(result) if arguments.json else table.text(result))
+    return result["agree"]
+
+
+def show_memory(arguments: argparse.Namespace) -> None:
+    for name in (contest.OURS, *ROWS[arguments.name].peers):
+        command = every_row.command(arguments.name, arguments.backend, arguments, "--memory", "--only", name)
+        found = every_row.last_line(command)
+        above = f"{found['above']:.2f} GiB above libraries, weights and inputs"
+        print(f"{arguments.backend}, {arguments.name}, {name}: {above}, {found['peak']:.2f} GiB in all", flush=True)
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.list:
+        print("\n".join(f"{name:20} {row.title}; peers: {', '.join(row.peers)}" for name, row in ROWS.items()))
+    elif arguments.all:
+        every_row.run(arguments)
+    elif arguments.name == "growth":
+        growth.run(arguments)
+    elif arguments.backend is None:
+        commands = [[sys.executable, "-m", "benchmarks", *sys.argv[1:], "--backend", b] for b in environment.BACKENDS]
+        sys.exit(any([subprocess.run(command, cwd=environment.ROOT).returncode for command in commands]))
+    elif arguments.memory and not arguments.only:
+        show_memory(arguments)
+    else:
+        sys.exit(not run_row(arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Contenders that take turns at the same work in one process."""
+
+import contextlib
+import dataclasses
+import math
+import pathlib
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+OURS = "ours"
+PAUSE = 0.1  # seconds between two contenders: idle threads of the one spin for a while, and would slow the other
+
+
+@dataclasses.dataclass
+class Contender:
+    """What is timed: `run` does `units` units of work (steps, images) and waits for the result.
+
+    With `own_clock` it returns the seconds itself.
+    """
+
+    run: Callable[[], Any]
+    units: int = 1
+    own_clock: bool = False
+
+
+@dataclasses.dataclass
+class Contest:
+    """Contenders by name, ours first.
+
+    `same` names those that compute the same function as we do: `difference` of their outputs from ours must not be
+    above `tolerance`. A contest of long runs has at most `turns`. One that is not `warm` has no run before them: then
+    nothing is compared, and the median leaves out the turn in which ours compiles.
+    """
+
+    case: str
+    contenders: dict[str, Contender]
+    same: tuple[str, ...] = ()
+    tolerance: float = 1e-3
+    turns: int | None = None
+    warm: bool = True
+    difference: Callable[[Any, Any], float] = dataclasses.field(default_factory=lambda: largest_difference)
+
+
+def largest_difference(ours: Any, theirs: Any) -> float:
+    """Returns the largest difference of two arrays, relative to their size where that is above 1."""
+    ours, theirs = np.asarray(ours, "float64"), np.asarray(theirs, "float64")
+    return float(np.abs(ours - theirs).max() / max(1.0, np.abs(theirs).max()))
+
+
+def share_unequal(ours: Any, theirs: Any) -> float:
+    """Returns how many of the entries differ: rounding decides between codes that are equally near."""
+    return float(np.mean(np.asarray(ours) != np.asarray(theirs)))
+
+
+def hold(contest: Contest, repeats: int, shortest: float) -> dict[str, Any]:
+    """Times every contender in turns.
+
+    Args:
+        contest: who takes part.
+        repeats: turns of each contender.
+        shortest: seconds; in a turn the work is done again and again for about as long.
+
+    Returns:
+        dict with `times`, seconds for one unit by contender and turn, `compile`, seconds that our first run took beyond
+        the later ones, and `differences` of outputs.
+    """
+    first, calls, differences = {}, dict.fromkeys(contest.contenders, 1), {}
+    if contest.warm:
+        first, calls, differences = _warm_up(contest, shortest)
+    turns = min(repeats, contest.turns or repeats)
+    times: dict[str, list[float]] = {name: [] for name in contest.contenders}
+    for turn in range(turns):
+        _progress(f"turn {turn + 1} of {turns}")
+        for name, contender in contest.contenders.items():
+            time.sleep(PAUSE)
+            times[name].append(timed(contender, calls[name])[0] / calls[name] / contender.units)
+    _progress("")
+    units = contest.contenders[OURS].units
+    return {
+        "case": contest.case,
+        "times": times,
+        "compile": max(0.0, first.get(OURS, times[OURS][0] * units) - statistics.median(times[OURS]) * units),
+        "differences": differences,
+        "agree": all(difference <= contest.tolerance for difference in differences.values()),
+    }
+
+
+def _warm_up(contest: Contest, shortest: float) -> tuple[dict[str, float], dict[str, int], dict[str, float]]:
+    """Returns by contender the seconds of its first run, how many runs make a turn, and its difference from ours."""
+    first, outputs, calls = {}, {}, {}
+    for name, contender in contest.contenders.items():
+        _progress(f"first run of {name}")
+        first[name], outputs[name] = timed(contender, 1)
+        calls[name] = max(1, math.ceil(shortest / timed(contender, 1)[0]))
+        timed(contender, calls[name] - 1)  # ours records a network on PyTorch in one of its first calls
+    return first, calls, {name: contest.difference(outputs[OURS], outputs[name]) for name in contest.same}
+
+
+def measure_memory(contender: Contender, runs: int = 3) -> dict[str, float]:
+    """Returns the largest memory of the process in GiB, and how much of it the contender needed to run."""
+    at_first = _peak()
+    _forget_peak()
+    before = _peak()
+    for _ in range(runs):
+        contender.run()
+    return {"peak": max(at_first, _peak()), "above": _peak() - before}
+
+
+def _peak() -> float:
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def _forget_peak() -> None:
+    """Lowers the largest memory to the present one, where Linux lets us: weights take more while they are made."""
+    with contextlib.suppress(OSError):
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+
+
+def timed(contender: Contender, calls: int) -> tuple[float, Any]:
+    """Returns the seconds of some runs, and what the last one gave."""
+    start = time.perf_counter()
+    output = None
+    for _ in range(calls):
+        output = contender.run()
+    return output if contender.own_clock else time.perf_counter() - start, output
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="\r", file=sys.stderr, flush=True)

@@ -1,0 +1,66 @@
+"""The work that is compared, by name.
+
+A row is a function `name(quick)` of the module that it names here, which returns a `Contest` of "ours" and the peers.
+The modules import Keras and the peers, so they are themselves imported when the backend is chosen.
+"""
+
+import dataclasses
+import importlib
+
+from benchmarks.contest import OURS, Contest
+
+
+@dataclasses.dataclass
+class Row:
+    """Where the function of a row is, what the table says of it, and its marks.
+
+    `marks` are ratios, ours to a peer's: of the best backend (or `None`), and of every backend. `beyond` instead is
+    how many milliseconds ours may take, which here comes after the peer.
+    """
+
+    module: str
+    title: str
+    peers: tuple[str, ...]
+    marks: dict[str, tuple[float | None, float]] = dataclasses.field(default_factory=dict)
+    beyond: float | None = None
+
+
+PRODUCT = "bare product"
+VQ = "vector-quantize-pytorch"
+
+ROWS = {
+    "unet_step": Row("unet", "U-Net, one evaluation", ("diffusers",), {"diffusers": (1.1, 2.0)}),
+    "unet_train": Row("unet", "U-Net, one step of training", ("diffusers",), {"diffusers": (1.1, 2.2)}),
+    "sampling_ddpm": Row("sampling", "DDPM, an image", ("diffusers",)),
+    "sampling_ddim": Row("sampling", "DDIM, an image", ("diffusers",), {"diffusers": (1.0, 2.0)}),
+    "sampling_dpm_solver": Row("sampling", "DPM-Solver++(2M), an image", ("diffusers",)),
+    "sampling_loop": Row("sampling", "DDIM, the loop", ("single steps",), {"single steps": (1.05, 1.15)}),
+    "vq_lookup": Row("quantization", "nearest codes", (VQ, PRODUCT), {VQ: (0.12, 0.25)}),
+    "vq_layer": Row("quantization", "vector quantizer, evaluation", (VQ,)),
+    "fsq": Row("quantization", "finite scalar quantizer", (VQ,)),
+    "k_occurrence": Row(
+        "hubness",
+        "k-occurrence",
+        ("scikit-learn", "faiss", PRODUCT),
+        {"scikit-learn": (0.35, 0.5), "faiss": (0.35, 0.5), PRODUCT: (None, 1.5)},
+    ),
+    "nice_train": Row(
+        "flows", "NICE, one step of training", ("nflows", "zuko"), {"nflows": (0.7, 1.0), "zuko": (0.7, 1.0)}
+    ),
+    "nice_log_prob": Row("flows", "NICE, log_prob", ("nflows", "zuko"), {"nflows": (0.8, 1.0), "zuko": (0.8, 1.0)}),
+    "flow_log_prob": Row("flows", "affine couplings, log_prob", ("zuko", "normflows")),
+    "flow_sample": Row("flows", "affine couplings, samples", ("zuko", "normflows")),
+    "spline_coupling": Row("flows", "spline coupling, log_prob", ("nflows",)),
+    "gumbel_softmax": Row("latent", "Gumbel-softmax", ("torch.nn.functional",)),
+    "precision_recall": Row("evaluation", "precision and recall", ("torch.cdist",)),
+    "cached_decoding": Row("decoding", "a code with kept keys and values", ("pass over all before",)),
+    "import_time": Row("imports", "import keras_gen", ("import keras",), beyond=60.0),
+}
+
+
+def contest(name: str, quick: bool) -> Contest:
+    """Returns the contest of a row, on the backend of this process."""
+    module = importlib.import_module(f"benchmarks.rows.{ROWS[name].module}")
+    found = getattr(module, name)(quick)
+    assert list(found.contenders) == [OURS, *ROWS[name].peers], f"{name}: contenders {list(found.contenders)}"
+    return found

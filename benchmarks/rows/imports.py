@@ -1,0 +1,35 @@
+"""What `import keras_gen` costs beyond `import keras`, in fresh processes.
+
+They look at the clock themselves: whole processes differ by more than what is measured.
+"""
+
+import os
+import subprocess
+import sys
+
+from benchmarks.contest import OURS, Contender, Contest
+
+SCRIPT = """
+import time
+{before}
+start = time.perf_counter()
+import {module}
+print(time.perf_counter() - start)
+"""
+
+
+def import_time(quick: bool) -> Contest:
+    contenders = {
+        OURS: Contender(lambda: _seconds("keras_gen", "import keras"), own_clock=True),
+        "import keras": Contender(lambda: _seconds("keras"), own_clock=True),
+    }
+    return Contest("fresh processes", contenders, warm=False)
+
+
+def _seconds(module: str, before: str = "") -> float:
+    # Python is to keep what it compiled, as it does for users: else every import compiles anew.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, "-c", SCRIPT.format(module=module, before=before)]
+    return float(
+        subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.splitlines()[-1]
+    )

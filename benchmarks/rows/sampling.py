@@ -1,0 +1,82 @@
+"""Whole runs of samplers against those of diffusers, and against the steps that they are made of."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from keras import ops
+
+from benchmarks.contest import OURS, Contender, Contest
+from benchmarks.rows.unet import BATCH, CASE, SIZE, networks, to_torch
+from keras_gen.core.compiled import compiled
+from keras_gen.models import DDPM
+from keras_gen.samplers import DDIMSampler, DDPMSampler, DiffusionSampler, DPMSolverPPSampler
+
+FEW = 4  # images of the run of 1000 steps
+NOISE = np.random.default_rng(0).standard_normal((BATCH, SIZE, SIZE, 1), "float32")
+
+
+def sampling_ddpm(quick: bool) -> Contest:
+    """Some 20 seconds for each run, so that there are three at most."""
+    steps = 20 if quick else 1000
+    contest = _runs(steps, DDPMSampler(steps), DDPMScheduler(clip_sample=False), NOISE[:FEW])
+    if not quick:
+        contest.turns, contest.warm = 3, False
+        contest.case += ", 3 turns"
+    return contest
+
+
+def sampling_ddim(quick: bool) -> Contest:
+    steps = 10 if quick else 50
+    contest = _runs(steps, DDIMSampler(steps), DDIMScheduler(clip_sample=False))
+    contest.same = ("diffusers",)
+    return contest
+
+
+def sampling_dpm_solver(quick: bool) -> Contest:
+    """Not the same levels: theirs are rounded to whole times of the schedule."""
+    steps = 10 if quick else 20
+    return _runs(steps, DPMSolverPPSampler(steps, 2), DPMSolverMultistepScheduler(solver_order=2))
+
+
+def _runs(steps: int, sampler: DiffusionSampler, scheduler: Any, noise: np.ndarray = NOISE) -> Contest:
+    network, peer = networks()
+    model = DDPM(network, seed=0)
+    scheduler.set_timesteps(steps)
+
+    @torch.inference_mode()
+    def theirs() -> np.ndarray:
+        scheduler.set_timesteps(steps)  # the solver of several steps keeps state
+        x = to_torch(noise)
+        for t in scheduler.timesteps:
+            x = scheduler.step(peer(x, t).sample, t, x).prev_sample
+        return x.permute(0, 2, 3, 1).numpy()
+
+    def ours() -> np.ndarray:
+        return model.sample(len(noise), sampler, noise=noise, seed=0, verbose=0)
+
+    contenders = {OURS: Contender(ours, len(noise)), "diffusers": Contender(theirs, len(noise))}
+    return Contest(f"batch {len(noise)}, {SIZE} x {SIZE} x 1, {steps} steps", contenders)
+
+
+def sampling_loop(quick: bool) -> Contest:
+    steps = 10 if quick else 50
+    network, _ = networks()
+    model = DDPM(network, seed=0)
+    sampler = DDIMSampler(steps)
+    step = compiled(network, lambda x, t: network([x, t], training=False))
+    x_T = ops.convert_to_tensor(NOISE)
+    times = [ops.full((BATCH,), t, "int32") for t in sampler.times(model.schedule)[:-1]]
+
+    def single_steps() -> np.ndarray:
+        x = x_T
+        for t in times:
+            x = step(x, t)
+        return ops.convert_to_numpy(x)
+
+    def ours() -> np.ndarray:
+        return model.sample(BATCH, sampler, noise=NOISE, seed=0, verbose=0)
+
+    contenders = {OURS: Contender(ours), "single steps": Contender(single_steps)}
+    return Contest(f"{CASE}, {steps} steps, our own network evaluated as often", contenders)

@@ -1,0 +1,86 @@
+"""The U-Net against the same one of diffusers."""
+
+import keras
+import numpy as np
+import torch
+from diffusers import UNet2DModel
+from keras import ops
+
+from benchmarks.contest import OURS, Contender, Contest
+from keras_gen.core.compiled import compiled
+from keras_gen.models import DDPM, UNet
+from keras_gen.schedules import LinearSchedule
+
+BATCH, SIZE, RATE, DECAY = 16, 32, 1e-4, 0.004
+CASE = f"batch {BATCH}, {SIZE} x {SIZE} x 1"
+
+
+def networks() -> tuple[UNet, UNet2DModel]:
+    """Returns our network and theirs, with the same weights."""
+    torch.manual_seed(0)
+    theirs = UNet2DModel(
+        sample_size=SIZE,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=2,
+        block_out_channels=(32, 64, 64),
+        down_block_types=("DownBlock2D",) * 3,
+        up_block_types=("UpBlock2D",) * 3,
+        norm_num_groups=8,
+        add_attention=False,
+    )
+    ours = UNet.from_diffusers(theirs)
+    return ours, theirs.eval().to(memory_format=torch.channels_last)
+
+
+def to_torch(images: np.ndarray) -> torch.Tensor:
+    """Returns images as PyTorch names their axes, laid out in memory as they were."""
+    return torch.tensor(images).permute(0, 3, 1, 2)
+
+
+def unet_step(quick: bool) -> Contest:
+    network, peer = networks()
+    x, t = np.random.default_rng(0).standard_normal((BATCH, SIZE, SIZE, 1), "float32"), 50 * np.arange(BATCH)
+    step = compiled(network, lambda x, t: network([x, t], training=False))
+    inputs, peer_inputs = (ops.convert_to_tensor(x), ops.convert_to_tensor(t, "int32")), (to_torch(x), torch.tensor(t))
+
+    @torch.inference_mode()
+    def theirs() -> np.ndarray:
+        return peer(*peer_inputs).sample.permute(0, 2, 3, 1).numpy()
+
+    contenders = {OURS: Contender(lambda: ops.convert_to_numpy(step(*inputs))), "diffusers": Contender(theirs)}
+    return Contest(CASE, contenders, same=("diffusers",))
+
+
+def unet_train(quick: bool) -> Contest:
+    """Both with AdamW. Ours is `fit` as it is called; theirs is the loop that one would write for it."""
+    steps = 4 if quick else 8
+    network, peer = networks()
+    images = np.random.default_rng(0).uniform(-1, 1, (steps * BATCH, SIZE, SIZE, 1)).astype("float32")
+    model = DDPM(network, seed=0)
+    model.compile(keras.optimizers.AdamW(RATE, weight_decay=DECAY))
+
+    def ours() -> float:
+        return model.fit(images, batch_size=BATCH, shuffle=False, verbose=0).history["loss"][0]
+
+    peer.train()
+    optimizer = torch.optim.AdamW(peer.parameters(), RATE, weight_decay=DECAY, fused=True)
+    alphas_cumprod = torch.tensor(LinearSchedule().alphas_cumprod, dtype=torch.float32)
+    batches = to_torch(images).split(BATCH)
+
+    def theirs() -> float:
+        total = torch.zeros(())
+        for x0 in batches:
+            t, eps = torch.randint(1000, (BATCH,)), torch.randn_like(x0)
+            share = alphas_cumprod[t].view(-1, 1, 1, 1)
+            x_t = share.sqrt() * x0 + (1 - share).sqrt() * eps
+            loss = torch.nn.functional.mse_loss(peer(x_t, t).sample, eps)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+        return total.item() / steps
+
+    # The first loss is that of other noise: the same but for its draw.
+    contenders = {OURS: Contender(ours, steps), "diffusers": Contender(theirs, steps)}
+    return Contest(f"{CASE}, `fit` of {steps} steps", contenders, same=("diffusers",), tolerance=0.2)
