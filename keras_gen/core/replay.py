@@ -10,6 +10,7 @@ from keras import ops
 from keras_gen.core.transformation import transforming
 
 PLAIN_CALLS = 8  # a recording takes as long as some 30 calls gain
+NEVER = -(2**62)
 
 
 class Replay:
@@ -19,8 +20,8 @@ class Replay:
     The recording holds these alone. Weights are its arguments: it sees their present values, also those of a
     `StatelessScope`, and gradients reach them. Numbers and gradients are those of the call.
 
-    The network must do the same operations in each call: draw nothing, and have no branches. One whose modules have
-    hooks of PyTorch's is called as ever.
+    The network must do the same operations in each call: no branches. One that changes its state, as random generators
+    do, is called as ever, and so is one whose modules have hooks of PyTorch's.
 
     Args:
         network: a built layer, of one dtype.
@@ -31,8 +32,8 @@ class Replay:
         self.network, self.call = network, call
         self.variables = network.variables
         self.modules: list[Any] = []
-        self.calls: Counter[Any] = Counter()
-        self.programs: dict[Any, Callable[..., Any]] = {}
+        self.calls: Counter[str] = Counter()
+        self.programs: dict[str, Callable[..., Any]] = {}
 
     def __call__(self, inputs: list[Any], training: bool) -> Any:
         import torch
@@ -53,12 +54,21 @@ class Replay:
             return self.programs[key](values, inputs)
         self.calls[key] += 1
         if self.calls[key] < PLAIN_CALLS:
-            return self.call(inputs, training=training)
+            return self._call(key, inputs, training)
         if len(self.variables) != len(self.network.variables):
             self.variables = self.network.variables
             return self(inputs, training)
         self.programs[key] = self._record(inputs, training)
         return self(inputs, training)
+
+    def _call(self, key: str, inputs: list[Any], training: bool) -> Any:
+        if self.calls[key] < 0:
+            return self.call(inputs, training=training)
+        state = [(variable, variable.value.clone()) for variable in self.network.variables if not variable.trainable]
+        output = self.call(inputs, training=training)
+        if not all(value.equal(variable.value) for variable, value in state):
+            self.calls[key] = NEVER
+        return output
 
     def _record(self, inputs: list[Any], training: bool) -> Callable[..., Any]:
         from torch.fx.experimental.proxy_tensor import make_fx

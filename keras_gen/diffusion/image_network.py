@@ -11,7 +11,8 @@ class ImageNetwork(keras.Model):
     """Base class of networks of images: a functional model of images whose height and width are certain multiples.
 
     To write another: check the arguments with `check_image_shape`, call layers on `keras.Input`s, hand inputs and
-    outputs to `super().__init__`, and add the arguments of its own to `super().get_config()`.
+    outputs to `super().__init__`, and add the arguments of its own to `super().get_config()`. Its layers may draw
+    random numbers or keep state, but have no branches: on PyTorch its calls are replayed, see `core/replay.py`.
 
     Args:
         inputs: list of the symbolic inputs, `x_t` first.
@@ -43,7 +44,8 @@ class ImageNetwork(keras.Model):
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         # Here, not in `call`: a functional model passes by `call` when it is called on symbolic inputs.
         check_image_shape("x_t", tuple(inputs[0].shape[1:]), *self._multiple)
-        if not args and kwargs.keys() == {"training"} and self._repeats(kwargs["training"]) and replayable(inputs):
+        known = not args and kwargs.keys() == {"training"} and isinstance(kwargs["training"], bool)
+        if known and self._repeats and replayable(inputs):
             return self._replay(list(inputs), kwargs["training"])
         return super().__call__(inputs, *args, **kwargs)
 
@@ -51,11 +53,10 @@ class ImageNetwork(keras.Model):
         super().quantize(*args, **kwargs)
         self._replay = Replay(self, super().__call__)
 
-    def _repeats(self, training: Any) -> bool:
-        """Returns whether each call does the same operations."""
-        random = training and getattr(self, "dropout", 0) > 0
-        one_dtype = self.compute_dtype == self.variable_dtype
-        return isinstance(training, bool) and one_dtype and not random and not getattr(self, "remat", False)
+    @property
+    def _repeats(self) -> bool:
+        # With two dtypes, which one the weights have depends on who calls; with `remat`, autograd calls once more.
+        return self.compute_dtype == self.variable_dtype and not getattr(self, "remat", False)
 
     def get_config(self) -> dict[str, Any]:
         return {
