@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 OURS = "ours"
+WARM, LONG = 10, 1.0  # runs before the first turn, of work that takes less seconds: PyTorch's networks are recorded
 PAUSE = 0.1  # seconds between two contenders: idle threads of the one spin for a while, and would slow the other
 
 
@@ -97,8 +98,9 @@ def _warm_up(contest: Contest, shortest: float) -> tuple[dict[str, float], dict[
     for name, contender in contest.contenders.items():
         _progress(f"first run of {name}")
         first[name], outputs[name] = timed(contender, 1)
+        if first[name] < LONG:
+            timed(contender, WARM)
         calls[name] = max(1, math.ceil(shortest / timed(contender, 1)[0]))
-        timed(contender, calls[name] - 1)  # ours records a network on PyTorch in one of its first calls
     return first, calls, {name: contest.difference(outputs[OURS], outputs[name]) for name in contest.same}
 
 

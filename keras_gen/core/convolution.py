@@ -30,6 +30,7 @@ def convolve(x: Any, kernel: Any, bias: Any = None, strides: tuple[int, int] = (
     return y if bias is None else y + bias
 
 
+@keras.saving.register_keras_serializable("keras_gen")
 class Conv2D(keras.layers.Conv2D):
     """`keras.layers.Conv2D` by `convolve`: channels last, not dilated."""
 

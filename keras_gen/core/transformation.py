@@ -10,4 +10,4 @@ def transforming() -> bool:
         return False
     import torch
 
-    return torch._C._functorch.maybe_current_level() is not None
+    return torch._C._functorch.maybe_current_level() is not None or torch.autograd.forward_ad._current_level >= 0

@@ -82,13 +82,12 @@ def _by_channel_sums(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float)
 def _by_kernel(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> Any:
     # PyTorch's kernel reads channels last through a transposed view.
     import torch
-    from torch.nn import functional
 
     if torch.is_grad_enabled():
         # With channels last (torch 2.13) the process dies where the gradient of gamma or beta is asked for and that of
         # x is not. So whoever asks for theirs is made to ask for that of x.
-        x = x + 0 * (gamma[0] + beta[0])
-    return functional.group_norm(x.movedim(-1, 1), groups, gamma, beta, epsilon).movedim(1, -1)
+        x = x + (gamma[:0].sum() + beta[:0].sum())
+    return torch.group_norm(x.movedim(-1, 1), groups, gamma, beta, epsilon).movedim(1, -1)
 
 
 def groups_for(channels: int) -> int:

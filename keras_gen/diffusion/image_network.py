@@ -49,10 +49,6 @@ class ImageNetwork(keras.Model):
             return self._replay(list(inputs), kwargs["training"])
         return super().__call__(inputs, *args, **kwargs)
 
-    def quantize(self, *args: Any, **kwargs: Any) -> None:
-        super().quantize(*args, **kwargs)
-        self._replay = Replay(self, super().__call__)
-
     @property
     def _repeats(self) -> bool:
         # With two dtypes, which one the weights have depends on who calls; with `remat`, autograd calls once more.

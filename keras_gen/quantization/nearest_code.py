@@ -23,7 +23,7 @@ def nearest_code(x: Any, codebook: Any, chunk_size: int | None = None) -> Any:
             `chunk_size x num_codes` distances, whatever `n`. Defaults to `None`, as many as take 4 MB.
 
     Returns:
-        int32 tensor `(n,)`; of equally near codes, the lowest index.
+        int32 tensor `(n,)`; of equally near codes, the lowest index. For a vector that is not finite, any.
 
     Raises:
         ValueError: if the shapes do not fit, the codebook is empty, or `chunk_size` < 1.
@@ -39,16 +39,18 @@ def nearest_code(x: Any, codebook: Any, chunk_size: int | None = None) -> Any:
     columns = ops.transpose(ops.concatenate([codebook, -half_norms], axis=1))
 
     def nearest(rows: Any) -> Any:
-        ones = ops.ones((ops.shape(rows)[0], 1))
+        ones = ops.ones((ops.shape(rows)[0], 1), "float32")
         return _argmax(product(ops.concatenate([rows - center, ones], axis=1), columns))
 
     n = ops.shape(x)[0]
     if isinstance(n, int):
+        if n == 0:
+            return ops.zeros((0,), "int32")
         if n <= chunk:
             return nearest(x)
     else:
         chunk = ops.maximum(ops.minimum(n, chunk), 1)  # TensorFlow, where the batch size is not known while tracing
-    padded = ops.concatenate([x, ops.zeros(((-n) % chunk, dim))])
+    padded = ops.concatenate([x, ops.zeros(((-n) % chunk, dim), "float32")])
     indices = ops.map(nearest, ops.reshape(padded, (-1, chunk, dim)))
     return ops.reshape(indices, (-1,))[:n]
 
@@ -58,7 +60,7 @@ def _argmax(scores: Any) -> Any:
     num_codes = scores.shape[1]
     largest = ops.max(scores, axis=1, keepdims=True)
     indices = ops.where(scores == largest, ops.arange(num_codes, dtype="int32"), num_codes)
-    return ops.minimum(ops.min(indices, axis=1), num_codes - 1)  # where all are NaN, none is the largest
+    return ops.minimum(ops.min(indices, axis=1), num_codes - 1)  # where one is NaN, none is the largest
 
 
 def _check_shapes(x: Any, codebook: Any) -> tuple[int, int]:

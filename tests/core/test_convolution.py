@@ -8,6 +8,7 @@ from precision import double_precision
 
 from keras_gen.core.convolution import Conv2D, convolve
 from keras_gen.core.fixtures import randomize_weights, to_numpy
+from keras_gen.models import UNet
 from keras_gen.ops import gradient
 
 RNG = np.random.default_rng(0)
@@ -50,3 +51,12 @@ def test_layer_is_that_of_keras(dtype):
     assert tuple(a.shape) == tuple(ours.compute_output_shape(x.shape)) == (2, 4, 3, 5)
     tolerance = {"float32": 1e-5, "mixed_bfloat16": 2e-2, "float64": 1e-12}[dtype]
     np.testing.assert_allclose(*(to_numpy(ops.cast(y, "float64")) for y in (a, b)), rtol=tolerance, atol=tolerance)
+
+
+def test_a_part_of_a_network_loads(tmp_path):
+    network = UNet((8, 8, 1), (8,), 1)
+    part = keras.Model(network.inputs, network.layers[-2].output)
+    part.save(tmp_path / "part.keras")
+    x = [RNG.standard_normal((2, 8, 8, 1), "float32"), np.array([1, 2], "int32")]
+    loaded = keras.models.load_model(tmp_path / "part.keras")
+    np.testing.assert_allclose(to_numpy(loaded(x)), to_numpy(part(x)), rtol=1e-5, atol=1e-6)

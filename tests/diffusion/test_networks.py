@@ -44,6 +44,16 @@ def test_group_norm_learns_what_that_of_keras_does():
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+def test_group_norm_of_one_pixel_and_with_an_infinite_shift():
+    layer = GroupNorm(2)
+    layer.build((1, 1, 1, 2))
+    np.testing.assert_allclose(to_numpy(layer(np.ones((1, 1, 1, 2), "float32"))), 0, atol=1e-5)
+    layer.beta.assign([np.inf, 0.0])
+    y = to_numpy(layer(np.ones((2, 3, 3, 2), "float32")))
+    assert np.isinf(y[..., 0]).all()
+    np.testing.assert_allclose(y[..., 1], 0, atol=1e-5)
+
+
 @pytest.mark.parametrize("of", ["gamma", "beta"])
 def test_gradient_of_one_weight_alone(of):
     layer = GroupNorm(2)

@@ -121,3 +121,16 @@ def test_rotation_is_finite_at_zero_and_at_opposites(dtype):
 def test_rotation_refuses_other_shapes():
     with pytest.raises(ValueError, match=r"`code` must have the shape of x, \(2, 4\). Received: code=shape \(2, 3\)"):
         rotation_trick(np.zeros((2, 3), "float32"), np.zeros((2, 4), "float32"))
+
+
+def test_no_vectors():
+    assert tuple(nearest_code(ops.zeros((0, 3)), ops.ones((4, 3))).shape) == (0,)
+
+
+def test_other_default_dtype():
+    keras.config.set_floatx("float64")
+    try:
+        codes = nearest_code(np.eye(3, 2), np.eye(3, 2), chunk_size=2)
+    finally:
+        keras.config.set_floatx("float32")
+    np.testing.assert_array_equal(to_numpy(codes), [0, 1, 2])
