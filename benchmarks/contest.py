@@ -128,7 +128,6 @@ def _forget_peak() -> None:
 def timed(contender: Contender, calls: int) -> tuple[float, Any]:
     """Returns the seconds of some runs, and what the last one gave."""
     start = time.perf_counter()
-    output = None
     for _ in range(calls):
         output = contender.run()
     return output if contender.own_clock else time.perf_counter() - start, output

@@ -6,12 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_gen.core.transformation import transforming
 
 PLAIN_CALLS = 8  # a recording takes as long as some 30 calls gain
-NEVER = -(2**62)
 
 
 class Replay:
@@ -36,6 +34,7 @@ class Replay:
         self.owned: list[int] | None = None
         self.variables: list[Any] = []
         self.calls: Counter[str] = Counter()
+        self.never: set[str] = set()
         self.programs: dict[str, Callable[..., Any]] = {}
 
     def __call__(self, inputs: list[Any], training: bool) -> Any:
@@ -49,9 +48,11 @@ class Replay:
         key = self._key(values, inputs, training)
         if key in self.programs:
             return self.programs[key](values, inputs)
+        if key in self.never or threading.current_thread() is not threading.main_thread():
+            return self.call(inputs, training=training)
         self.calls[key] += 1
-        if self.calls[key] < PLAIN_CALLS or threading.current_thread() is not threading.main_thread():
-            return self._call(key, inputs, training)
+        if self.calls[key] < PLAIN_CALLS:
+            return self._watched_call(key, inputs, training)
         self.programs[key] = self._record(values, inputs, training)
         return self.programs[key](values, inputs)
 
@@ -61,8 +62,8 @@ class Replay:
         owned = [id(v) for layer in self.layers for v in (*layer._trainable_variables, *layer._non_trainable_variables)]
         if owned != self.owned:
             self.owned, self.variables = owned, self.network.variables
-            self.programs.clear()
-            self.calls.clear()
+            for known in (self.programs, self.calls, self.never):
+                known.clear()
 
     def _key(self, values: list[Any], inputs: list[Any], training: bool) -> str:
         import torch
@@ -73,14 +74,12 @@ class Replay:
         autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
         return str((training, torch.is_grad_enabled(), torch.is_inference_mode_enabled(), autocast, marks, weights))
 
-    def _call(self, key: str, inputs: list[Any], training: bool) -> Any:
-        if self.calls[key] < 0:
-            return self.call(inputs, training=training)
+    def _watched_call(self, key: str, inputs: list[Any], training: bool) -> Any:
         state = [(variable, variable.value.clone()) for variable in self.variables if not variable.trainable]
         output = self.call(inputs, training=training)
         same = all(value.equal(variable.value) for variable, value in state)
         if not same or self.network.losses or _has_own_gradient(output):
-            self.calls[key] = NEVER
+            self.never.add(key)
         return output
 
     def _record(self, values: list[Any], inputs: list[Any], training: bool) -> Callable[..., Any]:
@@ -121,6 +120,6 @@ def replayable(inputs: list[Any]) -> bool:
         return False
     import torch
 
-    plain = all(ops.is_tensor(x) and type(x) in (torch.Tensor, torch.nn.Parameter) and not x.is_meta for x in inputs)
+    plain = all(type(x) in (torch.Tensor, torch.nn.Parameter) and not x.is_meta for x in inputs)
     checkpointed = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
     return plain and not (torch.compiler.is_compiling() or checkpointed or transforming())
