@@ -4,11 +4,13 @@
     python -m benchmarks unet_step --backend jax
     python -m benchmarks unet_step --backend jax --memory
     python -m benchmarks --all
+    python -m benchmarks --all --memory
     python -m benchmarks growth
 
 Run from the root of the repository. Without `--backend`: all three, one after the other. `--all` runs every row on
-every backend and writes the table of `benchmarks/README.md`; with `--quick` (fewer turns, smaller cases) it prints the
-table and writes nothing. `growth` draws time and memory against size. Other libraries: `pip install '.[bench]'`.
+every backend and writes the table of `benchmarks/README.md`, with `--memory` that of memory and first runs; with
+`--quick` (fewer turns, smaller cases) it prints the table and writes nothing. `growth` draws time and memory against
+size. Other libraries: `pip install '.[bench]'`.
 """
 
 import argparse
@@ -46,10 +48,12 @@ def parse() -> argparse.Namespace:
         parser.error(f"give a NAME, --list or --all; NAME is one of {', '.join([*ROWS, 'growth'])}")
     if arguments.all and arguments.name:
         parser.error("--all goes with no NAME")
-    if arguments.memory and arguments.name not in ROWS:
-        parser.error("--memory needs the NAME of a row")
-    if arguments.only and not (arguments.backend and arguments.memory):
-        parser.error("--only needs --memory and --backend")
+    if arguments.memory and not arguments.all and arguments.name not in ROWS:
+        parser.error("--memory needs the NAME of a row, or --all")
+    if arguments.memory and arguments.all and arguments.backend:
+        parser.error("--all --memory goes over all backends")
+    if arguments.only and not (arguments.backend and arguments.memory and arguments.name):
+        parser.error("--only needs --memory, --backend and NAME")
     if arguments.only and arguments.only not in (contest.OURS, *ROWS[arguments.name].peers):
         parser.error(f"--only: {arguments.name} has {', '.join([contest.OURS, *ROWS[arguments.name].peers])}")
     return arguments
@@ -72,29 +76,35 @@ def run_row(arguments: argparse.Namespace) -> bool:
     except ModuleNotFoundError as error:
         raise SystemExit(f"{arguments.name} needs the package {error.name}: pip install '.[bench]'") from error
     environment.limit_torch(arguments.threads)
+    task = {"name": arguments.name, "backend": arguments.backend}
     if arguments.only:
-        print(json.dumps(contest.measure_memory(held.contenders[arguments.only])))
+        result = task | {"contender": arguments.only, **contest.measure_memory(held.contenders[arguments.only])}
+        print(json.dumps(result) if arguments.json else table.memory_text(result))
         return True
-    result = contest.hold(held, arguments.repeats, 0.1 if arguments.quick else 0.25)
-    result |= {"name": arguments.name, "backend": arguments.backend}
+    result = task | contest.hold(held, arguments.repeats, 0.1 if arguments.quick else 0.25)
     print(json.dumps(result) if arguments.json else table.text(result))
     return result["agree"]
 
 
 def show_memory(arguments: argparse.Namespace) -> None:
     for name in (contest.OURS, *ROWS[arguments.name].peers):
-        command = every_row.command(arguments.name, arguments.backend, arguments, "--memory", "--only", name)
-        found = every_row.last_line(command)
-        above = f"{found['above']:.2f} GiB above libraries, weights and inputs"
-        print(f"{arguments.backend}, {arguments.name}, {name}: {above}, {found['peak']:.2f} GiB in all", flush=True)
+        result = every_row.measured(arguments, arguments.name, arguments.backend, name)
+        print(table.memory_text(result), flush=True)
 
 
 def main() -> None:
     arguments = parse()
+    try:
+        run(arguments)
+    except every_row.CommandError as error:
+        sys.exit(str(error))
+
+
+def run(arguments: argparse.Namespace) -> None:
     if arguments.list:
         print("\n".join(f"{name:20} {row.title}; peers: {', '.join(row.peers)}" for name, row in ROWS.items()))
     elif arguments.all:
-        every_row.run(arguments)
+        (every_row.run_memory if arguments.memory else every_row.run)(arguments)
     elif arguments.name == "growth":
         growth.run(arguments)
     elif arguments.backend is None:

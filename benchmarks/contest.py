@@ -1,6 +1,5 @@
 """Contenders that take turns at the same work in one process."""
 
-import contextlib
 import dataclasses
 import math
 import pathlib
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 OURS = "ours"
-WARM, LONG = 10, 1.0  # runs before the first turn, of work that takes less seconds: PyTorch's networks are recorded
+WARM, LONG = 12, 1.0  # runs before the first turn, of work that takes less seconds: PyTorch's networks are recorded
 PAUSE = 0.1  # seconds between two contenders: idle threads of the one spin for a while, and would slow the other
 
 
@@ -35,8 +34,9 @@ class Contest:
     """Contenders by name, ours first.
 
     `same` names those that compute the same function as we do: `difference` of their outputs from ours must not be
-    above `tolerance`. A contest of long runs has at most `turns`. One that is not `warm` has no run before them: then
-    nothing is compared, and the median leaves out the turn in which ours compiles.
+    above `tolerance`, in any of the runs before the first turn. A contest of long runs has at most `turns`. One that is
+    not `warm` has no run before them: then nothing is compared, and the median leaves out the turn in which ours
+    compiles.
     """
 
     case: str
@@ -94,24 +94,47 @@ def hold(contest: Contest, repeats: int, shortest: float) -> dict[str, Any]:
 
 def _warm_up(contest: Contest, shortest: float) -> tuple[dict[str, float], dict[str, int], dict[str, float]]:
     """Returns by contender the seconds of its first run, how many runs make a turn, and its difference from ours."""
-    first, outputs, calls = {}, {}, {}
+    first, outputs, calls, differences = {}, {}, {}, {}
     for name, contender in contest.contenders.items():
         _progress(f"first run of {name}")
-        first[name], outputs[name] = timed(contender, 1)
-        if first[name] < LONG:
-            timed(contender, WARM)
-        calls[name] = max(1, math.ceil(shortest / timed(contender, 1)[0]))
-    return first, calls, {name: contest.difference(outputs[OURS], outputs[name]) for name in contest.same}
+        seconds, outputs[name] = zip(*_first_runs(contender, WARM), strict=True)
+        first[name], calls[name] = seconds[0], max(1, math.ceil(shortest / seconds[-1]))
+    for name in contest.same:
+        runs = zip(outputs[OURS], outputs[name], strict=False)  # of two that learn, those after as many steps
+        differences[name] = max(contest.difference(ours, theirs) for ours, theirs in runs)
+    return first, calls, differences
 
 
-def measure_memory(contender: Contender, runs: int = 3) -> dict[str, float]:
-    """Returns the largest memory of the process in GiB, and how much of it the contender needed to run."""
+def _first_runs(contender: Contender, runs: int) -> list[tuple[float, Any]]:
+    """Returns seconds and output of some runs, two at most where the first one is long."""
+    done = [timed(contender, 1)]
+    while len(done) < min(runs, 2 if done[0][0] > LONG else WARM):
+        done.append(timed(contender, 1))
+    return done
+
+
+def measure_memory(contender: Contender, runs: int = WARM) -> dict[str, float]:
+    """Measures what a contender needs, in a process of its own.
+
+    Args:
+        contender: who runs.
+        runs: how often, if the first run is not long. Defaults to `WARM`.
+
+    Returns:
+        dict with `peak`, the largest memory of the process in GiB, `above`, how much of it the runs needed, and
+        `first` and `later`, the seconds of the first and of the shortest run.
+    """
     at_first = _peak()
     _forget_peak()
     before = _peak()
-    for _ in range(runs):
-        contender.run()
-    return {"peak": max(at_first, _peak()), "above": _peak() - before}
+    seconds = [seconds for seconds, _ in _first_runs(contender, runs)]
+    largest = _peak()
+    return {
+        "peak": max(at_first, largest),
+        "above": largest - before,
+        "first": seconds[0],
+        "later": min(seconds),
+    }
 
 
 def _peak() -> float:
@@ -120,8 +143,8 @@ def _peak() -> float:
 
 
 def _forget_peak() -> None:
-    """Lowers the largest memory to the present one, where Linux lets us: weights take more while they are made."""
-    with contextlib.suppress(OSError):
+    """Lowers the largest memory to the present one: weights take more while they are made. Linux alone can."""
+    if sys.platform == "linux":
         pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 

@@ -8,6 +8,7 @@ from benchmarks.contest import OURS
 from benchmarks.environment import BACKENDS
 from benchmarks.rows import ROWS, Row
 
+BESIDE = "torch"  # the backend in whose processes the peers' memory is measured
 README = pathlib.Path(__file__).parent / "README.md"
 
 
@@ -26,8 +27,15 @@ def text(result: dict[str, Any]) -> str:
     return "\n".join([*lines, *([] if result["agree"] else ["  OUTPUTS DIFFER"])])
 
 
-def markdown(results: list[dict[str, Any]]) -> str:
-    """Returns the table, a line for each row and peer."""
+def memory_text(result: dict[str, Any]) -> str:
+    """Returns the line of what one contender needs."""
+    who = f"{BACKENDS[result['backend']]}, {result['name']}, {result['contender']}"
+    above = f"{result['above']:.2f} GiB above libraries, weights and inputs"
+    return f"{who}: {above}, {result['peak']:.2f} GiB in all; first run {_longer(result)} s longer"
+
+
+def times(results: list[dict[str, Any]]) -> str:
+    """Returns the table of times, a line for each row and peer."""
     by_key = {(result["name"], result["backend"]): result for result in results}
     lines = [f"| work | peer | {' | '.join(BACKENDS.values())} | mark |", "| --- | --- | --- | --- | --- | --- |"]
     for name, row in ROWS.items():
@@ -37,6 +45,18 @@ def markdown(results: list[dict[str, Any]]) -> str:
             work = f"{row.title}: {case}<br>`python -m benchmarks {name}`" if number == 0 else ""
             cells = [_cell(result, peer) for result in found.values()]
             lines.append(f"| {work} | {peer} | {' | '.join(cells)} | {_mark(row, peer, list(found.values()))} |")
+    return "\n".join(lines)
+
+
+def memory(results: list[dict[str, Any]]) -> str:
+    """Returns the table of memory and first runs, a line for each row."""
+    by_key = {(result["name"], result["backend"], result["contender"]): result for result in results}
+    lines = [f"| row | {' | '.join(BACKENDS.values())} | peers |", "| --- | --- | --- | --- | --- |"]
+    for name, row in ROWS.items():
+        ours = [by_key.get((name, backend, OURS)) for backend in BACKENDS]
+        if any(ours):
+            peers = [f"{peer} {_memory_cell(by_key[name, BESIDE, peer])}" for peer in row.peers]
+            lines.append(f"| {name} | {' | '.join(map(_memory_cell, ours))} | {'<br>'.join(peers)} |")
     return "\n".join(lines)
 
 
@@ -56,6 +76,18 @@ def _cell(result: dict[str, Any] | None, peer: str) -> str:
     ours = _milliseconds(statistics.median(result["times"][OURS]))
     differs = "" if result["agree"] else ", outputs differ"
     return f"{ours}, {_comparison(result, peer)}{differs}"
+
+
+def _memory_cell(result: dict[str, Any] | None) -> str:
+    if result is None:
+        return ""
+    if "error" in result:
+        return "failed"
+    return f"{result['above']:.2f} of {result['peak']:.2f} GiB, {_longer(result)} s"
+
+
+def _longer(result: dict[str, Any]) -> str:
+    return f"{max(0.0, result['first'] - result['later']):.1f}"
 
 
 def _comparison(result: dict[str, Any], peer: str) -> str:

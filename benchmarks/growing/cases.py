@@ -7,11 +7,11 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.compiled import compiled
-from keras_gen.models import DDPM, UNet
+from keras_gen.models import DDPM, CodeTransformer, UNet
 from keras_gen.ops import k_occurrence, nearest_code
 from keras_gen.samplers import DDIMSampler
 
-DIM, VECTORS, IMAGES = 64, 4096, 4
+DIM, VECTORS, IMAGES, SEQUENCES = 64, 4096, 4, 16
 
 
 def points(n: int) -> Callable[[], Any]:
@@ -28,6 +28,12 @@ def codes(n: int) -> Callable[[], Any]:
 def steps(n: int) -> Callable[[], Any]:
     model = DDPM(UNet((16, 16, 1), widths=(16, 32), blocks_per_level=1), seed=0)
     return lambda: model.sample(IMAGES, DDIMSampler(n), seed=0, verbose=0)
+
+
+def positions(n: int) -> Callable[[], Any]:
+    model = CodeTransformer(512, n, 256, 6, 8, seed=0)
+    model.build((None, n))
+    return lambda: model.sample(SEQUENCES, seed=0, verbose=0)
 
 
 def batch(n: int) -> Callable[[], Any]:

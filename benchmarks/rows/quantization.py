@@ -23,7 +23,8 @@ def vq_lookup(quick: bool) -> Contest:
     x, codebook = _data()
     inputs = ops.convert_to_tensor(x), ops.convert_to_tensor(codebook)
     lookup = compiled(None, nearest_code)
-    product = compiled(None, lambda x, codebook: ops.matmul(x, ops.transpose(codebook)))
+    # the largest products: all of them are 64 MB, which ours never hands back
+    product = compiled(None, lambda x, codebook: ops.max(ops.matmul(x, ops.transpose(codebook)), axis=1))
     theirs = _peer(x, codebook)
     contenders = {
         OURS: Contender(lambda: ops.convert_to_numpy(lookup(*inputs))),

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_gen.core.checks import check
+
 
 def convolve(x: Any, kernel: Any, bias: Any = None, strides: tuple[int, int] = (1, 1), padding: str = "same") -> Any:
     """Computes `ops.conv(x, kernel) + bias` for images with channels last.
@@ -33,6 +35,11 @@ def convolve(x: Any, kernel: Any, bias: Any = None, strides: tuple[int, int] = (
 @keras.saving.register_keras_serializable("keras_gen")
 class Conv2D(keras.layers.Conv2D):
     """`keras.layers.Conv2D` by `convolve`: channels last, not dilated."""
+
+    def __init__(self, filters: int, kernel_size: Any, data_format: str = "channels_last", **options: Any):
+        super().__init__(filters, kernel_size, data_format=data_format, **options)
+        check(self.data_format == "channels_last", "data_format", "be channels_last", repr(self.data_format))
+        check(self.dilation_rate == (1, 1), "dilation_rate", "be 1", self.dilation_rate)
 
     def call(self, inputs: Any) -> Any:
         return self.activation(convolve(inputs, self.kernel, self.bias, self.strides, self.padding))

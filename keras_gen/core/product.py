@@ -25,7 +25,13 @@ def _applies(x: Any, y: Any) -> bool:
     import torch
 
     plain = x.ndim == 2 and x.dtype == y.dtype == torch.float32 and x.device.type == "cpu"
-    return plain and x.shape[0] * x.shape[1] * y.shape[1] >= LARGE and torch.backends.mkldnn.is_available()
+    return plain and x.shape[0] * x.shape[1] * y.shape[1] >= LARGE and _has_onednn()
+
+
+def _has_onednn() -> bool:
+    from torch.backends import mkldnn
+
+    return mkldnn.is_available() and mkldnn.enabled
 
 
 def _as_convolution(x: Any, y: Any) -> Any:

@@ -10,6 +10,7 @@ import keras
 from keras_gen.core.transformation import transforming
 
 PLAIN_CALLS = 8  # a recording takes as long as some 30 calls gain
+KEPT = 16  # recordings of one network: each keeps the tensors that its operations made of constants
 
 
 class Replay:
@@ -19,9 +20,11 @@ class Replay:
     The recording holds these alone. Weights are its arguments: it sees their present values, also those of a
     `StatelessScope`, and gradients reach them. Numbers and gradients are those of the call.
 
-    The network must do the same operations in each call: no branches. It is called as ever where a recording would miss
-    something: while its state changes, as random generators do, or losses are added in the call; where a gradient is
-    not PyTorch's own; in int8; where modules have hooks; in other threads than the main one, where nothing is recorded.
+    The network must do the same operations in each call: no branches. As in a compiled function, what is set on its
+    layers after a recording, other than weights and their number, is not seen. It is called as ever where a recording
+    would miss something: while its state changes, as random generators do, or losses are added in the call; where a
+    gradient is not PyTorch's own; in int8; where modules have hooks; in other threads than the main one, where nothing
+    is recorded.
 
     Args:
         network: a built layer, of one dtype.
@@ -53,6 +56,9 @@ class Replay:
         self.calls[key] += 1
         if self.calls[key] < PLAIN_CALLS:
             return self._watched_call(key, inputs, training)
+        del self.calls[key]
+        if len(self.programs) == KEPT:
+            del self.programs[next(iter(self.programs))]
         self.programs[key] = self._record(values, inputs, training)
         return self.programs[key](values, inputs)
 

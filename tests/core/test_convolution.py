@@ -53,6 +53,20 @@ def test_layer_is_that_of_keras(dtype):
     np.testing.assert_allclose(*(to_numpy(ops.cast(y, "float64")) for y in (a, b)), rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("options", [{"data_format": "channels_first"}, {"dilation_rate": 2}])
+def test_what_it_cannot_do_is_refused(options):
+    with pytest.raises(ValueError, match=f"`{next(iter(options))}` must be"):
+        Conv2D(4, 3, **options)
+
+
+def test_images_lie_with_channels_last_whatever_keras_is_set_to():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        assert Conv2D(5, 3)(np.zeros((1, 6, 7, 2), "float32")).shape == (1, 4, 5, 5)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
 def test_a_part_of_a_network_loads(tmp_path):
     network = UNet((8, 8, 1), (8,), 1)
     part = keras.Model(network.inputs, network.layers[-2].output)

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -33,6 +34,16 @@ def test_gradients():
     by_y = to_numpy(gradient(lambda y: ops.sin(product(x, y)), y))
     np.testing.assert_allclose(by_x, slope @ b.T, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(by_y, a.T @ slope, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="a setting of PyTorch's")
+def test_without_onednn():
+    from torch.backends import mkldnn
+
+    x = ops.convert_to_tensor(RNG.standard_normal((N, 64)).astype("float32"))
+    with mkldnn.flags(enabled=False):
+        result = product(x, ops.transpose(x[:64]))
+    np.testing.assert_array_equal(to_numpy(result), to_numpy(x @ ops.transpose(x[:64])))
 
 
 def test_layers_of_pixels():

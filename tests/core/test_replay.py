@@ -135,6 +135,14 @@ def test_a_changed_network_is_recorded_again():
     np.testing.assert_array_equal(call_often(network, inputs)[-1], to_numpy(network(inputs)))
 
 
+def test_recordings_have_a_bound(monkeypatch):
+    monkeypatch.setattr(replay, "KEPT", 2)
+    network, inputs = network_of("pixel_transformer")
+    plain = [call_often(network, [x[:n] for x in inputs]) for n in (1, 2, 3, 1)]
+    assert recorded(network) == 2
+    np.testing.assert_array_equal(plain[0], plain[3])
+
+
 @pytest.mark.parametrize("of", ["network", "model", "layer"])
 def test_a_quantized_network_is_called_as_ever(of):
     network, inputs = network_of("dit")
