@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -13,6 +14,8 @@ from keras_gen.core.loop import progress_bar
 from keras_gen.core.product import product
 
 CELLS = 2**25  # products held at a time, 128 MB
+KEPT_CELLS = 2**23  # 32 MB: glibc gives larger buffers back at once, and gets each anew, page by page
+CHUNK = 16  # columns of which only the largest is ranked at first
 EPSILON = 2.0**-24  # the relative rounding of float32
 
 
@@ -76,6 +79,47 @@ def scores(queries: Any, rows: Any) -> Any:
     return product(ops.concatenate([queries, ones], axis=1), ops.transpose(rows))
 
 
+def largest(values: Any, count: int) -> tuple[Any, Any]:
+    """Finds the largest values of each row: indices and values, both `(rows, count)`, in falling order.
+
+    They lie in the `count` chunks of columns that have the largest maxima. A chunk is every m-th column: its maximum is
+    one of whole vectors, faster than ranking all columns.
+    """
+    n, columns = values.shape
+    m = columns // CHUNK
+    if m < 4 * count:
+        return _ranked(values, count)
+    chunks, _ = _ranked(ops.max(ops.reshape(values[:, : m * CHUNK], (n, CHUNK, m)), axis=1), count)
+    inside = ops.expand_dims(chunks, 1) + m * ops.reshape(ops.arange(CHUNK, dtype="int32"), (1, CHUNK, 1))
+    rest = ops.broadcast_to(ops.arange(m * CHUNK, columns, dtype="int32"), (n, columns - m * CHUNK))
+    indices = ops.concatenate([ops.reshape(inside, (n, CHUNK * count)), rest], axis=1)
+    places, found = _ranked(ops.take_along_axis(values, indices, axis=1), count)
+    return ops.take_along_axis(indices, places, axis=1), found
+
+
+def _ranked(values: Any, count: int) -> tuple[Any, Any]:
+    # The values of `top_k` are not used: on JAX (0.10, CPU) it then sorts whole rows, 100 times slower.
+    indices = ops.cast(ops.top_k(values, count)[1], "int32")
+    return indices, ops.take_along_axis(values, indices, axis=1)
+
+
+def _best_rows(queries: Any, rows: Any, count: int) -> Any:
+    """Returns the indices of the rows of the largest scores, `(queries, count)`, in falling order."""
+    n, size = rows.shape[0], _tile(queries.shape[0], rows.shape[0])
+    tiles = [
+        (start, *largest(scores(queries, rows[start : start + size]), min(count, size, n - start)))
+        for start in range(0, n, size)
+    ]
+    indices = ops.concatenate([start + indices for start, indices, _ in tiles], axis=1)
+    places, _ = _ranked(ops.concatenate([values for *_, values in tiles], axis=1), count)
+    return ops.take_along_axis(indices, places, axis=1)
+
+
+def _tile(queries: int, n: int) -> int:
+    """Returns how many points are ranked together: all, but on PyTorch those whose products are kept in memory."""
+    return max(CHUNK, KEPT_CELLS // queries // CHUNK * CHUNK) if keras.backend.backend() == "torch" else n
+
+
 @functools.cache
 def nearest_program(candidates: int) -> Callable[[Any, Any], Any]:
     """Returns the compiled search for the nearest points: squared distances and indices, both `(queries, candidates)`.
@@ -85,13 +129,12 @@ def nearest_program(candidates: int) -> Callable[[Any, Any], Any]:
     """
 
     def nearest(queries: Any, rows: Any) -> tuple[Any, Any, Any]:
-        # The values of `top_k` are not used: on JAX (0.10, CPU) it then sorts whole rows, 100 times slower.
-        _, indices = ops.top_k(scores(queries, rows), candidates)
+        indices = _best_rows(queries, rows, candidates)
         found = ops.take(rows, indices, axis=0)
         distances = ops.sum(ops.square(found[..., :-1] - ops.expand_dims(queries, 1)), axis=-1)
         last = ops.sum(queries * found[:, -1, :-1], axis=1) + found[:, -1, -1]
         norms, longest = ops.sum(ops.square(queries), axis=1), ops.max(ops.abs(rows[:, -1]))
         rounding = 2 * EPSILON * (rows.shape[1] + 3) * (norms + 4 * longest)
-        return distances, ops.cast(indices, "int32"), norms - 2 * last - rounding
+        return distances, indices, norms - 2 * last - rounding
 
     return compiled(None, nearest)
