@@ -1,7 +1,7 @@
 """Sample quality after equal wall time, against denoising-diffusion-pytorch: distances in a classifier's features.
 
     pip install --no-deps denoising-diffusion-pytorch ema-pytorch accelerate psutil einops
-    KERAS_BACKEND=tensorflow python benchmarks/figures/equal_time.py --contender ours
+    KERAS_BACKEND=torch python benchmarks/figures/equal_time.py --contender ours
     KERAS_BACKEND=torch python benchmarks/figures/equal_time.py --contender peer
     KERAS_BACKEND=tensorflow python benchmarks/figures/equal_time.py --contender score
 
@@ -41,6 +41,7 @@ from keras_gen.schedules import CosineSchedule
 BATCH_SIZE, PEAK_RATE, WARMUP_STEPS, EMA_MOMENTUM = 32, 1.5e-3, 200, 0.998
 CHECKPOINT_MINUTES = 5
 PEER_BATCH_SIZE = 16
+COLUMNS = 16
 MARGIN = 2  # the peer's four levels need sides that are multiples of 8: 32 instead of 28
 
 
@@ -221,7 +222,7 @@ def run(name: str, images: np.ndarray, arguments: argparse.Namespace) -> None:
 
 
 def score(arguments: argparse.Namespace) -> None:
-    """Prints the distances of all samples from the test images, and that of as many training images."""
+    """Prints the distances of all samples from the test images, and that of as many training images; draws them."""
     (images, labels), (test, test_labels) = load_split(arguments.dataset)
     output = arguments.output
     _, features = train_classifier(images, labels, test, test_labels, output / "classifier.keras")
@@ -239,6 +240,8 @@ def score(arguments: argparse.Namespace) -> None:
     subsets = [images[generator.choice(len(images), n, replace=False)] for _ in range(5)]
     chance = [frechet_distance(features.predict(subset, batch_size=256, verbose=0), real) for subset in subsets]
     result.update(training_images=float(np.mean(chance)), ratio=result["ours"] / result["peer"], samples=n)
+    rows = [test[:COLUMNS], drawn["ours"][: 3 * COLUMNS], drawn["peer"][: 3 * COLUMNS]]
+    save_picture(output / "equal_time_samples.png", np.concatenate(rows), COLUMNS)
     (output / "score.json").write_text(json.dumps(result, indent=1))
     print(f"Frechet distance of {n} samples from {len(test)} test images: ours {result['ours']:.2f}, ", end="")
     print(f"peer {result['peer']:.2f}, ours / peer {result['ratio']:.2f}; training images {np.mean(chance):.2f}")
