@@ -97,7 +97,7 @@ def _warm_up(contest: Contest, shortest: float) -> tuple[dict[str, float], dict[
     first, outputs, calls, differences = {}, {}, {}, {}
     for name, contender in contest.contenders.items():
         _progress(f"first run of {name}")
-        seconds, outputs[name] = zip(*_first_runs(contender, WARM), strict=True)
+        seconds, outputs[name] = zip(*_first_runs(contender), strict=True)
         first[name], calls[name] = seconds[0], max(1, math.ceil(shortest / seconds[-1]))
     for name in contest.same:
         runs = zip(outputs[OURS], outputs[name], strict=False)  # of two that learn, those after as many steps
@@ -105,20 +105,19 @@ def _warm_up(contest: Contest, shortest: float) -> tuple[dict[str, float], dict[
     return first, calls, differences
 
 
-def _first_runs(contender: Contender, runs: int) -> list[tuple[float, Any]]:
-    """Returns seconds and output of some runs, two at most where the first one is long."""
+def _first_runs(contender: Contender) -> list[tuple[float, Any]]:
+    """Returns seconds and output of some runs, of two where the first one is long."""
     done = [timed(contender, 1)]
-    while len(done) < min(runs, 2 if done[0][0] > LONG else WARM):
+    while len(done) < (2 if done[0][0] > LONG else WARM):
         done.append(timed(contender, 1))
     return done
 
 
-def measure_memory(contender: Contender, runs: int = WARM) -> dict[str, float]:
+def measure_memory(contender: Contender) -> dict[str, float]:
     """Measures what a contender needs, in a process of its own.
 
     Args:
         contender: who runs.
-        runs: how often, if the first run is not long. Defaults to `WARM`.
 
     Returns:
         dict with `peak`, the largest memory of the process in GiB, `above`, how much of it the runs needed, and
@@ -127,7 +126,7 @@ def measure_memory(contender: Contender, runs: int = WARM) -> dict[str, float]:
     at_first = _peak()
     _forget_peak()
     before = _peak()
-    seconds = [seconds for seconds, _ in _first_runs(contender, runs)]
+    seconds = [seconds for seconds, _ in _first_runs(contender)]
     largest = _peak()
     return {
         "peak": max(at_first, largest),

@@ -12,8 +12,7 @@ from benchmarks import contest, environment, every_row, table
 from benchmarks.growing import SUBJECTS
 
 FIGURE = pathlib.Path(__file__).parent / "growth.png"
-ENOUGH = 1.0  # seconds of work for each size, after a first run
-LONG = 10.0  # seconds of a first run that is not repeated: compilation is little of it
+ENOUGH = 1.0  # seconds of work for each size, after first runs
 FITTED = 3  # the largest sizes: at small ones constant costs are most of the time
 
 
@@ -57,8 +56,8 @@ def _case(arguments: argparse.Namespace) -> dict[str, float]:
     work = getattr(cases, arguments.subject)(arguments.size)
     environment.limit_torch(arguments.threads)
     contender = contest.Contender(work)
-    found = contest.measure_memory(contender, runs=1)
-    times = [found["first"]] if found["first"] > LONG else []
+    found = contest.measure_memory(contender)
+    times = [found["later"]]
     while sum(times) < ENOUGH:
         times.append(contest.timed(contender, 1)[0])
     return {"seconds": float(np.median(times)), **found}

@@ -134,3 +134,10 @@ def test_other_default_dtype():
     finally:
         keras.config.set_floatx("float32")
     np.testing.assert_array_equal(to_numpy(codes), [0, 1, 2])
+
+
+def test_in_a_vectorized_map(rng):
+    x = ops.convert_to_tensor(rng.normal(size=(3, 10, 4)).astype("float32"))
+    codebook = ops.convert_to_tensor(rng.normal(size=(5, 4)).astype("float32"))
+    mapped = ops.vectorized_map(lambda rows: nearest_code(rows, codebook, chunk_size=4), x)
+    np.testing.assert_array_equal(to_numpy(mapped), [to_numpy(nearest_code(rows, codebook)) for rows in x])
