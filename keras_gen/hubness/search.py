@@ -93,14 +93,20 @@ def largest(values: Any, count: int) -> tuple[Any, Any]:
     inside = ops.expand_dims(chunks, 1) + m * ops.reshape(ops.arange(CHUNK, dtype="int32"), (1, CHUNK, 1))
     rest = ops.broadcast_to(ops.arange(m * CHUNK, columns, dtype="int32"), (n, columns - m * CHUNK))
     indices = ops.concatenate([ops.reshape(inside, (n, CHUNK * count)), rest], axis=1)
-    places, found = _ranked(ops.take_along_axis(values, indices, axis=1), count)
+    places, found = _ranked(_entries(values, indices), count)
     return ops.take_along_axis(indices, places, axis=1), found
 
 
 def _ranked(values: Any, count: int) -> tuple[Any, Any]:
     # The values of `top_k` are not used: on JAX (0.10, CPU) it then sorts whole rows, 100 times slower.
     indices = ops.cast(ops.top_k(values, count)[1], "int32")
-    return indices, ops.take_along_axis(values, indices, axis=1)
+    return indices, _entries(values, indices)
+
+
+def _entries(values: Any, indices: Any) -> Any:
+    # `take_along_axis` copies all values on TensorFlow.
+    n, columns = values.shape
+    return ops.take(ops.reshape(values, (-1,)), indices + columns * ops.arange(n, dtype="int32")[:, None])
 
 
 def _best_rows(queries: Any, rows: Any, count: int) -> Any:
