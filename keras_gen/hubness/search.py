@@ -88,25 +88,19 @@ def largest(values: Any, count: int) -> tuple[Any, Any]:
     n, columns = values.shape
     m = columns // CHUNK
     if m < 4 * count:
-        return _ranked(values, count)
-    chunks, _ = _ranked(ops.max(ops.reshape(values[:, : m * CHUNK], (n, CHUNK, m)), axis=1), count)
+        indices = _ranked(values, count)
+        return indices, ops.take_along_axis(values, indices, axis=1)
+    chunks = _ranked(ops.max(ops.reshape(values[:, : m * CHUNK], (n, CHUNK, m)), axis=1), count)
     inside = ops.expand_dims(chunks, 1) + m * ops.reshape(ops.arange(CHUNK, dtype="int32"), (1, CHUNK, 1))
     rest = ops.broadcast_to(ops.arange(m * CHUNK, columns, dtype="int32"), (n, columns - m * CHUNK))
     indices = ops.concatenate([ops.reshape(inside, (n, CHUNK * count)), rest], axis=1)
-    places, found = _ranked(_entries(values, indices), count)
-    return ops.take_along_axis(indices, places, axis=1), found
+    indices = ops.take_along_axis(indices, _ranked(ops.take_along_axis(values, indices, axis=1), count), axis=1)
+    return indices, ops.take_along_axis(values, indices, axis=1)
 
 
-def _ranked(values: Any, count: int) -> tuple[Any, Any]:
+def _ranked(values: Any, count: int) -> Any:
     # The values of `top_k` are not used: on JAX (0.10, CPU) it then sorts whole rows, 100 times slower.
-    indices = ops.cast(ops.top_k(values, count)[1], "int32")
-    return indices, _entries(values, indices)
-
-
-def _entries(values: Any, indices: Any) -> Any:
-    # `take_along_axis` copies all values on TensorFlow.
-    n, columns = values.shape
-    return ops.take(ops.reshape(values, (-1,)), indices + columns * ops.arange(n, dtype="int32")[:, None])
+    return ops.cast(ops.top_k(values, count)[1], "int32")
 
 
 def _best_rows(queries: Any, rows: Any, count: int) -> Any:
@@ -117,7 +111,7 @@ def _best_rows(queries: Any, rows: Any, count: int) -> Any:
         for start in range(0, n, size)
     ]
     indices = ops.concatenate([start + indices for start, indices, _ in tiles], axis=1)
-    places, _ = _ranked(ops.concatenate([values for *_, values in tiles], axis=1), count)
+    places = _ranked(ops.concatenate([values for *_, values in tiles], axis=1), count)
     return ops.take_along_axis(indices, places, axis=1)
 
 
