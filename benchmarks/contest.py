@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 OURS = "ours"
-WARM, LONG = 12, 1.0  # runs before the first turn, of work that takes less seconds: PyTorch's networks are recorded
+WARM, LONG = 12, 2.0  # runs before the first turn, in which PyTorch's networks are recorded; fewer if seconds are over
 PAUSE = 0.1  # seconds between two contenders: idle threads of the one spin for a while, and would slow the other
 
 
@@ -106,9 +106,9 @@ def _warm_up(contest: Contest, shortest: float) -> tuple[dict[str, float], dict[
 
 
 def _first_runs(contender: Contender) -> list[tuple[float, Any]]:
-    """Returns seconds and output of some runs, of two where the first one is long."""
-    done = [timed(contender, 1)]
-    while len(done) < (2 if done[0][0] > LONG else WARM):
+    """Returns seconds and output of some runs: of two at least, as the first one compiles."""
+    done = [timed(contender, 1), timed(contender, 1)]
+    while len(done) < WARM and sum(seconds for seconds, _ in done[1:]) < LONG:
         done.append(timed(contender, 1))
     return done
 

@@ -8,19 +8,19 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from keras import ops
 
 from benchmarks.contest import OURS, Contender, Contest
-from benchmarks.rows.unet import BATCH, CASE, SIZE, networks, to_torch
+from benchmarks.rows.unet import BATCH, SIZE, networks, to_torch
 from keras_gen.core.compiled import compiled
 from keras_gen.models import DDPM
 from keras_gen.samplers import DDIMSampler, DDPMSampler, DiffusionSampler, DPMSolverPPSampler
 
-FEW = 4  # images of the run of 1000 steps
 NOISE = np.random.default_rng(0).standard_normal((BATCH, SIZE, SIZE, 1), "float32")
+FEW = NOISE[:4]  # for the run of 1000 steps, and for quick ones
 
 
 def sampling_ddpm(quick: bool) -> Contest:
     """Some 20 seconds for each run, so that there are three at most."""
     steps = 20 if quick else 1000
-    contest = _runs(steps, DDPMSampler(steps), DDPMScheduler(clip_sample=False), NOISE[:FEW])
+    contest = _runs(steps, DDPMSampler(steps), DDPMScheduler(clip_sample=False), FEW)
     if not quick:
         contest.turns, contest.warm = 3, False
         contest.case += ", 3 turns"
@@ -29,7 +29,7 @@ def sampling_ddpm(quick: bool) -> Contest:
 
 def sampling_ddim(quick: bool) -> Contest:
     steps = 10 if quick else 50
-    contest = _runs(steps, DDIMSampler(steps), DDIMScheduler(clip_sample=False))
+    contest = _runs(steps, DDIMSampler(steps), DDIMScheduler(clip_sample=False), FEW if quick else NOISE)
     contest.same = ("diffusers",)
     return contest
 
@@ -37,10 +37,11 @@ def sampling_ddim(quick: bool) -> Contest:
 def sampling_dpm_solver(quick: bool) -> Contest:
     """Not the same levels: theirs are rounded to whole times of the schedule."""
     steps = 10 if quick else 20
-    return _runs(steps, DPMSolverPPSampler(steps, 2), DPMSolverMultistepScheduler(solver_order=2))
+    scheduler = DPMSolverMultistepScheduler(solver_order=2)
+    return _runs(steps, DPMSolverPPSampler(steps, 2), scheduler, FEW if quick else NOISE)
 
 
-def _runs(steps: int, sampler: DiffusionSampler, scheduler: Any, noise: np.ndarray = NOISE) -> Contest:
+def _runs(steps: int, sampler: DiffusionSampler, scheduler: Any, noise: np.ndarray) -> Contest:
     network, peer = networks()
     model = DDPM(network, seed=0)
     scheduler.set_timesteps(steps)
@@ -57,17 +58,21 @@ def _runs(steps: int, sampler: DiffusionSampler, scheduler: Any, noise: np.ndarr
         return model.sample(len(noise), sampler, noise=noise, seed=0, verbose=0)
 
     contenders = {OURS: Contender(ours, len(noise)), "diffusers": Contender(theirs, len(noise))}
-    return Contest(f"batch {len(noise)}, {SIZE} x {SIZE} x 1, {steps} steps", contenders)
+    return Contest(f"{_case(noise)}, {steps} steps", contenders)
+
+
+def _case(noise: np.ndarray) -> str:
+    return f"batch {len(noise)}, {SIZE} x {SIZE} x 1"
 
 
 def sampling_loop(quick: bool) -> Contest:
-    steps = 10 if quick else 50
+    steps, noise = (10, FEW) if quick else (50, NOISE)
     network, _ = networks()
     model = DDPM(network, seed=0)
     sampler = DDIMSampler(steps)
     step = compiled(network, lambda x, t: network([x, t], training=False))
-    x_T = ops.convert_to_tensor(NOISE)
-    times = [ops.full((BATCH,), t, "int32") for t in sampler.times(model.schedule)[:-1]]
+    x_T = ops.convert_to_tensor(noise)
+    times = [ops.full((len(noise),), t, "int32") for t in sampler.times(model.schedule)[:-1]]
 
     def single_steps() -> np.ndarray:
         x = x_T
@@ -76,7 +81,7 @@ def sampling_loop(quick: bool) -> Contest:
         return ops.convert_to_numpy(x)
 
     def ours() -> np.ndarray:
-        return model.sample(BATCH, sampler, noise=NOISE, seed=0, verbose=0)
+        return model.sample(len(noise), sampler, noise=noise, seed=0, verbose=0)
 
     contenders = {OURS: Contender(ours), "single steps": Contender(single_steps)}
-    return Contest(f"{CASE}, {steps} steps, our own network evaluated as often", contenders)
+    return Contest(f"{_case(noise)}, {steps} steps, our own network evaluated as often", contenders)
