@@ -27,7 +27,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", nargs="?", choices=[*ROWS, "growth"], metavar="NAME", help="a row, or growth")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a row, or several, or growth")
     parser.add_argument("--list", action="store_true", help="show the names")
     parser.add_argument("--backend", choices=environment.BACKENDS, help="default: all three")
     parser.add_argument("--threads", type=positive, default=os.cpu_count(), help="default: number of cores")
@@ -44,18 +44,23 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--subject", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.repeats = arguments.repeats or (3 if arguments.quick else 7)
-    if not (arguments.list or arguments.all or arguments.name):
+    if not (arguments.list or arguments.all or arguments.names):
         parser.error(f"give a NAME, --list or --all; NAME is one of {', '.join([*ROWS, 'growth'])}")
-    if arguments.all and arguments.name:
+    if arguments.all and arguments.names:
         parser.error("--all goes with no NAME")
-    if arguments.memory and not arguments.all and arguments.name not in ROWS:
-        parser.error("--memory needs the NAME of a row, or --all")
+    growing = arguments.names == ["growth"]
+    unknown = [] if growing else [name for name in arguments.names if name not in ROWS]
+    if unknown:
+        parser.error(f"{unknown[0]} is not a row; NAME is one or more of {', '.join(ROWS)}, or growth alone")
+    if arguments.memory and not arguments.all and (growing or len(arguments.names) != 1):
+        parser.error("--memory needs the NAME of one row, or --all")
     if arguments.memory and arguments.all and arguments.backend:
         parser.error("--all --memory goes over all backends")
-    if arguments.only and not (arguments.backend and arguments.memory and arguments.name):
+    if arguments.only and not (arguments.backend and arguments.memory and arguments.names):
         parser.error("--only needs --memory, --backend and NAME")
-    if arguments.only and arguments.only not in (contest.OURS, *ROWS[arguments.name].peers):
-        parser.error(f"--only: {arguments.name} has {', '.join([contest.OURS, *ROWS[arguments.name].peers])}")
+    if arguments.only and arguments.only not in (contest.OURS, *ROWS[arguments.names[0]].peers):
+        row = arguments.names[0]
+        parser.error(f"--only: {row} has {', '.join([contest.OURS, *ROWS[row].peers])}")
     return arguments
 
 
@@ -66,29 +71,33 @@ def positive(text: str) -> int:
     return number
 
 
-def run_row(arguments: argparse.Namespace) -> bool:
-    """Runs one row in this process; returns whether all outputs agree."""
+def run_rows(arguments: argparse.Namespace) -> bool:
+    """Runs rows in this process, one after the other; returns whether all outputs agree."""
     environment.prepare(arguments.backend, arguments.threads)
+    return all([run_row(arguments, name) for name in arguments.names])
+
+
+def run_row(arguments: argparse.Namespace, name: str) -> bool:
     try:
         from benchmarks.rows import contest as row_contest
 
-        held = row_contest(arguments.name, arguments.quick)
+        held = row_contest(name, arguments.quick)
     except ModuleNotFoundError as error:
-        raise SystemExit(f"{arguments.name} needs the package {error.name}: pip install '.[bench]'") from error
+        raise SystemExit(f"{name} needs the package {error.name}: pip install '.[bench]'") from error
     environment.limit_torch(arguments.threads)
-    task = {"name": arguments.name, "backend": arguments.backend}
+    task = every_row.Task((name,), arguments.backend, arguments.only).result(name)
     if arguments.only:
-        result = task | {"contender": arguments.only, **contest.measure_memory(held.contenders[arguments.only])}
-        print(json.dumps(result) if arguments.json else table.memory_text(result))
+        result = task | contest.measure_memory(held.contenders[arguments.only])
+        print(json.dumps(result) if arguments.json else table.memory_text(result), flush=True)
         return True
     result = task | contest.hold(held, arguments.repeats, 0.1 if arguments.quick else 0.25)
-    print(json.dumps(result) if arguments.json else table.text(result))
+    print(json.dumps(result) if arguments.json else table.text(result), flush=True)
     return result["agree"]
 
 
 def show_memory(arguments: argparse.Namespace) -> None:
-    for name in (contest.OURS, *ROWS[arguments.name].peers):
-        result = every_row.measured(arguments, arguments.name, arguments.backend, name)
+    for contender in (contest.OURS, *ROWS[arguments.names[0]].peers):
+        (result,) = every_row.measured(arguments, every_row.Task(tuple(arguments.names), arguments.backend, contender))
         print(table.memory_text(result), flush=True)
 
 
@@ -105,7 +114,7 @@ def run(arguments: argparse.Namespace) -> None:
         print("\n".join(f"{name:20} {row.title}; peers: {', '.join(row.peers)}" for name, row in ROWS.items()))
     elif arguments.all:
         (every_row.run_memory if arguments.memory else every_row.run)(arguments)
-    elif arguments.name == "growth":
+    elif arguments.names == ["growth"]:
         growth.run(arguments)
     elif arguments.backend is None:
         commands = [[sys.executable, "-m", "benchmarks", *sys.argv[1:], "--backend", b] for b in environment.BACKENDS]
@@ -113,7 +122,7 @@ def run(arguments: argparse.Namespace) -> None:
     elif arguments.memory and not arguments.only:
         show_memory(arguments)
     else:
-        sys.exit(not run_row(arguments))
+        sys.exit(not run_rows(arguments))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ def _measure(backend: str, path: pathlib.Path, arguments: argparse.Namespace) ->
             if str(size) in measured:
                 continue
             options = ["--subject", subject, "--size", str(size)]
-            measured[str(size)] = every_row.last_line(every_row.command("growth", backend, arguments, *options))
+            case = every_row.command(["growth"], backend, arguments, *options)
+            (measured[str(size)],) = every_row.last_lines(case, 1)
             environment.write_whole(path, json.dumps(results, indent=1))
             seconds, memory = measured[str(size)]["seconds"], measured[str(size)]["above"]
             print(f"{backend}, {about.title}, {size:,} {about.label}: {seconds:.3g} s, {memory:.2f} GiB", flush=True)

@@ -131,7 +131,7 @@ def check_model(make: Callable[[], keras.Model], x: np.ndarray, y: np.ndarray | 
     check_config(make)
     fit = {"x": x, "y": y, "batch_size": max(1, len(x) // 4), "shuffle": False, "verbose": 0}
     model = made_alike(make)
-    losses = model.fit(epochs=epochs, **fit).history["loss"]
+    losses = model.fit(epochs=epochs, callbacks=[_BuiltOptimizer()], **fit).history["loss"]
     _require(np.isfinite(losses).all(), f"the loss must be finite: {losses}")
     _require(min(losses[1:]) < losses[0], f"`fit` must lower the loss: {losses}")
     _check_resume(make, fit)
@@ -246,6 +246,12 @@ def _check_resume(make: Callable[[], keras.Model], fit: dict[str, Any]) -> None:
 def _build_shapes(model: keras.Model, fit: dict[str, Any]) -> list[tuple[int | None, ...]]:
     conditional = fit["y"] is not None and "condition_shape" in inspect.signature(type(model).build).parameters
     return [(None, *fit[name].shape[1:]) for name in (("x", "y") if conditional else ("x",))]
+
+
+class _BuiltOptimizer(keras.callbacks.Callback):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        law = "before the first step: TensorFlow traces one that makes variables twice"
+        _require(self.model.optimizer.built, f"the optimizer must have its variables {law}")
 
 
 class _StopAfterFirstEpoch(keras.callbacks.Callback):

@@ -57,7 +57,7 @@ class GatedPixelBlock(keras.layers.Layer):
         rows = (self.kernel_size // 2 + 1, self.kernel_size)
         self.from_above = conv(2 * self.filters, rows, dtype=self.dtype_policy, name="from_above")
         self.down = conv(2 * self.filters, 1, dtype=self.dtype_policy, name="down")
-        self.condition = keras.layers.Dense(4 * self.filters, dtype=self.dtype_policy, name="condition")
+        self.condition: keras.layers.Dense | None = None
 
     def build(self, inputs_shape: Any) -> None:
         number = len(inputs_shape)
@@ -70,6 +70,7 @@ class GatedPixelBlock(keras.layers.Layer):
         self.from_left.build(horizontal)
         self.output_conv.build((*horizontal[:-1], self.filters))
         if number == 3:
+            self.condition = keras.layers.Dense(4 * self.filters, dtype=self.dtype_policy, name="condition")
             self.condition.build(inputs_shape[2])
 
     def call(self, inputs: Any) -> tuple[Any, Any]:

@@ -89,6 +89,7 @@ class GenerativeModel(keras.Model):
         weighted = kwargs.get("sample_weight") is not None
         check(not weighted or y is not None, "sample_weight", "come with `y`: Keras drops it otherwise", "an array")
         self._unshare_weights()
+        self._build_optimizer()
         return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -174,6 +175,12 @@ class GenerativeModel(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "seed": self.seed}
+
+    def _build_optimizer(self) -> None:
+        """Makes the optimizer's variables now: TensorFlow would trace the step twice if the first trace made them."""
+        optimizer = getattr(self, "optimizer", None)
+        if optimizer is not None and not optimizer.built and all(layer.built for layer in self._flatten_layers()):
+            optimizer.build(self.trainable_variables)
 
     def _random_states(self) -> list[keras.Variable]:
         # Keras's `weights` are its `variables` without the metrics' and the random generators'.
