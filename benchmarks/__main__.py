@@ -2,6 +2,7 @@
 
     python -m benchmarks --list
     python -m benchmarks unet_step --backend jax
+    python -m benchmarks fsq vq_layer --backend torch
     python -m benchmarks unet_step --backend jax --memory
     python -m benchmarks --all
     python -m benchmarks --all --memory
@@ -38,12 +39,18 @@ def parse() -> argparse.Namespace:
         "--all", action="store_true", help="every row on every backend; with --backend or --quick printed only"
     )
     parser.add_argument("--resume", action="store_true", help="with --all or growth: keep what a killed run measured")
-    parser.add_argument("--json", action="store_true", help="the result as one line")
+    parser.add_argument("--json", action="store_true", help="with NAMEs of rows: each result as one line")
     parser.add_argument("--only", metavar="CONTENDER", help="with --memory: this one, in this process")
     parser.add_argument("--size", type=int, help=argparse.SUPPRESS)  # a case of growth
     parser.add_argument("--subject", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.repeats = arguments.repeats or (3 if arguments.quick else 7)
+    refuse(parser, arguments)
+    return arguments
+
+
+def refuse(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Ends the program where arguments do not go together."""
     if not (arguments.list or arguments.all or arguments.names):
         parser.error(f"give a NAME, --list or --all; NAME is one of {', '.join([*ROWS, 'growth'])}")
     if arguments.all and arguments.names:
@@ -54,6 +61,10 @@ def parse() -> argparse.Namespace:
         parser.error(f"{unknown[0]} is not a row; NAME is one or more of {', '.join(ROWS)}, or growth alone")
     if arguments.memory and not arguments.all and (growing or len(arguments.names) != 1):
         parser.error("--memory needs the NAME of one row, or --all")
+    if arguments.memory and not arguments.all and ROWS[arguments.names[0]].beyond is not None:
+        parser.error(f"{arguments.names[0]} measures other processes: it has no --memory")
+    if arguments.resume and not (arguments.all or growing):
+        parser.error("--resume goes with --all or growth")
     if arguments.memory and arguments.all and arguments.backend:
         parser.error("--all --memory goes over all backends")
     if arguments.only and not (arguments.backend and arguments.memory and arguments.names):
@@ -61,7 +72,6 @@ def parse() -> argparse.Namespace:
     if arguments.only and arguments.only not in (contest.OURS, *ROWS[arguments.names[0]].peers):
         row = arguments.names[0]
         parser.error(f"--only: {row} has {', '.join([contest.OURS, *ROWS[row].peers])}")
-    return arguments
 
 
 def positive(text: str) -> int:
@@ -85,7 +95,7 @@ def run_row(arguments: argparse.Namespace, name: str) -> bool:
     except ModuleNotFoundError as error:
         raise SystemExit(f"{name} needs the package {error.name}: pip install '.[bench]'") from error
     environment.limit_torch(arguments.threads)
-    task = every_row.Task((name,), arguments.backend, arguments.only).result(name)
+    task = {"name": name, "backend": arguments.backend, "contender": arguments.only}
     if arguments.only:
         result = task | contest.measure_memory(held.contenders[arguments.only])
         print(json.dumps(result) if arguments.json else table.memory_text(result), flush=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 OURS = "ours"
-WARM, LONG = 12, 2.0  # runs before the first turn, in which PyTorch's networks are recorded; fewer if seconds are over
+WARM_RUNS, WARM_SECONDS = 12, 2.0  # before the first turn: PyTorch's networks are recorded in these runs
 PAUSE = 0.1  # seconds between two contenders: idle threads of the one spin for a while, and would slow the other
 
 
@@ -34,9 +34,9 @@ class Contest:
     """Contenders by name, ours first.
 
     `same` names those that compute the same function as we do: `difference` of their outputs from ours must not be
-    above `tolerance`, in any of the runs before the first turn. A contest of long runs has at most `turns`. One that is
-    not `warm` has no run before them: then nothing is compared, and the median leaves out the turn in which ours
-    compiles.
+    above `tolerance`, in any of the runs before the first turn that both made. A contest of long runs has at most
+    `turns`. One that is not `warm` has no run before them: then nothing is compared, and the median leaves out the turn
+    in which ours compiles.
     """
 
     case: str
@@ -101,14 +101,14 @@ def _warm_up(contest: Contest, shortest: float) -> tuple[dict[str, float], dict[
         first[name], calls[name] = seconds[0], max(1, math.ceil(shortest / seconds[-1]))
     for name in contest.same:
         runs = zip(outputs[OURS], outputs[name], strict=False)  # of two that learn, those after as many steps
-        differences[name] = max(contest.difference(ours, theirs) for ours, theirs in runs)
+        differences[name] = float(np.max([contest.difference(ours, theirs) for ours, theirs in runs]))  # NaN stays
     return first, calls, differences
 
 
 def _first_runs(contender: Contender) -> list[tuple[float, Any]]:
     """Returns seconds and output of some runs: of two at least, as the first one compiles."""
     done = [timed(contender, 1), timed(contender, 1)]
-    while len(done) < WARM and sum(seconds for seconds, _ in done[1:]) < LONG:
+    while len(done) < WARM_RUNS and sum(seconds for seconds, _ in done[1:]) < WARM_SECONDS:
         done.append(timed(contender, 1))
     return done
 

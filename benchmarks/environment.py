@@ -21,11 +21,12 @@ THREADS = (
 
 
 def prepare(backend: str, threads: int) -> None:
-    """Chooses backend and threads; to be called before anything that reads them is imported."""
-    os.environ["KERAS_BACKEND"] = backend
+    """Chooses backend and threads; starts the process anew if it had others, as NumPy has read them by now."""
+    chosen = {"KERAS_BACKEND": backend, **dict.fromkeys(THREADS, str(threads))}
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    for name in THREADS:
-        os.environ[name] = str(threads)
+    if any(os.environ.get(name) != value for name, value in chosen.items()):
+        os.environ.update(chosen)
+        os.execv(sys.executable, sys.orig_argv)
 
 
 def limit_torch(threads: int) -> None:

@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import datetime
 import json
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -15,7 +14,7 @@ from benchmarks import environment, table
 from benchmarks.contest import OURS
 from benchmarks.rows import ROWS
 
-LONGEST = 1800  # seconds for one row on one backend
+LONGEST = 1800  # seconds for one process
 
 
 class CommandError(Exception):
@@ -33,13 +32,9 @@ class Task:
     def __str__(self) -> str:
         return " ".join([*self.names, self.backend, *([self.contender] if self.contender else [])])
 
-    def result(self, name: str) -> dict[str, Any]:
-        """Returns the keys of the result of one row."""
-        return {"name": name, "backend": self.backend, "contender": self.contender}
-
 
 def run(arguments: argparse.Namespace) -> None:
-    """Runs the rows, prints the table, and writes it unless `--quick`. Ends with an error if a row did."""
+    """Runs the rows and prints the table; writes it if all ran in full. Ends with an error if a row did."""
     backends = [arguments.backend] if arguments.backend else list(environment.BACKENDS)
     groups = _modules() if arguments.quick else [(name,) for name in ROWS]
     tasks = [Task(names, backend) for names in groups for backend in backends]
@@ -66,9 +61,9 @@ def run_memory(arguments: argparse.Namespace) -> None:
         tasks += [Task((name,), table.BESIDE, peer) for peer in ROWS[name].peers]
     results = _results(arguments, "memory", tasks, table.memory_text)
     _show(arguments, "memory", _conditions(arguments, "each in a process of its own"), table.memory(results))
-    failed = [f"{result['contender']} of {result['name']}" for result in results if "error" in result]
+    failed = [result for result in results if "error" in result]
     if failed:
-        sys.exit(f"failed: {', '.join(failed)}")
+        sys.exit(f"failed: {', '.join('{contender} of {name} on {backend}'.format_map(result) for result in failed)}")
 
 
 def command(names: Sequence[str], backend: str, arguments: argparse.Namespace, *more: str) -> list[str]:
@@ -87,7 +82,7 @@ def last_lines(command: list[str], count: int) -> list[dict[str, Any]]:
         raise CommandError(f"not done after {LONGEST} s") from None
     except json.JSONDecodeError:
         found = []
-    if len(found) < count:
+    if len(found) < count or done.returncode < 0:
         said = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
         raise CommandError(f"exit code {done.returncode}\n{said}")
     return found
@@ -102,29 +97,38 @@ def measured(arguments: argparse.Namespace, task: Task) -> list[dict[str, Any]]:
 def _results(
     arguments: argparse.Namespace, kind: str, tasks: list[Task], text: Callable[[dict[str, Any]], str]
 ) -> list[dict[str, Any]]:
-    """Returns the results of tasks; what is kept is not measured again."""
+    """Returns the results of tasks; what was kept of the same libraries is not measured again."""
     folder = environment.RUNS / f"{kind}{'_quick' if arguments.quick else ''}"
-    if not arguments.resume:
-        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    results = []
-    for number, task in enumerate(tasks, 1):
+    paths = [folder / f"{task}_{arguments.threads}_{arguments.repeats}.json".replace(" ", "_") for task in tasks]
+    if not arguments.resume:
+        for path in paths:
+            path.unlink(missing_ok=True)
+    results, conditions = [], environment.machine()
+    for number, (task, path) in enumerate(zip(tasks, paths, strict=True), 1):
         print(f"[{number}/{len(tasks)}] {task} ...", end=" ", flush=True)
-        path = folder / f"{task}_{arguments.threads}_{arguments.repeats}.json".replace(" ", "_")
-        if path.exists():
-            results += json.loads(path.read_text())
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        if kept.get("conditions") == conditions:
+            results += kept["results"]
             print("kept", flush=True)
             continue
-        try:
-            found = measured(arguments, task)
-        except CommandError as error:
-            results += [task.result(name) | {"error": str(error)} for name in task.names]
-            print(f"FAILED\n{error}", flush=True)
-            continue
-        environment.write_whole(path, json.dumps(found))
+        found = _measured_apart(arguments, task)
         results += found
         print("done", *map(text, found), sep="\n", flush=True)
+        if all(result.get("agree", "error" not in result) for result in found):
+            environment.write_whole(path, json.dumps({"conditions": conditions, "results": found}))
     return results
+
+
+def _measured_apart(arguments: argparse.Namespace, task: Task) -> list[dict[str, Any]]:
+    """Measures a task; where that fails, each of its rows alone."""
+    try:
+        return measured(arguments, task)
+    except CommandError as error:
+        if len(task.names) == 1:
+            return [dataclasses.asdict(task) | {"name": task.names[0], "error": str(error)}]
+        alone = [dataclasses.replace(task, names=(name,)) for name in task.names]
+        return [result for part in alone for result in _measured_apart(arguments, part)]
 
 
 def _show(arguments: argparse.Namespace, section: str, conditions: str, rows: str) -> None:

@@ -24,14 +24,16 @@ def run(arguments: argparse.Namespace) -> None:
         return
     folder = environment.RUNS / ("growth_quick" if arguments.quick else "growth")
     folder.mkdir(parents=True, exist_ok=True)
+    paths = {backend: folder / f"{backend}_{arguments.threads}.json" for backend in environment.BACKENDS}
     for backend in [arguments.backend] if arguments.backend else environment.BACKENDS:
-        _measure(backend, folder / f"{backend}.json", arguments)
-    found = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
-    found = {backend: found[backend] for backend in environment.BACKENDS if backend in found}
-    draw(found, folder / FIGURE.name if arguments.quick else FIGURE)
+        _measure(backend, paths[backend], arguments)
+    found = {backend: json.loads(path.read_text()) for backend, path in paths.items() if path.exists()}
+    found = {backend: results for backend, results in found.items() if set(results) == set(SUBJECTS)}
+    printed_only = arguments.quick or arguments.backend
+    draw(found, folder / FIGURE.name if printed_only else FIGURE)
     text = exponents(found)
     print(text)
-    if not arguments.quick:
+    if not printed_only:
         picture = f"![Time and memory against size, on logarithmic axes]({FIGURE.name})"
         table.write_section("growth", f"{text}\n\n{picture}")
 

@@ -14,6 +14,8 @@ README = pathlib.Path(__file__).parent / "README.md"
 
 def text(result: dict[str, Any]) -> str:
     """Returns the lines that one row prints."""
+    if "error" in result:
+        return f"{BACKENDS[result['backend']]}, {result['name']}: FAILED\n{result['error']}"
     name, times = result["name"], result["times"]
     lines = [f"{BACKENDS[result['backend']]}, {name}: {result['case']}; our first run {result['compile']:.2f} s longer"]
     for contender, values in times.items():
@@ -30,6 +32,8 @@ def text(result: dict[str, Any]) -> str:
 def memory_text(result: dict[str, Any]) -> str:
     """Returns the line of what one contender needs."""
     who = f"{BACKENDS[result['backend']]}, {result['name']}, {result['contender']}"
+    if "error" in result:
+        return f"{who}: FAILED\n{result['error']}"
     above = f"{result['above']:.2f} GiB above libraries, weights and inputs"
     return f"{who}: {above}, {result['peak']:.2f} GiB in all; first run {_longer(result)} s longer"
 
@@ -101,7 +105,7 @@ def _comparison(result: dict[str, Any], peer: str) -> str:
 
 def _mark(row: Row, peer: str, results: list[dict[str, Any] | None]) -> str:
     """Returns the marks, and whether they are met where all backends ran."""
-    held = [result for result in results if result and "error" not in result]
+    held = [result for result in results if result and result.get("agree")]
     whole = len(held) == len(BACKENDS)
     if row.beyond is not None:
         longest = max((statistics.median(result["times"][OURS]) for result in held), default=0.0)

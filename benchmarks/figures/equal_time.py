@@ -1,6 +1,6 @@
 """Sample quality after equal wall time, against denoising-diffusion-pytorch: distances in a classifier's features.
 
-    pip install --no-deps denoising-diffusion-pytorch ema-pytorch accelerate psutil einops
+    python -m pip install --no-deps denoising-diffusion-pytorch==2.3.4 ema-pytorch accelerate psutil einops
     KERAS_BACKEND=torch python benchmarks/figures/equal_time.py --contender ours
     KERAS_BACKEND=torch python benchmarks/figures/equal_time.py --contender peer
     KERAS_BACKEND=tensorflow python benchmarks/figures/equal_time.py --contender score

@@ -44,7 +44,6 @@ def sampling_dpm_solver(quick: bool) -> Contest:
 def _runs(steps: int, sampler: DiffusionSampler, scheduler: Any, noise: np.ndarray) -> Contest:
     network, peer = networks()
     model = DDPM(network, seed=0)
-    scheduler.set_timesteps(steps)
 
     @torch.inference_mode()
     def theirs() -> np.ndarray:
