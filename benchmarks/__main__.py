@@ -69,9 +69,9 @@ def refuse(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         parser.error("--all --memory goes over all backends")
     if arguments.only and not (arguments.backend and arguments.memory and arguments.names):
         parser.error("--only needs --memory, --backend and NAME")
-    if arguments.only and arguments.only not in (contest.OURS, *ROWS[arguments.names[0]].peers):
-        row = arguments.names[0]
-        parser.error(f"--only: {row} has {', '.join([contest.OURS, *ROWS[row].peers])}")
+    contenders = [contest.OURS, *ROWS[arguments.names[0]].peers] if arguments.only else []
+    if arguments.only and arguments.only not in contenders:
+        parser.error(f"--only: {arguments.names[0]} has {', '.join(contenders)}")
 
 
 def positive(text: str) -> int:
@@ -97,12 +97,11 @@ def run_row(arguments: argparse.Namespace, name: str) -> bool:
     environment.limit_torch(arguments.threads)
     task = {"name": name, "backend": arguments.backend, "contender": arguments.only}
     if arguments.only:
-        result = task | contest.measure_memory(held.contenders[arguments.only])
-        print(json.dumps(result) if arguments.json else table.memory_text(result), flush=True)
-        return True
-    result = task | contest.hold(held, arguments.repeats, 0.1 if arguments.quick else 0.25)
-    print(json.dumps(result) if arguments.json else table.text(result), flush=True)
-    return result["agree"]
+        result, text = task | contest.measure_memory(held.contenders[arguments.only]), table.memory_text
+    else:
+        result, text = task | contest.hold(held, arguments.repeats, 0.1 if arguments.quick else 0.25), table.text
+    print(json.dumps(result) if arguments.json else text(result), flush=True)
+    return result.get("agree", True)
 
 
 def show_memory(arguments: argparse.Namespace) -> None:

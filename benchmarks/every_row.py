@@ -114,7 +114,7 @@ def _results(
             continue
         found = _measured_apart(arguments, task)
         results += found
-        print("done", *map(text, found), sep="\n", flush=True)
+        print("measured", *map(text, found), sep="\n", flush=True)
         if all(result.get("agree", "error" not in result) for result in found):
             environment.write_whole(path, json.dumps({"conditions": conditions, "results": found}))
     return results
