@@ -1,5 +1,9 @@
-"""Loads each .keras file of a folder in this fresh process and compares its outputs; prints the names that agree."""
+"""Loads each .keras file of a folder in this fresh process and compares its outputs; prints the names that agree.
 
+Objects without weights are in `configured.json`: each must keep the arguments that the file gives it.
+"""
+
+import json
 import pathlib
 import sys
 
@@ -8,6 +12,25 @@ import numpy as np
 
 import keras_gen  # noqa: F401 (registers the classes)
 
+
+def check_kept(saved, now, name):
+    """Fails unless `now` has all that was saved; later versions may add arguments."""
+    if isinstance(saved, dict):
+        for key, value in saved.items():
+            if key != "module":  # the registered name is what counts
+                check_kept(value, now[key], f"{name}.{key}")
+    elif isinstance(saved, list):
+        for i, (a, b) in enumerate(zip(saved, now, strict=True)):
+            check_kept(a, b, f"{name}[{i}]")
+    else:
+        assert saved == now, f"{name} was {saved}, is {now}"
+
+
+configured = pathlib.Path(sys.argv[1]) / "configured.json"
+for name, saved in json.loads(configured.read_text() if configured.exists() else "{}").items():
+    now = keras.saving.serialize_keras_object(keras.saving.deserialize_keras_object(saved))
+    check_kept(saved, json.loads(json.dumps(now)), name)
+    print(name)
 for file in sorted(pathlib.Path(sys.argv[1]).glob("*.keras")):
     model = keras.models.load_model(file)
     with np.load(file.with_suffix(".npz")) as saved:
