@@ -1,18 +1,5 @@
 """Layers."""
 
-from keras_gen.autoregressive.gated_pixel_block import GatedPixelBlock as GatedPixelBlock
-from keras_gen.autoregressive.masked_conv_2d import MaskedConv2D as MaskedConv2D
-from keras_gen.autoregressive.rotary_embedding import RotaryEmbedding as RotaryEmbedding
-from keras_gen.autoregressive.transformer_block import TransformerBlock as TransformerBlock
-from keras_gen.diffusion.cross_attention_2d import CrossAttention2D as CrossAttention2D
-from keras_gen.diffusion.dit_block import DiTBlock as DiTBlock
-from keras_gen.diffusion.gated_attention_unit import GatedAttentionUnit as GatedAttentionUnit
-from keras_gen.diffusion.group_norm import GroupNorm as GroupNorm
-from keras_gen.diffusion.light_block import LightBlock as LightBlock
-from keras_gen.diffusion.residual_block import ResidualBlock as ResidualBlock
-from keras_gen.diffusion.rotary_embedding_2d import RotaryEmbedding2D as RotaryEmbedding2D
-from keras_gen.diffusion.self_attention_2d import SelfAttention2D as SelfAttention2D
-from keras_gen.diffusion.sinusoidal_embedding import SinusoidalEmbedding as SinusoidalEmbedding
 from keras_gen.flows.act_norm import ActNorm as ActNorm
 from keras_gen.flows.additive_coupling import AdditiveCoupling as AdditiveCoupling
 from keras_gen.flows.affine_coupling import AffineCoupling as AffineCoupling
@@ -28,7 +15,6 @@ from keras_gen.flows.learned_normal_base import LearnedNormalBase as LearnedNorm
 from keras_gen.flows.logistic_base import LogisticBase as LogisticBase
 from keras_gen.flows.logit_transform import LogitTransform as LogitTransform
 from keras_gen.flows.masked_autoregressive import MaskedAutoregressive as MaskedAutoregressive
-from keras_gen.flows.masked_dense import MaskedDense as MaskedDense
 from keras_gen.flows.multi_scale import MultiScale as MultiScale
 from keras_gen.flows.normal_base import NormalBase as NormalBase
 from keras_gen.flows.permutation import Permutation as Permutation
@@ -37,10 +23,24 @@ from keras_gen.flows.scale import Scale as Scale
 from keras_gen.flows.spline_coupling import SplineCoupling as SplineCoupling
 from keras_gen.flows.squeeze import Squeeze as Squeeze
 from keras_gen.flows.uniform_base import UniformBase as UniformBase
-from keras_gen.latent.gaussian_sampling import GaussianSampling as GaussianSampling
+from keras_gen.latent.gaussian import GaussianSampling as GaussianSampling
 from keras_gen.latent.gumbel_softmax import GumbelSoftmax as GumbelSoftmax
 from keras_gen.latent.moving_average import MovingAverage as MovingAverage
 from keras_gen.latent.von_mises_fisher_sampling import VonMisesFisherSampling as VonMisesFisherSampling
+from keras_gen.networks.blocks.cross_attention_2d import CrossAttention2D as CrossAttention2D
+from keras_gen.networks.blocks.dit_block import DiTBlock as DiTBlock
+from keras_gen.networks.blocks.gated_attention_unit import GatedAttentionUnit as GatedAttentionUnit
+from keras_gen.networks.blocks.gated_pixel_block import GatedPixelBlock as GatedPixelBlock
+from keras_gen.networks.blocks.group_norm import GroupNorm as GroupNorm
+from keras_gen.networks.blocks.light_block import LightBlock as LightBlock
+from keras_gen.networks.blocks.masked_conv_2d import MaskedConv2D as MaskedConv2D
+from keras_gen.networks.blocks.masked_dense import MaskedDense as MaskedDense
+from keras_gen.networks.blocks.residual_block import ResidualBlock as ResidualBlock
+from keras_gen.networks.blocks.rotary_embedding import RotaryEmbedding as RotaryEmbedding
+from keras_gen.networks.blocks.rotary_embedding_2d import RotaryEmbedding2D as RotaryEmbedding2D
+from keras_gen.networks.blocks.self_attention_2d import SelfAttention2D as SelfAttention2D
+from keras_gen.networks.blocks.sinusoidal_embedding import SinusoidalEmbedding as SinusoidalEmbedding
+from keras_gen.networks.blocks.transformer_block import TransformerBlock as TransformerBlock
 from keras_gen.quantization.finite_scalar_quantizer import FiniteScalarQuantizer as FiniteScalarQuantizer
 from keras_gen.quantization.grouped_vector_quantizer import GroupedVectorQuantizer as GroupedVectorQuantizer
 from keras_gen.quantization.lookup_free_quantizer import LookupFreeQuantizer as LookupFreeQuantizer

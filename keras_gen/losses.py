@@ -6,7 +6,7 @@ from keras_gen.adversarial.non_saturating_loss import NonSaturatingLoss as NonSa
 from keras_gen.adversarial.r1_penalty import R1Penalty as R1Penalty
 from keras_gen.adversarial.relativistic_loss import RelativisticLoss as RelativisticLoss
 from keras_gen.adversarial.wasserstein_loss import WassersteinLoss as WassersteinLoss
-from keras_gen.diffusion.discretized_gaussian_nll import discretized_gaussian_nll as discretized_gaussian_nll
+from keras_gen.diffusion.models.discretized_gaussian_nll import discretized_gaussian_nll as discretized_gaussian_nll
 from keras_gen.latent.bernoulli_likelihood import BernoulliLikelihood as BernoulliLikelihood
 from keras_gen.latent.categorical_kl import categorical_kl as categorical_kl
 from keras_gen.latent.categorical_likelihood import CategoricalLikelihood as CategoricalLikelihood

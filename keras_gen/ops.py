@@ -4,12 +4,11 @@ from keras_gen.autoregressive.next_code_mask import next_code_mask as next_code_
 from keras_gen.autoregressive.pack_sequences import pack_sequences as pack_sequences
 from keras_gen.autoregressive.segment_mask import segment_mask as segment_mask
 from keras_gen.autoregressive.segment_positions import segment_positions as segment_positions
-from keras_gen.autoregressive.tiled_attention import tiled_attention as tiled_attention
 from keras_gen.autoregressive.unpack_sequences import unpack_sequences as unpack_sequences
 from keras_gen.core.gradient import gradient as gradient
 from keras_gen.diffusion.convert_prediction import convert_prediction as convert_prediction
-from keras_gen.diffusion.optimal_pairing import optimal_pairing as optimal_pairing
 from keras_gen.diffusion.slerp import slerp as slerp
+from keras_gen.diffusion.transport import optimal_pairing as optimal_pairing
 from keras_gen.evaluation.image_grid import image_grid as image_grid
 from keras_gen.flows.rational_quadratic_spline import rational_quadratic_spline as rational_quadratic_spline
 from keras_gen.hubness.antihub_rate import antihub_rate as antihub_rate
@@ -28,5 +27,6 @@ from keras_gen.hubness.robin_hood_index import robin_hood_index as robin_hood_in
 from keras_gen.latent.concrete_log_prob import concrete_log_prob as concrete_log_prob
 from keras_gen.latent.gumbel_softmax import gumbel_softmax as gumbel_softmax
 from keras_gen.latent.straight_through import straight_through as straight_through
+from keras_gen.networks.blocks.tiled_attention import tiled_attention as tiled_attention
 from keras_gen.quantization.nearest_code import nearest_code as nearest_code
 from keras_gen.quantization.rotation_trick import rotation_trick as rotation_trick

@@ -17,7 +17,7 @@ from keras_gen.adversarial.weight_average import WeightAverage
 from keras_gen.core.checks import batch_of, check, check_fraction, check_integer, same_shape
 from keras_gen.core.data import finite_floats
 from keras_gen.core.generative_model import GenerativeModel
-from keras_gen.core.noise import StepSeed, starting_noise
+from keras_gen.core.random import StepSeed, starting_noise
 from keras_gen.core.stateless import stateless
 from keras_gen.export import keras_gen_export
 

@@ -11,7 +11,7 @@ from keras_gen.core.batches import even_batches
 from keras_gen.core.checks import check, check_integer
 from keras_gen.core.compiled import as_tensor, compiled
 from keras_gen.core.loop import progress_bar
-from keras_gen.core.noise import step_seeds
+from keras_gen.core.random import step_seeds
 
 
 class Programs:

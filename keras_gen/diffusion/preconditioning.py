@@ -4,10 +4,10 @@ from typing import Any
 
 from keras_gen.core.arrays import namespace
 from keras_gen.core.checks import check, check_choice
-from keras_gen.diffusion.continuous_schedule import ContinuousSchedule, check_continuous
 from keras_gen.diffusion.convert_prediction import PREDICTIONS, linear_form, to_x0
-from keras_gen.diffusion.discrete_schedule import DiscreteSchedule
-from keras_gen.diffusion.noise_schedule import NoiseSchedule
+from keras_gen.diffusion.schedules.base import NoiseSchedule
+from keras_gen.diffusion.schedules.continuous_schedule import ContinuousSchedule, check_continuous
+from keras_gen.diffusion.schedules.discrete_schedule import DiscreteSchedule
 
 
 def coefficients(prediction: str, schedule: NoiseSchedule, t: Any, sigma_data: float) -> dict[str, Any]:

@@ -4,8 +4,8 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check
-from keras_gen.core.noise import fixed_seed
 from keras_gen.core.per_sample import for_each_sample
+from keras_gen.core.random import fixed_seed
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
 from keras_gen.flows.places import places

@@ -11,8 +11,8 @@ from keras_gen.core.per_sample import per_sample
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
 from keras_gen.flows.conditioner import Dense, check_units
-from keras_gen.flows.masked_dense import MaskedDense, spread_degrees
 from keras_gen.flows.scale_maps import get_scale_map
+from keras_gen.networks.blocks.masked_dense import MaskedDense, spread_degrees
 
 
 @keras_gen_export("keras_gen.layers.MaskedAutoregressive")

@@ -3,8 +3,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_gen.core.noise import starting_noise
 from keras_gen.core.per_sample import per_sample
+from keras_gen.core.random import starting_noise
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.base import Base
 

@@ -11,7 +11,7 @@ from keras import ops
 from keras_gen.core.batches import even_batches
 from keras_gen.core.compiled import compiled
 from keras_gen.core.loop import progress_bar
-from keras_gen.core.product import product
+from keras_gen.core.torch.product import product
 
 CELLS = 2**25  # products held at a time, 128 MB
 KEPT_CELLS = 2**23  # 32 MB: glibc gives larger buffers back at once, and gets each anew, page by page

@@ -8,8 +8,8 @@ from keras import ops
 from keras_gen.core.checks import check, check_integer
 from keras_gen.core.labels import as_labels
 from keras_gen.export import keras_gen_export
+from keras_gen.latent.gaussian import sample_gaussian
 from keras_gen.latent.gaussian_latent_model import GaussianLatentModel
-from keras_gen.latent.gaussian_sampling import sample_gaussian
 from keras_gen.latent.likelihood import Likelihood
 
 

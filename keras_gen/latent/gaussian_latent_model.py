@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check
-from keras_gen.core.noise import starting_noise
+from keras_gen.core.random import starting_noise
 from keras_gen.latent.latent_model import LatentModel
 
 

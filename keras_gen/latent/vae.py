@@ -7,9 +7,9 @@ import numpy as np
 from keras_gen.core.checks import check
 from keras_gen.core.per_sample import per_sample
 from keras_gen.export import keras_gen_export
+from keras_gen.latent.gaussian import sample_gaussian
 from keras_gen.latent.gaussian_kl import gaussian_kl
 from keras_gen.latent.gaussian_latent_model import GaussianLatentModel
-from keras_gen.latent.gaussian_sampling import sample_gaussian
 from keras_gen.latent.likelihood import Likelihood
 
 

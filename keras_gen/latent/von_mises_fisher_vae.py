@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, is_number
-from keras_gen.core.noise import starting_noise
+from keras_gen.core.random import starting_noise
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.latent_model import LatentModel
 from keras_gen.latent.likelihood import Likelihood

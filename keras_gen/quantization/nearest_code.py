@@ -5,8 +5,8 @@ import keras
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer
-from keras_gen.core.product import product
-from keras_gen.core.transformation import transforming
+from keras_gen.core.torch.functorch import transforming
+from keras_gen.core.torch.product import product
 from keras_gen.export import keras_gen_export
 
 CELLS = 2**20  # distances held at a time, 4 MB

@@ -6,8 +6,8 @@ import pytest
 from keras import ops
 from precision import double_precision
 
-from keras_gen.core.convolution import Conv2D, convolve
 from keras_gen.core.fixtures import randomize_weights, to_numpy
+from keras_gen.core.torch.convolution import Conv2D, convolve
 from keras_gen.models import UNet
 from keras_gen.ops import gradient
 

@@ -5,7 +5,7 @@ from keras import ops
 from precision import double_precision
 
 from keras_gen.core.fixtures import to_numpy
-from keras_gen.core.product import LARGE, product
+from keras_gen.core.torch.product import LARGE, product
 from keras_gen.ops import gradient
 
 RNG = np.random.default_rng(0)

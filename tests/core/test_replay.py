@@ -10,8 +10,8 @@ from keras import ops
 from keras_gen.core import replay
 from keras_gen.core.compiled import compiled
 from keras_gen.core.fixtures import randomize_weights, to_numpy
-from keras_gen.core.replay import PLAIN_CALLS, Replay
 from keras_gen.core.stateless import stateless
+from keras_gen.core.torch.trace import PLAIN_CALLS, Replay
 from keras_gen.models import DDPM, DiT, LightUNet, PixelTransformer, UNet
 from keras_gen.ops import gradient
 from keras_gen.samplers import DDIMSampler

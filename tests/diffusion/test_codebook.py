@@ -9,7 +9,7 @@ from laws import ddpm
 
 from keras_gen.core.fixtures import randomize_weights, to_numpy
 from keras_gen.diffusion import codebook
-from keras_gen.diffusion.codebook import Codebook
+from keras_gen.diffusion.samplers.codebook import Codebook
 from keras_gen.samplers import (
     CodebookDiffusion,
     DDIMSampler,

@@ -6,8 +6,8 @@ from laws import ddpm, tiny_network
 
 from keras_gen.callbacks import SampleGrid
 from keras_gen.core.fixtures import made_alike, randomize_weights, to_numpy
-from keras_gen.diffusion.ddpm_sampler import DDPMSampler
-from keras_gen.diffusion.posterior import reverse_rows
+from keras_gen.diffusion.samplers.ddpm import DDPMSampler
+from keras_gen.diffusion.schedules.posterior import reverse_rows
 from keras_gen.models import DDPM, LightUNet, UNet
 from keras_gen.samplers import DDIMSampler
 from keras_gen.schedules import CosineSchedule, LinearSchedule, ZeroTerminalSNR

@@ -11,7 +11,7 @@ from mixture import exact_model, followed_moments, gaussian, slope_of_x0
 
 from keras_gen import models
 from keras_gen.core.fixtures import randomize_weights, save_and_load, to_numpy
-from keras_gen.diffusion.posterior import posterior
+from keras_gen.diffusion.schedules.posterior import posterior
 from keras_gen.samplers import (
     AnalyticDPMSampler,
     DDIMSampler,

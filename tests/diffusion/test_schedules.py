@@ -8,8 +8,8 @@ from scipy.integrate import solve_ivp
 
 from keras_gen.core.fixtures import to_numpy
 from keras_gen.diffusion.loss_weight import loss_weight
-from keras_gen.diffusion.posterior import reverse_rows
-from keras_gen.diffusion.time_grid import SPACINGS, time_grid
+from keras_gen.diffusion.schedules.posterior import reverse_rows
+from keras_gen.diffusion.schedules.time_grid import SPACINGS, time_grid
 from keras_gen.schedules import (
     CosineSchedule,
     DiscreteSchedule,

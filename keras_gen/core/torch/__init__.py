@@ -1,0 +1,1 @@
+"""What makes PyTorch fast, each part with its plain twin."""

@@ -1,0 +1,1 @@
+"""Diffusion models: how they are trained, and what is then possible."""

@@ -1,0 +1,231 @@
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.core.arrays import namespace
+from keras_gen.core.checks import check, check_choice
+from keras_gen.diffusion.models.diffusion_model import DiffusionModel
+from keras_gen.diffusion.models.noise_power import noise_power
+from keras_gen.diffusion.models.variational_bound import bound_term, variational_bound
+from keras_gen.diffusion.samplers.ddpm import DDPMSampler
+from keras_gen.diffusion.samplers.diffusion_sampler import DiffusionSampler
+from keras_gen.diffusion.schedules.discrete_schedule import DiscreteSchedule
+from keras_gen.diffusion.schedules.linear_schedule import LinearSchedule
+from keras_gen.export import keras_gen_export
+
+VARIANCE_SHARES = {"fixed_small": 0.0, "fixed_large": 1.0, "learned_range": None}
+BOUND_WEIGHT = 0.001  # lambda of arXiv:2102.09672: the bound trains the variance and must not disturb the mean
+
+
+@keras_gen_export("keras_gen.models.DDPM")
+class DDPM(DiffusionModel):
+    """Denoising diffusion: learns to undo one small step of noise, and generates by undoing all of them.
+
+        x_t = alpha_t x0 + sigma_t eps,   t ~ U{0 .. T - 1},   eps ~ N(0, I)
+        loss = mean over pixels of weight_t |target - network([x_t, t])|^2
+
+    The target is eps, x0, `v = alpha_t eps - sigma_t x0` or another one. Train with `fit(images)` or, for a network
+    that takes a condition, `fit(images, labels)`; no `loss` is given to `compile`. With `use_ema=True` in the
+    optimizer, `fit` ends on the averaged weights, and sampling uses them.
+
+    Args:
+        network: a Keras layer or model called as `network([x_t, t])` or `network([x_t, t, condition])`, with `t`
+            `(batch,)` int32 (float32 for `"edm"`), that gives an output like `x_t` (twice its channels for
+            `"learned_range"`). To take a condition it must be a functional model. Its weight regularizers count, what
+            its layers add by `add_loss` does not.
+        schedule: a `DiscreteSchedule`. Defaults to `None`, which is `LinearSchedule()`.
+        prediction: `"epsilon"`, `"x0"`, `"v"`, `"score"` or `"edm"`. What the network predicts, see
+            `ops.convert_prediction`. Defaults to `"epsilon"`.
+        variance: `"fixed_small"` (the posterior's), `"fixed_large"` (the forward step's) or `"learned_range"` (the
+            network's second half of channels mixes the two, trained by the variational bound). Defaults to
+            `"fixed_small"`.
+        weighting: `"simple"`, `"snr"`, `"min_snr"`, `"edm"` or `"vlb"`. The weight of each time, see `loss_weight`.
+            Defaults to `"simple"`.
+        condition_dropout: float in [0, 1), the share of conditions that training replaces by the null condition, for
+            `ClassifierFreeGuidance`. Defaults to `0.0`.
+        seed: int or `None`. Seeds all draws of the model. Defaults to `None`, a seed from Keras's global one.
+        **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
+
+    Call arguments:
+        x: float images `(batch, ...)`, channels last, scaled to [-1, 1].
+
+    Returns:
+        The images unchanged: the work is in `fit` and `sample`.
+
+    Raises:
+        ValueError: if an argument is of the wrong type or not one of its choices, the network's output does not fit or
+            it knows fewer times than the schedule, or the data cannot be found from the noise because the schedule ends
+            at zero signal.
+
+    Example:
+
+    >>> network = keras_gen.models.UNet(image_shape=(8, 8, 1), widths=(16, 32))
+    >>> model = keras_gen.models.DDPM(network)
+    >>> model.compile(keras.optimizers.Adam(1e-3, use_ema=True))
+    >>> model.fit(images)                     # float32 (n, 8, 8, 1) in [-1, 1]
+    >>> new = model.sample(16, seed=0)        # float32 (16, 8, 8, 1)
+
+    Reference: https://kexue.fm/archives/9119, /9152, /9164; Ho et al. 2020, arXiv:2006.11239.
+    """
+
+    def __init__(
+        self,
+        network: keras.Layer,
+        schedule: DiscreteSchedule | None = None,
+        prediction: str = "epsilon",
+        variance: str = "fixed_small",
+        weighting: str = "simple",
+        condition_dropout: float = 0.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        schedule = LinearSchedule() if schedule is None else schedule
+        check(isinstance(schedule, DiscreteSchedule), "schedule", "be a DiscreteSchedule", schedule)
+        check_choice("variance", variance, VARIANCE_SHARES)
+        super().__init__(
+            network,
+            schedule,
+            prediction,
+            weighting,
+            condition_dropout=condition_dropout,
+            outputs_per_channel=2 if variance == "learned_range" else 1,
+            seed=seed,
+            **kwargs,
+        )
+        self.variance = variance
+        every_step = DDPMSampler()
+        rows = every_step.rows(schedule, every_step.times(schedule))
+        # One table (T,) for each coefficient of a step, indexed by t.
+        self.tables = {name: column[::-1].astype("float32") for name, column in rows.items() if name != "t"}
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        if hasattr(self, "noise_power"):
+            return
+        # What `adapt_variance` measures; -1 until then.
+        unknown = {"initializer": keras.initializers.Constant(-1.0), "trainable": False, "autocast": False}
+        shape = (self.schedule.num_steps,)
+        self.noise_power = self.add_weight(name="noise_power", shape=shape, dtype="float32", **unknown)
+
+    def coefficients(self, t: Any) -> dict[str, Any]:
+        row = super().coefficients(t)
+        if namespace(t) is np:  # the table of a sampler
+            row["noise_power"] = ops.convert_to_numpy(self.noise_power)[t]
+        return row
+
+    def network_output(self, x_t: Any, row: dict[str, Any], condition: Any, training: bool = False) -> tuple[Any, Any]:
+        output, _ = super().network_output(x_t, row, condition, training)
+        if self.variance != "learned_range":
+            return output, VARIANCE_SHARES[self.variance]
+        output, v = ops.split(output, 2, axis=-1)
+        w = (v + 1) / 2
+        # The range is the model; only training leaves it, to keep a gradient outside.
+        return output, w if training else ops.clip(w, 0.0, 1.0)
+
+    def loss_at(self, x0: Any, eps: Any, t: Any, y: Any, training: bool) -> Any:
+        if self.variance != "learned_range":
+            return super().loss_at(x0, eps, t, y, training)
+        row = self.columns(self.coefficients(t), x0)
+        step = self.columns({name: ops.take(table, t) for name, table in self.tables.items()}, x0)
+        x_t = row["alpha"] * x0 + row["sigma"] * eps
+        output, w = self.network_output(x_t, row, y, training)
+        x0_hat = ops.stop_gradient(self.x0_from(output, x_t, row))
+        bound = bound_term(x0, x0_hat, w, step)
+        return self.error(x0, eps, t, row, output) + BOUND_WEIGHT * self.schedule.num_steps * bound
+
+    def adapt_variance(
+        self,
+        x: Any,
+        y: Any = None,
+        sampler: DiffusionSampler | None = None,
+        seed: int | None = None,
+        batch_size: int = 64,
+        verbose: str | int = "auto",
+    ) -> None:
+        """Measures what `AnalyticDPMSampler` needs to know of the network: how much of the noise it finds at each time.
+
+            Gamma_t = 1 - E |eps - eps_hat(x_t)|^2 / dimensions
+
+        Each image costs one network evaluation for each time. The result is a weight, `noise_power`, that files keep;
+        after more training measure again.
+
+        Args:
+            x: `(n, *image_shape)`, some hundred images of the training set.
+            y: their conditions, for a network that takes one. Defaults to `None`.
+            sampler: measure at the times of this sampler alone, and forget the others. Defaults to `None`, at all.
+            seed: as for `sample`.
+            batch_size: as for `sample`.
+            verbose: as for `sample`.
+
+        Raises:
+            ValueError: if an argument does not fit the model.
+
+        Reference: Bao et al. 2022, arXiv:2201.06503, equation 8; for a network that is not the best one
+            arXiv:2206.07309.
+        """
+        x = self.prepare_images("x", x)
+        condition = self.prepare_condition(y, len(x), "y")
+        times = np.arange(self.schedule.num_steps) if sampler is None else sampler.times(self.schedule)[-2::-1]
+        power = np.full(self.schedule.num_steps, -1.0, "float32")
+        power[times] = noise_power(self, times, x, condition, self.draw_seed(seed), batch_size, verbose)
+        # What is not known of x0 varies no more than the data do: without this bound, a small error of Gamma_t becomes
+        # a large variance where little is left of the data.
+        snr = np.exp(self.schedule.log_snr(times))
+        power[times] = np.clip(power[times], 1 - snr * x.var(axis=0).mean(), 1)
+        self.noise_power.assign(power)
+
+    def elbo(
+        self,
+        x: Any,
+        condition: Any = None,
+        levels: int = 256,
+        clip_x0: float | None = 1.0,
+        seed: int | None = None,
+        batch_size: int = 64,
+        verbose: str | int = "auto",
+    ) -> np.ndarray:
+        """Estimates the variational bound on minus the log-likelihood of images, in bits per dimension.
+
+            L = KL(q(x_T | x0) || p(x_T)) + sum_t KL(q(x_s | x_t, x0) || p(x_s | x_t)) - log p(x0 | x_0)
+
+        Every term is evaluated, each at one draw of noise: `T` network evaluations for each image.
+
+        Args:
+            x: `(n, *image_shape)`, pixel values in [-1, 1].
+            condition: as for `sample`.
+            levels: int >= 2, number of distinct pixel values, for the last term. Defaults to `256`.
+            clip_x0: float > 0 or `None`. Bounds each prediction of x0, as in `DDPMSampler`: where the schedule ends
+                in noise, the bound of an unclipped one is large. Defaults to `1.0`.
+            seed: as for `sample`.
+            batch_size: as for `sample`.
+            verbose: as for `sample`.
+
+        Returns:
+            float32 array `(n,)`. Papers report the mean over a test set; lower is better.
+
+        Raises:
+            ValueError: if an argument does not fit the model, or pixel values are outside [-1, 1].
+
+        Reference: Ho et al. 2020, arXiv:2006.11239, equation 5.
+        """
+        return variational_bound(
+            self,
+            self.prepare_images("x", x),
+            condition=condition,
+            levels=levels,
+            clip_x0=clip_x0,
+            seed=self.draw_seed(seed),
+            batch_size=batch_size,
+            verbose=verbose,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        own = {
+            "prediction": self.prediction,
+            "variance": self.variance,
+            "weighting": self.weighting,
+            "condition_dropout": self.condition_dropout,
+        }
+        return {**super().get_config(), **own}

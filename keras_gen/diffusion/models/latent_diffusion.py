@@ -1,0 +1,309 @@
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.core.checks import check
+from keras_gen.core.generative_model import GenerativeModel
+from keras_gen.diffusion.models.autoencoding import check_autoencoder, decode_with, encode_with, moments
+from keras_gen.diffusion.models.diffusion_model import DiffusionModel
+from keras_gen.diffusion.samplers.diffusion_sampler import DiffusionSampler
+from keras_gen.diffusion.samplers.guidance import Guidance
+from keras_gen.export import keras_gen_export
+
+
+@keras_gen_export("keras_gen.models.LatentDiffusion")
+class LatentDiffusion(GenerativeModel):
+    """Latent diffusion: an autoencoder makes images small, and a diffusion model learns what small images there are.
+
+        z = (encode(x) - mean) / deviation,   x = decode(mean + deviation z)
+
+    First train the autoencoder, then this model on the same images: `fit` encodes each image once, measures the mean of
+    each channel and one deviation of all latents, and trains the diffusion model on `z`. The autoencoder is frozen from
+    here on; its weights and both measures are kept in files. A later `fit` does not measure again, since the diffusion
+    model would have to learn anew; `adapt` does.
+
+    What else a diffusion model can do, such as editing, inversion or densities, `model.diffusion` does with latents
+    that `encode` gave. They are not bounded by 1 as pixels are: `clip_x0` of a sampler counts deviations here, and 4 is
+    a bound to think of.
+
+    Args:
+        autoencoder: a trained model with methods `encode(x)` and `decode(z)` of NumPy arrays, such as `VAE`. If it has
+            them, `encode_vectors` and `decode_vectors` are used instead, as of `VQVAE`, whose `encode` gives codes.
+        diffusion: a diffusion model, such as `DDPM`, whose network takes such latents. They have deviation 1: the
+            `sigma_data` of an `EDM` is 1.
+        seed: int or `None`. Seeds `sample`; the draws of training are those of `diffusion`. Defaults to `None`, a seed
+            from Keras's global one.
+        **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
+
+    Call arguments:
+        x: float latents `(batch, ...)`, channels last, of deviation 1.
+
+    Returns:
+        The latents unchanged: the work is in `fit` and `sample`.
+
+    Raises:
+        ValueError: if an argument is of the wrong type, the autoencoder is not built, latents do not fit the diffusion
+            model, or the autoencoder's output does not have the shape of its input.
+
+    Example:
+
+    >>> autoencoder.fit(images)               # float32 (n, 32, 32, 3) in [-1, 1]; latents (n, 8, 8, 4)
+    >>> diffusion = keras_gen.models.DDPM(keras_gen.models.UNet((8, 8, 4), num_classes=10), condition_dropout=0.1)
+    >>> model = keras_gen.models.LatentDiffusion(autoencoder, diffusion)
+    >>> model.compile(keras.optimizers.Adam(1e-3, use_ema=True))
+    >>> model.fit(images, labels)
+    >>> new = model.sample(16, condition=3)   # float32 (16, 32, 32, 3)
+
+    Reference: Rombach et al. 2021, arXiv:2112.10752.
+    """
+
+    def __init__(self, autoencoder: keras.Layer, diffusion: DiffusionModel, seed: int | None = None, **kwargs: Any):
+        super().__init__(seed=seed, **kwargs)
+        check_autoencoder(autoencoder)
+        check(isinstance(diffusion, DiffusionModel), "diffusion", "be a diffusion model, such as DDPM", diffusion)
+        rule = "have sigma_data=1, the deviation of the latents"
+        check(diffusion.prediction != "edm" or diffusion.sigma_data == 1, "diffusion", rule, diffusion.sigma_data)
+        autoencoder.trainable = False
+        self.autoencoder = autoencoder
+        self.diffusion = diffusion
+        if diffusion.built:
+            self.build((None, *diffusion.image_shape))
+
+    def build(self, input_shape: Any) -> None:
+        # The shape may be that of images or of latents; of both, only the diffusion model knows the channels.
+        self.diffusion.check_built()
+        if hasattr(self, "latent_mean"):
+            return
+        options = {"dtype": "float32", "trainable": False, "autocast": False}
+        channels = self.diffusion.image_shape[-1:]
+        self.latent_mean = self.add_weight(name="latent_mean", shape=channels, initializer="zeros", **options)
+        self.latent_deviation = self.add_weight(name="latent_deviation", shape=(), initializer="ones", **options)
+        options["dtype"] = "int32"
+        self.measured = self.add_weight(name="measured", shape=(), initializer="zeros", **options)
+
+    def call(self, x: Any) -> Any:
+        # Training and sampling are the model's work; Keras calls this before `compute_loss`, so it costs nothing.
+        return x
+
+    @property
+    def metrics(self) -> list[keras.Metric]:
+        # The autoencoder's parts are not called in training: what they count, such as codes, would tell nothing.
+        foreign = {metric.name for metric in self.autoencoder.metrics} - {"loss"}
+        return [metric for metric in super().metrics if metric.name not in foreign]
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        return self.diffusion.compute_loss(x=x, y=y, sample_weight=sample_weight, training=training)
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: str | int = "auto",
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """Encodes the images and trains the diffusion model on their latents; see `keras.Model.fit`.
+
+        Args:
+            x: images `(n, height, width, channels)`. A dataset or `keras.utils.PyDataset` is to hold latents instead,
+                as `encode` gives them after `adapt`.
+            y: labels or conditions `(n, ...)`, for a network that takes them. Defaults to `None`.
+            batch_size: as for `keras.Model.fit`.
+            epochs: as for `keras.Model.fit`.
+            verbose: as for `keras.Model.fit`; also whether to show the progress of encoding.
+            **kwargs: as for `keras.Model.fit`. What `x` is told holds for `validation_data`, too.
+
+        Returns:
+            The `History`.
+
+        Raises:
+            ValueError: if data do not fit the model.
+        """
+        x = self._latents(x, y, verbose, measure=True)
+        validation = kwargs.get("validation_data")
+        if isinstance(validation, tuple | list):
+            kwargs["validation_data"] = (self._latents(*(*validation, None)[:2], verbose), *validation[1:])
+        return super().fit(x, y, batch_size, epochs, verbose, **kwargs)
+
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: str | int = "auto",
+        **kwargs: Any,
+    ) -> Any:
+        """Returns the loss on images `x`, or on a dataset of latents; see `keras.Model.evaluate`."""
+        # Keras's `fit` calls this for validation, of which it tells by this argument; `fit` above has encoded its data.
+        if not kwargs.get("_use_cached_eval_dataset", False):
+            x = self._latents(x, y, verbose)
+        return super().evaluate(x, y, batch_size, verbose, **kwargs)
+
+    def check_data(self, x: Any, y: Any) -> None:
+        adapted = is_array(x) or self._measured()
+        rule = "be an array of images, or come after `adapt`: a dataset holds latents as `encode` gives them"
+        check(adapted, "x", rule, type(x).__name__)
+        self.diffusion.check_data(x, y)
+
+    def check_sampling(self, n: int, **options: Any) -> None:
+        self.check_built()
+        self.diffusion.check_sampling(n, **options)
+
+    def adapt(self, x: Any, batch_size: int = 256, verbose: str | int = "auto") -> None:
+        """Measures mean and deviation of the latents of images; the diffusion model is to be trained anew after that.
+
+        Args:
+            x: images `(n, height, width, channels)`, those of training or some thousand of them.
+            batch_size: int >= 1. How many are encoded together. Defaults to `256`.
+            verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
+
+        Raises:
+            ValueError: if images do not fit the model, or their latents are all the same or not finite.
+        """
+        self._measure(self._vectors(x, batch_size, verbose))
+
+    def encode(self, x: Any, batch_size: int = 256, verbose: str | int = 0) -> np.ndarray:
+        """Finds the latents of images, of deviation 1.
+
+        Args:
+            x: images `(n, height, width, channels)`.
+            batch_size: int >= 1. Defaults to `256`.
+            verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `0`.
+
+        Returns:
+            float32 array `(n, *latent_shape)`. Before `fit` or `adapt` it is what the autoencoder gives.
+
+        Raises:
+            ValueError: if `x` does not fit the model.
+        """
+        return self._standardized(self._vectors(x, batch_size, verbose))
+
+    def decode(self, z: Any, batch_size: int = 256, verbose: str | int = 0) -> np.ndarray:
+        """Finds the images of latents.
+
+        Args:
+            z: `(n, *latent_shape)`, as `encode` or `diffusion.sample` gives them.
+            batch_size: int >= 1. Defaults to `256`.
+            verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `0`.
+
+        Returns:
+            float32 array `(n, height, width, channels)`.
+
+        Raises:
+            ValueError: if `z` does not fit the model.
+        """
+        self.check_built()
+        z = self.diffusion.prepare_images("z", z)
+        mean, deviation = self._moments()
+        return decode_with(self.autoencoder, mean + deviation * z, batch_size, verbose)
+
+    def reconstruct(self, x: Any, batch_size: int = 256) -> np.ndarray:
+        """Encodes and decodes: no sample can be better than that.
+
+        Args:
+            x: images `(n, height, width, channels)`.
+            batch_size: int >= 1. Defaults to `256`.
+
+        Returns:
+            float32 array `(n, height, width, channels)`.
+
+        Raises:
+            ValueError: if `x` does not fit the model.
+        """
+        return self.decode(self.encode(x, batch_size), batch_size)
+
+    def sample(
+        self,
+        n: int,
+        sampler: DiffusionSampler | None = None,
+        condition: Any = None,
+        guidance: Guidance | None = None,
+        seed: int | None = None,
+        noise: Any = None,
+        step_noise: Any = None,
+        batch_size: int = 64,
+        verbose: str | int = "auto",
+    ) -> np.ndarray:
+        """Generates latents and decodes them: `decode(diffusion.sample(n, ...))`.
+
+        Args:
+            n: int >= 1. How many.
+            sampler: a `DiffusionSampler`, whose `clip_x0` counts deviations of latents. Defaults to `None`, that of
+                `diffusion`, which bounds nothing.
+            condition: for a network that takes one: an int, one label for all, or an array `(n, ...)`.
+            guidance: a `Guidance`, such as `ClassifierFreeGuidance(2.0)`. Defaults to `None`.
+            seed: int or `None`. The starting noise of latent k depends on `seed` and k alone. Defaults to `None`, a
+                draw from the model's own generator.
+            noise: `(n, *latent_shape)`, the starting noise to use instead of a standard normal draw.
+            step_noise: `(steps, n, *latent_shape)`, the noise to use at each step instead of draws.
+            batch_size: int >= 1. How many are worked on together. Defaults to `64`.
+            verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
+
+        Returns:
+            float32 array `(n, height, width, channels)`.
+
+        Raises:
+            ValueError: if an argument does not fit the model, or the sampler has more steps than the schedule.
+        """
+        self.check_built()
+        options = {"noise": noise, "step_noise": step_noise, "batch_size": batch_size, "verbose": verbose}
+        z = self.diffusion.sample(n, sampler, condition, guidance, self.draw_seed(seed), **options)
+        return self.decode(z, batch_size, verbose)
+
+    def get_config(self) -> dict[str, Any]:
+        parts = {"autoencoder": self.autoencoder, "diffusion": self.diffusion}
+        own = {name: keras.saving.serialize_keras_object(part) for name, part in parts.items()}
+        for config in own.values():
+            # A file would make their optimizers anew, for weights that are frozen or that another optimizer trains.
+            config.pop("compile_config", None)
+        return {**super().get_config(), **own}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "LatentDiffusion":
+        return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))
+
+    def _latents(self, x: Any, y: Any, verbose: str | int, measure: bool = False) -> Any:
+        if not is_array(x):
+            return x
+        self.diffusion.prepare_condition(y, len(x), "y")
+        vectors = self._vectors(x, 256, verbose)
+        if measure and not self._measured():
+            self._measure(vectors)
+        return self._standardized(vectors)
+
+    def _vectors(self, x: Any, batch_size: int, verbose: str | int) -> np.ndarray:
+        """Returns what the autoencoder gives for images, after a check of all parts with one image."""
+        x = x if isinstance(x, np.ndarray) else np.asarray(ops.convert_to_numpy(x))
+        check(x.ndim > 0 and len(x) > 0, "x", "hold at least one image", f"shape {x.shape}")
+        one = self.diffusion.prepare_images("latents", encode_with(self.autoencoder, x[:1]))
+        needed, shape = x.shape[1:], decode_with(self.autoencoder, one).shape[1:]
+        check(shape == needed, "autoencoder", f"decode to its input's shape, {needed}", f"shape {shape}")
+        if not self.built:
+            self.build((None, *needed))
+        return self.diffusion.prepare_images("latents", encode_with(self.autoencoder, x, batch_size, verbose))
+
+    def _measure(self, vectors: np.ndarray) -> None:
+        mean, deviation = moments(vectors)
+        self.latent_mean.assign(mean)
+        self.latent_deviation.assign(deviation)
+        self.measured.assign(1)
+
+    def _measured(self) -> bool:
+        return self.built and bool(ops.convert_to_numpy(self.measured))
+
+    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
+        return ops.convert_to_numpy(self.latent_mean), ops.convert_to_numpy(self.latent_deviation)
+
+    def _standardized(self, vectors: np.ndarray) -> np.ndarray:
+        mean, deviation = self._moments()
+        return (vectors - mean) / deviation
+
+
+def is_array(x: Any) -> bool:
+    """Returns whether `x` is an array, not a dataset."""
+    return hasattr(x, "shape") and hasattr(x, "dtype")

@@ -1,0 +1,151 @@
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_gen.core.checks import check, check_integer
+from keras_gen.diffusion.models.diffusion_model import DiffusionModel
+from keras_gen.diffusion.models.probability_flow import flow_log_prob
+from keras_gen.diffusion.samplers.diffusion_sampler import DiffusionSampler
+from keras_gen.diffusion.samplers.euler import EulerSampler
+from keras_gen.diffusion.schedules.continuous_schedule import ContinuousSchedule, check_continuous
+from keras_gen.diffusion.schedules.time_sampler import TimeSampler
+from keras_gen.diffusion.schedules.vp_schedule import VPSchedule
+from keras_gen.export import keras_gen_export
+
+
+@keras_gen_export("keras_gen.models.ScoreSDE")
+class ScoreSDE(DiffusionModel):
+    """Diffusion in continuous time, by any schedule: samples by its SDE or its ODE, and by the ODE an exact density.
+
+        x_t = alpha(t) x0 + sigma(t) eps
+        loss = mean over dimensions of weight(t) |p x0 + q eps - network([x_t, t])|^2
+
+    Train with `fit(images)` or, for a network that takes a condition, `fit(images, labels)`.
+
+    Args:
+        network: a Keras layer or model called as `network([x_t, t])` or `network([x_t, t, condition])`, with `t`
+            `(batch,)` float32, what `schedule.network_time` says, that gives an output like `x_t`. To take a condition
+            it must be a functional model.
+        schedule: a `ContinuousSchedule`. Defaults to `None`, which is `VPSchedule()`.
+        prediction: `"epsilon"`, `"x0"`, `"v"`, `"velocity"`, `"score"` or `"edm"`. What the network predicts, see
+            `ops.convert_prediction`. Defaults to `"epsilon"`.
+        weighting: `"simple"`, `"snr"`, `"min_snr"`, `"edm"` or `"vlb"`. The weight of each time, see `loss_weight`.
+            Defaults to `"simple"`.
+        time_sampler: a `TimeSampler`. Defaults to `None`, which is `UniformTime()`.
+        condition_dropout: float in [0, 1), the share of conditions that training replaces by the null condition, for
+            `ClassifierFreeGuidance`. Defaults to `0.0`.
+        seed: int or `None`. Seeds all draws of the model. Defaults to `None`, a seed from Keras's global one.
+        **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
+
+    Call arguments:
+        x: float images `(batch, ...)`, channels last, scaled to [-1, 1].
+
+    Returns:
+        The images unchanged: the work is in `fit` and `sample`.
+
+    Raises:
+        ValueError: if an argument is of the wrong type or not one of its choices, the network's output does not fit, or
+            the prediction does not tell x0 at every time of the schedule.
+
+    Example:
+
+    >>> model = keras_gen.models.ScoreSDE(keras_gen.models.UNet((8, 8, 1), (16, 32)), keras_gen.schedules.VESchedule(),
+    ...     prediction="edm")
+    >>> model.compile("adam")
+    >>> model.fit(images)                     # float32 (n, 8, 8, 1) in [-1, 1]
+    >>> new = model.sample(16, keras_gen.samplers.ReverseSDESampler(200), seed=0)
+
+    Reference: https://kexue.fm/archives/9209, /9228; Song et al. 2020, arXiv:2011.13456.
+    """
+
+    def __init__(
+        self,
+        network: keras.Layer,
+        schedule: ContinuousSchedule | None = None,
+        prediction: str = "epsilon",
+        weighting: str = "simple",
+        time_sampler: TimeSampler | None = None,
+        condition_dropout: float = 0.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        schedule = VPSchedule() if schedule is None else schedule
+        check_continuous(schedule)
+        super().__init__(network, schedule, prediction, weighting, time_sampler, condition_dropout, seed=seed, **kwargs)
+
+    def default_sampler(self) -> DiffusionSampler:
+        return EulerSampler()
+
+    def log_prob(
+        self,
+        x: Any,
+        condition: Any = None,
+        trace: str = "exact",
+        tolerance: float = 1e-5,
+        seed: int | None = None,
+        batch_size: int = 64,
+        verbose: str | int = "auto",
+    ) -> np.ndarray:
+        """Computes the logarithm of the density that the probability-flow ODE gives to `x`, in nats.
+
+            log p(x_0) = log N(x_T; 0, sigma_T^2 I) + integral of div(dx/dt) dt,   from clean data to t_max
+
+        solved with steps of adapted size. The clean end is the schedule's `t_start`.
+
+        Args:
+            x: `(n, *image_shape)`.
+            condition: as for `sample`.
+            trace: `"exact"`, at the cost of one derivative for each number of a sample, or `"hutchinson"`, an unbiased
+                estimate by one derivative. Defaults to `"exact"`.
+            tolerance: float > 0, error of each step, relative and absolute. Defaults to `1e-5`.
+            seed: int or `None`, of Hutchinson's random signs. Defaults to `None`, a draw from the model's generator.
+            batch_size: as for `sample`.
+            verbose: as for `sample`.
+
+        Returns:
+            float32 array `(n,)`.
+
+        Raises:
+            ValueError: if an argument does not fit the model or is outside its range.
+
+        Reference: Song et al. 2020, arXiv:2011.13456, section 4.3; https://kexue.fm/archives/9228.
+        """
+        x = self.prepare_images("x", x)
+        condition = self.prepare_condition(condition, len(x))
+        options = {"batch_size": batch_size, "verbose": verbose}
+        return flow_log_prob(self, x, condition, trace, tolerance, self.draw_seed(seed), **options)
+
+    def bits_per_dim(self, x: Any, levels: int = 256, **options: Any) -> np.ndarray:
+        """Computes minus the log-likelihood of images of `levels` gray values in [-1, 1], in bits per dimension.
+
+        The density is that of the images with uniform noise that fills the gap between two gray values.
+
+        Args:
+            x: `(n, *image_shape)`, pixel values in [-1, 1].
+            levels: int >= 2, number of distinct pixel values. Defaults to `256`.
+            **options: as for `log_prob`; `seed` seeds the noise, too.
+
+        Returns:
+            float32 array `(n,)`; lower is better.
+
+        Raises:
+            ValueError: as `log_prob` does, and if pixel values are outside [-1, 1] or `levels` is less than 2.
+        """
+        check_integer("levels", levels, at_least=2)
+        x = self.prepare_images("x", x)
+        check(np.abs(x).max() <= 1, "x", "have pixel values in [-1, 1]", f"values up to {np.abs(x).max()}")
+        seed = self.draw_seed(options.pop("seed", None))
+        step = 2 / (levels - 1)
+        filled = x + step * (np.random.default_rng(seed).random(x.shape, dtype="float32") - 0.5)
+        nats = self.log_prob(filled, seed=seed, **options)
+        return (-nats / math.prod(x.shape[1:]) - math.log(step)) / math.log(2)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {
+            "prediction": self.prediction,
+            "weighting": self.weighting,
+            "condition_dropout": self.condition_dropout,
+        }
+        return {**super().get_config(), **own}

@@ -1,0 +1,42 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_gen.diffusion.samplers.denoiser import Denoiser
+from keras_gen.diffusion.samplers.diffusion_sampler import DiffusionSampler
+from keras_gen.diffusion.schedules.base import NoiseSchedule
+from keras_gen.diffusion.schedules.posterior import log_variance, reverse_rows
+from keras_gen.export import keras_gen_export
+
+
+@keras_gen_export("keras_gen.samplers.DDPMSampler")
+class DDPMSampler(DiffusionSampler):
+    """Draws from the posterior `q(x_s | x_t, x0)` at the network's x0, step by step (ancestral sampling).
+
+        x_s = c_t x_t + c_0 x0 + exp(log_variance / 2) eps,   no noise on the step to clean data
+        log_variance = w log v_large + (1 - w) log v_small
+        v_small = the posterior's variance,   v_large = sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2
+
+    The share `w` belongs to the model: 0 (`"fixed_small"`), 1 (`"fixed_large"`) or a network output
+    (`"learned_range"`); models without a choice of it have 0. Any stride is right, not just one step of the schedule.
+
+    Args:
+        steps: int, number of network evaluations, or `None`: as many as the schedule has. Defaults to `None`.
+        spacing: as for `DiffusionSampler`. Defaults to `None`, the schedule's own.
+        clip_x0: as for `DiffusionSampler`. Defaults to `None`.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Reference: https://kexue.fm/archives/9164; Ho et al. 2020, arXiv:2006.11239, algorithm 2.
+    """
+
+    def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, np.ndarray]:
+        return {**super().rows(schedule, times), **reverse_rows(schedule, times)}
+
+    def step(self, denoise: Denoiser, x_t: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
+        x0, w = denoise(x_t, row)
+        deviation = row["noise"] * ops.exp(0.5 * log_variance(w, row))
+        return row["x_t"] * x_t + row["x0"] * x0 + deviation * noise()

@@ -1,0 +1,69 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from keras_gen.diffusion.samplers.denoiser import Denoiser, epsilon_of
+from keras_gen.diffusion.samplers.diffusion_sampler import DiffusionSampler
+from keras_gen.diffusion.schedules.base import NoiseSchedule
+from keras_gen.export import keras_gen_export
+
+
+@keras_gen_export("keras_gen.samplers.EulerSampler")
+class EulerSampler(DiffusionSampler):
+    """Solves the probability-flow ODE by Euler's method, in coordinates in which the way of a single image is straight.
+
+        y = x,                   tau = sigma,                     dy / dtau = eps         if alpha = 1, as of EDM and VE
+        y = x / (alpha + sigma), tau = sigma / (alpha + sigma),   dy / dtau = eps - x0    else
+
+        y_s = y_t + (tau_s - tau_t) dy / dtau
+
+    In both coordinates it is `DDIMSampler` with `eta=0` and `DPMSolverPPSampler` of order 1; for `RectifiedFlow` it is
+    `x_s = x_t + (s - t) velocity`.
+
+    Args:
+        steps: int, number of network evaluations, or `None`: as many as the schedule has. Defaults to `50`.
+        spacing: as for `DiffusionSampler`. Defaults to `None`, the schedule's own.
+        clip_x0: as for `DiffusionSampler`. Defaults to `None`.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Reference: Karras et al. 2022, arXiv:2206.00364, algorithm 1 without its correction; https://kexue.fm/archives/9497.
+    """
+
+    def __init__(self, steps: int | None = 50, spacing: str | None = None, clip_x0: float | None = None):
+        super().__init__(steps, spacing, clip_x0)
+
+    def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:
+        return {**super().rows(schedule, times), **strides(schedule, times)}
+
+    def step(self, denoise: Denoiser, x_t: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
+        return row["keep"] * x_t + row["stride"] * slope(denoise, x_t, row, row["share_x0"])
+
+
+def strides(schedule: NoiseSchedule, times: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the coefficients of `x_s = keep x_t + stride (eps - share_x0 x0)`, from each time to the next one."""
+    norm, tau, share_x0 = straight_coordinates(schedule.alpha(times), schedule.sigma(times))
+    return {
+        "keep": norm[1:] / norm[:-1],
+        "stride": norm[1:] * np.diff(tau),
+        "share_x0": np.full(len(tau) - 1, share_x0),
+    }
+
+
+def straight_coordinates(alpha: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Returns the norm of `y = x / norm`, tau, and the share of x0 in the slope, for arrays of times.
+
+    Then `y = y_0 + tau (eps - share x0)` for a single image. `x / alpha` would do for all schedules that keep some
+    signal, but where alpha is next to 0, tau spans orders of magnitude, and a corrected step is worse than a plain one.
+    """
+    if np.all(alpha == 1):
+        return alpha, sigma, 0.0
+    return alpha + sigma, sigma / (alpha + sigma), 1.0
+
+
+def slope(denoise: Denoiser, x_t: Any, row: dict[str, Any], share_x0: Any) -> Any:
+    """Returns dy / dtau: `eps - share_x0 x0`."""
+    x0, _ = denoise(x_t, row)
+    return epsilon_of(x_t, x0, row) - share_x0 * x0

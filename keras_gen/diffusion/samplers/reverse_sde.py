@@ -1,0 +1,91 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.core.per_sample import per_sample
+from keras_gen.diffusion.samplers.denoiser import Denoiser, epsilon_of
+from keras_gen.diffusion.samplers.diffusion_sampler import DiffusionSampler
+from keras_gen.diffusion.schedules.base import NoiseSchedule
+from keras_gen.diffusion.schedules.continuous_schedule import check_continuous
+from keras_gen.export import keras_gen_export
+
+
+@keras_gen_export("keras_gen.samplers.ReverseSDESampler")
+class ReverseSDESampler(DiffusionSampler):
+    """Solves the reverse SDE by Euler and Maruyama's method, and corrects each step by Langevin dynamics if wanted.
+
+        predictor   x_s = x_t - (f x_t - g^2 score) (t - s) + g sqrt(t - s) eps,   score = -eps_hat / sigma
+        corrector   x_s = x_s + e score + sqrt(2 e) eps,   e = 2 (snr |eps| / |score|)^2, in each sample
+
+    The last step, to clean data, is the mean x0.
+
+    Args:
+        steps: int >= 1. Defaults to `500`.
+        corrector_steps: int >= 0, how many corrections after each step. Defaults to `0`.
+        snr: float > 0, size of a correction. Defaults to `0.16`.
+        spacing: as for `DiffusionSampler`. Defaults to `None`, the schedule's own.
+        clip_x0: as for `DiffusionSampler`. Defaults to `None`.
+
+    Raises:
+        ValueError: if an argument is outside its range, or the schedule is not a continuous one.
+
+    Reference: Song et al. 2020, arXiv:2011.13456, algorithms 2 and 3; https://kexue.fm/archives/9209.
+    """
+
+    def __init__(
+        self,
+        steps: int = 500,
+        corrector_steps: int = 0,
+        snr: float = 0.16,
+        spacing: str | None = None,
+        clip_x0: float | None = None,
+    ):
+        super().__init__(check_integer("steps", steps), spacing, clip_x0)
+        self.corrector_steps = check_integer("corrector_steps", corrector_steps, at_least=0)
+        check(is_number(snr) and snr > 0, "snr", "be > 0", repr(snr))
+        self.snr = float(snr)
+        self.draws = 1 + self.corrector_steps
+
+    def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:
+        check_continuous(schedule)
+        t = times[:-1]
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        ends_in_noise = bool(np.any(alpha == 0))
+        check(not ends_in_noise, "schedule", "keep some signal: the drift of its SDE is infinite else", schedule)
+        drift, diffusion = schedule.drift(t), schedule.diffusion(t)
+        length = np.where(np.isfinite(times[1:]), t - times[1:], 0.0)
+        last = np.arange(len(t)) == len(t) - 1
+        of_x0 = alpha * (diffusion / sigma) ** 2 * length
+        of_x_t = 1 - drift * length - (diffusion / sigma) ** 2 * length
+        return {
+            **super().rows(schedule, times),
+            "x_t": np.where(last, 0.0, of_x_t),
+            "x0": np.where(last, 1.0, of_x0),
+            "deviation": np.where(last, 0.0, diffusion * np.sqrt(length)),
+            "next": self.at(schedule, np.append(t[1:], t[-1])),
+            "correct": ~last,
+        }
+
+    def step(self, denoise: Denoiser, x_t: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
+        x0, _ = denoise(x_t, row)
+        x_s = row["x_t"] * x_t + row["x0"] * x0 + row["deviation"] * noise()
+
+        def corrected() -> Any:
+            x = x_s
+            for k in range(self.corrector_steps):
+                x = self._correct(denoise, x, row["next"], noise(1 + k))
+            return x
+
+        return ops.cond(row["correct"], corrected, lambda: x_s) if self.corrector_steps else x_s
+
+    def _correct(self, denoise: Denoiser, x: Any, row: dict[str, Any], eps: Any) -> Any:
+        score = -epsilon_of(x, denoise(x, row)[0], row) / row["sigma"]
+        ratio = per_sample(ops.square(eps)) / ops.maximum(per_sample(ops.square(score)), 1e-20)
+        size = ops.reshape(2 * self.snr**2 * ratio, (-1, *[1] * (len(x.shape) - 1)))
+        return x + size * score + ops.sqrt(2 * size) * eps
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "corrector_steps": self.corrector_steps, "snr": self.snr}

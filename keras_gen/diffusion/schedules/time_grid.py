@@ -1,0 +1,87 @@
+"""The times that a sampler visits: one array, whose next entry is the next time."""
+
+from typing import Any
+
+import numpy as np
+
+from keras_gen.core.checks import check, check_choice, check_integer
+from keras_gen.diffusion.schedules.base import NoiseSchedule
+from keras_gen.diffusion.schedules.discrete_schedule import DiscreteSchedule
+
+SPACINGS = ("leading", "linspace", "trailing", "karras", "log_snr")
+KARRAS_RHO = 7.0
+
+
+def time_grid(schedule: NoiseSchedule, steps: int, spacing: str | None) -> np.ndarray:
+    """Returns `steps + 1` falling times, the last one clean data (-1 for a discrete schedule, else mostly 0).
+
+        leading   the cleanest time and equal strides up from it; never sees the noisiest times
+        linspace  first and last time both, and equal strides between them
+        trailing  the noisiest time, and equal strides down to clean data
+        karras    equal strides of (sigma / alpha)^(1/7), from first to last time
+        log_snr   equal strides of log(sigma / alpha), from first to last time
+
+    A discrete schedule takes the nearest of its times.
+
+    Args:
+        schedule: the schedule, of `T` steps if it is a discrete one.
+        steps: int, `N` >= 1, and `N <= T` for a discrete schedule.
+        spacing: one of these names, or `None`: the schedule's own.
+
+    Returns:
+        array `(N + 1,)`, of integers for a discrete schedule.
+
+    Raises:
+        ValueError: if the spacing does not exist for the schedule, or the times do not fall strictly.
+
+    Reference: Lin et al. 2023, arXiv:2305.08891, table 2; Karras et al. 2022, arXiv:2206.00364, equation 5.
+    """
+    spacing = schedule.spacing if spacing is None else spacing
+    check_choice("spacing", spacing, SPACINGS)
+    check_integer("steps", steps)
+    if spacing in ("karras", "log_snr"):
+        times = _by_noise(schedule, steps, spacing)
+    elif isinstance(schedule, DiscreteSchedule):
+        rule = f"be at most the schedule's number of steps, {schedule.num_steps}"
+        check(steps <= schedule.num_steps, "steps", rule, steps)
+        times = _of_integers(schedule.num_steps, steps, spacing)
+    else:
+        times = _of_reals(schedule, steps, spacing)
+    times = np.append(times, schedule.t_clean)
+    rule = f"be fewer: with spacing {spacing!r} the times of the grid do not fall strictly"
+    check(bool(np.all(np.diff(times) < 0)), "steps", rule, steps)
+    return times
+
+
+def _of_integers(num_steps: int, steps: int, spacing: str) -> np.ndarray:
+    if spacing == "leading":
+        times = np.arange(steps) * num_steps // steps
+    elif spacing == "linspace":
+        times = np.linspace(num_steps - 1, 0, steps)[::-1]
+    else:
+        times = np.arange(1, steps + 1) * num_steps / steps - 1
+    # Rounding half up keeps times that are one apart distinct; np.round sends 1.5 and 2.5 both to 2.
+    return np.floor(times[::-1] + 0.5).astype(int)
+
+
+def _of_reals(schedule: NoiseSchedule, steps: int, spacing: str) -> np.ndarray:
+    if spacing == "linspace":
+        return np.linspace(schedule.t_max, schedule.t_min, steps)
+    if spacing == "leading":
+        return np.linspace(schedule.t_max, schedule.t_min, steps + 1)[1:]
+    finite = np.isfinite(schedule.t_clean)
+    check(finite, "spacing", "not be 'trailing' where clean data lie at no finite time", repr(spacing))
+    return np.linspace(schedule.t_max, schedule.t_clean, steps + 1)[:-1]
+
+
+def _by_noise(schedule: NoiseSchedule, steps: int, spacing: str) -> Any:
+    first, last = (-0.5 * schedule.log_snr(t) for t in (schedule.t_max, schedule.t_min))
+    finite = np.isfinite(first) and np.isfinite(last)
+    check(finite, "spacing", "be another one where the schedule ends at zero signal", repr(spacing))
+    if spacing == "log_snr":
+        levels = np.linspace(first, last, steps)
+    else:
+        ends = np.exp(np.array([first, last]) / KARRAS_RHO)
+        levels = KARRAS_RHO * np.log(np.linspace(*ends, steps))
+    # Rounding must not lead beyond the ends, which are then no times of the schedule.
+    return np.clip(schedule.inverse_log_snr(-2 * levels), schedule.t_min, schedule.t_max)

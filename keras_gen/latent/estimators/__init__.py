@@ -1,0 +1,1 @@
+"""Gradients of expectations over categories."""

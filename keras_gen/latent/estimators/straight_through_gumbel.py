@@ -1,0 +1,39 @@
+from collections.abc import Callable
+from typing import Any
+
+from keras_gen.export import keras_gen_export
+from keras_gen.latent.estimators.categorical import check_logits, evaluate
+from keras_gen.latent.gumbel_softmax import gumbel_softmax
+
+
+@keras_gen_export("keras_gen.estimators.straight_through_gumbel")
+def straight_through_gumbel(f: Callable[[Any], Any], logits: Any, temperature: Any = 1.0, seed: Any = None) -> Any:
+    """Estimates `E f(b)`, `b ~ Categorical(softmax(logits))`, with the gradient of the straight-through Gumbel-softmax.
+
+        df/db dy/dlogits,   y = softmax((logits + g) / temperature),   b = one_hot(argmax y)
+
+    Of small variance, but biased: f's derivative at b stands for its differences between one-hot vectors. Exact in
+    the mean for none but special f; a lower temperature has less bias and more variance.
+
+    Args:
+        f: takes one-hot b `(batch, ..., K)`, returns `(batch,)`, and is differentiable with respect to b. Weights that
+            it reads get their ordinary gradient.
+        logits: float tensor `(batch, ..., K)`, finite: for each sample one or more independent variables.
+        temperature: float > 0, or a scalar tensor. Defaults to `1.0`.
+        seed: int or `keras.random.SeedGenerator`. An int gives the same draw at each call; inside a compiled function
+            pass a generator that a layer or model holds. Defaults to `None`, Keras's global generator.
+
+    Returns:
+        float32 tensor `(batch,)`, f(b).
+
+    Raises:
+        ValueError: if the temperature is not positive, the logits are no floats `(batch, ..., K)` with K >= 2, or f
+            returns another shape.
+
+    Example:
+
+    >>> ops.mean(straight_through_gumbel(f, logits, temperature=0.5, seed=self.seed_generator))
+
+    Reference: Jang et al. 2016, arXiv:1611.01144; https://kexue.fm/archives/6705.
+    """
+    return evaluate("f", f, gumbel_softmax(check_logits(logits), temperature, hard=True, seed=seed))

@@ -1,0 +1,214 @@
+"""Reads a `UNet2DModel` of the library diffusers: its configuration as arguments of `UNet`, its weights by name.
+
+PyTorch's convolutions are (out, in, height, width) and its matrices (out, in); ours are (height, width, in, out) and
+(in, out). Its up blocks are counted from the coarsest level, our levels always from the finest.
+"""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_gen.core.checks import check
+from keras_gen.networks.blocks.group_norm import GroupNorm
+from keras_gen.networks.blocks.residual_block import ResidualBlock
+from keras_gen.networks.blocks.self_attention_2d import SelfAttention2D
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+MAX_PERIOD = 10000.0
+
+# What a configuration means where it says nothing.
+DEFAULTS = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "sample_size": None,
+    "freq_shift": 0,
+    "flip_sin_to_cos": True,
+    "down_block_types": ("DownBlock2D", *["AttnDownBlock2D"] * 3),
+    "up_block_types": (*["AttnUpBlock2D"] * 3, "UpBlock2D"),
+    "mid_block_type": "UNetMidBlock2D",
+    "block_out_channels": (224, 448, 672, 896),
+    "layers_per_block": 2,
+    "downsample_padding": 1,
+    "dropout": 0.0,
+    "attention_head_dim": 8,
+    "norm_num_groups": 32,
+    "attn_norm_num_groups": None,
+    "norm_eps": 1e-5,
+    "resnet_time_scale_shift": "default",
+    "add_attention": True,
+    "num_class_embeds": None,
+    "time_embedding_dim": None,
+}
+# Keys of which we can do some values only; the first is the default.
+POSSIBLE = {
+    "_class_name": ("UNet2DModel",),
+    "center_input_sample": (False,),
+    "time_embedding_type": ("positional",),
+    "mid_block_type": ("UNetMidBlock2D", None),
+    "mid_block_scale_factor": (1,),
+    "downsample_padding": (1, 0),
+    "downsample_type": ("conv",),
+    "upsample_type": ("conv",),
+    "act_fn": ("silu", "swish"),
+    "resnet_time_scale_shift": ("default", "scale_shift"),
+    "class_embed_type": (None,),
+}
+BLOCK = {"norm_1": "norm1", "conv_1": "conv1", "dense": "time_emb_proj", "norm_2": "norm2", "conv_2": "conv2"}
+ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}  # now, and in older files
+NAMES = {
+    "first_conv": "conv_in",
+    "time_dense_1": "time_embedding.linear_1",
+    "time_dense_2": "time_embedding.linear_2",
+    "label_embedding": "class_embedding",
+    "last_norm": "conv_norm_out",
+    "last_conv": "conv_out",
+}
+MEMBERS = {"block": "resnets.{}", "attention": "attentions.{}"}
+
+
+def read_diffusers(source: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns the configuration and the weights by name of a folder or a `UNet2DModel`."""
+    if hasattr(source, "config") and hasattr(source, "state_dict"):
+        tensors = {name: tensor.detach().cpu().float().numpy() for name, tensor in source.state_dict().items()}
+        return {"_class_name": type(source).__name__, **source.config}, tensors
+    rule = f"be a UNet2DModel, or a folder with config.json and {WEIGHTS}"
+    check(isinstance(source, str | os.PathLike), "source", rule, type(source).__name__)
+    folder = pathlib.Path(source)
+    check((folder / "config.json").is_file(), "source", rule, folder)
+    if not (folder / WEIGHTS).is_file():
+        others = sorted(file.name for file in folder.iterdir() if file.suffix in (".bin", ".safetensors", ".pt"))
+        check(False, "source", f"{rule}: no other file is read, a pickle never", f"{folder} with {others}")
+    try:
+        from safetensors.numpy import load_file
+    except ImportError as error:
+        raise ImportError(f"Reading {WEIGHTS} needs `pip install safetensors`") from error
+    # NumPy knows bfloat16 because Keras imports ml_dtypes.
+    tensors = {name: tensor.astype("float32") for name, tensor in load_file(folder / WEIGHTS).items()}
+    return json.loads((folder / "config.json").read_text()), tensors
+
+
+def unet_arguments(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Returns the arguments of `UNet`, those of its conventions as a dict, and whether cosines come before sines."""
+    for key, values in POSSIBLE.items():
+        value = config.get(key, values[0])
+        check(value in values, key, f"be {' or '.join(map(repr, values))} for a UNet", repr(value))
+    config = {**DEFAULTS, **config}
+    widths, size = tuple(config["block_out_channels"]), config["sample_size"]
+    attention_levels = _attention_levels(config)
+    middle = "attention" if config["add_attention"] else "plain"
+    middle = "none" if config["mid_block_type"] is None else middle
+    scale_shift = config["resnet_time_scale_shift"] == "scale_shift"
+
+    check(widths[0] % 2 == 0, "block_out_channels", "start with an even number", widths)
+    dim = config["time_embedding_dim"]
+    check(dim in (None, 4 * widths[0]), "time_embedding_dim", f"be {4 * widths[0]} or None for a UNet", dim)
+    # With scales and shifts, the attention in the middle is normalized only if it is told how.
+    norm = (config["norm_num_groups"],) if scale_shift and middle == "attention" else (None, config["norm_num_groups"])
+    groups = config["attn_norm_num_groups"]
+    check(groups in norm, "attn_norm_num_groups", f"be {' or '.join(map(repr, norm))} for a UNet", groups)
+    half, shift = widths[0] // 2, config["freq_shift"]
+    check(shift < half, "freq_shift", f"be < {half}", shift)
+    attending = [widths[level] for level in attention_levels] + [widths[-1]] * (middle == "attention")
+    head_dim = config["attention_head_dim"]
+    divides = head_dim is None or all(width % head_dim == 0 for width in attending)
+    check(divides, "attention_head_dim", f"divide the widths {attending} for a UNet", head_dim)
+
+    conventions = {
+        "groups": config["norm_num_groups"],
+        "epsilon": config["norm_eps"],
+        "head_dim": head_dim,
+        "max_period": MAX_PERIOD ** (half / (half - shift)),
+        "symmetric_padding": config["downsample_padding"] == 1,
+        "middle": middle,
+        "scale_shift": scale_shift,
+    }
+    height, width = (size, size) if size is None or isinstance(size, int) else size
+    arguments = {
+        "image_shape": (height, width, config["in_channels"]),
+        "widths": widths,
+        "blocks_per_level": config["layers_per_block"],
+        "attention_levels": attention_levels,
+        "num_classes": config["num_class_embeds"],
+        "out_channels": config["out_channels"],
+        "dropout": config["dropout"],
+        "conventions": conventions,
+    }
+    return arguments, config["flip_sin_to_cos"]
+
+
+def assign_weights(network: keras.Model, tensors: dict[str, np.ndarray], cos_first: bool) -> None:
+    """Gives a `UNet` the weights of a `UNet2DModel`, every one of which must be used."""
+    left = dict(tensors)
+
+    def take(*names: str) -> np.ndarray:
+        name = next((name for name in names if name in left), None)
+        check(name is not None, "source", f"hold the weight {names[0]}", f"{len(tensors)} weights without it")
+        return left.pop(name)
+
+    def assign(variable: Any, value: np.ndarray, name: str) -> None:
+        same = tuple(variable.shape) == value.shape
+        check(same, "source", f"hold {name} of shape {tuple(variable.shape)} (in Keras's order)", value.shape)
+        variable.assign(value)
+
+    def fill(layer: keras.Layer, *names: str) -> None:
+        """Fills what has a `weight` and a `bias`: a convolution, a dense layer or a normalization."""
+        weight = take(*(f"{name}.weight" for name in names))
+        weight = weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T
+        kernel, bias = (layer.gamma, layer.beta) if isinstance(layer, GroupNorm) else (layer.kernel, layer.bias)
+        if layer.name == "time_dense_1" and cos_first:
+            weight = np.roll(weight, len(weight) // 2, axis=0)
+        assign(kernel, weight, f"{names[0]}.weight")
+        assign(bias, take(*(f"{name}.bias" for name in names)), f"{names[0]}.bias")
+
+    for layer in network.layers:
+        if not layer.weights:
+            continue
+        name = diffusers_name(layer.name, len(network.widths))
+        if isinstance(layer, ResidualBlock):
+            for ours, theirs in BLOCK.items():
+                fill(getattr(layer, ours), f"{name}.{theirs}")
+            if layer.shortcut is not None:
+                fill(layer.shortcut, f"{name}.conv_shortcut")
+        elif isinstance(layer, SelfAttention2D):
+            fill(layer.norm, f"{name}.group_norm")
+            *qkv, out = ([f"{name}.{new}", f"{name}.{old}"] for new, old in ATTENTION.items())
+            for variable, kind in ((layer.qkv.kernel, "weight"), (layer.qkv.bias, "bias")):
+                parts = [take(*(f"{one}.{kind}" for one in names)).T for names in qkv]
+                assign(variable, np.concatenate(parts, axis=-1), f"{name}.to_q, to_k, to_v.{kind}")
+            fill(layer.output_dense, *out)
+        elif isinstance(layer, keras.layers.Embedding):
+            vectors = take(f"{name}.weight")
+            assign(layer.embeddings, np.pad(vectors, [(0, 1), (0, 0)]), f"{name}.weight and the null class")
+        else:
+            fill(layer, name)
+    check(not left, "source", "hold no weights that a UNet lacks", ", ".join(sorted(left)))
+
+
+def diffusers_name(name: str, levels: int) -> str:
+    """Returns the prefix in a `UNet2DModel` of the layer of a `UNet`: `up_0_block_1` is `up_blocks.2.resnets.1`."""
+    if name in NAMES:
+        return NAMES[name]
+    way, *rest = name.split("_")
+    if way == "middle":
+        return f"mid_block.{MEMBERS[rest[0]].format(rest[1])}"
+    level = levels - 1 - int(rest[0]) if way == "up" else int(rest[0])
+    if rest[1] == "conv":
+        return f"{way}_blocks.{level}.{way}samplers.0.conv"
+    return f"{way}_blocks.{level}.{MEMBERS[rest[1]].format(rest[2])}"
+
+
+def _attention_levels(config: dict[str, Any]) -> tuple[int, ...]:
+    ways = []
+    for key, known in (("down_block_types", "DownBlock2D"), ("up_block_types", "UpBlock2D")):
+        types = [str(block).removeprefix("UNetRes") for block in config[key]]
+        allowed = (known, f"Attn{known}")
+        check(all(block in allowed for block in types), key, f"hold {' and '.join(allowed)} for a UNet", config[key])
+        ways.append([block.startswith("Attn") for block in types])
+    down, up, widths = (config[key] for key in ("down_block_types", "up_block_types", "block_out_channels"))
+    check(ways[0] == ways[1][::-1], "up_block_types", f"mirror {down} for a UNet", up)
+    check(len(widths) == len(down), "block_out_channels", f"have {len(down)} entries", widths)
+    return tuple(level for level, attends in enumerate(ways[0]) if attends)

@@ -1,0 +1,129 @@
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from keras import layers, ops
+
+from keras_gen.core.checks import check, check_choice, check_integer
+from keras_gen.export import keras_gen_export
+from keras_gen.networks.backbones.image_network import ImageNetwork
+from keras_gen.networks.blocks.dit_block import DiTBlock, plain_layer_norm
+from keras_gen.networks.blocks.patches import check_patches, cut, from_patches, to_patches
+from keras_gen.networks.blocks.rotary_embedding_2d import RotaryEmbedding2D
+from keras_gen.networks.blocks.time_and_condition import embed, network_inputs
+
+
+@keras_gen_export("keras_gen.models.DiT")
+class DiT(ImageNetwork):
+    """The diffusion transformer: patches of the image as tokens, in blocks that the time and the condition steer.
+
+    Each patch of pixels becomes a token by one matrix. Each `DiTBlock` reads the embedding of the time, to which that
+    of the condition is added, as scales, shifts and gates. The last matrix starts at zero.
+
+    Args:
+        image_shape: `(height, width, channels)`. Height and width are multiples of `patch_size`.
+        patch_size: int >= 1. Height and width of a patch. Defaults to `2`.
+        width: int >= 1. Channels of a token. A multiple of 4, in each head with `"rotary"`. Defaults to `128`.
+        depth: int >= 1. Number of blocks. Defaults to `4`.
+        num_heads: int >= 1. Must divide `width`. Defaults to `4`.
+        positions: `"rotary"`: attention reads them by `RotaryEmbedding2D`; or `"sincos"`: sines and cosines of row and
+            column are added to the tokens, as in the paper. Defaults to `"rotary"`.
+        num_classes: int >= 1 or `None`. If given, the network takes class labels `0 .. num_classes - 1` as a third
+            input; the label `num_classes` is the null class of classifier-free guidance. Defaults to `None`.
+        condition_dim: int >= 1 or `None`. If given, the network takes vectors of this size as a third input. The null
+            condition is the zero vector. Not with `num_classes`. Defaults to `None`.
+        out_channels: int >= 1 or `None`. Twice the image's for `DDPM(variance="learned_range")`. Defaults to `None`,
+            those of the image.
+        **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
+
+    Call arguments:
+        inputs: list of `x_t` `(batch, height, width, channels)`, `t` `(batch,)`, integer or real, and, with
+            `num_classes`, labels `(batch,)` int32 or, with `condition_dim`, vectors `(batch, condition_dim)`.
+
+    Returns:
+        `(batch, height, width, out_channels)`.
+
+    Raises:
+        ValueError: if an argument is outside its range, or an image's size is no multiple of `patch_size`.
+
+    Example:
+
+    >>> network = keras_gen.models.DiT((32, 32, 3), patch_size=4, width=384, depth=12, num_heads=6, num_classes=10)
+    >>> output = network([x_t, t, labels])
+
+    Reference: Peebles and Xie 2022, arXiv:2212.09748.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        patch_size: int = 2,
+        width: int = 128,
+        depth: int = 4,
+        num_heads: int = 4,
+        positions: str = "rotary",
+        num_classes: int | None = None,
+        condition_dim: int | None = None,
+        out_channels: int | None = None,
+        dtype: Any = None,
+        **kwargs: Any,
+    ):
+        grid = check_patches(image_shape, patch_size)
+        check_integer("width", width)
+        check_integer("depth", depth)
+        check_integer("num_heads", num_heads)
+        check_choice("positions", positions, ("rotary", "sincos"))
+        multiple = 4 * num_heads if positions == "rotary" else np.lcm(4, num_heads)
+        check(width % multiple == 0, "width", f"be a multiple of {multiple}, with {num_heads} heads", width)
+        if out_channels is not None:
+            check_integer("out_channels", out_channels)
+        options = {"dtype": dtype}
+
+        inputs = network_inputs(image_shape, num_classes, condition_dim)
+        # The paper's 256 frequencies, whatever the width.
+        embedding = embed(inputs, 256, width, num_classes, dtype=dtype)
+        embedding = layers.Activation("silu", **options)(embedding)
+        tokens = layers.Dense(width, name="first_dense", **options)(to_patches(inputs[0], patch_size))
+        if positions == "sincos":
+            tokens = ops.cast(ops.cast(tokens, "float32") + sincos_positions(*grid, width), tokens.dtype)
+        for i in range(depth):
+            rotary = RotaryEmbedding2D(*grid, **options) if positions == "rotary" else None
+            tokens = DiTBlock(num_heads, positions=rotary, name=f"block_{i}", **options)([tokens, embedding])
+        modulation = layers.Dense(2 * width, kernel_initializer="zeros", name="last_modulation", **options)(embedding)
+        scale, shift = ops.split(layers.Reshape((1, 2 * width), **options)(modulation), 2, axis=-1)
+        tokens = plain_layer_norm(name="last_norm", **options)(tokens) * (1 + scale) + shift
+        pixels = patch_size**2 * (out_channels or image_shape[-1])
+        tokens = layers.Dense(pixels, kernel_initializer="zeros", name="last_dense", **options)(tokens)
+
+        super().__init__(
+            inputs, from_patches(tokens, *grid, patch_size), image_shape, *cut(patch_size), dtype, **kwargs
+        )
+        self.patch_size = patch_size
+        self.width = width
+        self.depth = depth
+        self.num_heads = num_heads
+        self.positions = positions
+        self.num_classes = num_classes
+        self.condition_dim = condition_dim
+        self.out_channels = out_channels
+
+    def get_config(self) -> dict[str, Any]:
+        own = {
+            "patch_size": self.patch_size,
+            "width": self.width,
+            "depth": self.depth,
+            "num_heads": self.num_heads,
+            "positions": self.positions,
+            "num_classes": self.num_classes,
+            "condition_dim": self.condition_dim,
+            "out_channels": self.out_channels,
+        }
+        return {**super().get_config(), **own}
+
+
+def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
+    """Returns sines and cosines of the row, then of the column, of each patch: float32 `(rows * columns, width)`."""
+    frequencies = 10000.0 ** (-np.arange(width // 4) / (width // 4))
+    angles = [np.outer(place, frequencies) for place in np.divmod(np.arange(rows * columns), columns)]
+    table = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
+    return np.concatenate(table, axis=-1).astype("float32")

@@ -1,0 +1,85 @@
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import layers
+
+from keras_gen.core.checks import check_integer
+from keras_gen.core.torch.convolution import Conv2D
+from keras_gen.export import keras_gen_export
+from keras_gen.networks.backbones.image_network import ImageNetwork, check_levels, halved
+from keras_gen.networks.blocks.light_block import LightBlock
+
+
+@keras_gen_export("keras_gen.models.LightUNet")
+class LightUNet(ImageNetwork):
+    """The light U-Net of the DDPM post: skip connections by addition, no attention, no biases, a learned time vector.
+
+    Each level halves height and width by average pooling, and the way up doubles them by repetition. On the way up,
+    each block gives as many channels as its twin on the way down, whose output is added.
+
+    Args:
+        image_shape: `(height, width, channels)`. Height and width are multiples of `2^(levels - 1)`, or `None`: then
+            the network takes images of any such size.
+        widths: ints >= 1, channels of each level from fine to coarse. Defaults to `(64, 64, 128)`; the post has
+            `(128, 128, 256, 256, 512, 512)` for 128 x 128 pixels.
+        blocks_per_level: int >= 1. Blocks on the way down; there is one more on the way up. Defaults to `2`.
+        num_steps: int >= 1. Number of times, one learned vector each; at least the schedule's. Defaults to `1000`.
+        **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
+
+    Call arguments:
+        inputs: list of `x_t` `(batch, height, width, channels)` and `t` `(batch,)` int32.
+
+    Returns:
+        A tensor like `x_t`.
+
+    Raises:
+        ValueError: if an argument is outside its range, or an image's size is not such a multiple.
+
+    Reference: https://kexue.fm/archives/9152.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int | None],
+        widths: Sequence[int] = (64, 64, 128),
+        blocks_per_level: int = 2,
+        num_steps: int = 1000,
+        dtype: Any = None,
+        **kwargs: Any,
+    ):
+        widths = check_levels(image_shape, widths, blocks_per_level)
+        num_steps = check_integer("num_steps", num_steps)
+        options = {"dtype": dtype}
+        levels = range(len(widths))
+
+        x = keras.Input(tuple(image_shape), name="x_t")
+        t = keras.Input((), dtype="int32", name="t")
+        embedding = layers.Embedding(num_steps, widths[0], **options)(t)
+        h = Conv2D(widths[0], 1, use_bias=False, **options)(x)
+        skips = [h]
+        for level in levels:
+            for _ in range(blocks_per_level):
+                h = LightBlock(widths[level], **options)([h, embedding])
+                skips.append(h)
+            if level < levels[-1]:
+                h = layers.AveragePooling2D(2, **options)(h)
+                skips.append(h)
+        h = LightBlock(widths[-1], **options)([h, embedding])
+        for level in reversed(levels):
+            for _ in range(blocks_per_level + 1):
+                skip = skips.pop()
+                h = LightBlock(skip.shape[-1], **options)([h, embedding])
+                h = layers.Add(**options)([h, skip])
+            if level > 0:
+                h = layers.UpSampling2D(**options)(h)
+        h = Conv2D(image_shape[-1], 1, use_bias=False, **options)(h)
+
+        super().__init__([x, t], h, image_shape, *halved(widths), dtype, **kwargs)
+        self.widths = widths
+        self.blocks_per_level = int(blocks_per_level)
+        self.num_steps = num_steps
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"widths": self.widths, "blocks_per_level": self.blocks_per_level, "num_steps": self.num_steps}
+        return {**super().get_config(), **own}

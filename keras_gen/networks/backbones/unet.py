@@ -1,0 +1,211 @@
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import layers
+
+from keras_gen.core.checks import check, check_integer
+from keras_gen.core.torch.convolution import Conv2D
+from keras_gen.export import keras_gen_export
+from keras_gen.networks.backbones.diffusers_weights import assign_weights, read_diffusers, unet_arguments
+from keras_gen.networks.backbones.image_network import ImageNetwork, check_levels, halved
+from keras_gen.networks.backbones.unet_conventions import UNetConventions
+from keras_gen.networks.blocks.cross_attention_2d import CrossAttention2D
+from keras_gen.networks.blocks.group_norm import GroupNorm, groups_for
+from keras_gen.networks.blocks.residual_block import ResidualBlock
+from keras_gen.networks.blocks.self_attention_2d import SelfAttention2D
+from keras_gen.networks.blocks.time_and_condition import ConditionDim, embed, is_pair, network_inputs
+
+
+@keras_gen_export("keras_gen.models.UNet")
+class UNet(ImageNetwork):
+    """The U-Net of DDPM: residual blocks down to a coarse level and up again, with skip connections across.
+
+    Each level halves height and width. On the way up, each block reads its input concatenated with the output of its
+    twin on the way down. All blocks read one embedding of the time, to which that of the condition is added. The last
+    convolution starts at zero.
+
+    Args:
+        image_shape: `(height, width, channels)`. Height and width are multiples of `2^(levels - 1)`, or `None`: then
+            the network takes images of any such size.
+        widths: ints >= 1, channels of each level from fine to coarse. Defaults to `(64, 128, 256)`.
+        blocks_per_level: int >= 1. Residual blocks on the way down; there is one more on the way up. Defaults to `2`.
+        attention_levels: indices of the levels (0 is the finest) with self-attention after each block. If it holds
+            the coarsest level, so does the middle. Defaults to `()`.
+        num_classes: int >= 1 or `None`. If given, the network takes class labels `0 .. num_classes - 1` as a third
+            input. It has one more vector, for the label `num_classes`: the null class of classifier-free guidance,
+            which stands for "no label". Defaults to `None`.
+        out_channels: int >= 1 or `None`. Twice the image's for `DDPM(variance="learned_range")`. Defaults to `None`,
+            those of the image.
+        dropout: float in [0, 1). Defaults to `0.0`.
+        remat: bool. Whether blocks are computed again in the backward pass, to save memory. Defaults to `False`.
+        condition_dim: int >= 1 or `None`. If given, the network takes vectors of this size as a third input. Or a pair
+            `(tokens, dim)`: so many vectors, for `(None, dim)` any number, to which the pixels attend after each
+            self-attention, by `CrossAttention2D`. The null condition is zero. Not with `num_classes`. Defaults to
+            `None`.
+        conventions: a `UNetConventions`, for U-Nets as others have them. Defaults to `None`, which is
+            `UNetConventions()`.
+        **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
+
+    Call arguments:
+        inputs: list of `x_t` `(batch, height, width, channels)`, `t` `(batch,)`, integer or real, and, with
+            `num_classes`, labels `(batch,)` int32 or, with `condition_dim`, vectors `(batch, condition_dim)` or tokens
+            `(batch, tokens, dim)`.
+        training: bool. Whether to apply dropout.
+
+    Returns:
+        `(batch, height, width, out_channels)`.
+
+    Raises:
+        ValueError: if an argument is outside its range, or an image's size is not such a multiple.
+
+    Example:
+
+    >>> network = keras_gen.models.UNet((28, 28, 1), widths=(32, 64, 128), attention_levels=(2,), num_classes=10)
+    >>> output = network([x_t, t, labels])
+    >>> network = keras_gen.models.UNet.from_diffusers("folder/with/config.json")
+
+    Reference: Ho et al. 2020, arXiv:2006.11239, appendix B; https://kexue.fm/archives/9152.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int | None],
+        widths: Sequence[int] = (64, 128, 256),
+        blocks_per_level: int = 2,
+        attention_levels: Sequence[int] = (),
+        num_classes: int | None = None,
+        out_channels: int | None = None,
+        dropout: float = 0.0,
+        remat: bool = False,
+        condition_dim: ConditionDim = None,
+        conventions: UNetConventions | None = None,
+        dtype: Any = None,
+        **kwargs: Any,
+    ):
+        widths = check_levels(image_shape, widths, blocks_per_level)
+        levels = range(len(widths))
+        known = isinstance(attention_levels, Sequence) and all(level in levels for level in attention_levels)
+        check(known, "attention_levels", f"be a sequence of levels in 0 .. {len(widths) - 1}", attention_levels)
+        if out_channels is not None:
+            check_integer("out_channels", out_channels)
+        own = UNetConventions() if conventions is None else conventions
+        check(isinstance(own, UNetConventions), "conventions", "be a UNetConventions", conventions)
+        options = {"dtype": dtype}
+        inputs = network_inputs(image_shape, num_classes, condition_dim, attends=True)
+        tokens = inputs[2] if is_pair(condition_dim) else None
+        rule = "hold a level: tokens, of a pair condition_dim, are read where there is attention"
+        attentive = len(attention_levels) > 0 or own.middle == "attention"
+        check(tokens is None or attentive, "attention_levels", rule, attention_levels)
+
+        def block(h: Any, width: int, name: str) -> Any:
+            groups = own.groups or math.gcd(groups_for(width), groups_for(h.shape[-1]))
+            layer = ResidualBlock(
+                width, groups, dropout, remat, epsilon=own.epsilon, scale_shift=own.scale_shift, name=name, **options
+            )
+            return layer([h, embedding])
+
+        def attend(h: Any, name: str) -> Any:
+            width = h.shape[-1]
+            groups = own.groups or groups_for(width)
+            h = SelfAttention2D(own.heads(width), groups, own.epsilon, name=name, **options)(h)
+            if tokens is None:
+                return h
+            name = name.replace("attention", "cross_attention")
+            return CrossAttention2D(own.heads(width), groups, own.epsilon, name=name, **options)([h, tokens])
+
+        def conv(h: Any, width: int, name: str, **more: Any) -> Any:
+            return Conv2D(width, 3, name=name, **{"padding": "same", **more}, **options)(h)
+
+        def halve(h: Any, width: int, name: str) -> Any:
+            if own.symmetric_padding:
+                h = layers.ZeroPadding2D(**options)(h)
+            return conv(h, width, name, strides=2, padding="valid" if own.symmetric_padding else "same")
+
+        embedding = embed(inputs, widths[0], 4 * widths[0], num_classes, own.max_period, dtype)
+        embedding = layers.Activation("silu", **options)(embedding)
+
+        h = conv(inputs[0], widths[0], "first_conv")
+        skips = [h]
+        for level in levels:
+            for i in range(blocks_per_level):
+                h = block(h, widths[level], f"down_{level}_block_{i}")
+                if level in attention_levels:
+                    h = attend(h, f"down_{level}_attention_{i}")
+                skips.append(h)
+            if level < levels[-1]:
+                h = halve(h, widths[level], f"down_{level}_conv")
+                skips.append(h)
+        if own.middle != "none":
+            h = block(h, widths[-1], "middle_block_0")
+            if own.middle == "attention" or (own.middle == "auto" and levels[-1] in attention_levels):
+                h = attend(h, "middle_attention_0")
+            h = block(h, widths[-1], "middle_block_1")
+        for level in reversed(levels):
+            for i in range(blocks_per_level + 1):
+                h = layers.Concatenate(**options)([h, skips.pop()])
+                h = block(h, widths[level], f"up_{level}_block_{i}")
+                if level in attention_levels:
+                    h = attend(h, f"up_{level}_attention_{i}")
+            if level > 0:
+                h = conv(layers.UpSampling2D(**options)(h), widths[level], f"up_{level}_conv")
+        h = GroupNorm(own.groups or groups_for(widths[0]), own.epsilon, name="last_norm", **options)(h)
+        h = layers.Activation("silu", **options)(h)
+        h = conv(h, out_channels or image_shape[-1], "last_conv", kernel_initializer="zeros")
+
+        super().__init__(inputs, h, image_shape, *halved(widths), dtype, **kwargs)
+        self.widths = widths
+        self.blocks_per_level = int(blocks_per_level)
+        self.attention_levels = tuple(attention_levels)
+        self.num_classes = num_classes
+        self.out_channels = out_channels
+        self.dropout = dropout
+        self.remat = remat
+        self.condition_dim = tuple(condition_dim) if is_pair(condition_dim) else condition_dim
+        self.conventions = own
+
+    @classmethod
+    def from_diffusers(cls, source: Any) -> "UNet":
+        """Returns the `UNet` that computes what a `UNet2DModel` of the library diffusers does, with its weights.
+
+        Reading a folder needs the package `safetensors`, not diffusers nor PyTorch. Weights are matched by name, and
+        each is used exactly once.
+
+        Args:
+            source: path of a folder with `config.json` and `diffusion_pytorch_model.safetensors`, as
+                `save_pretrained` writes it, or a `UNet2DModel`.
+
+        Returns:
+            A `UNet`. Its images are channels last and as large as the configuration's `sample_size`, or of any size
+            if that is `None`. With `num_class_embeds`, the vector of the null class is zero.
+
+        Raises:
+            ValueError: if the folder or its files are not such, the configuration asks for what a `UNet` cannot do, or
+                a weight is missing, left over or of another shape.
+            ImportError: if `safetensors` is not installed.
+        """
+        config, tensors = read_diffusers(source)
+        arguments, cos_first = unet_arguments(config)
+        network = cls(**{**arguments, "conventions": UNetConventions(**arguments["conventions"])})
+        assign_weights(network, tensors, cos_first)
+        return network
+
+    def get_config(self) -> dict[str, Any]:
+        own = {
+            "widths": self.widths,
+            "blocks_per_level": self.blocks_per_level,
+            "attention_levels": self.attention_levels,
+            "num_classes": self.num_classes,
+            "out_channels": self.out_channels,
+            "dropout": self.dropout,
+            "remat": self.remat,
+            "condition_dim": self.condition_dim,
+            "conventions": keras.saving.serialize_keras_object(self.conventions),
+        }
+        return {**super().get_config(), **own}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "UNet":
+        # Keras's own way for functional models leaves nested objects as they were written.
+        return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))

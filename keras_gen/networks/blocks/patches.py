@@ -1,0 +1,37 @@
+"""Images as sequences of square patches, row by row."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras import ops
+
+from keras_gen.core.checks import check, check_integer
+from keras_gen.networks.backbones.image_network import check_image_shape
+
+
+def check_patches(image_shape: Sequence[int | None], patch_size: int) -> tuple[int, int]:
+    """Returns the rows and columns of patches of an image, and refuses images that have no whole number of them."""
+    check_integer("patch_size", patch_size)
+    check_image_shape("image_shape", image_shape, *cut(patch_size))
+    check(None not in image_shape, "image_shape", "have a known height and width", image_shape)
+    return image_shape[0] // patch_size, image_shape[1] // patch_size
+
+
+def cut(patch_size: int) -> tuple[int, str]:
+    """Returns the multiple that an image's size must be, and why."""
+    return int(patch_size), f"with patch_size={patch_size}"
+
+
+def to_patches(images: Any, patch_size: int) -> Any:
+    """Returns the patches `(batch, rows * columns, patch_size^2 * channels)` of images, each one row of pixels."""
+    height, width, channels = images.shape[1:]
+    rows, columns = height // patch_size, width // patch_size
+    x = ops.reshape(images, (-1, rows, patch_size, columns, patch_size, channels))
+    return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, rows * columns, patch_size**2 * channels))
+
+
+def from_patches(patches: Any, rows: int, columns: int, patch_size: int) -> Any:
+    """Returns the images `(batch, rows * patch_size, columns * patch_size, channels)` of their patches."""
+    channels = patches.shape[-1] // patch_size**2
+    x = ops.reshape(patches, (-1, rows, columns, patch_size, patch_size, channels))
+    return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, rows * patch_size, columns * patch_size, channels))

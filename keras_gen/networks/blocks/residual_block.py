@@ -1,0 +1,127 @@
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.core.torch.convolution import Conv2D
+from keras_gen.export import keras_gen_export
+from keras_gen.networks.blocks.group_norm import GroupNorm
+
+
+@keras_gen_export("keras_gen.layers.ResidualBlock")
+class ResidualBlock(keras.layers.Layer):
+    """The block of a diffusion U-Net: two normalized convolutions with the embedded time in between.
+
+        h = conv(silu(norm(x))) + dense(embedding)
+        y = shortcut(x) + conv(dropout(silu(norm(h))))
+
+    With `scale_shift`, `a, b = dense(embedding)` act behind the second normalization: `(1 + a) norm(conv(...)) + b`.
+
+    The second convolution starts at zero, so that the block starts as its shortcut: the identity, or a 1x1
+    convolution where the number of channels changes.
+
+    Args:
+        width: int >= 1. Number of output channels.
+        groups: int >= 1. Groups of the normalizations. Must divide `width` and the input's channels. Defaults to `8`.
+        dropout: float in [0, 1). Defaults to `0.0`.
+        remat: bool. Whether to compute the block again in the backward pass instead of keeping its activations: less
+            memory, a third more time. Defaults to `False`.
+        seed: int or `None`. Seeds the dropout. Defaults to `None`.
+        epsilon: float > 0. Of the normalizations. Defaults to `1e-5`.
+        scale_shift: bool. Whether the embedding scales and shifts the second normalization. Defaults to `False`.
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+
+    Call arguments:
+        inputs: list of the image `(batch, height, width, channels)` and the embedding `(batch, dim)`.
+        training: bool. Whether to apply dropout.
+
+    Returns:
+        `(batch, height, width, self.width)`.
+
+    Raises:
+        ValueError: if an argument is outside its range, or `groups` does not divide the numbers of channels.
+
+    Reference: Ho et al. 2020, arXiv:2006.11239, appendix B; Dhariwal and Nichol 2021, arXiv:2105.05233, for
+    `scale_shift`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        groups: int = 8,
+        dropout: float = 0.0,
+        remat: bool = False,
+        seed: int | None = None,
+        epsilon: float = 1e-5,
+        scale_shift: bool = False,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        width = self.width = check_integer("width", width)
+        check(is_number(dropout) and 0 <= dropout < 1, "dropout", "be in [0, 1)", repr(dropout))
+        self.groups = groups
+        self.dropout = float(dropout)
+        self.remat = remat
+        self.seed = seed
+        self.scale_shift = bool(scale_shift)
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        options = {"dtype": self.dtype_policy}
+        self.norm_1 = GroupNorm(groups, epsilon, name="norm_1", **options)
+        self.conv_1 = Conv2D(width, 3, padding="same", name="conv_1", **options)
+        self.dense = keras.layers.Dense(2 * width if scale_shift else width, name="dense", **options)
+        self.norm_2 = GroupNorm(groups, epsilon, name="norm_2", **options)
+        self.conv_2 = Conv2D(width, 3, padding="same", kernel_initializer="zeros", name="conv_2", **options)
+        self.shortcut = None
+
+    def build(self, inputs_shape: Any) -> None:
+        x_shape, embedding_shape = inputs_shape
+        h_shape = (*x_shape[:-1], self.width)
+        self.norm_1.build(x_shape)
+        self.conv_1.build(x_shape)
+        self.dense.build(embedding_shape)
+        self.norm_2.build(h_shape)
+        self.conv_2.build(h_shape)
+        if x_shape[-1] != self.width:
+            self.shortcut = Conv2D(self.width, 1, name="shortcut", dtype=self.dtype_policy)
+            self.shortcut.build(x_shape)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        x, embedding = inputs
+        masks = []
+        if training and self.dropout > 0:
+            # Drawn outside of the block: what `remat` computes again must not draw again.
+            kept = ops.ones((*ops.shape(x)[:-1], self.width), self.compute_dtype)
+            masks = [keras.random.dropout(kept, self.dropout, seed=self.seed_generator)]
+        # `remat` wraps anew at each call: on JAX a wrapped function that is used twice keeps the first call's weights.
+        block = keras.remat(self._block) if self.remat else self._block
+        return block(x, embedding, *masks)
+
+    def _block(self, x: Any, embedding: Any, *masks: Any) -> Any:
+        h = self.conv_1(ops.silu(self.norm_1(x)))
+        shift = ops.expand_dims(self.dense(embedding), (1, 2))
+        if self.scale_shift:
+            scale, shift = ops.split(shift, 2, axis=-1)
+            h = self.norm_2(h) * (1 + scale) + shift
+        else:
+            h = self.norm_2(h + shift)
+        h = ops.silu(h)
+        for mask in masks:
+            h = h * mask
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        return shortcut + self.conv_2(h)
+
+    def compute_output_shape(self, inputs_shape: Any) -> tuple[int | None, ...]:
+        return (*inputs_shape[0][:-1], self.width)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {
+            "width": self.width,
+            "groups": self.groups,
+            "dropout": self.dropout,
+            "remat": self.remat,
+            "seed": self.seed,
+            "epsilon": self.norm_1.epsilon,
+            "scale_shift": self.scale_shift,
+        }
+        return {**super().get_config(), **own}
