@@ -1,7 +1,7 @@
 """Public names: where a symbol is found, and under which key Keras saves it.
 
-The source is grouped by idea (`keras_gen/networks/backbones/unet.py`), the public names by kind (`keras_gen.models.UNet`).
-`keras_gen_export` ties the two, in the manner of TensorFlow's `tf_export`.
+A symbol's file is its room (`keras_gen/networks/backbones/unet.py`), its export name is its address
+(`keras_gen.models.UNet`). `keras_gen_export` ties the two, in the manner of TensorFlow's `tf_export`.
 """
 
 import importlib

@@ -4,5 +4,5 @@ from keras_gen.evaluation.cluster_accuracy import cluster_accuracy as cluster_ac
 from keras_gen.evaluation.frechet_distance import FrechetDistance as FrechetDistance
 from keras_gen.evaluation.frechet_distance import frechet_distance as frechet_distance
 from keras_gen.evaluation.precision_recall import PrecisionRecall as PrecisionRecall
-from keras_gen.quantization.code_perplexity import CodePerplexity as CodePerplexity
-from keras_gen.quantization.code_usage import CodeUsage as CodeUsage
+from keras_gen.quantization.metrics import CodePerplexity as CodePerplexity
+from keras_gen.quantization.metrics import CodeUsage as CodeUsage

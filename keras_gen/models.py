@@ -1,10 +1,10 @@
 """Models: networks, and generative models that are trained by `fit` and sampled by `sample`."""
 
 from keras_gen.adversarial.gan import GAN as GAN
+from keras_gen.autoregressive.binary import FVSBN as FVSBN
+from keras_gen.autoregressive.binary import NADE as NADE
 from keras_gen.autoregressive.code_transformer import CodeTransformer as CodeTransformer
-from keras_gen.autoregressive.fvsbn import FVSBN as FVSBN
 from keras_gen.autoregressive.made import MADE as MADE
-from keras_gen.autoregressive.nade import NADE as NADE
 from keras_gen.autoregressive.pixel_cnn import PixelCNN as PixelCNN
 from keras_gen.diffusion.models.ddpm import DDPM as DDPM
 from keras_gen.diffusion.models.edm import EDM as EDM
@@ -24,6 +24,6 @@ from keras_gen.networks.backbones.dit import DiT as DiT
 from keras_gen.networks.backbones.light_unet import LightUNet as LightUNet
 from keras_gen.networks.backbones.pixel_transformer import PixelTransformer as PixelTransformer
 from keras_gen.networks.backbones.unet import UNet as UNet
-from keras_gen.networks.backbones.unet_conventions import UNetConventions as UNetConventions
+from keras_gen.networks.backbones.unet import UNetConventions as UNetConventions
 from keras_gen.quantization.vqgan import VQGAN as VQGAN
 from keras_gen.quantization.vqvae import VQVAE as VQVAE

@@ -1,19 +1,19 @@
 """Samplers."""
 
 from keras_gen.diffusion.samplers.analytic_dpm import AnalyticDPMSampler as AnalyticDPMSampler
-from keras_gen.diffusion.samplers.classifier_free_guidance import ClassifierFreeGuidance as ClassifierFreeGuidance
-from keras_gen.diffusion.samplers.classifier_guidance import ClassifierGuidance as ClassifierGuidance
-from keras_gen.diffusion.samplers.codebook_diffusion import CodebookDiffusion as CodebookDiffusion
+from keras_gen.diffusion.samplers.base import DiffusionSampler as DiffusionSampler
+from keras_gen.diffusion.samplers.codebook import CodebookDiffusion as CodebookDiffusion
 from keras_gen.diffusion.samplers.ddim import DDIMSampler as DDIMSampler
 from keras_gen.diffusion.samplers.ddpm import DDPMSampler as DDPMSampler
-from keras_gen.diffusion.samplers.diffusion_sampler import DiffusionSampler as DiffusionSampler
 from keras_gen.diffusion.samplers.dpm_solver_pp import DPMSolverPPSampler as DPMSolverPPSampler
 from keras_gen.diffusion.samplers.euler import EulerSampler as EulerSampler
+from keras_gen.diffusion.samplers.guidance import ClassifierFreeGuidance as ClassifierFreeGuidance
+from keras_gen.diffusion.samplers.guidance import ClassifierGuidance as ClassifierGuidance
 from keras_gen.diffusion.samplers.guidance import Guidance as Guidance
 from keras_gen.diffusion.samplers.heun import HeunSampler as HeunSampler
 from keras_gen.diffusion.samplers.probability_flow import ProbabilityFlowSampler as ProbabilityFlowSampler
 from keras_gen.diffusion.samplers.reverse_sde import ReverseSDESampler as ReverseSDESampler
 from keras_gen.diffusion.samplers.threshold import DynamicThreshold as DynamicThreshold
-from keras_gen.hubness.hubness_sampler import HubnessSampler as HubnessSampler
-from keras_gen.hubness.norm_sampler import NormSampler as NormSampler
-from keras_gen.hubness.truncation_sampler import TruncationSampler as TruncationSampler
+from keras_gen.hubness.samplers import HubnessSampler as HubnessSampler
+from keras_gen.hubness.samplers import NormSampler as NormSampler
+from keras_gen.hubness.samplers import TruncationSampler as TruncationSampler

@@ -1,4 +1,4 @@
-"""Saves a tiny file of every class, with inputs and outputs beside it, in a folder: `python tests/save_files.py FOLDER`.
+"""Saves a tiny file of every class, inputs and outputs beside it, in a folder: `python tests/save_files.py FOLDER`.
 
 `tests/data/<version>/` was written so, once, with that version; `load_files.py` reads it with every later one.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from laws import BIJECTORS, CONFIGURED, LAYERS, MODELS, SAMPLING, autoencoder, compiled, four_levels, vqvae
+from laws import BIJECTORS, CONFIGURED, LAYERS, MODELS, SAMPLING, autoencoder, compiled, vqvae
 
 from keras_gen import layers, models, samplers
 from keras_gen.core.fixtures import as_inputs, flat_numpy, functional, randomize_weights

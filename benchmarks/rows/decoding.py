@@ -6,8 +6,8 @@ import numpy as np
 from keras import ops
 
 from benchmarks.contest import OURS, Contender, Contest
-from keras_gen.autoregressive.next_code import next_code
-from keras_gen.core.loop import sequential_loop
+from keras_gen.autoregressive.sampling import next_code
+from keras_gen.core.compiled import sequential_loop
 from keras_gen.models import CodeTransformer
 
 BATCH, CODES, WIDTH, BLOCKS, HEADS = 16, 512, 256, 6, 8

@@ -4,18 +4,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.adversarial.adversarial_loss import AdversarialLoss
-from keras_gen.adversarial.gradient_penalty import GradientPenalty
-from keras_gen.adversarial.hinge_loss import HingeLoss
-from keras_gen.adversarial.non_saturating_loss import NonSaturatingLoss
-from keras_gen.adversarial.penalty import Penalty
-from keras_gen.adversarial.player_optimizers import PlayerOptimizers
-from keras_gen.adversarial.r1_penalty import R1Penalty
-from keras_gen.adversarial.relativistic_loss import RelativisticLoss
-from keras_gen.adversarial.wasserstein_loss import WassersteinLoss
-from keras_gen.adversarial.weight_average import WeightAverage
-from keras_gen.core.checks import batch_of, check, check_fraction, check_integer, same_shape
-from keras_gen.core.data import finite_floats
+from keras_gen.adversarial.losses import (
+    AdversarialLoss,
+    HingeLoss,
+    NonSaturatingLoss,
+    RelativisticLoss,
+    WassersteinLoss,
+)
+from keras_gen.adversarial.optimizers import PlayerOptimizers, WeightAverage
+from keras_gen.adversarial.penalties import GradientPenalty, Penalty, R1Penalty
+from keras_gen.core.checks import batch_of, check, check_fraction, check_integer, finite_floats, same_shape
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.random import StepSeed, starting_noise
 from keras_gen.core.stateless import stateless
@@ -46,8 +44,8 @@ class GAN(GenerativeModel):
         generator: a Keras layer or model from latents to data.
         discriminator: a Keras layer or model from data to logits, `(batch,)` or more, of which the mean is taken.
         loss: `"non_saturating"`, `"hinge"`, `"wasserstein"`, `"relativistic"`, or an `AdversarialLoss` (see
-            `keras_gen/adversarial/adversarial_loss.py`). Defaults to `"non_saturating"`.
-        penalty: `"r1"`, `"gradient"` (WGAN-GP), a `Penalty` (see `keras_gen/adversarial/penalty.py`), or `None`.
+            `keras_gen/adversarial/losses.py`). Defaults to `"non_saturating"`.
+        penalty: `"r1"`, `"gradient"` (WGAN-GP), a `Penalty` (see `keras_gen/adversarial/penalties.py`), or `None`.
             Defaults to `None`.
         mapping: a Keras layer or model from z to w, the latents that the generator sees, or `None`. Defaults to `None`.
         ema_momentum: float in (0, 1). Momentum of the average, after a start in which it is less; or `None`, no

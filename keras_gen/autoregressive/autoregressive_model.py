@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.autoregressive.ancestral_sampling import ancestral_sampling
+from keras_gen.autoregressive.sampling import ancestral_sampling
 from keras_gen.core.checks import batch_of, check, check_integer, is_number, same_shape
 from keras_gen.core.generative_model import GenerativeModel
 

@@ -5,13 +5,11 @@ import numpy as np
 from keras import ops
 
 from keras_gen.autoregressive.conditional_model import ConditionalModel, code_log_prob
-from keras_gen.autoregressive.segment_mask import segment_mask
-from keras_gen.autoregressive.segment_positions import segment_positions
-from keras_gen.autoregressive.unpack_sequences import unpack_sequences
+from keras_gen.autoregressive.packing import segment_mask, segment_positions, unpack_sequences
+from keras_gen.core.arrays import per_sample
 from keras_gen.core.checks import check, check_choice, check_integer
-from keras_gen.core.per_sample import per_sample
 from keras_gen.export import keras_gen_export
-from keras_gen.networks.blocks.rotary_embedding import RotaryEmbedding
+from keras_gen.networks.blocks.rotary import RotaryEmbedding
 from keras_gen.networks.blocks.transformer_block import TransformerBlock
 
 

@@ -7,8 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.autoregressive.autoregressive_model import AutoregressiveModel
-from keras_gen.core.checks import check, check_integer, is_number, same_shape
-from keras_gen.core.labels import as_labels
+from keras_gen.core.checks import as_labels, check, check_integer, is_number, same_shape
 
 
 class ConditionalModel(AutoregressiveModel):

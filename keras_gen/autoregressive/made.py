@@ -5,15 +5,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.autoregressive.ancestral_sampling import ancestral_sampling
-from keras_gen.autoregressive.binary_model import BinaryModel, bernoulli_log_prob, two_logits
-from keras_gen.autoregressive.ordered_binary_model import check_ordering
+from keras_gen.autoregressive.binary import BinaryModel, bernoulli_log_prob, check_ordering, two_logits
+from keras_gen.autoregressive.sampling import ancestral_sampling
 from keras_gen.core.checks import check, check_integer
-from keras_gen.core.loop import sequential_loop
+from keras_gen.core.compiled import sequential_loop
 from keras_gen.core.random import fixed_seed
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.conditioner import check_units
-from keras_gen.networks.blocks.masked_dense import MaskedDense, spread_degrees
+from keras_gen.networks.blocks.masked import MaskedDense, spread_degrees
 
 
 @keras_gen_export("keras_gen.models.MADE")

@@ -4,11 +4,11 @@ import keras
 from keras import ops
 
 from keras_gen.autoregressive.conditional_model import ConditionalModel, code_log_prob
+from keras_gen.core.arrays import per_sample
 from keras_gen.core.checks import check, check_integer
-from keras_gen.core.per_sample import per_sample
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.gated_pixel_block import GatedPixelBlock
-from keras_gen.networks.blocks.masked_conv_2d import MaskedConv2D
+from keras_gen.networks.blocks.masked import MaskedConv2D
 
 
 @keras_gen_export("keras_gen.models.PixelCNN")

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_gen.core.checks import check
+
 NUMPY = np.ndarray | np.generic | int | float | list | tuple | range
 
 
@@ -16,3 +18,25 @@ def namespace(x: Any) -> Any:
 def real(x: Any) -> Any:
     """Returns numbers, lists and arrays as float64 NumPy, tensors as they are."""
     return np.asarray(x, "float64") if isinstance(x, NUMPY) else x
+
+
+def per_sample(values: Any) -> Any:
+    """Returns the sum of `values` over all axes but the first."""
+    return ops.sum(values, axis=tuple(range(1, len(values.shape))))
+
+
+def for_each_sample(value: Any, x: Any) -> Any:
+    """Returns the scalar `value` once for each sample of `x`: `(batch,)`."""
+    return ops.zeros(ops.shape(x)[:1], x.dtype) + value
+
+
+def clip(x: Any, low: float, high: float) -> Any:
+    """Computes `keras.ops.clip(x, low, high)`, which on torch rounds the ends to float32."""
+    return ops.clip(x, ops.convert_to_tensor(low, x.dtype), ops.convert_to_tensor(high, x.dtype))
+
+
+def straight_paths(a: np.ndarray, b: np.ndarray, points: int) -> np.ndarray:
+    """Returns `points` points of each way from a to b, both ends included: `(n, points, ...)`."""
+    check(a.shape == b.shape, "x_b", f"be as many as x_a, {len(a)}", f"{len(b)}")
+    w = np.linspace(0, 1, points, dtype="float32").reshape(1, points, *[1] * (a.ndim - 1))
+    return (1 - w) * a[:, None] + w * b[:, None]

@@ -4,7 +4,9 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
+import keras
 import numpy as np
+from keras import ops
 
 
 def check(holds: bool, name: str, rule: str, value: Any) -> None:
@@ -57,3 +59,42 @@ def same_shape(a: Any, b: Any) -> bool:
 def batch_of(shape: Iterable[Any]) -> str:
     """Writes the shape of n samples of a shape: "(n, 8, 8, 1)"."""
     return f"({', '.join(map(str, ('n', *shape)))})"
+
+
+def finite_floats(name: str, x: Any) -> np.ndarray:
+    """Returns data as a float32 array; refuses an empty array, integers, and values that are not finite."""
+    x = x if isinstance(x, np.ndarray) else np.asarray(ops.convert_to_numpy(x))  # which copies arrays, too
+    check(x.ndim > 0 and len(x) > 0, name, "hold at least one sample", f"shape {x.shape}")
+    check(x.dtype.kind == "f", name, "be floating-point", f"dtype {x.dtype}")
+    finite = np.isfinite(x).reshape(len(x), -1).all(axis=1)
+    check(bool(finite.all()), name, "be finite", f"NaN or infinite values in {(~finite).sum()} of {len(x)} samples")
+    return x.astype("float32", copy=False)
+
+
+def check_images_dtype(name: str, images: Any) -> None:
+    """Refuses integer pixels, which are most likely 0 .. 255."""
+    dtype = keras.backend.standardize_dtype(images.dtype)
+    check("float" in dtype, name, "be floating-point images, scaled to [-1, 1]", f"dtype {dtype}")
+
+
+def as_images(name: str, images: Any) -> np.ndarray:
+    """Returns images as a float32 array; refuses integer pixels, an empty batch, and values that are not finite."""
+    is_array = isinstance(images, list | tuple) or hasattr(images, "dtype")
+    check(is_array, name, "be an array of images", type(images).__name__)
+    images = np.asarray(ops.convert_to_numpy(images))
+    check_images_dtype(name, images)
+    check(len(images) > 0, name, "hold at least one image", f"shape {images.shape}")
+    check(bool(np.isfinite(images).all()), name, "be finite", "NaN or infinite values")
+    return images.astype("float32", copy=False)
+
+
+def as_labels(name: str, labels: Any, n: int, num_classes: int | None) -> np.ndarray:
+    """Returns labels as an int32 array `(n,)`; one int stands for all. Refuses others than 0 .. num_classes - 1."""
+    labels = np.asarray(ops.convert_to_numpy(labels))
+    labels = np.full(n, labels) if labels.ndim == 0 else labels
+    valid = labels.dtype.kind in "iu" and labels.shape == (n,)
+    check(valid, name, f"be integer labels of shape ({n},)", f"{labels.dtype} of shape {labels.shape}")
+    highest = np.inf if num_classes is None else num_classes - 1
+    outside = np.unique(labels[(labels < 0) | (labels > highest)])
+    check(outside.size == 0, name, f"be labels in 0 .. {highest}", outside)
+    return labels.astype("int32")

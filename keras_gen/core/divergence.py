@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.per_sample import per_sample
+from keras_gen.core.arrays import per_sample
 
 
 def exact_divergence(f: Callable[..., Any], x: Any, *extras: Any) -> tuple[Any, Any]:

@@ -7,10 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.batches import even_batches
 from keras_gen.core.checks import check, check_integer
-from keras_gen.core.compiled import as_tensor, compiled
-from keras_gen.core.loop import progress_bar
+from keras_gen.core.compiled import as_tensor, compiled, even_batches, progress_bar
 from keras_gen.core.random import step_seeds
 
 

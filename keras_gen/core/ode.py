@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.loop import sequential_loop, sequential_while
+from keras_gen.core.compiled import sequential_loop, sequential_while
 
 State = tuple[Any, ...]
 Field = Callable[[Any, State], State]

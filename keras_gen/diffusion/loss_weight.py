@@ -7,9 +7,9 @@ from keras import ops
 
 from keras_gen.core.arrays import namespace
 from keras_gen.core.checks import check_choice
-from keras_gen.diffusion.convert_prediction import linear_form
+from keras_gen.diffusion.prediction import linear_form
 from keras_gen.diffusion.schedules.base import NoiseSchedule
-from keras_gen.diffusion.schedules.discrete_schedule import DiscreteSchedule
+from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
 from keras_gen.diffusion.schedules.posterior import reverse_rows
 
 WEIGHTINGS = ("simple", "snr", "min_snr", "edm", "vlb")

@@ -3,7 +3,7 @@ from typing import Any
 from keras import ops
 
 from keras_gen.core.checks import check, same_shape
-from keras_gen.core.loop import sequential_while
+from keras_gen.core.compiled import sequential_while
 from keras_gen.export import keras_gen_export
 
 TOLERANCE = 0.01

@@ -5,9 +5,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check
+from keras_gen.core.checks import check, finite_floats
 from keras_gen.core.compiled import compiled
-from keras_gen.core.data import finite_floats
 
 KINDS = ("real", "generated")
 

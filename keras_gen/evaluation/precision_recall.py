@@ -6,8 +6,7 @@ import numpy as np
 from keras_gen.core.checks import check, check_integer
 from keras_gen.evaluation.feature_metric import KINDS, FeatureMetric
 from keras_gen.export import keras_gen_export
-from keras_gen.hubness.nearest_neighbors import nearest_neighbors
-from keras_gen.hubness.search import Index, nearest_program, precise_search
+from keras_gen.hubness.neighbors import Index, nearest_neighbors, nearest_program, precise_search
 
 CANDIDATES = 4  # balls looked at closely for each sample, after the ranking by products
 BLOCK_SIZE = 1024

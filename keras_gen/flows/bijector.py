@@ -1,4 +1,7 @@
+"""The base class of bijectors."""
+
 import abc
+import math
 from typing import Any
 
 import keras
@@ -7,6 +10,12 @@ from keras import ops
 
 from keras_gen.core.checks import check
 from keras_gen.export import keras_gen_export
+
+
+def places(x_shape: Any) -> int:
+    """Returns the number of vectors in a sample: 1 for `(batch, features)`, height x width for images."""
+    check(len(x_shape) > 1 and None not in x_shape[1:], "x", "have a known shape", f"shape {tuple(x_shape)}")
+    return math.prod(x_shape[1:-1])
 
 
 @keras_gen_export("keras_gen.layers.Bijector")

@@ -5,9 +5,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gen.core.arrays import clip, for_each_sample, per_sample
 from keras_gen.core.checks import check, check_integer
-from keras_gen.core.clip import clip
-from keras_gen.core.per_sample import for_each_sample, per_sample
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector, build_layer
 

@@ -5,14 +5,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gen.core.arrays import straight_paths
 from keras_gen.core.checks import batch_of, check, check_integer, is_number, same_shape
 from keras_gen.core.generative_model import GenerativeModel
-from keras_gen.core.straight_paths import straight_paths
 from keras_gen.export import keras_gen_export
-from keras_gen.flows.base import Base
 from keras_gen.flows.bijector import Bijector
-from keras_gen.flows.logistic_base import LogisticBase
-from keras_gen.flows.normal_base import NormalBase
+from keras_gen.flows.distributions import Base, LogisticBase, NormalBase
 
 BASES = {"normal": NormalBase, "logistic": LogisticBase}
 

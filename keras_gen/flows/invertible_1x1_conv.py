@@ -3,12 +3,11 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_gen.core.arrays import for_each_sample
 from keras_gen.core.checks import check
-from keras_gen.core.per_sample import for_each_sample
 from keras_gen.core.random import fixed_seed
 from keras_gen.export import keras_gen_export
-from keras_gen.flows.bijector import Bijector
-from keras_gen.flows.places import places
+from keras_gen.flows.bijector import Bijector, places
 
 
 @keras_gen_export("keras_gen.layers.Invertible1x1Conv")

@@ -5,15 +5,14 @@ import keras
 
 from keras_gen.core.checks import check_integer
 from keras_gen.export import keras_gen_export
-from keras_gen.flows.act_norm import ActNorm
-from keras_gen.flows.additive_coupling import AdditiveCoupling
-from keras_gen.flows.base import Base
-from keras_gen.flows.chain import Chain
+from keras_gen.flows.compose import Chain
 from keras_gen.flows.conditioner import check_units
+from keras_gen.flows.coupling import AdditiveCoupling
 from keras_gen.flows.dequantize import Dequantize
+from keras_gen.flows.distributions import Base
+from keras_gen.flows.elementwise import ActNorm, Scale
 from keras_gen.flows.flow import Flow
-from keras_gen.flows.reshape import Reshape
-from keras_gen.flows.scale import Scale
+from keras_gen.flows.shape import Reshape
 
 
 @keras_gen_export("keras_gen.models.NICE")

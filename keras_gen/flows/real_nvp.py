@@ -3,16 +3,14 @@ from typing import Any
 
 from keras_gen.core.checks import check_integer
 from keras_gen.export import keras_gen_export
-from keras_gen.flows.act_norm import ActNorm
-from keras_gen.flows.affine_coupling import AffineCoupling
 from keras_gen.flows.bijector import Bijector
-from keras_gen.flows.chain import Chain
+from keras_gen.flows.compose import Chain, MultiScale
 from keras_gen.flows.conditioner import check_units
+from keras_gen.flows.coupling import AffineCoupling
 from keras_gen.flows.dequantize import Dequantize
+from keras_gen.flows.elementwise import ActNorm, LogitTransform
 from keras_gen.flows.flow import Flow
-from keras_gen.flows.logit_transform import LogitTransform
-from keras_gen.flows.multi_scale import MultiScale
-from keras_gen.flows.squeeze import Squeeze
+from keras_gen.flows.shape import Squeeze
 
 
 @keras_gen_export("keras_gen.models.RealNVP")

@@ -4,8 +4,7 @@ import numpy as np
 
 from keras_gen.core.checks import check, check_integer
 from keras_gen.export import keras_gen_export
-from keras_gen.hubness.nearest_neighbors import nearest_neighbors
-from keras_gen.hubness.points import as_points, unit_rows
+from keras_gen.hubness.neighbors import as_points, nearest_neighbors, unit_rows
 
 
 @keras_gen_export("keras_gen.ops.k_occurrence")

@@ -4,14 +4,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
-from keras_gen.core.labels import as_labels
-from keras_gen.core.per_sample import per_sample
+from keras_gen.core.arrays import per_sample
+from keras_gen.core.checks import as_labels, check, check_integer
 from keras_gen.export import keras_gen_export
+from keras_gen.latent.divergences import gaussian_kl
 from keras_gen.latent.gaussian import sample_gaussian
-from keras_gen.latent.gaussian_kl import gaussian_kl
-from keras_gen.latent.gaussian_latent_model import GaussianLatentModel
-from keras_gen.latent.likelihood import Likelihood
+from keras_gen.latent.latent_model import GaussianLatentModel
+from keras_gen.latent.likelihoods import Likelihood
 
 
 @keras_gen_export("keras_gen.models.CVAE")

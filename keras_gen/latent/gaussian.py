@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_gen.core.checks import check, is_number
 from keras_gen.export import keras_gen_export
-from keras_gen.latent.gaussian_kl import gaussian_kl
+from keras_gen.latent.divergences import gaussian_kl
 
 
 def sample_gaussian(mean: Any, log_var: Any, seed: Any) -> Any:

@@ -4,14 +4,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gen.core.arrays import per_sample
 from keras_gen.core.checks import check
-from keras_gen.core.per_sample import per_sample
 from keras_gen.export import keras_gen_export
-from keras_gen.latent.categorical_kl import categorical_kl
-from keras_gen.latent.gumbel_softmax import gumbel_softmax
+from keras_gen.latent.divergences import categorical_kl
+from keras_gen.latent.gumbel import gumbel_softmax, scheduled_temperature
 from keras_gen.latent.latent_model import LatentModel
-from keras_gen.latent.likelihood import Likelihood
-from keras_gen.latent.temperature import scheduled_temperature
+from keras_gen.latent.likelihoods import Likelihood
 
 
 @keras_gen_export("keras_gen.models.GumbelVAE")

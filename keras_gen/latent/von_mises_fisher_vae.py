@@ -8,7 +8,7 @@ from keras_gen.core.checks import check, is_number
 from keras_gen.core.random import starting_noise
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.latent_model import LatentModel
-from keras_gen.latent.likelihood import Likelihood
+from keras_gen.latent.likelihoods import Likelihood
 from keras_gen.latent.von_mises_fisher import AngleTable, unit_vectors
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.loop import sequential_loop
+from keras_gen.core.compiled import sequential_loop
 from keras_gen.quantization.nearest_code import nearest_code
 
 

@@ -5,10 +5,7 @@ import keras
 from keras import ops
 
 from keras_gen.core.checks import check, same_shape
-from keras_gen.quantization.code_counts import count_codes, split_counts
-from keras_gen.quantization.code_perplexity import perplexity
-from keras_gen.quantization.code_usage import usage
-from keras_gen.quantization.layer_statistic import LayerStatistic
+from keras_gen.quantization.metrics import LayerStatistic, count_codes, perplexity, split_counts, usage
 
 MOST_CODES = 2**24  # how often each is used is counted, in float32
 

@@ -4,10 +4,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import batch_of, check, check_integer, same_shape
-from keras_gen.core.data import finite_floats
-from keras_gen.core.images import as_images, check_images_dtype
-from keras_gen.core.straight_paths import straight_paths
+from keras_gen.core.arrays import straight_paths
+from keras_gen.core.checks import (
+    as_images,
+    batch_of,
+    check,
+    check_images_dtype,
+    check_integer,
+    finite_floats,
+    same_shape,
+)
 from keras_gen.export import keras_gen_export
 from keras_gen.quantization.code_generation import CodeGeneration
 from keras_gen.quantization.quantizer import Quantizer

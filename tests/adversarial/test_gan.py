@@ -4,8 +4,8 @@ import pytest
 from keras import ops
 from scipy.special import expit
 
-from keras_gen.adversarial.adversarial_loss import AdversarialLoss
-from keras_gen.adversarial.penalty import Penalty
+from keras_gen.adversarial.losses import AdversarialLoss
+from keras_gen.adversarial.penalties import Penalty
 from keras_gen.core.fixtures import made_alike, randomize_weights, save_and_load, to_numpy
 from keras_gen.losses import GradientPenalty, NonSaturatingLoss, R1Penalty, RelativisticLoss
 from keras_gen.models import GAN

@@ -7,7 +7,7 @@ from enumeration import all_codes, check_frequencies, draws, probabilities
 from keras import ops
 from scipy.special import expit, logsumexp
 
-from keras_gen.autoregressive.nade import BLOCK
+from keras_gen.autoregressive.binary import BLOCK
 from keras_gen.core.compiled import compiled
 from keras_gen.core.fixtures import made_alike, randomize_weights, save_and_load, to_numpy
 from keras_gen.layers import MaskedDense

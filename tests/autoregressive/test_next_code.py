@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_gen.autoregressive.next_code import next_code
+from keras_gen.autoregressive.sampling import next_code
 from keras_gen.core.compiled import as_tensor, compiled
 from keras_gen.core.fixtures import to_numpy
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_gen.core import replay
+from keras_gen.core.torch import trace
 from keras_gen.core.compiled import compiled
 from keras_gen.core.fixtures import randomize_weights, to_numpy
 from keras_gen.core.stateless import stateless
@@ -114,7 +114,7 @@ def test_training_and_sampling_are_what_they_were(monkeypatch):
         return history.history["loss"], samples, recorded(network)
 
     replayed = run()
-    monkeypatch.setattr(replay, "PLAIN_CALLS", 10**6)
+    monkeypatch.setattr(trace, "PLAIN_CALLS", 10**6)
     plain = run()
     assert replayed[2] > 1
     assert plain[2] == 0
@@ -136,7 +136,7 @@ def test_a_changed_network_is_recorded_again():
 
 
 def test_recordings_have_a_bound(monkeypatch):
-    monkeypatch.setattr(replay, "KEPT", 2)
+    monkeypatch.setattr(trace, "KEPT", 2)
     network, inputs = network_of("pixel_transformer")
     plain = [call_often(network, [x[:n] for x in inputs]) for n in (1, 2, 3, 1)]
     assert recorded(network) == 2

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_gen.core.batches import even_batches
+from keras_gen.core.compiled import even_batches
 from keras_gen.core.random import starting_noise, step_seeds
 
 quick = settings(derandomize=True, deadline=None, max_examples=50)

@@ -10,8 +10,8 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.arrays import namespace
-from keras_gen.diffusion.convert_prediction import linear_form
-from keras_gen.diffusion.schedules.discrete_schedule import DiscreteSchedule
+from keras_gen.diffusion.prediction import linear_form
+from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
 from keras_gen.models import DDPM, EDM, RectifiedFlow, ScoreSDE
 from keras_gen.schedules import EDMSchedule, RectifiedFlowSchedule, Shifted
 

@@ -8,7 +8,7 @@ from gaussian import gaussian_ddpm
 from laws import ddpm
 
 from keras_gen.core.fixtures import randomize_weights, to_numpy
-from keras_gen.diffusion import codebook
+from keras_gen.diffusion.samplers import codebook
 from keras_gen.diffusion.samplers.codebook import Codebook
 from keras_gen.samplers import (
     CodebookDiffusion,

@@ -11,9 +11,8 @@ from keras import ops
 from mixture import PAIR, MixtureDenoiser, exact_model, gaussian
 
 from keras_gen.core.fixtures import to_numpy
-from keras_gen.diffusion.convert_prediction import PREDICTIONS
 from keras_gen.diffusion.loss_weight import WEIGHTINGS, loss_weight
-from keras_gen.diffusion.preconditioning import coefficients
+from keras_gen.diffusion.prediction import PREDICTIONS, coefficients
 from keras_gen.models import DDPM, EDM, RectifiedFlow, ScoreSDE
 from keras_gen.ops import convert_prediction
 from keras_gen.samplers import (

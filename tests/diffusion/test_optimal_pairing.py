@@ -8,7 +8,7 @@ from scipy.optimize import linear_sum_assignment
 
 from keras_gen.core.compiled import compiled
 from keras_gen.core.fixtures import to_numpy
-from keras_gen.diffusion import optimal_pairing as module
+from keras_gen.diffusion import transport as module
 from keras_gen.ops import gradient, optimal_pairing
 
 PROGRAM = compiled(None, optimal_pairing)

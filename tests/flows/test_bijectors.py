@@ -9,9 +9,8 @@ from scipy.linalg import expm
 
 from keras_gen.core.fixtures import functional, randomize_weights, save_and_load, to_numpy
 from keras_gen.core.ode import dormand_prince, runge_kutta_4
-from keras_gen.flows.rational_quadratic_spline import _knots
-from keras_gen.flows.scale_maps import SCALE_MAPS, get_scale_map
-from keras_gen.flows.split import SPLITS
+from keras_gen.flows.coupling import SCALE_MAPS, SPLITS, get_scale_map
+from keras_gen.flows.spline_coupling import _knots
 from keras_gen.layers import (
     ActNorm,
     AdditiveCoupling,

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from keras import ops
 
 from keras_gen.core.fixtures import to_numpy
-from keras_gen.hubness import search
-from keras_gen.hubness.search import Index, nearest_program
+from keras_gen.hubness import neighbors
+from keras_gen.hubness.neighbors import Index, nearest_program
 from keras_gen.ops import k_occurrence, nearest_neighbors, pairwise_distances
 
 
@@ -300,7 +300,7 @@ def test_bad_input(call, match):
 @pytest.mark.parametrize(("columns", "count"), [(5, 5), (640, 10), (650, 10), (655, 7), (639, 10), (2000, 1), (64, 1)])
 def test_largest_values_are_those_of_a_sort(columns, count):
     values = np.random.default_rng(columns).standard_normal((7, columns), "float32")
-    indices, found = (to_numpy(part) for part in search.largest(ops.convert_to_tensor(values), count))
+    indices, found = (to_numpy(part) for part in neighbors.largest(ops.convert_to_tensor(values), count))
     expected = np.argsort(-values, axis=1)[:, :count]
     np.testing.assert_array_equal(indices, expected)
     np.testing.assert_array_equal(found, np.take_along_axis(values, expected, axis=1))
@@ -308,7 +308,7 @@ def test_largest_values_are_those_of_a_sort(columns, count):
 
 def test_largest_values_among_equal_ones():
     values = np.random.default_rng(0).integers(0, 3, (50, 330)).astype("float32")
-    indices, found = (to_numpy(part) for part in search.largest(ops.convert_to_tensor(values), 4))
+    indices, found = (to_numpy(part) for part in neighbors.largest(ops.convert_to_tensor(values), 4))
     np.testing.assert_array_equal(found, -np.sort(-values, axis=1)[:, :4])
     np.testing.assert_array_equal(np.take_along_axis(values, indices, axis=1), found)
     assert all(len(set(row)) == 4 for row in indices)
@@ -318,9 +318,9 @@ def test_largest_values_among_equal_ones():
 def test_tiles_change_nothing(tile, monkeypatch):
     points = np.random.default_rng(1).standard_normal((810, 6), "float32")
     distances, indices = nearest_neighbors(points, k=20, block_size=100)
-    monkeypatch.setattr(search, "_tile", lambda queries, n: tile)
-    search.nearest_program.cache_clear()
+    monkeypatch.setattr(neighbors, "_tile", lambda queries, n: tile)
+    neighbors.nearest_program.cache_clear()
     tiled = nearest_neighbors(points, k=20, block_size=100)
-    search.nearest_program.cache_clear()
+    neighbors.nearest_program.cache_clear()
     np.testing.assert_array_equal(tiled[1], indices)
     np.testing.assert_allclose(tiled[0], distances, rtol=1e-6)

@@ -11,7 +11,7 @@ from keras_gen.core.compiled import compiled
 from keras_gen.core.fixtures import to_numpy
 from keras_gen.estimators import gumbel_rao, rebar, reinforce, relax, straight_through_gumbel
 from keras_gen.latent.estimators.categorical import conditional_gumbels, draw
-from keras_gen.latent.gumbel_noise import gumbel_noise
+from keras_gen.latent.gumbel import gumbel_noise
 from keras_gen.layers import MovingAverage
 from keras_gen.ops import gradient, gumbel_softmax
 

@@ -8,7 +8,7 @@ from scipy.special import gammaln, log_softmax, logsumexp, softmax
 from scipy.stats import chisquare, kstest
 
 from keras_gen.core.fixtures import save_and_load, to_numpy
-from keras_gen.latent.gumbel_noise import gumbel_noise, uniform_noise
+from keras_gen.latent.gumbel import gumbel_noise, uniform_noise
 from keras_gen.layers import GaussianSampling, GumbelSoftmax
 from keras_gen.losses import categorical_kl, concrete_kl
 from keras_gen.ops import concrete_log_prob, gradient, gumbel_softmax, straight_through

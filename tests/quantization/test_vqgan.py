@@ -9,7 +9,7 @@ from keras_gen.layers import VectorQuantizer
 from keras_gen.losses import feature_distance
 from keras_gen.models import VQGAN, VQVAE
 from keras_gen.ops import gradient
-from keras_gen.quantization.adaptive_weight import LastKernel, balance
+from keras_gen.quantization.vqgan import LastKernel, balance
 
 layers = keras.layers
 SGD = keras.optimizers.SGD

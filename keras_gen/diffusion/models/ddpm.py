@@ -7,12 +7,10 @@ from keras import ops
 from keras_gen.core.arrays import namespace
 from keras_gen.core.checks import check, check_choice
 from keras_gen.diffusion.models.diffusion_model import DiffusionModel
-from keras_gen.diffusion.models.noise_power import noise_power
-from keras_gen.diffusion.models.variational_bound import bound_term, variational_bound
+from keras_gen.diffusion.models.likelihood import bound_term, noise_power, variational_bound
+from keras_gen.diffusion.samplers.base import DiffusionSampler
 from keras_gen.diffusion.samplers.ddpm import DDPMSampler
-from keras_gen.diffusion.samplers.diffusion_sampler import DiffusionSampler
-from keras_gen.diffusion.schedules.discrete_schedule import DiscreteSchedule
-from keras_gen.diffusion.schedules.linear_schedule import LinearSchedule
+from keras_gen.diffusion.schedules.discrete import DiscreteSchedule, LinearSchedule
 from keras_gen.export import keras_gen_export
 
 VARIANCE_SHARES = {"fixed_small": 0.0, "fixed_large": 1.0, "learned_range": None}

@@ -4,8 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import batch_of, check, check_choice, is_number
-from keras_gen.core.images import as_images, check_images_dtype
+from keras_gen.core.checks import as_images, batch_of, check, check_choice, check_images_dtype, is_number
 from keras_gen.diffusion.loss_weight import WEIGHTINGS, loss_weight
 from keras_gen.diffusion.models.editing import ImageEditing
 from keras_gen.diffusion.models.network_interface import (
@@ -17,11 +16,10 @@ from keras_gen.diffusion.models.network_interface import (
     prepare_condition,
     takes_condition,
 )
-from keras_gen.diffusion.preconditioning import check_prediction, coefficients, takes_real_times
+from keras_gen.diffusion.prediction import check_prediction, coefficients, takes_real_times
 from keras_gen.diffusion.schedules.base import NoiseSchedule
-from keras_gen.diffusion.schedules.discrete_schedule import DiscreteSchedule
-from keras_gen.diffusion.schedules.time_sampler import TimeSampler
-from keras_gen.diffusion.schedules.uniform_time import UniformTime
+from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
+from keras_gen.diffusion.schedules.time_samplers import TimeSampler, UniformTime
 
 
 class DiffusionModel(ImageEditing):

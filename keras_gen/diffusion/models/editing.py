@@ -5,7 +5,7 @@ import numpy as np
 from keras_gen.core.checks import check, check_fraction, check_integer
 from keras_gen.core.random import starting_noise
 from keras_gen.diffusion.models.generation import ImageGeneration
-from keras_gen.diffusion.samplers.diffusion_sampler import DiffusionSampler
+from keras_gen.diffusion.samplers.base import DiffusionSampler
 from keras_gen.diffusion.samplers.inversion import DDIMInversion
 from keras_gen.diffusion.samplers.reverse_process import reverse_process
 

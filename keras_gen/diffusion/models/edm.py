@@ -4,11 +4,10 @@ import keras
 
 from keras_gen.core.checks import check
 from keras_gen.diffusion.models.score_sde import ScoreSDE
-from keras_gen.diffusion.samplers.diffusion_sampler import DiffusionSampler
+from keras_gen.diffusion.samplers.base import DiffusionSampler
 from keras_gen.diffusion.samplers.heun import HeunSampler
-from keras_gen.diffusion.schedules.edm_schedule import EDMSchedule
-from keras_gen.diffusion.schedules.log_normal_sigma import LogNormalSigma
-from keras_gen.diffusion.schedules.time_sampler import TimeSampler
+from keras_gen.diffusion.schedules.continuous import EDMSchedule
+from keras_gen.diffusion.schedules.time_samplers import LogNormalSigma, TimeSampler
 from keras_gen.export import keras_gen_export
 
 

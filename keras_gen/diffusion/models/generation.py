@@ -6,8 +6,8 @@ import numpy as np
 from keras_gen.core.checks import check, check_integer
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.random import starting_noise
+from keras_gen.diffusion.samplers.base import DiffusionSampler
 from keras_gen.diffusion.samplers.ddpm import DDPMSampler
-from keras_gen.diffusion.samplers.diffusion_sampler import DiffusionSampler
 from keras_gen.diffusion.samplers.guidance import Guidance
 from keras_gen.diffusion.samplers.reverse_process import prepared_condition, reverse_process
 

@@ -13,8 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import batch_of, check
-from keras_gen.core.labels import as_labels
+from keras_gen.core.checks import as_labels, batch_of, check
 
 
 def inputs_of(network: keras.Layer) -> list[Any]:

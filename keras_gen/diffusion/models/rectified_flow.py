@@ -7,11 +7,10 @@ from keras import ops
 from keras_gen.core.checks import check, check_choice, check_integer
 from keras_gen.core.random import starting_noise
 from keras_gen.diffusion.models.score_sde import ScoreSDE
-from keras_gen.diffusion.samplers.diffusion_sampler import DiffusionSampler
+from keras_gen.diffusion.samplers.base import DiffusionSampler
 from keras_gen.diffusion.samplers.euler import EulerSampler
-from keras_gen.diffusion.schedules.continuous_schedule import ContinuousSchedule
-from keras_gen.diffusion.schedules.rectified_flow_schedule import RectifiedFlowSchedule
-from keras_gen.diffusion.schedules.time_sampler import TimeSampler
+from keras_gen.diffusion.schedules.continuous import ContinuousSchedule, RectifiedFlowSchedule
+from keras_gen.diffusion.schedules.time_samplers import TimeSampler
 from keras_gen.diffusion.transport import optimal_pairing
 from keras_gen.export import keras_gen_export
 

@@ -6,12 +6,11 @@ import numpy as np
 
 from keras_gen.core.checks import check, check_integer
 from keras_gen.diffusion.models.diffusion_model import DiffusionModel
-from keras_gen.diffusion.models.probability_flow import flow_log_prob
-from keras_gen.diffusion.samplers.diffusion_sampler import DiffusionSampler
+from keras_gen.diffusion.models.likelihood import flow_log_prob
+from keras_gen.diffusion.samplers.base import DiffusionSampler
 from keras_gen.diffusion.samplers.euler import EulerSampler
-from keras_gen.diffusion.schedules.continuous_schedule import ContinuousSchedule, check_continuous
-from keras_gen.diffusion.schedules.time_sampler import TimeSampler
-from keras_gen.diffusion.schedules.vp_schedule import VPSchedule
+from keras_gen.diffusion.schedules.continuous import ContinuousSchedule, VPSchedule, check_continuous
+from keras_gen.diffusion.schedules.time_samplers import TimeSampler
 from keras_gen.export import keras_gen_export
 
 

@@ -1,8 +1,22 @@
-"""Noise that is known by an index, and regenerated instead of stored."""
+"""DDCM: diffusion whose noise comes from a codebook, so that an image is a few indices."""
 
+import functools
+import json
+import math
 from collections.abc import Sequence
+from typing import Any
 
+import keras
 import numpy as np
+from keras import ops
+
+from keras_gen.core.checks import check, check_integer
+from keras_gen.core.compiled import as_tensor, even_batches, progress_bar, sequential_loop
+from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler
+from keras_gen.diffusion.samplers.ddim import DDIMSampler
+from keras_gen.diffusion.samplers.ddpm import DDPMSampler
+from keras_gen.diffusion.samplers.reverse_process import complete_rows
+from keras_gen.export import keras_gen_export
 
 MEGABYTES = 64  # of noise held at a time
 
@@ -31,3 +45,194 @@ class Codebook:
         for step in range(start, stop):
             result[step - start] = self.entries(step)
         return result
+
+
+@keras_gen_export("keras_gen.samplers.CodebookDiffusion")
+class CodebookDiffusion:
+    """Samples with noise from a codebook, so that a few bits say which image it was: diffusion as compression (DDCM).
+
+        x_s = step(x_t) with eps = c[t, k_t],   c[t, k] ~ N(0, I),   t over all steps,   k = 0 .. K - 1
+
+    Random indices k_t make samples as good as fresh noise does. An image x0 is encoded by the indices that lead to it:
+
+        k_t = argmax_k <c[t, k], x0 - x0_hat(x_t)>,   and first, for x_T,   argmax_k <c[T, k], x0>
+
+    The codebook is never stored: its entries follow from `seed`, the step and k alone, on any backend.
+
+    Args:
+        model: a trained diffusion model.
+        sampler: a `DDPMSampler`, or a `DDIMSampler` with `eta > 0`. Defaults to `None`, which is `DDPMSampler()`.
+        codebook_size: int >= 2, `K`. Defaults to `64`.
+        seed: int >= 0, of the codebook. Defaults to `0`.
+
+    Attributes:
+        bits_per_image: float, `steps log2(K)`.
+
+    Raises:
+        ValueError: if an argument is outside its range, or the sampler is another one.
+
+    Example:
+
+    >>> codec = keras_gen.samplers.CodebookDiffusion(model, keras_gen.samplers.DDPMSampler(100), codebook_size=64)
+    >>> indices = codec.encode(images)        # int32 (n, 100): 600 bits for each image
+    >>> again = codec.decode(indices)         # float32, like images
+
+    Reference: https://kexue.fm/archives/10711; Ohayon et al. 2025, arXiv:2502.01189.
+    """
+
+    def __init__(self, model: Any, sampler: DiffusionSampler | None = None, codebook_size: int = 64, seed: int = 0):
+        sampler = DDPMSampler() if sampler is None else sampler
+        self.model, self.sampler = model, model.resolve(sampler)
+        self.times = sampler.times(model.schedule)
+        stochastic = isinstance(sampler, DDPMSampler) or (isinstance(sampler, DDIMSampler) and sampler.eta > 0)
+        check(stochastic, "sampler", "be a DDPMSampler, or a DDIMSampler with eta > 0", repr(sampler))
+        self.codebook_size = check_integer("codebook_size", codebook_size, at_least=2)
+        self.seed = check_integer("seed", seed, at_least=0)
+        self.steps = len(self.times) - 1
+        self.bits_per_image = self.steps * math.log2(self.codebook_size)
+
+    def encode(self, x: Any, condition: Any = None, batch_size: int = 64, verbose: str | int = "auto") -> np.ndarray:
+        """Finds the indices that lead to given images.
+
+        Args:
+            x: `(n, *image_shape)`, images.
+            condition: as for `sample` of the model.
+            batch_size: int >= 1. How many images are worked on together. Defaults to `64`.
+            verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
+
+        Returns:
+            int32 array `(n, steps)` of indices below K: the first for x_T, then one for each step but the last.
+
+        Raises:
+            ValueError: if an argument does not fit the model.
+        """
+        x = self.model.prepare_images("x", x)
+        indices, _ = self._run(len(x), condition, batch_size, verbose, images=x)
+        return indices
+
+    def decode(
+        self, indices: Any, condition: Any = None, batch_size: int = 64, verbose: str | int = "auto"
+    ) -> np.ndarray:
+        """Makes the images that indices stand for.
+
+        Args:
+            indices: `(n, steps)`, what `encode` returned.
+            condition: as it was for `encode`.
+            batch_size: as for `encode`. Defaults to `64`.
+            verbose: as for `encode`. Defaults to `"auto"`.
+
+        Returns:
+            float32 array `(n, *image_shape)`.
+
+        Raises:
+            ValueError: if `indices` have another shape or values outside 0 .. K - 1.
+        """
+        indices = np.asarray(indices)
+        shaped = indices.ndim == 2 and len(indices) > 0 and indices.shape[1] == self.steps
+        valid = shaped and indices.dtype.kind in "iu"
+        check(valid, "indices", f"be integers of shape (n, {self.steps})", f"{indices.dtype} of shape {indices.shape}")
+        outside = np.unique(indices[(indices < 0) | (indices >= self.codebook_size)])
+        check(outside.size == 0, "indices", f"be in 0 .. {self.codebook_size - 1}", outside)
+        _, images = self._run(len(indices), condition, batch_size, verbose, indices=indices.astype("int32"))
+        return images
+
+    def sample(
+        self,
+        n: int,
+        condition: Any = None,
+        seed: int | None = None,
+        batch_size: int = 64,
+        verbose: str | int = "auto",
+    ) -> np.ndarray:
+        """Generates `n` images from random indices.
+
+        Args:
+            n: int >= 1. How many.
+            condition: as for `encode`.
+            seed: int or `None`, of the indices. Defaults to `None`, a draw from the model's generator.
+            batch_size: as for `encode`. Defaults to `64`.
+            verbose: as for `encode`. Defaults to `"auto"`.
+
+        Returns:
+            float32 array `(n, *image_shape)`.
+
+        Raises:
+            ValueError: if an argument does not fit the model.
+        """
+        generator = np.random.default_rng(self.model.draw_seed(seed))
+        indices = generator.integers(0, self.codebook_size, (check_integer("n", n), self.steps))
+        return self.decode(indices, condition, batch_size, verbose)
+
+    def _run(
+        self,
+        n: int,
+        condition: Any,
+        batch_size: int,
+        verbose: str | int,
+        images: np.ndarray | None = None,
+        indices: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Encodes images, or decodes indices: returns indices and images."""
+        self.model.check_built()
+        check_integer("batch_size", batch_size)
+        condition = self.model.prepare_condition(condition, n)
+        bar = progress_bar(self.steps * -(-n // batch_size), verbose)
+        book = Codebook(self.codebook_size, self.model.image_shape, self.seed)
+        first = book.entries(self.steps)
+        rows = complete_rows(self.model, self.sampler.rows(self.model.schedule, self.times))
+        found, made = np.empty((n, self.steps), "int32"), np.empty((n, *self.model.image_shape), "float32")
+        for batch in even_batches(n, batch_size):
+            given = {} if condition is None else {"condition": as_tensor(condition[batch])}
+            if images is not None:
+                given["x0"] = as_tensor(images[batch])
+            chosen = None if indices is None else indices[batch]
+            found[batch], made[batch] = self._run_batch(book, first, rows, given, chosen, len(batch), bar)
+        return found, made
+
+    def _run_batch(
+        self, book: Codebook, first: np.ndarray, rows: Any, given: dict[str, Any], indices: Any, n: int, bar: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Goes from x_T to clean data, in parts for which the codebook fits into memory."""
+        encode = indices is None
+        if encode:
+            x0 = ops.convert_to_numpy(given["x0"])
+            indices = np.zeros((n, self.steps), "int32")
+            indices[:, 0] = np.argmax(np.tensordot(x0, first, [range(1, x0.ndim), range(1, x0.ndim)]), axis=1)
+        x = as_tensor(np.float32(self.model.noise_scale(self.times)) * first[indices[:, 0]])
+        chunk = min(book.steps_at_once, self.steps)
+        key = ("codebook", type(self.sampler), json.dumps(self.sampler.get_config()), encode, n, chunk, first.shape)
+        program = self.model.program(key, functools.partial(self._steps, encode))
+        # Entry t of `chosen` is the noise of step t; the last step has none.
+        chosen = np.append(indices[:, 1:], np.zeros((n, 1), "int32"), axis=1)
+        for start in range(0, self.steps, chunk):
+            stop = min(start + chunk, self.steps)
+            part = np.zeros((n, chunk), "int32")
+            part[:, : stop - start] = chosen[:, start:stop]
+            bounds = (ops.convert_to_tensor(end, "int32") for end in (start, stop))
+            x, part = program(as_tensor(book.chunk(start, stop, chunk)), rows, given, (x, as_tensor(part)), *bounds)
+            chosen[:, start:stop] = ops.convert_to_numpy(part)[:, : stop - start]
+            bar.add(stop - start)
+        indices = np.append(indices[:, :1], chosen[:, :-1], axis=1)
+        return indices, ops.convert_to_numpy(x)
+
+    def _steps(
+        self, encode: bool, entries: Any, rows: Any, given: Any, state: Any, start: Any, stop: Any
+    ) -> tuple[Any, Any]:
+        """Takes the steps of one part; when encoding, it finds the indices on the way."""
+        denoise = Denoiser(self.model, given.get("condition"), clip_x0=self.sampler.clip_x0)
+
+        def body(i: Any, state: tuple[Any, Any]) -> tuple[Any, Any]:
+            x_t, chosen = state
+            row = keras.tree.map_structure(lambda column: column[i], rows)
+            codes = ops.reshape(entries[i - start], (self.codebook_size, -1))
+            here = ops.arange(chosen.shape[1]) == i - start
+            index = ops.sum(ops.where(here, chosen, 0), axis=1)
+            denoised = denoise(x_t, row)
+            if encode:
+                rest = ops.reshape(given["x0"] - denoised[0], (-1, codes.shape[1]))
+                index = ops.cast(ops.argmax(ops.matmul(rest, ops.transpose(codes)), axis=1), "int32")
+            noise = ops.reshape(ops.take(codes, index, axis=0), ops.shape(x_t))
+            x_s = self.sampler.step(lambda *_: denoised, x_t, row, lambda: noise)
+            return x_s, ops.where(here, ops.expand_dims(index, 1), chosen)
+
+        return sequential_loop(start, stop, body, state)

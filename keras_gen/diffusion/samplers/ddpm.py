@@ -4,8 +4,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.diffusion.samplers.denoiser import Denoiser
-from keras_gen.diffusion.samplers.diffusion_sampler import DiffusionSampler
+from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.diffusion.schedules.posterior import log_variance, reverse_rows
 from keras_gen.export import keras_gen_export

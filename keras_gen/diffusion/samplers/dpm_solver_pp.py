@@ -5,8 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, is_integer
-from keras_gen.diffusion.samplers.denoiser import Denoiser
-from keras_gen.diffusion.samplers.diffusion_sampler import DiffusionSampler
+from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.export import keras_gen_export
 

@@ -3,8 +3,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_gen.diffusion.samplers.denoiser import Denoiser, epsilon_of
-from keras_gen.diffusion.samplers.diffusion_sampler import DiffusionSampler
+from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler, epsilon_of
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.export import keras_gen_export
 

@@ -6,8 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_interval, is_number
-from keras_gen.diffusion.samplers.denoiser import Denoiser
-from keras_gen.diffusion.samplers.diffusion_sampler import DiffusionSampler
+from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler
 from keras_gen.diffusion.samplers.euler import slope, straight_coordinates
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.export import keras_gen_export

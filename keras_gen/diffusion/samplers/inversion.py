@@ -5,9 +5,8 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer
+from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler
 from keras_gen.diffusion.samplers.ddim import DDIMSampler
-from keras_gen.diffusion.samplers.denoiser import Denoiser
-from keras_gen.diffusion.samplers.diffusion_sampler import DiffusionSampler
 from keras_gen.diffusion.samplers.euler import EulerSampler, slope, strides
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 

@@ -5,10 +5,9 @@ import numpy as np
 
 from keras_gen.core.checks import check, is_number
 from keras_gen.core.ode import dormand_prince
-from keras_gen.diffusion.samplers.denoiser import Denoiser
-from keras_gen.diffusion.samplers.diffusion_sampler import DiffusionSampler
+from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler
 from keras_gen.diffusion.schedules.base import NoiseSchedule
-from keras_gen.diffusion.schedules.continuous_schedule import check_continuous
+from keras_gen.diffusion.schedules.continuous import check_continuous
 from keras_gen.export import keras_gen_export
 
 

@@ -6,13 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.batches import even_batches
 from keras_gen.core.checks import check, check_integer
-from keras_gen.core.compiled import as_tensor
-from keras_gen.core.loop import progress_bar, run_in_parts
+from keras_gen.core.compiled import as_tensor, even_batches, progress_bar, run_in_parts
 from keras_gen.core.random import step_seeds
-from keras_gen.diffusion.samplers.denoiser import Denoiser
-from keras_gen.diffusion.samplers.diffusion_sampler import DiffusionSampler
+from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler
 from keras_gen.diffusion.samplers.guidance import Guidance
 
 

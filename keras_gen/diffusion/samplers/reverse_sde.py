@@ -4,12 +4,11 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_gen.core.arrays import per_sample
 from keras_gen.core.checks import check, check_integer, is_number
-from keras_gen.core.per_sample import per_sample
-from keras_gen.diffusion.samplers.denoiser import Denoiser, epsilon_of
-from keras_gen.diffusion.samplers.diffusion_sampler import DiffusionSampler
+from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler, epsilon_of
 from keras_gen.diffusion.schedules.base import NoiseSchedule
-from keras_gen.diffusion.schedules.continuous_schedule import check_continuous
+from keras_gen.diffusion.schedules.continuous import check_continuous
 from keras_gen.export import keras_gen_export
 
 

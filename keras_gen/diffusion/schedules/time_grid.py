@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_gen.core.checks import check, check_choice, check_integer
 from keras_gen.diffusion.schedules.base import NoiseSchedule
-from keras_gen.diffusion.schedules.discrete_schedule import DiscreteSchedule
+from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
 
 SPACINGS = ("leading", "linspace", "trailing", "karras", "log_snr")
 KARRAS_RHO = 7.0

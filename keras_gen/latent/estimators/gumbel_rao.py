@@ -6,9 +6,8 @@ from keras import ops
 from keras_gen.core.checks import check_integer, is_number
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.estimators.categorical import check_logits, conditional_gumbels, draw, evaluate
-from keras_gen.latent.gumbel_noise import gumbel_noise
+from keras_gen.latent.gumbel import check_temperature, gumbel_noise
 from keras_gen.latent.straight_through import straight_through
-from keras_gen.latent.temperature import check_temperature
 
 
 @keras_gen_export("keras_gen.estimators.gumbel_rao")

@@ -6,7 +6,7 @@ from keras import ops
 from keras_gen.core.checks import check, check_choice, check_integer
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.estimators.categorical import check_logits, draw, evaluate, expand_like, with_gradient
-from keras_gen.latent.gumbel_noise import gumbel_noise
+from keras_gen.latent.gumbel import gumbel_noise
 
 
 @keras_gen_export("keras_gen.estimators.reinforce")

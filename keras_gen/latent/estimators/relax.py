@@ -13,7 +13,7 @@ from keras_gen.latent.estimators.categorical import (
     expand_like,
     with_gradient,
 )
-from keras_gen.latent.gumbel_noise import gumbel_noise
+from keras_gen.latent.gumbel import gumbel_noise
 
 
 @keras_gen_export("keras_gen.estimators.relax")

@@ -3,7 +3,7 @@ from typing import Any
 
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.estimators.categorical import check_logits, evaluate
-from keras_gen.latent.gumbel_softmax import gumbel_softmax
+from keras_gen.latent.gumbel import gumbel_softmax
 
 
 @keras_gen_export("keras_gen.estimators.straight_through_gumbel")

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 
 from keras_gen.core.checks import check
+from keras_gen.networks.blocks.attention import SelfAttention2D
 from keras_gen.networks.blocks.group_norm import GroupNorm
 from keras_gen.networks.blocks.residual_block import ResidualBlock
-from keras_gen.networks.blocks.self_attention_2d import SelfAttention2D
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 MAX_PERIOD = 10000.0

@@ -7,10 +7,10 @@ from keras import layers, ops
 from keras_gen.core.checks import check, check_choice, check_integer
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import ImageNetwork
+from keras_gen.networks.blocks.conditioning import embed, network_inputs
 from keras_gen.networks.blocks.dit_block import DiTBlock, plain_layer_norm
 from keras_gen.networks.blocks.patches import check_patches, cut, from_patches, to_patches
-from keras_gen.networks.blocks.rotary_embedding_2d import RotaryEmbedding2D
-from keras_gen.networks.blocks.time_and_condition import embed, network_inputs
+from keras_gen.networks.blocks.rotary import RotaryEmbedding2D
 
 
 @keras_gen_export("keras_gen.models.DiT")

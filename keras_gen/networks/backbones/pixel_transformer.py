@@ -6,10 +6,10 @@ from keras import layers
 from keras_gen.core.checks import check_integer
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import ImageNetwork
+from keras_gen.networks.blocks.conditioning import embed, network_inputs
 from keras_gen.networks.blocks.gated_attention_unit import GatedAttentionUnit
 from keras_gen.networks.blocks.patches import check_patches, cut, from_patches, to_patches
-from keras_gen.networks.blocks.rotary_embedding_2d import RotaryEmbedding2D
-from keras_gen.networks.blocks.time_and_condition import embed, network_inputs
+from keras_gen.networks.blocks.rotary import RotaryEmbedding2D
 
 ROTARY_BASE = 1000.0
 

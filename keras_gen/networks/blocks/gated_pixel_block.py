@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_gen.core.checks import check, check_integer
 from keras_gen.export import keras_gen_export
-from keras_gen.networks.blocks.masked_conv_2d import MaskedConv2D
+from keras_gen.networks.blocks.masked import MaskedConv2D
 
 
 @keras_gen_export("keras_gen.layers.GatedPixelBlock")

@@ -1,9 +1,13 @@
-"""The turn of pairs of channels that rotary positions are made of."""
+"""Rotary position embeddings: pairs of channels are rotated by angles proportional to the position."""
 
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
+
+from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.export import keras_gen_export
 
 
 def frequencies(pairs: int, base: float) -> np.ndarray:
@@ -26,3 +30,108 @@ def turn(x: Any, angles: Any) -> Any:
     even, odd = pairs[..., 0], pairs[..., 1]
     cos, sin = ops.cos(angles), ops.sin(angles)
     return ops.reshape(ops.stack([even * cos - odd * sin, odd * cos + even * sin], axis=-1), shape)
+
+
+@keras_gen_export("keras_gen.layers.RotaryEmbedding")
+class RotaryEmbedding(keras.layers.Layer):
+    """Turns pairs of channels by angles that grow with the position: rotary positions in a sequence.
+
+        f_i = base^(-i / (dim / 2)),   pair i turns by position f_i,   i = 0 .. dim / 2 - 1
+
+    Channels `2 i` and `2 i + 1` are a pair. With queries and keys both turned, `q . k` depends on the positions by
+    their difference alone. Computed in float32 under any dtype policy. There are no weights, and no longest position.
+
+    Args:
+        base: float > 1. Defaults to `10000.0`.
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+
+    Call arguments:
+        x: queries or keys `(batch, tokens, heads, dim)`, `dim` even.
+        positions: integers `(batch, tokens)`, or `None` for 0, 1, 2, ... Defaults to `None`.
+
+    Returns:
+        A tensor like `x`.
+
+    Raises:
+        ValueError: if `base` is outside its range, or `x` has another shape.
+
+    Reference: https://kexue.fm/archives/8265; Su et al. 2021, arXiv:2104.09864.
+    """
+
+    def __init__(self, base: float = 10000.0, **kwargs: Any):
+        super().__init__(**kwargs)
+        check(is_number(base) and base > 1, "base", "be > 1", repr(base))
+        self.base = float(base)
+
+    def build(self, x_shape: Any, positions_shape: Any = None) -> None:
+        even = len(x_shape) == 4 and x_shape[3] % 2 == 0
+        check(even, "x", "have shape (batch, tokens, heads, an even number)", f"shape {tuple(x_shape)}")
+
+    def call(self, x: Any, positions: Any = None) -> Any:
+        positions = ops.arange(ops.shape(x)[1])[None] if positions is None else positions
+        once = ops.convert_to_tensor(frequencies(x.shape[-1] // 2, self.base), "float32")
+        angles = ops.cast(positions, "float32")[:, :, None, None] * once
+        return ops.cast(turn(x, angles), self.compute_dtype)
+
+    def compute_output_shape(self, x_shape: Any, positions_shape: Any = None) -> tuple[int | None, ...]:
+        return tuple(x_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "base": self.base}
+
+
+@keras_gen_export("keras_gen.layers.RotaryEmbedding2D")
+class RotaryEmbedding2D(keras.layers.Layer):
+    """Turns pairs of channels by angles that grow with the position in a grid: rotary positions in two dimensions.
+
+        f_i = base^(-i / (dim / 4)),   i = 0 .. dim / 4 - 1
+        pair i of the first half of channels turns by row f_i, pair i of the second half by column f_i
+
+    Channels `2 i` and `2 i + 1` are a pair. With queries and keys both turned, `q . k` depends on the positions by
+    their difference alone. Computed in float32 under any dtype policy. There are no weights.
+
+    Args:
+        height: int >= 1. Rows of the grid.
+        width: int >= 1. Columns of the grid.
+        base: float > 1. Defaults to `10000.0`.
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+
+    Call arguments:
+        x: queries or keys `(batch, height * width, heads, dim)`, row by row, `dim` a multiple of 4.
+
+    Returns:
+        A tensor like `x`.
+
+    Raises:
+        ValueError: if an argument is outside its range, or `x` has another shape.
+
+    Reference: Su et al. 2021, arXiv:2104.09864; in two dimensions https://kexue.fm/archives/8397.
+    """
+
+    def __init__(self, height: int, width: int, base: float = 10000.0, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.height = check_integer("height", height)
+        self.width = check_integer("width", width)
+        check(is_number(base) and base > 1, "base", "be > 1", repr(base))
+        self.base = float(base)
+
+    def build(self, x_shape: tuple[int | None, ...]) -> None:
+        tokens = self.height * self.width
+        fits = len(x_shape) == 4 and x_shape[1] in (None, tokens) and x_shape[3] % 4 == 0
+        check(fits, "x", f"have shape (batch, {tokens}, heads, a multiple of 4)", f"shape {tuple(x_shape)}")
+
+    def call(self, x: Any) -> Any:
+        angles = ops.convert_to_tensor(self._angles(x.shape[-1]), "float32")
+        return ops.cast(turn(x, angles), self.compute_dtype)
+
+    def compute_output_shape(self, x_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return x_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "height": self.height, "width": self.width, "base": self.base}
+
+    def _angles(self, dim: int) -> np.ndarray:
+        """Returns the angles `(height * width, 1, dim / 2)`."""
+        row, column = np.divmod(np.arange(self.height * self.width), self.width)
+        once = frequencies(dim // 4, self.base)
+        return np.concatenate([np.outer(row, once), np.outer(column, once)], axis=-1)[:, None]

@@ -4,7 +4,7 @@ from typing import Any
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer, same_shape
-from keras_gen.core.loop import sequential_loop
+from keras_gen.core.compiled import sequential_loop
 from keras_gen.export import keras_gen_export
 
 MASKED = -1e30  # not -inf, of which differences are NaN

@@ -1,0 +1,90 @@
+"""Optimizers of the players of a GAN, and the average of a generator's weights."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@dataclasses.dataclass
+class PlayerOptimizers:
+    """The optimizers of a GAN's parts. Not a tuple: Keras would save what is in one, and the joined one is saved."""
+
+    generator: keras.optimizers.Optimizer | None = None
+    discriminator: keras.optimizers.Optimizer | None = None
+    mapping: keras.optimizers.Optimizer | None = None
+
+    @classmethod
+    def get(cls, generator: Any, discriminator: Any, mapping: Any) -> "PlayerOptimizers":
+        """Returns those that are meant by names, configurations or optimizers."""
+        get = keras.optimizers.get
+        return cls(get(generator), *(None if choice is None else get(choice) for choice in (discriminator, mapping)))
+
+    def joined(self, discriminator: keras.Layer, mapping: keras.Layer | None) -> keras.optimizers.Optimizer:
+        """Returns one optimizer that treats the weights of each part as its own optimizer does, if it has one."""
+        own = [
+            (part, choice) for part, choice in ((discriminator, self.discriminator), (mapping, self.mapping)) if choice
+        ]
+        if not own:
+            return self.generator
+
+        def choose(variable: keras.Variable) -> keras.optimizers.Optimizer:
+            for part, optimizer in own:
+                if any(variable is weight for weight in part.trainable_variables):
+                    return optimizer
+            return self.generator
+
+        return keras.optimizers.MultiOptimizer(choose)
+
+    def serialized(self) -> dict[str, Any]:
+        """Returns the arguments of `compile` that give the same."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "optimizer": serialize(self.generator),
+            "discriminator_optimizer": serialize(self.discriminator),
+            "mapping_optimizer": serialize(self.mapping),
+        }
+
+
+class WeightAverage(keras.layers.Layer):
+    """Copies of layers whose weights follow the originals'.
+
+        average <- average + (1 - m) (weight - average),   m = min(momentum, (1 + n) / (10 + n)) in update n
+
+    What is not trained, such as running statistics, is copied.
+
+    Args:
+        originals: built layers or models with one input each, which can be copied by their configuration.
+        momentum: float in (0, 1).
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+    """
+
+    def __init__(self, originals: Sequence[keras.Layer], momentum: float, **kwargs: Any):
+        super().__init__(trainable=False, **kwargs)
+        self.momentum = momentum
+        self.layers = [_copy(layer) for layer in originals]
+        for layer in self.layers:
+            layer.trainable = False
+        self.updates = self.add_weight(shape=(), initializer="zeros", dtype="float32", name="updates")
+        self.built = True
+
+    def update(self, originals: Sequence[keras.Layer]) -> None:
+        """Moves the averages towards the present weights of the originals."""
+        n = self.updates + 0
+        move = 1 - ops.minimum(self.momentum, (1 + n) / (10 + n))
+        for layer, original in zip(self.layers, originals, strict=True):
+            for mine, weight in zip(layer.weights, original.weights, strict=True):
+                value = ops.stop_gradient(ops.convert_to_tensor(weight))
+                follows = mine + ops.cast(move, mine.dtype) * (value - mine)
+                mine.assign(follows if weight.trainable else ops.copy(value))
+        self.updates.assign(n + 1)
+
+
+def _copy(layer: keras.Layer) -> keras.Layer:
+    twin = type(layer).from_config(layer.get_config())
+    if not twin.built:
+        twin.build_from_config(layer.get_build_config())
+    twin.set_weights(layer.get_weights())
+    return twin

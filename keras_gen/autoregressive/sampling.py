@@ -1,0 +1,118 @@
+"""Ancestral sampling: one code after the other, in one compiled loop."""
+
+import functools
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_gen.core.compiled import as_tensor, even_batches, progress_bar, run_in_parts, sequential_loop
+
+LOWEST_TEMPERATURE = 1e-30  # a lower one would be 0, or make the division overflow
+MASKED = -1e30  # the logit of a code that is not drawn
+LARGEST = 1 - 1e-6  # a uniform number above would be 1 once it is multiplied, and pass the last code
+
+
+def next_code(logits: Any, uniform: Any, temperature: Any = 1.0, top_k: int | None = None, top_p: Any = None) -> Any:
+    """Draws codes by inverting their cumulative distribution: the first code k with P(0) + .. + P(k) > u.
+
+    Args:
+        logits: float32 `(batch, num_codes)`.
+        uniform: float32 `(batch,)`, numbers u in [0, 1).
+        temperature: float or scalar tensor > 0, by which logits are divided. Defaults to `1.0`.
+        top_k: int or `None`. Only the k most likely codes are drawn. Defaults to `None`.
+        top_p: float or scalar tensor, or `None`. Only the most likely codes that together have this probability are
+            drawn. Defaults to `None`.
+
+    Returns:
+        int32 `(batch,)`.
+    """
+    logits = (logits - ops.max(logits, axis=-1, keepdims=True)) / ops.maximum(temperature, LOWEST_TEMPERATURE)
+    if top_k is not None:
+        logits = _at_least(logits, ops.sort(logits, axis=-1)[:, -top_k, None])
+    if top_p is not None:
+        falling = ops.flip(ops.sort(logits, axis=-1), axis=-1)
+        p = ops.softmax(falling)
+        # The likelier codes before one have less than top_p together: it belongs to the set.
+        inside = ops.cumsum(p, axis=-1) - p < top_p
+        logits = _at_least(logits, ops.min(ops.where(inside, falling, -MASKED), axis=-1, keepdims=True))
+    p = ops.softmax(logits)
+    # On JAX the sum may step at codes of probability 0, by rounding: they are left out by name.
+    cumulative = ops.where(p > 0, ops.cumsum(p, axis=-1), 0.0)
+    passed = ops.minimum(uniform, LARGEST)[:, None] * ops.max(cumulative, axis=-1, keepdims=True)
+    return ops.cast(ops.argmax(ops.cast(cumulative > passed, "int32"), axis=-1), "int32")
+
+
+def _at_least(logits: Any, least: Any) -> Any:
+    return ops.where(logits >= least, logits, MASKED)
+
+
+def ancestral_sampling(
+    model: Any,
+    noise: np.ndarray,
+    given: dict[str, np.ndarray],
+    *,
+    condition: np.ndarray | None = None,
+    guidance: float | None = None,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    batch_size: int = 256,
+    verbose: str | int = "auto",
+) -> np.ndarray:
+    """Draws x_1 ~ p(x_1), x_2 ~ p(x_2 | x_1), ... for each row of uniform numbers; see `AutoregressiveModel.sample`.
+
+    The loop is compiled once for each batch shape: noise, condition, temperature and so on are its arguments.
+
+    Args:
+        model: an `AutoregressiveModel`.
+        noise: float32 `(n, length)`.
+        given: further arrays that `model.next_logits` is to find.
+        condition: `(n, ...)` or `None`.
+        guidance: float or `None`.
+        temperature: float.
+        top_k: int or `None`.
+        top_p: float or `None`.
+        batch_size: int.
+        verbose: `"auto"`, 0 or 1.
+
+    Returns:
+        int32 array `(n, length)`.
+    """
+    n, length = noise.shape
+    numbers = {"temperature": temperature, "guidance": guidance, "top_p": top_p}
+    numbers = {name: as_tensor(np.float32(value)) for name, value in numbers.items() if value is not None}
+    given = {name: as_tensor(np.asarray(value)) for name, value in given.items()}
+
+    def loop(inputs: dict[str, Any], state: Any, start: Any, stop: Any) -> Any:
+        def step(i: Any, state: Any) -> Any:
+            codes, cache = state
+            seen = ops.concatenate([codes, codes]) if "guidance" in inputs else codes
+            logits, cache = model.next_logits(i, seen, cache, inputs)
+            if "guidance" in inputs:
+                conditional, unconditional = ops.split(logits, 2)
+                logits = unconditional + inputs["guidance"] * (conditional - unconditional)
+            uniform, position = inputs["noise"], model.position(i, inputs)
+            drawn = next_code(
+                logits, ops.take(uniform, position, axis=1), inputs["temperature"], top_k, inputs.get("top_p")
+            )
+            return ops.where(ops.arange(length) == position, drawn[:, None], codes), cache
+
+        return sequential_loop(start, stop, step, state)
+
+    batches = list(even_batches(n, batch_size))
+    size = len(batches[0])
+    rows = size if guidance is None else 2 * size
+    program = model.program(("sample", size, length, top_k, *sorted([*numbers, *given]), condition is None), loop)
+    bar = progress_bar(len(batches) * length, verbose)
+    codes = np.empty((n, length), "int32")
+    for index in batches:
+        inputs = {"noise": as_tensor(noise[index]), **numbers, **given}
+        if condition is not None:
+            chosen = condition[index]
+            both = chosen if guidance is None else np.concatenate([chosen, model.null_condition(chosen)])
+            inputs["condition"] = as_tensor(both)
+        state = (ops.zeros((size, length), "int32"), model.empty_cache(rows, length))
+        for _, (drawn, _) in run_in_parts(functools.partial(program, inputs), state, length, (length,), bar):
+            codes[index] = ops.convert_to_numpy(drawn)
+    return codes

@@ -1,0 +1,222 @@
+"""Likelihoods of diffusion models: the variational bound, the density of the probability-flow ODE, and Gamma_t."""
+
+import functools
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.core.arrays import per_sample
+from keras_gen.core.checks import check, check_choice, check_integer, is_number
+from keras_gen.core.compiled import as_tensor, even_batches, progress_bar, run_in_parts, sequential_loop
+from keras_gen.core.divergence import exact_divergence, hutchinson_divergence, random_signs
+from keras_gen.core.ode import dormand_prince
+from keras_gen.core.random import StepSeed, step_seeds
+from keras_gen.diffusion.models.network_interface import prepare_condition
+from keras_gen.diffusion.samplers.base import Denoiser, epsilon_of
+from keras_gen.diffusion.samplers.ddpm import DDPMSampler
+from keras_gen.diffusion.samplers.reverse_process import complete_rows
+from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
+from keras_gen.diffusion.schedules.posterior import log_variance
+from keras_gen.export import keras_gen_export
+from keras_gen.latent.divergences import gaussian_kl
+
+
+@keras_gen_export("keras_gen.losses.discretized_gaussian_nll")
+def discretized_gaussian_nll(x: Any, mean: Any, log_var: Any, levels: int = 256) -> Any:
+    """Computes minus the logarithm of the probability that a Gaussian gives to the bin around `x`, in nats.
+
+        -log P(x - h < X < x + h),   X ~ N(mean, exp(log_var)),   h = 1 / (levels - 1)
+
+    The bins of the `levels` pixel values fill [-1, 1]; the first and last one reach to infinity.
+
+    Args:
+        x: float tensor of pixel values in [-1, 1].
+        mean: tensor that broadcasts to `x`.
+        log_var: tensor that broadcasts to `x`, or a number.
+        levels: int >= 2, number of distinct pixel values. Defaults to `256`.
+
+    Returns:
+        float32 tensor of the shape of `x`.
+
+    Raises:
+        ValueError: if `levels` is not an integer >= 2.
+
+    Reference: Ho et al. 2020, arXiv:2006.11239, equation 13.
+    """
+    check_integer("levels", levels, at_least=2)
+    x = ops.cast(x, "float32")
+    h = 1 / (levels - 1)
+    scale = ops.exp(-0.5 * log_var)
+    offset = x - mean
+    # Both ends of the bin are taken from the lower tail, where erfc keeps its relative precision.
+    inner = _cdf((h - ops.abs(offset)) * scale) - _cdf((-h - ops.abs(offset)) * scale)
+    first, last = _cdf((offset + h) * scale), _cdf((h - offset) * scale)
+    probability = ops.where(x < -1 + h, first, ops.where(x > 1 - h, last, inner))
+    return -ops.log(ops.maximum(probability, 1e-30))
+
+
+def _cdf(x: Any) -> Any:
+    return 0.5 * ops.erfc(-x / math.sqrt(2))
+
+
+def bound_term(x0: Any, x0_hat: Any, w: Any, row: dict[str, Any], levels: int = 256) -> Any:
+    """Returns one term of the bound in bits/dim: `KL(q(x_s | x_t, x0) || p(x_s | x_t))`, or `-log p(x0 | x_0)`.
+
+    Args:
+        x0: float32 tensor `(batch, ...)`, the data.
+        x0_hat: tensor like `x0`, the network's prediction of it.
+        w: share of the large variance, a number or a tensor like `x0`.
+        row: coefficients from `reverse_rows`, that broadcast to `x0`. Where its `noise` is 0, s is clean data.
+        levels: int, number of distinct pixel values.
+
+    Returns:
+        float32 tensor `(batch,)`.
+
+    Reference: Ho et al. 2020, arXiv:2006.11239, equation 5; Nichol and Dhariwal 2021, arXiv:2102.09672.
+    """
+    log_var = log_variance(w, row)
+    divergence = gaussian_kl(row["x0"] * (x0 - x0_hat), row["log_small"], log_var)
+    nll = discretized_gaussian_nll(x0, x0_hat, log_var, levels)
+    nats = ops.where(row["noise"] > 0, divergence, nll)
+    return ops.mean(nats, axis=tuple(range(1, len(x0.shape)))) / math.log(2)
+
+
+def prior_term(x0: np.ndarray, schedule: DiscreteSchedule) -> np.ndarray:
+    """Returns `KL(q(x_{T-1} | x0) || N(0, I))` in bits/dim, for NumPy data `(n, ...)`, as `(n,)`."""
+    variance = schedule.sigma(schedule.num_steps - 1) ** 2
+    mean = schedule.alpha(schedule.num_steps - 1) * x0.astype("float64")
+    nats = 0.5 * (variance - 1 - np.log(variance) + mean**2)
+    return nats.mean(axis=tuple(range(1, x0.ndim))) / np.log(2)
+
+
+def variational_bound(
+    model: Any,
+    x: np.ndarray,
+    *,
+    condition: Any,
+    levels: int,
+    clip_x0: float | None,
+    seed: int,
+    batch_size: int,
+    verbose: str | int,
+) -> np.ndarray:
+    """Sums all terms for each image, each at one draw of noise; see `DDPM.elbo`."""
+    check_integer("levels", levels, at_least=2)
+    check_integer("batch_size", batch_size)
+    check(np.abs(x).max() <= 1, "x", "have pixel values in [-1, 1]", f"values up to {np.abs(x).max()}")
+    clip_x0 = DDPMSampler(clip_x0=clip_x0).clip_x0
+    condition = prepare_condition(model.network, condition, len(x))
+
+    def loop(seeds: Any, tables: Any, labels: Any, x0: Any, total: Any, start: Any, stop: Any) -> Any:
+        denoise = Denoiser(model, labels, clip_x0=clip_x0)
+
+        def body(t: Any, total: Any) -> Any:
+            row = {name: table[t] for name, table in tables.items()}
+            eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=StepSeed(seeds[t]))
+            x0_hat, w = denoise(row["alpha"] * x0 + row["sigma"] * eps, row)
+            return total + bound_term(x0, x0_hat, w, row, levels)
+
+        return sequential_loop(start, stop, body, total)
+
+    steps = model.schedule.num_steps
+    tables = complete_rows(model, {**model.tables, "t": np.arange(steps)})
+    batches = list(even_batches(len(x), batch_size))
+    program = model.program(("bound", levels, clip_x0, len(batches[0]), x.shape[1:]), loop)
+    bar = progress_bar(len(batches) * steps, verbose)
+    terms = np.empty(len(x), "float32")
+    for number, index in enumerate(batches):
+        seeds = as_tensor(step_seeds(steps, seed, number, model.seed_generator.state.dtype))
+        labels = None if condition is None else as_tensor(condition[index])
+        run = functools.partial(program, seeds, tables, labels, as_tensor(x[index]))
+        for _, total in run_in_parts(run, ops.zeros((len(index),), "float32"), steps, [steps], bar):
+            terms[index] = ops.convert_to_numpy(total)
+    return terms + prior_term(x, model.schedule).astype("float32")
+
+
+def noise_power(
+    model: Any,
+    times: np.ndarray,
+    x: np.ndarray,
+    condition: np.ndarray | None,
+    seed: int,
+    batch_size: int,
+    verbose: str | int,
+) -> np.ndarray:
+    """Returns `1 - E |eps - eps_hat(x_t)|^2 / dimensions` for each of the `times`, float32, not below 0."""
+    check_integer("batch_size", batch_size)
+    steps = len(times)
+    rows = complete_rows(model, {"t": times})
+
+    def loop(seeds: Any, rows: Any, given: Any, power: Any, start: Any, stop: Any) -> Any:
+        x0 = given["x0"]
+
+        def body(i: Any, power: Any) -> Any:
+            row = {name: column[i] for name, column in rows.items()}
+            eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=StepSeed(seeds[i]))
+            x_t = row["alpha"] * x0 + row["sigma"] * eps
+            x0_hat, _ = model.denoise(x_t, row, given.get("condition"))
+            squares = ops.square(eps - epsilon_of(x_t, x0_hat, row))
+            # The last batch is filled up with copies, which do not count.
+            mean = ops.sum(given["weight"] * ops.mean(squares, axis=tuple(range(1, len(x0.shape)))))
+            return ops.where(ops.arange(steps) == i, power + mean, power)
+
+        return sequential_loop(start, stop, body, power)
+
+    batches = list(even_batches(len(x), batch_size))
+    program = model.program(("noise_power", steps, len(batches[0]), x.shape[1:]), loop)
+    bar = progress_bar(len(batches) * steps, verbose)
+    power = ops.zeros((steps,), "float32")
+    for number, index in enumerate(batches):
+        seeds = as_tensor(step_seeds(steps, seed, number, model.seed_generator.state.dtype))
+        first = np.append(True, np.diff(index) > 0)
+        given = {"x0": as_tensor(x[index]), "weight": as_tensor(first / len(x))}
+        if condition is not None:
+            given["condition"] = as_tensor(condition[index])
+        ((_, power),) = run_in_parts(functools.partial(program, seeds, rows, given), power, steps, [steps], bar)
+    return np.maximum(1 - ops.convert_to_numpy(power), 0)
+
+
+def flow_log_prob(
+    model: Any,
+    x: np.ndarray,
+    condition: np.ndarray | None,
+    trace: str,
+    tolerance: float,
+    seed: int,
+    batch_size: int,
+    verbose: str | int,
+) -> np.ndarray:
+    """Integrates velocity and divergence from the clean end to `t_max`; see `ScoreSDE.log_prob`."""
+    check_choice("trace", trace, ("exact", "hutchinson"))
+    check(is_number(tolerance) and tolerance > 0, "tolerance", "be > 0", repr(tolerance))
+    schedule = model.schedule
+    deviation = float(schedule.sigma(schedule.t_max))
+
+    def log_prob(x: Any, *conditions: Any) -> Any:
+        divergence = exact_divergence
+        if trace == "hutchinson":
+            signs = random_signs(x, model.seed_generator)
+            divergence = functools.partial(_hutchinson, signs)
+
+        def f(t: Any, state: Any) -> Any:
+            return divergence(functools.partial(_velocity, model, t), state[0], *conditions)
+
+        x_T, log_det = dormand_prince(f, (x, 0 * per_sample(x)), schedule.t_start, schedule.t_max, tolerance)
+        numbers = math.prod(x.shape[1:])
+        squares = per_sample(ops.square(x_T / deviation))
+        return log_det - 0.5 * squares - numbers * (0.5 * math.log(2 * math.pi) + math.log(deviation))
+
+    arrays = [x] if condition is None else [x, condition]
+    name = ("log_prob", trace, tolerance)
+    return model.in_batches(name, log_prob, *arrays, batch_size=batch_size, verbose=verbose, seed=seed)
+
+
+def _velocity(model: Any, t: Any, x: Any, condition: Any = None) -> Any:
+    return Denoiser(model, condition).velocity(x, t)
+
+
+def _hutchinson(signs: Any, f: Any, x: Any, *extras: Any) -> Any:
+    return hutchinson_divergence(f, x, signs, *extras)

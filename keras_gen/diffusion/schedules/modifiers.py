@@ -1,0 +1,100 @@
+"""Schedules made from other schedules."""
+
+from typing import Any
+
+import keras
+
+from keras_gen.core.arrays import real
+from keras_gen.core.checks import check, is_number
+from keras_gen.diffusion.schedules.continuous import ContinuousSchedule
+from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
+from keras_gen.export import keras_gen_export
+
+
+@keras_gen_export("keras_gen.schedules.ZeroTerminalSNR")
+class ZeroTerminalSNR(DiscreteSchedule):
+    """Stretches a schedule so that its last step is pure noise, as sampling assumes it to be.
+
+        alpha'_t = (alpha_t - alpha_{T-1}) alpha_0 / (alpha_0 - alpha_{T-1})
+
+    At the last step the data cannot be computed from the noise: use it with `prediction="v"` or `"x0"`, and sample
+    with `spacing="trailing"`.
+
+    Args:
+        schedule: a `DiscreteSchedule` of at least two steps.
+
+    Raises:
+        ValueError: if `schedule` is not such a schedule.
+
+    Reference: Lin et al. 2023, arXiv:2305.08891, algorithm 1.
+    """
+
+    def __init__(self, schedule: DiscreteSchedule):
+        valid = isinstance(schedule, DiscreteSchedule) and schedule.num_steps > 1
+        check(valid, "schedule", "be a DiscreteSchedule of at least two steps", schedule)
+        self.schedule = schedule
+        alphas = schedule.alpha(range(schedule.num_steps))
+        self._set_alphas((alphas - alphas[-1]) * alphas[0] / (alphas[0] - alphas[-1]))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"schedule": keras.saving.serialize_keras_object(self.schedule)}
+
+
+@keras_gen_export("keras_gen.schedules.Shifted")
+class Shifted(ContinuousSchedule):
+    """Spends more of the time at high noise, as large images need: the schedule at `t' = k t / (1 + (k - 1) t)`.
+
+    For `RectifiedFlowSchedule` the log-SNR falls by `2 log k` at every time. Between resolutions of m and n pixels,
+    `k = sqrt(m / n)`. The network is told t', for which it may have been trained without the shift.
+
+    Args:
+        schedule: a `ContinuousSchedule` whose times run from 0 to 1, not a `Shifted` one.
+        shift: float > 0, `k`. Defaults to `3.0`.
+
+    Raises:
+        ValueError: if `schedule` is not such a schedule (a shift is applied once), or `shift` not > 0.
+
+    Reference: Esser et al. 2024, arXiv:2403.03206, equation 23.
+    """
+
+    def __init__(self, schedule: ContinuousSchedule, shift: float = 3.0):
+        check(not isinstance(schedule, Shifted), "schedule", "not be Shifted already: shifts multiply", schedule)
+        valid = isinstance(schedule, ContinuousSchedule) and (schedule.t_clean, schedule.t_max) == (0, 1)
+        check(valid, "schedule", "be a ContinuousSchedule whose times run from 0 to 1", schedule)
+        check(is_number(shift) and shift > 0, "shift", "be > 0", repr(shift))
+        self.schedule = schedule
+        self.shift = float(shift)
+        self.t_start, self.t_min = self._unwarp(schedule.t_start), self._unwarp(schedule.t_min)
+        self.spacing = schedule.spacing
+
+    def alpha(self, t: Any) -> Any:
+        return self.schedule.alpha(self.warp(t))
+
+    def sigma(self, t: Any) -> Any:
+        return self.schedule.sigma(self.warp(t))
+
+    def warp(self, t: Any) -> Any:
+        """Returns t', the time of the inner schedule."""
+        t = real(t)
+        return self.shift * t / (1 + (self.shift - 1) * t)
+
+    def derivatives(self, t: Any) -> tuple[Any, Any]:
+        speed = self.shift / (1 + (self.shift - 1) * real(t)) ** 2
+        d_alpha, d_sigma = self.schedule.derivatives(self.warp(t))
+        return speed * d_alpha, speed * d_sigma
+
+    def velocity(self, t: Any) -> tuple[Any, Any]:
+        # By t', as the network is told it: eps - x0 for a rectified flow, with any shift.
+        return self.schedule.derivatives(self.warp(t))
+
+    def inverse_log_snr(self, log_snr: Any) -> Any:
+        return self._unwarp(self.schedule.inverse_log_snr(log_snr))
+
+    def network_time(self, t: Any) -> Any:
+        return self.schedule.network_time(self.warp(t))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"schedule": keras.saving.serialize_keras_object(self.schedule), "shift": self.shift}
+
+    def _unwarp(self, t: Any) -> Any:
+        return t / (self.shift - (self.shift - 1) * t)

@@ -1,0 +1,153 @@
+"""Distributions of the times that training draws."""
+
+import abc
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_gen.core.checks import check, is_number
+from keras_gen.diffusion.schedules.base import NoiseSchedule
+from keras_gen.export import keras_gen_export
+
+
+@keras_gen_export("keras_gen.schedules.TimeSampler")
+class TimeSampler(abc.ABC):
+    """Base class: how the times of the training loss are drawn.
+
+    To write another: draw with `keras.random` in `draw`, and return the constructor's arguments from `get_config`.
+    `schedule.times_at` turns fractions, 0 for the cleanest and 1 for the noisiest time, into times.
+
+    Reference: Esser et al. 2024, arXiv:2403.03206, section 3.1.
+    """
+
+    @abc.abstractmethod
+    def draw(self, batch: Any, schedule: NoiseSchedule, seed: Any) -> Any:
+        """Returns times of the schedule as a tensor `(batch,)`: integers if it is a discrete one."""
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "TimeSampler":
+        return cls(**config)
+
+
+def uniform(batch: Any, seed: Any) -> Any:
+    """Returns a float32 tensor `(batch,)` of uniform numbers in (0, 1); Keras's may be 0."""
+    return ops.maximum(keras.random.uniform((batch,), dtype="float32", seed=seed), 1e-7)
+
+
+@keras_gen_export("keras_gen.schedules.UniformTime")
+class UniformTime(TimeSampler):
+    """Draws every time of the schedule alike, as DDPM does.
+
+    Reference: Ho et al. 2020, arXiv:2006.11239, algorithm 1.
+    """
+
+    def draw(self, batch: Any, schedule: NoiseSchedule, seed: Any) -> Any:
+        return schedule.times_at(uniform(batch, seed))
+
+
+@keras_gen_export("keras_gen.schedules.CosMapTime")
+class CosMapTime(TimeSampler):
+    """Draws times so that the log-SNR of a rectified flow is spread as by the cosine schedule.
+
+        t = 1 - 1 / (tan(pi u / 2) + 1)
+
+    `u` is uniform in (0, 1); t = 0 is the cleanest, t = 1 the noisiest time of the schedule. The density of t is
+    `2 / (pi - 2 pi t + 2 pi t^2)`.
+
+    Reference: Esser et al. 2024, arXiv:2403.03206, equation 21.
+    """
+
+    def draw(self, batch: Any, schedule: NoiseSchedule, seed: Any) -> Any:
+        return schedule.times_at(1 - 1 / (ops.tan(0.5 * math.pi * uniform(batch, seed)) + 1))
+
+
+@keras_gen_export("keras_gen.schedules.LogNormalSigma")
+class LogNormalSigma(TimeSampler):
+    """Draws noise levels as EDM does: `log(sigma / alpha) = mean + std n`, with `n` standard normal.
+
+    The time is the one at which the schedule has this level; of a discrete schedule the nearest.
+
+    Args:
+        mean: float. Defaults to `-1.2`.
+        std: float > 0. Defaults to `1.2`.
+
+    Raises:
+        ValueError: if `mean` is not a number or `std` not > 0.
+
+    Reference: Karras et al. 2022, arXiv:2206.00364, table 1.
+    """
+
+    def __init__(self, mean: float = -1.2, std: float = 1.2):
+        check(is_number(mean), "mean", "be a number", repr(mean))
+        check(is_number(std) and std > 0, "std", "be > 0", repr(std))
+        self.mean, self.std = float(mean), float(std)
+
+    def draw(self, batch: Any, schedule: NoiseSchedule, seed: Any) -> Any:
+        log_sigma = self.mean + self.std * keras.random.normal((batch,), dtype="float32", seed=seed)
+        return schedule.inverse_log_snr(-2 * log_sigma)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"mean": self.mean, "std": self.std}
+
+
+@keras_gen_export("keras_gen.schedules.LogitNormalTime")
+class LogitNormalTime(TimeSampler):
+    """Draws times from the middle more often, where a flow has the most to learn: `t = sigmoid(mean + std n)`.
+
+    `n` is standard normal; t = 0 is the cleanest, t = 1 the noisiest time of the schedule.
+
+    Args:
+        mean: float; greater for noisier times. Defaults to `0.0`.
+        std: float > 0. Defaults to `1.0`.
+
+    Raises:
+        ValueError: if `mean` is not a number or `std` not > 0.
+
+    Reference: Esser et al. 2024, arXiv:2403.03206, equation 19.
+    """
+
+    def __init__(self, mean: float = 0.0, std: float = 1.0):
+        check(is_number(mean), "mean", "be a number", repr(mean))
+        check(is_number(std) and std > 0, "std", "be > 0", repr(std))
+        self.mean, self.std = float(mean), float(std)
+
+    def draw(self, batch: Any, schedule: NoiseSchedule, seed: Any) -> Any:
+        n = keras.random.normal((batch,), dtype="float32", seed=seed)
+        return schedule.times_at(ops.sigmoid(self.mean + self.std * n))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"mean": self.mean, "std": self.std}
+
+
+@keras_gen_export("keras_gen.schedules.ModeTime")
+class ModeTime(TimeSampler):
+    """Draws times around the middle without leaving out the ends: `t = 1 - u - scale (cos^2(pi u / 2) - 1 + u)`.
+
+    `u` is uniform in (0, 1); t = 0 is the cleanest, t = 1 the noisiest time of the schedule.
+
+    Args:
+        scale: float in [-1, 2 / (pi - 2)]; 0 is uniform, above 0 the middle is preferred, below it the ends. Defaults
+            to `1.29`.
+
+    Raises:
+        ValueError: if `scale` is outside its range, where t would not fall with u.
+
+    Reference: Esser et al. 2024, arXiv:2403.03206, equation 20.
+    """
+
+    def __init__(self, scale: float = 1.29):
+        valid = is_number(scale) and -1 <= scale <= 2 / (math.pi - 2)
+        check(valid, "scale", "be in [-1, 2 / (pi - 2)]", repr(scale))
+        self.scale = float(scale)
+
+    def draw(self, batch: Any, schedule: NoiseSchedule, seed: Any) -> Any:
+        u = uniform(batch, seed)
+        return schedule.times_at(1 - u - self.scale * (ops.square(ops.cos(0.5 * math.pi * u)) - 1 + u))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"scale": self.scale}

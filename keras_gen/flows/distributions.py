@@ -1,0 +1,202 @@
+"""Base distributions of flows."""
+
+import abc
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.core.arrays import per_sample
+from keras_gen.core.random import starting_noise
+from keras_gen.export import keras_gen_export
+
+
+@keras_gen_export("keras_gen.layers.Base")
+class Base(keras.layers.Layer):
+    """Base class of the distributions that a flow maps data to.
+
+    To write another: define `log_density` for what `call` gives, `draw_noise` in NumPy, and `place`, from noise to
+    latents; all weights in `build`.
+
+    Args:
+        **kwargs: `name`, `dtype`, `trainable`, as for any Keras layer.
+
+    Call arguments:
+        z: `(batch, ...)`.
+
+    Returns:
+        log p(z), `(batch,)`, float32 (or float64, if z is), every constant in.
+
+    Raises:
+        ValueError: if a weight cannot be made for the shape of z.
+
+    Example:
+
+    >>> log_p = keras_gen.layers.NormalBase()(z)
+
+    Reference: Dinh et al. 2014, arXiv:1410.8516, section 3.4.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(autocast=False, **kwargs)
+
+    @abc.abstractmethod
+    def log_density(self, z: Any) -> Any:
+        """Returns log p(z), `(batch,)`."""
+
+    @abc.abstractmethod
+    def draw_noise(self, n: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
+        """Draws float32 noise `(n, *shape)`; draw k depends on `seed` and k alone."""
+
+    def place(self, noise: Any, temperature: float) -> Any:
+        """Turns noise into latents, drawn closer around their center by a `temperature` less than 1."""
+        return temperature * noise
+
+    def build(self, z_shape: Any) -> None:
+        """Creates weights. Nothing to do by default."""
+
+    def call(self, z: Any) -> Any:
+        return self.log_density(z if keras.backend.standardize_dtype(z.dtype) == "float64" else ops.cast(z, "float32"))
+
+    def get_config(self) -> dict[str, Any]:
+        # Also for subclasses without arguments of their own: Keras would refuse them once `dtype` is a policy object.
+        return super().get_config()
+
+
+@keras_gen_export("keras_gen.layers.NormalBase")
+class NormalBase(Base):
+    """Standard normal distribution: `log p(z) = -1/2 sum_i (z_i^2 + log 2 pi)`.
+
+    Args:
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+
+    Call arguments:
+        z: `(batch, ...)`.
+
+    Returns:
+        log p(z), float32 `(batch,)`.
+
+    Raises:
+        ValueError: if `dtype` names no dtype.
+
+    Example:
+
+    >>> flow = keras_gen.models.Flow(bijector, keras_gen.layers.NormalBase())      # or "normal"
+
+    Reference: Dinh et al. 2014, arXiv:1410.8516, section 3.4.
+    """
+
+    def log_density(self, z: Any) -> Any:
+        return -0.5 * per_sample(z**2 + math.log(2 * math.pi))
+
+    def draw_noise(self, n: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
+        return starting_noise(n, shape, seed)
+
+
+@keras_gen_export("keras_gen.layers.LearnedNormalBase")
+class LearnedNormalBase(Base):
+    """Normal distribution with a mean and a deviation to learn for each number.
+
+        log p(z) = -1/2 sum_i [((z_i - mean_i) / sigma_i)^2 + 2 log sigma_i + log 2 pi]
+
+    Args:
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+
+    Call arguments:
+        z: `(batch, ...)`.
+
+    Returns:
+        log p(z), float32 `(batch,)`.
+
+    Raises:
+        ValueError: if the size of an axis of z is unknown.
+
+    Example:
+
+    >>> flow = keras_gen.models.Flow(bijector, keras_gen.layers.LearnedNormalBase())
+
+    Reference: Kingma and Dhariwal 2018, arXiv:1807.03039, section 3.
+    """
+
+    def build(self, z_shape: Any) -> None:
+        self.mean, self.log_sigma = (
+            self.add_weight(name=name, shape=z_shape[1:], initializer="zeros", autocast=False)
+            for name in ("mean", "log_sigma")
+        )
+
+    def log_density(self, z: Any) -> Any:
+        log_sigma = ops.cast(self.log_sigma, z.dtype)
+        eps = (z - ops.cast(self.mean, z.dtype)) * ops.exp(-log_sigma)
+        return -0.5 * per_sample(eps**2 + 2 * log_sigma + math.log(2 * math.pi))
+
+    def draw_noise(self, n: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
+        return starting_noise(n, shape, seed)
+
+    def place(self, noise: Any, temperature: float) -> Any:
+        sigma = ops.exp(ops.cast(self.log_sigma, noise.dtype))
+        return ops.cast(self.mean, noise.dtype) + temperature * sigma * noise
+
+
+@keras_gen_export("keras_gen.layers.LogisticBase")
+class LogisticBase(Base):
+    """Standard logistic distribution, with heavier tails: `log p(z) = -sum_i [softplus(z_i) + softplus(-z_i)]`.
+
+    Args:
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+
+    Call arguments:
+        z: `(batch, ...)`.
+
+    Returns:
+        log p(z), float32 `(batch,)`.
+
+    Raises:
+        ValueError: if `dtype` names no dtype.
+
+    Example:
+
+    >>> flow = keras_gen.models.Flow(bijector, keras_gen.layers.LogisticBase())    # or "logistic"
+
+    Reference: Dinh et al. 2014, arXiv:1410.8516, section 3.4.
+    """
+
+    def log_density(self, z: Any) -> Any:
+        return -per_sample(ops.softplus(z) + ops.softplus(-z))
+
+    def draw_noise(self, n: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
+        return np.random.default_rng(seed).logistic(size=(n, *shape)).astype("float32")
+
+
+@keras_gen_export("keras_gen.layers.UniformBase")
+class UniformBase(Base):
+    """Uniform distribution on the unit cube: `log p(z) = 0` inside, minus infinity outside.
+
+    Args:
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+
+    Call arguments:
+        z: `(batch, ...)`.
+
+    Returns:
+        log p(z), float32 `(batch,)`.
+
+    Raises:
+        ValueError: if `dtype` names no dtype.
+
+    Example:
+
+    >>> flow = keras_gen.models.Flow(keras_gen.layers.Dequantize(256), keras_gen.layers.UniformBase())  # 8 bits/dim
+
+    Reference: Theis et al. 2015, arXiv:1511.01844, section 3.1.
+    """
+
+    def log_density(self, z: Any) -> Any:
+        return per_sample(ops.where((z >= 0) & (z <= 1), ops.zeros_like(z), -float("inf")))
+
+    def draw_noise(self, n: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
+        return np.random.default_rng(seed).random((n, *shape), dtype="float32")
+
+    def place(self, noise: Any, temperature: float) -> Any:
+        return 0.5 + temperature * (noise - 0.5)

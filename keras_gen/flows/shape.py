@@ -1,0 +1,206 @@
+"""Bijectors that move numbers and change none."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_gen.core.arrays import for_each_sample
+from keras_gen.core.checks import check, check_integer, is_integer
+from keras_gen.core.random import fixed_seed
+from keras_gen.export import keras_gen_export
+from keras_gen.flows.bijector import Bijector
+
+
+@keras_gen_export("keras_gen.layers.Reshape")
+class Reshape(Bijector):
+    """Gives the numbers of a sample another shape: images to vectors, by default. `log_det = 0`.
+
+    Args:
+        target_shape: sequence of ints, the new shape without the batch; one may be -1. Defaults to `(-1,)`.
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+
+    Call arguments:
+        x: `(batch, ...)`.
+        condition: is ignored. Defaults to `None`.
+        inverse: bool. Defaults to `False`.
+        training: bool. Defaults to `False`.
+
+    Returns:
+        y: float32 `(batch, *target_shape)`.
+        log_det: float32 `(batch,)`, zeros.
+
+    Raises:
+        ValueError: if `target_shape` is no shape, or not one for as many numbers as a sample has.
+
+    Example:
+
+    >>> y, log_det = keras_gen.layers.Reshape()(images)        # (n, 28, 28, 1) -> (n, 784)
+
+    Reference: https://kexue.fm/archives/5776 (NICE takes images as vectors).
+    """
+
+    def __init__(self, target_shape: Sequence[int] = (-1,), **kwargs: Any):
+        super().__init__(**kwargs)
+        shape = isinstance(target_shape, list | tuple) and len(target_shape) > 0
+        whole = shape and all(is_integer(size) and (size > 0 or size == -1) for size in target_shape)
+        check(whole and list(target_shape).count(-1) <= 1, "target_shape", "be sizes, -1 at most once", target_shape)
+        self.target_shape = tuple(int(size) for size in target_shape)
+
+    def build(self, x_shape: Any, condition_shape: Any = None) -> None:
+        self.x_shape = tuple(x_shape[1:])
+        self.y_shape = self.output_shape(x_shape)[1:]
+
+    def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
+        return ops.reshape(x, (-1, *self.y_shape)), for_each_sample(0, x)
+
+    def inverse_and_log_det(self, y: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
+        return ops.reshape(y, (-1, *self.x_shape)), for_each_sample(0, y)
+
+    def output_shape(self, x_shape: Any) -> tuple[int | None, ...]:
+        check(None not in x_shape[1:], "x", "have a known shape", f"shape {tuple(x_shape)}")
+        size = math.prod(x_shape[1:])
+        known = math.prod(n for n in self.target_shape if n != -1)
+        fits = size % known == 0 if -1 in self.target_shape else size == known
+        check(fits, "target_shape", f"hold the {size} numbers of a sample", self.target_shape)
+        return (x_shape[0], *(size // known if n == -1 else n for n in self.target_shape))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "target_shape": self.target_shape}
+
+
+@keras_gen_export("keras_gen.layers.Squeeze")
+class Squeeze(Bijector):
+    """Turns each square of an image into channels: `(h, w, c)` becomes `(h / f, w / f, f f c)`.
+
+        y[i, j, (a f + b) c + k] = x[i f + a, j f + b, k],   log_det = 0
+
+    Args:
+        factor: int >= 2, the side f of a square. Defaults to `2`.
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+
+    Call arguments:
+        x: `(batch, height, width, channels)`.
+        condition: is ignored. Defaults to `None`.
+        inverse: bool. Defaults to `False`.
+        training: bool. Defaults to `False`.
+
+    Returns:
+        y: float32 `(batch, height / factor, width / factor, factor^2 channels)`.
+        log_det: float32 `(batch,)`, zeros.
+
+    Raises:
+        ValueError: if `factor` is less than 2, or does not divide height and width.
+
+    Example:
+
+    >>> y, log_det = keras_gen.layers.Squeeze()(images)        # (n, 28, 28, 1) -> (n, 14, 14, 4)
+
+    Reference: https://kexue.fm/archives/5807; Dinh et al. 2016, arXiv:1605.08803, section 3.6.
+    """
+
+    def __init__(self, factor: int = 2, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.factor = check_integer("factor", factor, at_least=2)
+
+    def build(self, x_shape: Any, condition_shape: Any = None) -> None:
+        check(len(x_shape) == 4, "x", "be images (batch, height, width, channels)", f"shape {tuple(x_shape)}")
+        f, sides = self.factor, x_shape[1:3]
+        divisible = all(side is not None and side % f == 0 for side in sides)
+        check(divisible, "x", f"have height and width that {f} divides", f"shape {tuple(x_shape)}")
+
+    def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
+        f, (_, h, w, c) = self.factor, x.shape
+        y = ops.reshape(x, (-1, h // f, f, w // f, f, c))
+        y = ops.reshape(ops.transpose(y, (0, 1, 3, 2, 4, 5)), (-1, h // f, w // f, f * f * c))
+        return y, for_each_sample(0, x)
+
+    def inverse_and_log_det(self, y: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
+        f, (_, h, w, c) = self.factor, y.shape
+        x = ops.reshape(y, (-1, h, w, f, f, c // f**2))
+        x = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, h * f, w * f, c // f**2))
+        return x, for_each_sample(0, y)
+
+    def output_shape(self, x_shape: Any) -> tuple[int | None, ...]:
+        batch, h, w, c = x_shape
+        return batch, h // self.factor, w // self.factor, c * self.factor**2
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "factor": self.factor}
+
+
+@keras_gen_export("keras_gen.layers.Permutation")
+class Permutation(Bijector):
+    """Reorders the last axis: features of vectors, channels of images.
+
+        y_i = x_{order(i)},   log_det = 0
+
+    The order is a weight that is not trained: it is drawn once and saved.
+
+    Args:
+        order: `"random"`, `"reverse"`, or a sequence of the integers 0 .. features - 1. Defaults to `"random"`.
+        seed: int or `None`. Seeds the random order. Defaults to `None`, another order for each layer.
+        **kwargs: `name`, `dtype`, as for any Keras layer.
+
+    Call arguments:
+        x: `(batch, ..., features)`.
+        condition: is ignored. Defaults to `None`.
+        inverse: bool. Defaults to `False`.
+        training: bool. Defaults to `False`.
+
+    Returns:
+        y: a float32 tensor like `x`.
+        log_det: float32 `(batch,)`, zeros.
+
+    Raises:
+        ValueError: if `order` is not a permutation, or not of as many features as `x` has.
+
+    Example:
+
+    >>> y, log_det = keras_gen.layers.Permutation(seed=0)(x)
+
+    Reference: https://kexue.fm/archives/5776; Dinh et al. 2014, arXiv:1410.8516, section 5.1.
+    """
+
+    def __init__(self, order: str | Sequence[int] = "random", seed: int | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        if isinstance(order, str):
+            check(order in ("random", "reverse"), "order", "be 'random', 'reverse' or a permutation", repr(order))
+        else:
+            whole = isinstance(order, list | tuple | np.ndarray) and all(is_integer(i) for i in order)
+            check(whole, "order", "be 'random', 'reverse' or a permutation", order)
+            order = [int(i) for i in order]
+            check(sorted(order) == list(range(len(order))), "order", "hold each of 0 .. features - 1 once", order)
+        self.order = order
+        self.seed = None if seed is None else fixed_seed(seed)
+
+    def build(self, x_shape: Any, condition_shape: Any = None) -> None:
+        size = x_shape[-1]
+        if isinstance(self.order, list):
+            check(len(self.order) == size, "order", f"have as many entries as x has features, {size}", self.order)
+            order = np.array(self.order)
+        elif self.order == "reverse":
+            order = np.arange(size)[::-1]
+        else:
+            order = np.random.default_rng(fixed_seed(self.seed)).permutation(size)
+        self.indices = self.add_weight(
+            name="indices",
+            shape=(size,),
+            initializer=lambda shape, dtype: ops.convert_to_tensor(order.astype("int32"), dtype),
+            dtype="int32",
+            trainable=False,
+        )
+
+    def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
+        return self._reorder(x, ops.convert_to_tensor(self.indices))
+
+    def inverse_and_log_det(self, y: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
+        return self._reorder(y, ops.argsort(ops.convert_to_tensor(self.indices)))
+
+    def _reorder(self, x: Any, order: Any) -> tuple[Any, Any]:
+        return ops.take(x, order, axis=-1), for_each_sample(0, x)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "order": self.order, "seed": self.seed}

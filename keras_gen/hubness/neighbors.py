@@ -1,0 +1,321 @@
+"""Exact nearest neighbours, in blocks."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.core.checks import check, check_choice, check_integer
+from keras_gen.core.compiled import compiled, even_batches, progress_bar
+from keras_gen.core.torch.product import product
+from keras_gen.export import keras_gen_export
+
+METRICS = ("euclidean", "cosine", "precomputed")
+
+
+def as_points(name: str, x: Any) -> np.ndarray:
+    """Returns points as an array `(n, dim)`; refuses other shapes, and values that are not finite."""
+    x = x if isinstance(x, np.ndarray) else np.asarray(ops.convert_to_numpy(x))  # which copies arrays, too
+    check(x.ndim == 2 and x.size > 0, name, "have shape (n, dim)", f"shape {x.shape}")
+    check(x.dtype.kind in "fiu", name, "be real numbers", f"dtype {x.dtype}")
+    # A sum is finite only if its terms are: no mask of the size of the data.
+    broken = int((~np.isfinite(x.sum(axis=1, dtype="float64"))).sum())
+    check(broken == 0, name, "be finite", f"NaN or infinite values in {broken} of {len(x)} rows")
+    return x
+
+
+def unit_rows(name: str, x: np.ndarray) -> np.ndarray:
+    """Returns points scaled to length 1; refuses those at the origin, which have no direction."""
+    norms = np.sqrt(np.einsum("ij,ij->i", x, x, dtype="float64"))
+    zeros = int((norms == 0).sum())
+    check(zeros == 0, name, "have no rows of zeros, for cosine distances", f"{zeros} of {len(x)}")
+    return x / norms[:, None].astype(np.result_type(x.dtype, "float32"))
+
+
+def as_matrix(name: str, matrix: Any, k: int = 1) -> np.ndarray:
+    """Returns a finite square matrix as float64, after a check that each row has k entries beside the diagonal's."""
+    matrix = as_points(name, matrix).astype("float64", copy=False)
+    check(matrix.shape[0] == matrix.shape[1], name, "be square, (n, n)", f"shape {matrix.shape}")
+    check_integer("k", k)
+    check(k < len(matrix), "k", f"be at most the number of other points, {len(matrix) - 1}", k)
+    return matrix
+
+
+def as_distances(distances: Any, k: int = 1) -> np.ndarray:
+    """Returns a matrix of distances as float64; refuses negative ones."""
+    distances = as_matrix("distances", distances, k)
+    check(bool((distances >= 0).all()), "distances", "be >= 0", f"a minimum of {distances.min()}")
+    return distances
+
+
+def smallest_others(matrix: np.ndarray, k: int) -> np.ndarray:
+    """Returns the k smallest entries of each row beside the diagonal's, in rising order: `(n, k)`."""
+    matrix = matrix.copy()
+    np.fill_diagonal(matrix, np.inf)
+    return np.sort(np.partition(matrix, k - 1, axis=1)[:, :k], axis=1)
+
+
+CELLS = 2**25  # products held at a time, 128 MB
+KEPT_CELLS = 2**23  # 32 MB: glibc gives larger buffers back at once, and gets each anew, page by page
+CHUNK = 16  # columns of which only the largest is ranked at first
+EPSILON = 2.0**-24  # the relative rounding of float32
+
+
+class Index:
+    """Points laid out so that one matrix product ranks them: row `i` is `(x_i, -|x_i|^2 / 2)`.
+
+    For a query `q`, the product of `(q, 1)` with row `i` is `q . x_i - |x_i|^2 / 2`, largest for the nearest point.
+    The mean is taken from points and queries before anything is rounded to float32: far from the origin the products
+    would have no digits left for the differences.
+
+    Args:
+        points: array `(n, dim)`.
+        reach: array `(n,)` or `None`. Squared distances to take off each point's: then the product is largest for the
+            point whose ball is the nearest. Defaults to `None`.
+    """
+
+    def __init__(self, points: np.ndarray, reach: np.ndarray | None = None):
+        n, dim = points.shape
+        self.mean = points.mean(axis=0, dtype="float64").astype(np.result_type(points.dtype, "float32"))
+        rows = np.empty((n, dim + 1), "float32")
+        np.subtract(points, self.mean, out=rows[:, :dim], casting="same_kind")
+        rows[:, dim] = np.einsum("ij,ij->i", rows[:, :dim], rows[:, :dim])
+        if reach is not None:
+            rows[:, dim] -= reach
+        rows[:, dim] *= -0.5
+        self.rows = ops.convert_to_tensor(rows)
+
+    def search(
+        self, program: Callable[[Any, Any], Any], queries: np.ndarray, block_size: int, verbose: str | int
+    ) -> Iterator[list[np.ndarray]]:
+        """Yields what `program(block of queries, rows)` gives; the last block is filled up with the last query."""
+        block_size = min(block_size, max(1, CELLS // len(self.rows)))
+        blocks = list(even_batches(len(queries), block_size))
+        bar = progress_bar(len(blocks), verbose)
+        for rows in blocks:
+            block = (queries[rows] - self.mean).astype("float32")
+            results = program(ops.convert_to_tensor(block), self.rows)
+            yield [np.array(ops.convert_to_numpy(result)) for result in results]
+            bar.add(1)
+
+
+def precise_search(
+    queries: np.ndarray, points: np.ndarray, rows: np.ndarray, block_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields blocks of `rows` and the squared distances of these queries to all points, in float64."""
+    if len(rows) == 0:
+        return
+    mean = points.mean(axis=0, dtype="float64")
+    points = points - mean
+    norms = np.einsum("ij,ij->i", points, points)
+    block_size = min(block_size, max(1, CELLS // len(points)))
+    for block in np.array_split(rows, -(-len(rows) // block_size)):
+        q = queries[block] - mean
+        squares = norms - 2 * q @ points.T + np.einsum("ij,ij->i", q, q)[:, None]
+        yield block, np.maximum(squares, 0)
+
+
+def scores(queries: Any, rows: Any) -> Any:
+    """Computes `q . x_i - |x_i|^2 / 2` for all queries and points, `(queries, n)`."""
+    ones = ops.ones((ops.shape(queries)[0], 1), dtype="float32")
+    return product(ops.concatenate([queries, ones], axis=1), ops.transpose(rows))
+
+
+def largest(values: Any, count: int) -> tuple[Any, Any]:
+    """Finds the largest values of each row: indices and values, both `(rows, count)`, in falling order.
+
+    They lie in the `count` chunks of columns that have the largest maxima. A chunk is every m-th column: its maximum is
+    one of whole vectors, faster than ranking all columns.
+    """
+    n, columns = values.shape
+    m = columns // CHUNK
+    if m < 4 * count:
+        indices = _ranked(values, count)
+        return indices, ops.take_along_axis(values, indices, axis=1)
+    chunks = _ranked(ops.max(ops.reshape(values[:, : m * CHUNK], (n, CHUNK, m)), axis=1), count)
+    inside = ops.expand_dims(chunks, 1) + m * ops.reshape(ops.arange(CHUNK, dtype="int32"), (1, CHUNK, 1))
+    rest = ops.broadcast_to(ops.arange(m * CHUNK, columns, dtype="int32"), (n, columns - m * CHUNK))
+    indices = ops.concatenate([ops.reshape(inside, (n, CHUNK * count)), rest], axis=1)
+    indices = ops.take_along_axis(indices, _ranked(ops.take_along_axis(values, indices, axis=1), count), axis=1)
+    return indices, ops.take_along_axis(values, indices, axis=1)
+
+
+def _ranked(values: Any, count: int) -> Any:
+    # The values of `top_k` are not used: on JAX (0.10, CPU) it then sorts whole rows, 100 times slower.
+    return ops.cast(ops.top_k(values, count)[1], "int32")
+
+
+def _best_rows(queries: Any, rows: Any, count: int) -> Any:
+    """Returns the indices of the rows of the largest scores, `(queries, count)`, in falling order."""
+    n, size = rows.shape[0], _tile(queries.shape[0], rows.shape[0])
+    tiles = [
+        (start, *largest(scores(queries, rows[start : start + size]), min(count, size, n - start)))
+        for start in range(0, n, size)
+    ]
+    indices = ops.concatenate([start + indices for start, indices, _ in tiles], axis=1)
+    places = _ranked(ops.concatenate([values for *_, values in tiles], axis=1), count)
+    return ops.take_along_axis(indices, places, axis=1)
+
+
+def _tile(queries: int, n: int) -> int:
+    """Returns how many points are ranked together: all, but on PyTorch those whose products are kept in memory."""
+    return max(CHUNK, KEPT_CELLS // queries // CHUNK * CHUNK) if keras.backend.backend() == "torch" else n
+
+
+@functools.cache
+def nearest_program(candidates: int) -> Callable[[Any, Any], Any]:
+    """Returns the compiled search for the nearest points: squared distances and indices, both `(queries, candidates)`.
+
+    The candidates are ranked by products; their distances are then taken from differences, which keeps all digits. The
+    third result `(queries,)` is what the squared distances of all other points are not below, whatever the rounding.
+    """
+
+    def nearest(queries: Any, rows: Any) -> tuple[Any, Any, Any]:
+        indices = _best_rows(queries, rows, candidates)
+        found = ops.take(rows, indices, axis=0)
+        distances = ops.sum(ops.square(found[..., :-1] - ops.expand_dims(queries, 1)), axis=-1)
+        last = ops.sum(queries * found[:, -1, :-1], axis=1) + found[:, -1, -1]
+        norms, longest = ops.sum(ops.square(queries), axis=1), ops.max(ops.abs(rows[:, -1]))
+        rounding = 2 * EPSILON * (rows.shape[1] + 3) * (norms + 4 * longest)
+        return distances, indices, norms - 2 * last - rounding
+
+    return compiled(None, nearest)
+
+
+SPARE = 4  # candidates beyond k, of which the ranking by products may have the order wrong
+
+
+@keras_gen_export("keras_gen.ops.nearest_neighbors")
+def nearest_neighbors(
+    queries: Any,
+    points: Any = None,
+    k: int = 5,
+    block_size: int = 1024,
+    metric: str = "euclidean",
+    verbose: str | int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the k nearest points of each query, exactly.
+
+    A block of queries at a time: one matrix product ranks all points, after the mean is taken from the data, and the
+    distances of the best are then computed from differences. Memory is that of a float32 copy of the points and of
+    `block_size x n` products, 128 MB at most, never of `n x n`.
+
+    Args:
+        queries: `(m, dim)`, arrays or tensors.
+        points: `(n, dim)`, or `None`: the queries themselves, and then no point is a neighbour of its own. It is left
+            out by its index, so that of two equal points each finds the other. Defaults to `None`.
+        k: int >= 1, and at most as many as there are other points. Defaults to `5`.
+        block_size: int >= 1. How many queries are worked on together; fewer, where there are more than 32,768 points.
+            Defaults to `1024`.
+        metric: `"euclidean"`, `"cosine"`, or `"precomputed"`: then the queries are a matrix of distances `(m, n)`, and
+            `points` is `None`; the point itself is left out if the matrix is square. Defaults to `"euclidean"`.
+        verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `0`.
+
+    Returns:
+        distances: array `(m, k)`, nearest first: squared ones for `"euclidean"`, `1 - cos` for `"cosine"`, those of the
+            matrix for `"precomputed"`.
+        indices: int32 array `(m, k)`.
+
+    Raises:
+        ValueError: if there are fewer points than are asked for, an array is not two-dimensional or not finite, or an
+            argument is outside its range.
+
+    Example:
+
+    >>> distances, indices = keras_gen.ops.nearest_neighbors(np.random.normal(size=(1000, 64)), k=3)
+
+    Reference: https://kexue.fm/archives/9147.
+    """
+    check_choice("metric", metric, METRICS)
+    check_integer("k", k)
+    check_integer("block_size", block_size)
+    itself = points is None
+    queries = as_points("queries", queries)
+    if metric == "precomputed":
+        check(itself, "points", "be None, for a matrix of distances", "a value")
+        return _nearest_in_matrix(queries, k, block_size)
+    points = queries if itself else as_points("points", points)
+    fits = points.shape[1] == queries.shape[1]
+    check(fits, "points", f"have shape (n, {queries.shape[1]}), as the queries", f"shape {points.shape}")
+    _check_number(k, len(points) - itself)
+    if metric == "cosine":
+        queries = unit_rows("queries", queries)
+        points = queries if itself else unit_rows("points", points)
+
+    candidates = min(k + itself + SPARE, len(points))
+    blocks = Index(points).search(nearest_program(candidates), queries, block_size, verbose)
+    distances, indices, beyond = (np.concatenate(parts)[: len(queries)] for parts in zip(*blocks, strict=True))
+    distances, indices = _nearest_of(distances, indices, k, itself)
+    # Far from the mean, products round more than neighbours differ: what may be wrong is done again.
+    unsure = np.flatnonzero((distances[:, -1] > beyond) & (candidates < len(points)))
+    for rows, squares in precise_search(queries, points, unsure, block_size):
+        if itself:
+            squares[np.arange(len(rows)), rows] = np.inf
+        found = np.argpartition(squares, k - 1)[:, :k].astype("int32")
+        offsets = queries[rows][:, None].astype("float64") - points[found]
+        distances[rows], indices[rows] = _nearest_of(np.square(offsets).sum(axis=-1), found, k, False)
+    if metric == "cosine":
+        distances /= 2  # |a - b|^2 = 2 - 2 cos of unit vectors
+    return distances, indices
+
+
+def _nearest_in_matrix(matrix: np.ndarray, k: int, block_size: int) -> tuple[np.ndarray, np.ndarray]:
+    itself = matrix.shape[0] == matrix.shape[1]
+    _check_number(k, matrix.shape[1] - itself)
+    candidates = min(k + itself, matrix.shape[1])
+    blocks = even_batches(len(matrix), block_size)
+    # Copied, for a slice would keep its whole block.
+    parts = [np.argpartition(matrix[rows], candidates - 1)[:, :candidates].astype("int32") for rows in blocks]
+    indices = np.concatenate(parts)[: len(matrix)]
+    return _nearest_of(np.take_along_axis(matrix, indices, axis=1), indices, k, itself)
+
+
+def _check_number(k: int, others: int) -> None:
+    check(k <= others, "k", f"be at most the number of other points, {others}", k)
+
+
+def _nearest_of(distances: np.ndarray, indices: np.ndarray, k: int, itself: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Sorts candidates by distance, equal ones by index, without the point itself, and keeps k."""
+    own = (indices == np.arange(len(indices))[:, None]) & itself
+    order = np.lexsort((indices, distances, own))[:, :k]
+    return np.take_along_axis(distances, order, axis=1), np.take_along_axis(indices, order, axis=1)
+
+
+CLOSE = 1e-6  # squared distance over squared norms, below which products are not exact enough
+
+
+@keras_gen_export("keras_gen.ops.pairwise_distances")
+def pairwise_distances(x: Any, metric: str = "euclidean") -> np.ndarray:
+    """Computes the distances between all points of a set, in float64: for the methods that reduce hubness.
+
+        |x_i - x_j|   or   1 - cos(x_i, x_j)
+
+    The whole matrix is held; `nearest_neighbors` and `k_occurrence` do without it.
+
+    Args:
+        x: `(n, dim)`, array or tensor.
+        metric: `"euclidean"` or `"cosine"`. Defaults to `"euclidean"`.
+
+    Returns:
+        float64 array `(n, n)`, symmetric, zero on the diagonal.
+
+    Raises:
+        ValueError: if `x` is not two-dimensional or not finite, or `metric` is unknown.
+
+    Reference: https://kexue.fm/archives/9147.
+    """
+    check_choice("metric", metric, ("euclidean", "cosine"))
+    x = as_points("x", x).astype("float64")
+    x = unit_rows("x", x) if metric == "cosine" else x - x.mean(axis=0)
+    norms = np.einsum("ij,ij->i", x, x)
+    sums = norms[:, None] + norms
+    squares = sums - 2 * x @ x.T
+    squares = (squares + squares.T) / 2
+    # Products have few digits left of what is small, and would hold equal points apart: those from differences.
+    near = squares < CLOSE * sums
+    for row in np.flatnonzero(near.any(axis=1)):
+        squares[row, near[row]] = np.square(x[near[row]] - x[row]).sum(axis=1)
+    return squares / 2 if metric == "cosine" else np.sqrt(squares)

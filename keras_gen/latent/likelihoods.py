@@ -1,0 +1,151 @@
+"""Observation models p(x | z)."""
+
+import abc
+import math
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_gen.core.arrays import per_sample
+from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.export import keras_gen_export
+
+
+class Likelihood(abc.ABC):
+    """Base class of `p(x | output)`.
+
+    To write another: define `nll`, `mean`, `check` and `output_shape`; `dtype`, that of the data; and `get_config` for
+    the arguments of its own.
+    """
+
+    dtype = "float32"
+
+    @abc.abstractmethod
+    def nll(self, x: Any, output: Any) -> Any:
+        """Returns `-log p(x | output)` in nats per sample, float32 `(batch,)`, every constant in."""
+
+    @abc.abstractmethod
+    def mean(self, output: Any) -> Any:
+        """Returns the data that stand for `output`: their mean, or the most likely ones."""
+
+    @abc.abstractmethod
+    def check(self, name: str, x: np.ndarray) -> None:
+        """Refuses data that the likelihood does not describe."""
+
+    def output_shape(self, data_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns the shape of a decoder's output for data of a shape, both without the batch."""
+        return data_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Likelihood":
+        return cls(**config)
+
+
+@keras_gen_export("keras_gen.losses.BernoulliLikelihood")
+class BernoulliLikelihood(Likelihood):
+    """Black-and-white pixels, each white with probability `sigmoid(output)`: the binary cross entropy, summed.
+
+        -log p(x | output) = sum softplus(output) - b output,   b = (x + 1) / 2
+
+    Data are scaled to [-1, 1], -1 black and 1 white. For gray pixels the value is the mean over images in which each is
+    drawn black or white with its gray as the probability; a bound made of it is a true bound on the mean log-likelihood
+    of those.
+
+    Raises:
+        ValueError: if data are outside [-1, 1].
+
+    Reference: https://kexue.fm/archives/5253; Kingma and Welling 2013, arXiv:1312.6114, appendix C.1.
+    """
+
+    def nll(self, x: Any, output: Any) -> Any:
+        output = ops.cast(output, "float32")
+        b = (ops.cast(x, "float32") + 1) / 2
+        return per_sample(ops.softplus(output) - b * output)
+
+    def mean(self, output: Any) -> Any:
+        return 2 * ops.sigmoid(ops.cast(output, "float32")) - 1
+
+    def check(self, name: str, x: np.ndarray) -> None:
+        inside = bool(np.abs(x).max() <= 1 + 1e-6)
+        check(inside, name, "be in [-1, 1], black and white", f"values in [{x.min():.4g}, {x.max():.4g}]")
+
+
+@keras_gen_export("keras_gen.losses.CategoricalLikelihood")
+class CategoricalLikelihood(Likelihood):
+    """Whole numbers, such as the tokens of a text, of probabilities `softmax(output)`: the cross entropy, summed.
+
+        -log p(x | output) = -sum log softmax(output)[x]
+
+    The decoder's output has an axis of classes after those of the data.
+
+    Args:
+        num_classes: int >= 2. Data are integers 0 .. num_classes - 1.
+
+    Raises:
+        ValueError: if `num_classes` is less than 2, or data are not integers in the range.
+
+    Reference: https://kexue.fm/archives/5332.
+    """
+
+    dtype = "int32"
+
+    def __init__(self, num_classes: int):
+        self.num_classes = check_integer("num_classes", num_classes, at_least=2)
+
+    def nll(self, x: Any, output: Any) -> Any:
+        log_p = ops.log_softmax(ops.cast(output, "float32"), axis=-1)
+        chosen = ops.take_along_axis(log_p, ops.expand_dims(ops.cast(x, "int32"), -1), axis=-1)
+        return -per_sample(ops.squeeze(chosen, axis=-1))
+
+    def mean(self, output: Any) -> Any:
+        return ops.cast(ops.argmax(output, axis=-1), "int32")
+
+    def check(self, name: str, x: np.ndarray) -> None:
+        check(x.dtype.kind in "iu", name, "be integers", f"dtype {x.dtype}")
+        inside = x.min() >= 0 and x.max() < self.num_classes
+        check(inside, name, f"be in 0 .. {self.num_classes - 1}", f"values in [{x.min()}, {x.max()}]")
+
+    def output_shape(self, data_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*data_shape, self.num_classes)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"num_classes": self.num_classes}
+
+
+@keras_gen_export("keras_gen.losses.GaussianLikelihood")
+class GaussianLikelihood(Likelihood):
+    """Real data, normal around the output: half the squared error over the variance, with the constants.
+
+        -log p(x | output) = sum (|x - output|^2 / variance + log(2 pi variance)) / 2
+
+    It is a density, so its logarithm may be positive and a loss negative.
+
+    Args:
+        variance: float > 0. Defaults to `1.0`.
+
+    Raises:
+        ValueError: if `variance` is not positive.
+
+    Reference: https://kexue.fm/archives/5253; Kingma and Welling 2013, arXiv:1312.6114, appendix C.2.
+    """
+
+    def __init__(self, variance: float = 1.0):
+        check(is_number(variance) and variance > 0, "variance", "be > 0", repr(variance))
+        self.variance = float(variance)
+
+    def nll(self, x: Any, output: Any) -> Any:
+        error = ops.square(ops.cast(x, "float32") - ops.cast(output, "float32"))
+        return 0.5 * per_sample(error / self.variance + math.log(2 * math.pi * self.variance))
+
+    def mean(self, output: Any) -> Any:
+        return ops.cast(output, "float32")
+
+    def check(self, name: str, x: np.ndarray) -> None:
+        """Any finite data will do."""
+
+    def get_config(self) -> dict[str, Any]:
+        return {"variance": self.variance}

@@ -1,0 +1,149 @@
+"""Metrics of the codes that are used."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.core.checks import check, check_integer
+from keras_gen.export import keras_gen_export
+
+
+class LayerStatistic(keras.metrics.Metric):
+    """A number that a layer logs, computed from weights of the layer that it adds up itself.
+
+    A metric's own variables would not do: on JAX, Keras hands them to a model's loss, but not to its layers. Weights it
+    hands to layers, but not to metrics; so there the value is NaN within an epoch, and right at its end.
+
+    Args:
+        name: str.
+        weights: returns the layer's weights, to be set to 0 at the start of each epoch.
+        statistic: takes their values, returns the number.
+    """
+
+    def __init__(self, name: str, weights: Callable[[], list[keras.Variable]], statistic: Callable[[list[Any]], Any]):
+        super().__init__(name=name)
+        self.layer_weights = weights
+        self.statistic = statistic
+
+    def update_state(self, *args: Any, **kwargs: Any) -> None:
+        """The layer does it."""
+
+    def reset_state(self) -> None:
+        for weight in self.layer_weights():
+            weight.assign(ops.zeros(weight.shape))
+
+    def result(self) -> Any:
+        with keras.StatelessScope() as scope:
+            outer = scope.original_scope
+        weights = self.layer_weights()
+        if outer is not None and any(outer.get_current_value(weight) is None for weight in weights):
+            return ops.convert_to_tensor(float("nan"))
+        return self.statistic([ops.convert_to_tensor(weight) for weight in weights])
+
+
+def count_codes(indices: Any, weights: Any, sizes: tuple[int, ...]) -> Any:
+    """Returns how often each code is used, float32 `(sum(sizes),)`, one codebook after the other.
+
+    Args:
+        indices: int32 `(...)`, or `(..., len(sizes))` if there are several codebooks.
+        weights: float32, of the shape of `indices`; how many times each counts.
+        sizes: the number of codes of each codebook.
+    """
+    if len(sizes) > 1:
+        indices = ops.add(indices, np.cumsum([0, *sizes[:-1]]).astype("int32"))
+    return ops.segment_sum(ops.reshape(weights, (-1,)), ops.reshape(indices, (-1,)), sum(sizes))
+
+
+def split_counts(counts: Any, sizes: tuple[int, ...]) -> list[Any]:
+    """Returns the counts of each codebook."""
+    ends = np.cumsum(sizes).tolist()
+    return [counts[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+class CodeCounts(keras.metrics.Metric):
+    """Base class of metrics of how often codes are used: counts them since the last `reset_state`."""
+
+    def __init__(self, num_codes: int | tuple[int, ...], name: str | None = None, dtype: Any = None):
+        super().__init__(name=name, dtype=dtype)
+        sizes = num_codes if isinstance(num_codes, tuple | list) else (num_codes,)
+        check(len(sizes) > 0, "num_codes", "hold at least one number", num_codes)
+        self.num_codes = tuple(check_integer("num_codes", size) for size in sizes)
+        self.counts = self.add_variable((sum(self.num_codes),), "zeros", dtype="float32", name="counts")
+
+    def update_state(self, indices: Any, sample_weight: Any = None) -> None:
+        """Counts indices, each `sample_weight` (1 by default, else of the shape of `indices`) times."""
+        indices = ops.cast(indices, "int32")
+        weights = ops.ones(ops.shape(indices)) if sample_weight is None else ops.cast(sample_weight, "float32")
+        self.counts.assign_add(count_codes(indices, weights, self.num_codes))
+
+    def counts_by_codebook(self) -> list[Any]:
+        """Returns the counts of each codebook."""
+        return split_counts(ops.convert_to_tensor(self.counts), self.num_codes)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"num_codes": self.num_codes, "name": self.name, "dtype": keras.saving.serialize_keras_object(self.dtype)}
+        return {**super().get_config(), **own}
+
+
+@keras_gen_export("keras_gen.metrics.CodePerplexity")
+class CodePerplexity(CodeCounts):
+    """How many codes are used, each weighted by how often: `exp(-sum_k p_k log p_k)`, between 1 and `num_codes`.
+
+    `p` is the frequency over everything seen since the last `reset_state`, such as an epoch, not the mean over batches
+    (which is smaller). With several codebooks, the mean over them.
+
+    Args:
+        num_codes: int >= 1, or a tuple with one number for each entry along the last axis of the indices.
+        name: str or `None`. Defaults to `None`.
+
+    Raises:
+        ValueError: if a number of codes is less than 1.
+
+    Example:
+
+    >>> metric = keras_gen.metrics.CodePerplexity(4)
+    >>> metric.update_state([0, 1, 0, 1]); metric.result()      # 2.0
+
+    Reference: van den Oord et al. 2017, arXiv:1711.00937.
+    """
+
+    def result(self) -> Any:
+        return perplexity(self.counts_by_codebook())
+
+
+def perplexity(counts: list[Any]) -> Any:
+    """Returns the mean over codebooks of the perplexity of their codes."""
+    return sum(_perplexity(part) for part in counts) / len(counts)
+
+
+def _perplexity(counts: Any) -> Any:
+    p = counts / ops.maximum(ops.sum(counts), 1.0)
+    return ops.exp(-ops.sum(p * ops.log(ops.maximum(p, 1e-30))))
+
+
+@keras_gen_export("keras_gen.metrics.CodeUsage")
+class CodeUsage(CodeCounts):
+    """The share of codes that are used at least once: `mean_k [count_k > 0]`, in [0, 1].
+
+    Counts everything seen since the last `reset_state`, such as an epoch. With several codebooks, the mean over them.
+
+    Args:
+        num_codes: int >= 1, or a tuple with one number for each entry along the last axis of the indices.
+        name: str or `None`. Defaults to `None`.
+
+    Raises:
+        ValueError: if a number of codes is less than 1.
+
+    Reference: van den Oord et al. 2017, arXiv:1711.00937.
+    """
+
+    def result(self) -> Any:
+        return usage(self.counts_by_codebook())
+
+
+def usage(counts: list[Any]) -> Any:
+    """Returns the mean over codebooks of the share of their codes that are used."""
+    return sum(ops.mean(ops.cast(part > 0, "float32")) for part in counts) / len(counts)
