@@ -77,6 +77,8 @@ class GAN(GenerativeModel):
     Karras et al. 2018, arXiv:1812.04948 (mapping).
     """
 
+    takes_sample_weight = False
+
     def __init__(
         self,
         generator: keras.Layer,
@@ -143,16 +145,7 @@ class GAN(GenerativeModel):
         if self.ema_momentum is not None:
             self.average = WeightAverage(self._averaged(), self.ema_momentum)
 
-    def call(self, x: Any) -> Any:
-        # Training and sampling are the model's work; Keras calls this before `compute_loss`, so it costs nothing.
-        return x
-
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Any:
-        check(y is None and sample_weight is None, "y", "be None, as sample_weight: the model takes neither", "a value")
-        self._check_batch(x)
-        weight_penalty = sum(self.losses)
+    def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
         x = ops.cast(x, "float32")
         z = keras.random.normal((ops.shape(x)[0], *self.noise_shape), dtype="float32", seed=self.seed_generator)
         latents = z if self.mapping is None else self.mapping(z, training=training)
@@ -175,7 +168,8 @@ class GAN(GenerativeModel):
         if training and self.average is not None:
             self.average.update(self._averaged())
         generator_loss = ops.mean(generator_loss)
-        return ops.mean(loss) + generator_loss - ops.stop_gradient(generator_loss) + weight_penalty
+        self.add_loss(generator_loss - ops.stop_gradient(generator_loss))  # counts in the gradient alone
+        return loss
 
     def check_data(self, x: Any, y: Any) -> None:
         check(y is None, "y", "be None: the model takes no labels", "a value")
@@ -184,7 +178,7 @@ class GAN(GenerativeModel):
             x = finite_floats("x", x)
             if not self.built:
                 self.build((None, *x.shape[1:]))
-            self._check_batch(x)
+            self.check_batch(x, y)
 
     def map_latents(self, z: Any, batch_size: int = 256) -> np.ndarray:
         """Finds the latents that the generator sees: `mapping(z)`, or `z` itself where there is no mapping.
@@ -296,7 +290,8 @@ class GAN(GenerativeModel):
 
         return self.penalty(discriminator, x, samples, seed)
 
-    def _check_batch(self, x: Any) -> None:
+    def check_batch(self, x: Any, y: Any) -> None:
+        check(y is None, "y", "be None: the model takes no labels", "a value")
         dtype = keras.backend.standardize_dtype(x.dtype)
         check("float" in dtype, "x", "be floating-point, images scaled to [-1, 1]", f"dtype {dtype}")
         expected = batch_of(self.data_shape)

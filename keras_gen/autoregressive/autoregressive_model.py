@@ -36,10 +36,6 @@ class AutoregressiveModel(GenerativeModel):
         self.data_shape = shape
         self.length = math.prod(shape)
 
-    def call(self, x: Any) -> Any:
-        # Training and sampling are the model's work; Keras calls this before `compute_loss`, so it costs nothing.
-        return x
-
     @abc.abstractmethod
     def log_density(self, x: Any, condition: Any = None, training: bool = False) -> Any:
         """Returns log p(x) of tensors, float32 `(batch,)`: for losses and gradients; for arrays there is `log_prob`."""
@@ -75,20 +71,13 @@ class AutoregressiveModel(GenerativeModel):
         """Returns the condition that says nothing, once for each of `condition`."""
         raise NotImplementedError(f"{type(self).__name__} takes no condition")
 
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Any:
-        self.check_batch(x, y)
-        weight_penalty = sum(self.losses)
+    def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
         nll = -self.log_density(x, y, training=training)
-        self.nll_tracker.update_state(nll, sample_weight)
-        self.bits_tracker.update_state(nll / (self.length * math.log(2)), sample_weight)
-        if sample_weight is not None:
-            nll = nll * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
-        return ops.mean(nll) + weight_penalty
+        self.track(self.nll_tracker, nll)
+        self.track(self.bits_tracker, nll / (self.length * math.log(2)))
+        return nll
 
     def check_batch(self, x: Any, y: Any) -> None:
-        """Refuses what can be seen of a batch while it is traced."""
         expected = batch_of(self.data_shape)
         check(same_shape(x.shape[1:], self.data_shape), "x", f"have shape {expected}", f"shape {tuple(x.shape)}")
         check(y is None, "y", "be None: the model takes no condition", "a value")

@@ -14,44 +14,15 @@ from keras_gen.export import keras_gen_export
 
 
 class BinaryModel(AutoregressiveModel):
-    """A distribution over binary arrays, flattened.
-
-    log p(x) = sum_i x_i l_i - log(1 + exp(l_i)),   l_i = logit of p(x_i = 1 | those before it)
-    """
-
-    def __init__(self, seed: int | None = None, **kwargs: Any):
-        super().__init__(2, seed=seed, **kwargs)
-
-    def check_values(self, name: str, x: np.ndarray) -> None:
-        check(x.dtype.kind in "biuf", name, "be numbers", f"dtype {x.dtype}")
-        binary = (x == 0) | (x == 1)
-        check(bool(binary.all()), name, "be binary, 0 or 1", f"values such as {x[~binary].flat[:1].tolist()}")
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        del config["num_codes"]
-        return config
-
-
-def bernoulli_log_prob(x: Any, logits: Any) -> Any:
-    """Returns the log-probability `(batch,)` of independent binary numbers `(batch, length)`, given their logits."""
-    return ops.sum(x * logits - ops.softplus(logits), axis=1)
-
-
-def two_logits(logit: Any) -> Any:
-    """Returns the logits `(batch, 2)` of 0 and 1 from that of 1, `(batch,)`."""
-    logit = ops.cast(logit, "float32")
-    return ops.stack([ops.zeros_like(logit), logit], axis=1)
-
-
-class OrderedBinaryModel(BinaryModel):
     """A distribution over binary arrays, flattened and taken in an ordering.
+
+        log p(x) = sum_i x_i l_i - log(1 + exp(l_i)),   l_i = logit of p(x_i = 1 | those before it)
 
     To write another: define `logits` of ordered vectors, and for sampling `next_logit`. `self.length` is their size.
     """
 
     def __init__(self, ordering: Sequence[int] | None = None, seed: int | None = None, **kwargs: Any):
-        super().__init__(seed=seed, **kwargs)
+        super().__init__(2, seed=seed, **kwargs)
         self.ordering = None if ordering is None else check_ordering("ordering", ordering)
 
     def build(self, input_shape: Any) -> None:
@@ -81,8 +52,26 @@ class OrderedBinaryModel(BinaryModel):
     def position(self, i: Any, inputs: dict[str, Any]) -> Any:
         return ops.take(ops.convert_to_tensor(self.order, "int32"), i)
 
+    def check_values(self, name: str, x: np.ndarray) -> None:
+        check(x.dtype.kind in "biuf", name, "be numbers", f"dtype {x.dtype}")
+        binary = (x == 0) | (x == 1)
+        check(bool(binary.all()), name, "be binary, 0 or 1", f"values such as {x[~binary].flat[:1].tolist()}")
+
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "ordering": self.ordering}
+        config = super().get_config()
+        del config["num_codes"]
+        return config
+
+
+def bernoulli_log_prob(x: Any, logits: Any) -> Any:
+    """Returns the log-probability `(batch,)` of independent binary numbers `(batch, length)`, given their logits."""
+    return ops.sum(x * logits - ops.softplus(logits), axis=1)
+
+
+def two_logits(logit: Any) -> Any:
+    """Returns the logits `(batch, 2)` of 0 and 1 from that of 1, `(batch,)`."""
+    logit = ops.cast(logit, "float32")
+    return ops.stack([ops.zeros_like(logit), logit], axis=1)
 
 
 def check_ordering(name: str, ordering: Any) -> list[int]:
@@ -95,7 +84,7 @@ def check_ordering(name: str, ordering: Any) -> list[int]:
 
 
 @keras_gen_export("keras_gen.models.FVSBN")
-class FVSBN(OrderedBinaryModel):
+class FVSBN(BinaryModel):
     """Fully visible sigmoid belief network: each binary number by a logistic regression on those before it.
 
         p(x_i = 1 | x_1 .. x_{i-1}) = sigmoid(b_i + sum_{j<i} W_{ji} x_j)
@@ -148,12 +137,15 @@ class FVSBN(OrderedBinaryModel):
         cache = cache + before[:, None] * row
         return ops.take(cache, i, axis=1), cache
 
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "ordering": self.ordering}
+
 
 BLOCK = 16  # numbers whose hidden units are computed together: more would leave the processor's cache
 
 
 @keras_gen_export("keras_gen.models.NADE")
-class NADE(OrderedBinaryModel):
+class NADE(BinaryModel):
     """Neural autoregressive distribution estimator: a hidden layer for each binary number, all with shared weights.
 
         a_1 = c,   a_{i+1} = a_i + W_i x_i
@@ -238,4 +230,5 @@ class NADE(OrderedBinaryModel):
         return ops.sum(self.activation(a) * output, axis=-1) + bias, a
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "units": self.units, "activation": keras.activations.serialize(self.activation)}
+        activation = keras.activations.serialize(self.activation)
+        return {**super().get_config(), "units": self.units, "activation": activation, "ordering": self.ordering}

@@ -174,19 +174,23 @@ class CodeTransformer(ConditionalModel):
             caches.append(new)
         return ops.cast(self.head(self.norm(h))[:, 0], "float32"), tuple(caches)
 
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Any:
+    def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
         if not isinstance(x, dict):
-            return super().compute_loss(x, y, y_pred, sample_weight, training)
-        check(sample_weight is None, "sample_weight", "be None for packed rows", "a value")
-        self.check_unconditional(y)
-        weight_penalty = sum(self.losses)
-        count = ops.sum(ops.cast(x["segments"] > 0, "float32"))
-        nll = -ops.sum(self.packed_log_density(x, training)) / ops.maximum(count, 1.0)
-        self.nll_tracker.update_state(nll, count)
-        self.bits_tracker.update_state(nll / np.log(2), count)
-        return nll + weight_penalty
+            return super().loss_per_sample(x, y, training)
+        check(self.step.sample_weight is None, "sample_weight", "be None for packed rows", "a value")
+        count = ops.maximum(ops.sum(ops.cast(x["segments"] > 0, "float32")), 1.0)
+        nll = -ops.sum(self.packed_log_density(x, training), axis=1)
+        mean = ops.sum(nll) / count
+        self.nll_tracker.update_state(mean, count)
+        self.bits_tracker.update_state(mean / np.log(2), count)
+        # The mean over the rows is then that over all codes.
+        return nll * (ops.cast(ops.shape(nll)[0], nll.dtype) / count)
+
+    def check_batch(self, x: Any, y: Any) -> None:
+        if isinstance(x, dict):
+            self.check_unconditional(y)
+        else:
+            super().check_batch(x, y)
 
     def check_data(self, x: Any, y: Any) -> None:
         if not isinstance(x, dict):

@@ -1,12 +1,11 @@
 """Ancestral sampling: one code after the other, in one compiled loop."""
 
-import functools
 from typing import Any
 
 import numpy as np
 from keras import ops
 
-from keras_gen.core.compiled import as_tensor, even_batches, progress_bar, run_in_parts, sequential_loop
+from keras_gen.core.compiled import as_tensor, sequential_loop
 
 LOWEST_TEMPERATURE = 1e-30  # a lower one would be 0, or make the division overflow
 MASKED = -1e30  # the logit of a code that is not drawn
@@ -83,8 +82,16 @@ def ancestral_sampling(
     numbers = {"temperature": temperature, "guidance": guidance, "top_p": top_p}
     numbers = {name: as_tensor(np.float32(value)) for name, value in numbers.items() if value is not None}
     given = {name: as_tensor(np.asarray(value)) for name, value in given.items()}
+    arrays = {"noise": noise}
+    if condition is not None:
+        arrays["condition"] = condition
+        if guidance is not None:
+            arrays["null"] = model.null_condition(condition)
 
-    def loop(inputs: dict[str, Any], state: Any, start: Any, stop: Any) -> Any:
+    def loop(inputs: dict[str, Any], state: Any, first: Any, last: Any) -> Any:
+        if "null" in inputs:
+            inputs = {**inputs, "condition": ops.concatenate([inputs["condition"], inputs["null"]])}
+
         def step(i: Any, state: Any) -> Any:
             codes, cache = state
             seen = ops.concatenate([codes, codes]) if "guidance" in inputs else codes
@@ -98,21 +105,24 @@ def ancestral_sampling(
             )
             return ops.where(ops.arange(length) == position, drawn[:, None], codes), cache
 
-        return sequential_loop(start, stop, step, state)
+        return sequential_loop(first, last, step, state)
 
-    batches = list(even_batches(n, batch_size))
-    size = len(batches[0])
-    rows = size if guidance is None else 2 * size
-    program = model.program(("sample", size, length, top_k, *sorted([*numbers, *given]), condition is None), loop)
-    bar = progress_bar(len(batches) * length, verbose)
+    def start(inputs: dict[str, Any]) -> Any:
+        size = inputs["noise"].shape[0]
+        cache = model.empty_cache(size if guidance is None else 2 * size, length)
+        return ops.zeros((size, length), "int32"), cache
+
     codes = np.empty((n, length), "int32")
-    for index in batches:
-        inputs = {"noise": as_tensor(noise[index]), **numbers, **given}
-        if condition is not None:
-            chosen = condition[index]
-            both = chosen if guidance is None else np.concatenate([chosen, model.null_condition(chosen)])
-            inputs["condition"] = as_tensor(both)
-        state = (ops.zeros((size, length), "int32"), model.empty_cache(rows, length))
-        for _, (drawn, _) in run_in_parts(functools.partial(program, inputs), state, length, (length,), bar):
-            codes[index] = ops.convert_to_numpy(drawn)
+    states = model.run_steps(
+        ("sample", top_k, *sorted([*numbers, *given])),
+        loop,
+        arrays,
+        start,
+        steps=length,
+        batch_size=batch_size,
+        verbose=verbose,
+        shared={**numbers, **given},
+    )
+    for index, _, (drawn, _) in states:
+        codes[index] = ops.convert_to_numpy(drawn)
     return codes

@@ -99,21 +99,30 @@ def sequential_while(unfinished: Callable[..., Any], body: Callable[..., Any], s
 
 
 def run_in_parts(
-    program: Callable[..., Any], state: Any, steps: int, stops: Iterable[int], bar: keras.utils.Progbar
+    program: Callable[..., Any],
+    inputs: dict[str, Any],
+    state: Any,
+    steps: int,
+    stops: Iterable[int],
+    bar: keras.utils.Progbar,
+    part: Callable[[int, int], dict[str, Any]] | None = None,
 ) -> Iterator[tuple[int, Any]]:
-    """Runs `state = program(state, start, stop)` from step 0 to `steps`, and yields `(stop, state)` at each of `stops`.
+    """Runs `state = program(inputs, state, first, last)` from step 0 to `steps`, yields `(stop, state)` at each stop.
 
-    A silent bar costs nothing: then it runs through from stop to stop.
+    Without progress output the loop is split at the stops only. `part(first, last)` gives further inputs of the steps
+    between two stops; then the loop is split nowhere else.
     """
     stops = set(stops)
-    parts = set(range(0, steps, max(1, steps // PARTS))) if bar.verbose else set()
-    for start, stop in itertools.pairwise(sorted(stops | parts | {0, steps})):
-        state = program(state, ops.convert_to_tensor(start, "int32"), ops.convert_to_tensor(stop, "int32"))
+    shown = bar.verbose and part is None
+    ends = set(range(0, steps, max(1, steps // PARTS))) if shown else set()
+    for first, last in itertools.pairwise(sorted(stops | ends | {0, steps})):
+        own = inputs if part is None else {**inputs, **part(first, last)}
+        state = program(own, state, ops.convert_to_tensor(first, "int32"), ops.convert_to_tensor(last, "int32"))
         if bar.verbose:
             ops.convert_to_numpy(keras.tree.flatten(state)[0])  # waits: the bar shows what is done, not what is queued
-            bar.add(stop - start)
-        if stop in stops:
-            yield stop, state
+        bar.add(last - first)
+        if last in stops:
+            yield last, state
 
 
 def progress_bar(target: int, verbose: str | int) -> keras.utils.Progbar:

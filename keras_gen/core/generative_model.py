@@ -1,6 +1,6 @@
 """The base class of every model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer
-from keras_gen.core.compiled import as_tensor, compiled, even_batches, progress_bar
+from keras_gen.core.compiled import as_tensor, compiled, even_batches, progress_bar, run_in_parts
 from keras_gen.core.random import step_seeds
 
 
@@ -19,12 +19,26 @@ class Programs:
         self.by_key: dict[Any, Callable[..., Any]] = {}
 
 
+class Step:
+    """What the training step that is being computed was given, for `track`."""
+
+    sample_weight: Any = None
+
+
 class GenerativeModel(keras.Model):
     """A model that is trained by `fit` and asked for samples.
 
-    To write another: compute the loss in `compute_loss`, drawing from `self.seed_generator`, and forward `training`
-    to every network; check what `fit` was given in `check_data`; write `sample(n, seed, noise, batch_size)` on top of
-    `self.program` and `self.draw_seed`; list the constructor's arguments in `get_config`.
+        loss = mean over the batch of weight_i loss_per_sample(x, y)_i + added losses + weight regularizers
+
+    To write another:
+    1. `loss_per_sample(x, y, training)` returns the loss of each sample, `(batch,)`. It draws from
+       `self.seed_generator` and forwards `training` to every network. A term of the whole batch, which is neither
+       weighted nor averaged, goes to `self.add_loss`, as in any Keras layer; what is to be logged goes to `self.track`.
+    2. `check_data(x, y)` refuses arrays that `fit` could not use, `check_batch(x, y)` what can be seen of a batch while
+       it is traced.
+    3. `sample(n, seed, noise, batch_size)` is written on top of `self.in_batches` or, for a loop of steps,
+       `self.run_steps`, and `self.draw_seed`.
+    4. The constructor's arguments go to `get_config`.
 
     Besides the weights, its files hold the state of every random generator in it, so that a resumed `fit` draws what
     the uninterrupted one would have drawn.
@@ -34,12 +48,46 @@ class GenerativeModel(keras.Model):
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
     """
 
+    takes_sample_weight = True
+
     def __init__(self, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.seed = None if seed is None else check_integer("seed", seed, at_least=0)
         self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.programs = Programs()
+        self.step = Step()
         self.jit_choice: str | bool = "auto"
+
+    def call(self, x: Any) -> Any:
+        # Training and sampling are the model's work; Keras calls this before `compute_loss`, so it costs nothing.
+        return x
+
+    def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
+        """Returns the loss of each sample, float `(batch,)`."""
+        raise NotImplementedError(f"{type(self).__name__} must define `loss_per_sample`")
+
+    def check_batch(self, x: Any, y: Any) -> None:
+        """Refuses what can be seen of a batch while it is traced: dtypes and shapes. Refuses nothing by default."""
+
+    def track(self, tracker: keras.metrics.Metric, values: Any) -> None:
+        """Adds the values of each sample, `(batch,)`, to a metric, weighted as their losses are."""
+        tracker.update_state(values, self.step.sample_weight)
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """Returns the loss of a batch, a scalar: the one training step of all models. See the class."""
+        weighted = sample_weight is not None
+        check(not weighted or self.takes_sample_weight, "sample_weight", "be None: the model takes none", "a value")
+        self.check_batch(x, y)
+        self.step.sample_weight = sample_weight
+        try:
+            losses, penalty = self._losses_and_penalty(x, y, training)
+        finally:
+            self.step.sample_weight = None
+        if weighted:
+            losses = losses * ops.reshape(ops.cast(sample_weight, losses.dtype), (-1,))
+        return ops.mean(losses) + penalty
 
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, *, jit_compile: str | bool = "auto", **kwargs: Any
@@ -116,6 +164,58 @@ class GenerativeModel(keras.Model):
             self.programs.by_key[key] = compiled(self, function, others)
         return self.programs.by_key[key]
 
+    def run_steps(
+        self,
+        name: Any,
+        loop: Callable[[dict[str, Any], Any, Any, Any], Any],
+        arrays: dict[str, np.ndarray],
+        start: Callable[[dict[str, Any]], Any],
+        *,
+        steps: int,
+        batch_size: int,
+        verbose: str | int,
+        shared: dict[str, Any] | None = None,
+        seed: int | None = None,
+        draws: int = 1,
+        stops: Sequence[int] | None = None,
+        part: Callable[[int, int], dict[str, Any]] | None = None,
+        extra_layers: Sequence[keras.Layer] = (),
+    ) -> Iterator[tuple[np.ndarray, int, Any]]:
+        """Runs a loop of steps for batches of rows of the arrays: compiled once, seeded, with progress shown.
+
+        Args:
+            name: tells apart loops over the same arrays.
+            loop: `loop(inputs, state, first, last)` takes the steps first .. last - 1 and returns the new state.
+            arrays: each `(n, ...)`; `inputs` holds the rows of one batch under the same names.
+            start: returns the state before the first step, from the inputs of a batch.
+            steps: int >= 1.
+            batch_size: int >= 1.
+            verbose: `"auto"`, 0 or 1: whether to show progress.
+            shared: further inputs, nested tensors that are the same for all batches. Defaults to `None`.
+            seed: int or `None`. With it, `inputs["seeds"]` has the rows for `StepSeed`, `(steps, draws, 2)`, other ones
+                for each batch. Defaults to `None`, for a loop without draws.
+            draws: int >= 1. Number of draws in each step. Defaults to `1`.
+            stops: the steps after which to yield the state. Defaults to `None`, the last one.
+            part: further inputs of the steps from each stop to the next one. Defaults to `None`.
+            extra_layers: further layers whose weights the loop reads. Defaults to `()`.
+
+        Yields:
+            The rows of a batch (integers below n), a stop, and the state after that many steps. The last batch is
+            padded with row n - 1.
+        """
+        check_integer("batch_size", batch_size)
+        batches = list(even_batches(len(next(iter(arrays.values()))), batch_size))
+        shapes = tuple((key, array.shape[1:], array.dtype.name) for key, array in sorted(arrays.items()))
+        program = self.program((name, steps, len(batches[0]), shapes), loop, extra_layers)
+        bar = progress_bar(len(batches) * steps, verbose)
+        for number, rows in enumerate(batches):
+            inputs = {**(shared or {}), **{key: as_tensor(array[rows]) for key, array in arrays.items()}}
+            if seed is not None:
+                seeds = step_seeds(steps * draws, seed, number, self.seed_generator.state.dtype)
+                inputs["seeds"] = as_tensor(seeds.reshape(steps, draws, 2))
+            for stop, state in run_in_parts(program, inputs, start(inputs), steps, stops or (steps,), bar, part):
+                yield rows, stop, state
+
     def in_batches(
         self,
         name: Any,
@@ -173,6 +273,26 @@ class GenerativeModel(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "seed": self.seed}
+
+    def _losses_and_penalty(self, x: Any, y: Any, training: bool) -> tuple[Any, Any]:
+        """Returns the loss of each sample, and the sum of the weight regularizers and of what `add_loss` was given."""
+        if keras.backend.backend() != "jax":
+            self._clear_losses()
+            losses, penalty = self.loss_per_sample(x, y, training), sum(self.losses)
+            self._clear_losses()  # they belong to a graph that ends with the step
+            return losses, penalty
+        # JAX's trainer drops what `add_loss` is given outside of `call`: we collect it in a scope of our own, and then
+        # assign in the scope around it what changed in ours.
+        regularization, variables = sum(self.losses), [*self.variables, *self.metrics_variables]
+        scope = keras.StatelessScope([(variable, variable.value) for variable in variables], collect_losses=True)
+        before = [scope.get_current_value(variable) for variable in variables]
+        with scope:
+            losses = self.loss_per_sample(x, y, training)
+        for variable, old in zip(variables, before, strict=True):
+            value = scope.get_current_value(variable)
+            if value is not old:
+                variable.assign(value)
+        return losses, regularization + sum(scope.losses)
 
     def _build_optimizer(self) -> None:
         """Makes the optimizer's variables now: TensorFlow would trace the step twice if the first trace made them."""

@@ -61,5 +61,5 @@ def _continuous_bound(schedule: NoiseSchedule, t: Any) -> Any:
 def _discrete_bound(schedule: DiscreteSchedule, t: Any) -> Any:
     # As in `bound_term`: the step to clean data has the next smallest variance, where its own would be 0.
     rows = reverse_rows(schedule, np.arange(schedule.num_steps - 1, -2, -1))
-    table = (schedule.num_steps * rows["x0"] ** 2 / (2 * np.exp(rows["log_small"])))[::-1]
+    table = (schedule.num_steps * rows["of_x0"] ** 2 / (2 * np.exp(rows["log_small"])))[::-1]
     return table[t] if namespace(t) is np else ops.take(table.astype("float32"), t)

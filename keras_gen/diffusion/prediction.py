@@ -61,8 +61,8 @@ def convert_prediction(
     check(is_number(sigma_data) and sigma_data > 0, "sigma_data", "be > 0", repr(sigma_data))
     if source == target:
         return value
-    skip, out = to_x0(source, alpha, sigma, derivatives, sigma_data)
-    x0 = skip * x_t + out * value
+    c_skip, c_out = to_x0(source, alpha, sigma, derivatives, sigma_data)
+    x0 = c_skip * x_t + c_out * value
     if target == "x0":
         return x0
     if source == "x0":
@@ -117,22 +117,22 @@ def to_x0(
 def coefficients(prediction: str, schedule: NoiseSchedule, t: Any, sigma_data: float) -> dict[str, Any]:
     """Returns what a step needs to know of the times `t`: arrays for NumPy times, tensors for tensors.
 
-        alpha, sigma  x_t = alpha x0 + sigma eps; in continuous time also d_alpha, d_sigma, their derivatives
-        p, q          the prediction is p x0 + q eps
-        skip, out     x0 = skip x_t + out prediction
-        scale, time   the prediction is network([scale x_t, time])
+        alpha, sigma   x_t = alpha x0 + sigma eps; in continuous time also d_alpha, d_sigma, their derivatives
+        p, q           the prediction is p x0 + q eps
+        c_skip, c_out  x0 = c_skip x_t + c_out prediction
+        c_in, time     the prediction is network([c_in x_t, time])
 
-    `scale` is 1 but for "edm", where it is `1 / sqrt(sigma^2 + alpha^2 sigma_data^2)`, and `time` is
+    `c_in` is 1 but for "edm", where it is `1 / sqrt(sigma^2 + alpha^2 sigma_data^2)`, and `time` is
     `schedule.network_time(t)` but for "edm", where it is `log(sigma / alpha) / 4`.
     """
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     derivatives = schedule.velocity(t) if prediction == "velocity" else None
     p, q = linear_form(prediction, alpha, sigma, derivatives, sigma_data)
-    skip, out = to_x0(prediction, alpha, sigma, derivatives, sigma_data)
-    scale, time = 0.0 * alpha + 1.0, schedule.network_time(t)
+    c_skip, c_out = to_x0(prediction, alpha, sigma, derivatives, sigma_data)
+    c_in, time = 0.0 * alpha + 1.0, schedule.network_time(t)
     if prediction == "edm":
         xp = namespace(t)
-        scale = 1 / xp.sqrt(sigma**2 + (alpha * sigma_data) ** 2)
+        c_in = 1 / xp.sqrt(sigma**2 + (alpha * sigma_data) ** 2)
         time = 0.25 * (xp.log(sigma) - xp.log(alpha))
     result = {
         "t": t,
@@ -140,9 +140,9 @@ def coefficients(prediction: str, schedule: NoiseSchedule, t: Any, sigma_data: f
         "sigma": sigma,
         "p": p,
         "q": q,
-        "skip": skip,
-        "out": out,
-        "scale": scale,
+        "c_skip": c_skip,
+        "c_out": c_out,
+        "c_in": c_in,
         "time": time,
     }
     if isinstance(schedule, ContinuousSchedule):

@@ -79,32 +79,25 @@ class Flow(GenerativeModel):
         self.base(z)
 
     def call(self, x: Any, condition: Any = None) -> Any:
-        # Training and sampling are the model's work; Keras calls this before `compute_loss`, so it costs nothing.
-        return x
+        return super().call(x)
 
     def log_density(self, x: Any, condition: Any = None, training: bool = False) -> Any:
         """Returns log p(x) of tensors, `(batch,)`: for losses and gradients; for arrays there is `log_prob`."""
         z, log_det = self.bijector(x, condition, training=training)
         return self.base(z) + log_det
 
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Any:
-        self._check_batch(x, y)
-        weight_penalty = sum(self.losses)
+    def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
         nll = -self.log_density(x, y, training=training)
-        self.nll_tracker.update_state(nll, sample_weight)
-        self.bits_tracker.update_state(nll / self._nats_per_bit(), sample_weight)
-        if sample_weight is not None:
-            nll = nll * ops.reshape(ops.cast(sample_weight, nll.dtype), (-1,))
-        return ops.mean(nll) + weight_penalty
+        self.track(self.nll_tracker, nll)
+        self.track(self.bits_tracker, nll / self._nats_per_bit())
+        return nll
 
     def check_data(self, x: Any, y: Any) -> None:
         if hasattr(x, "shape") and hasattr(x, "dtype"):
             self._prepare_data("x", x, None if y is None else (None, *np.shape(y)[1:]))
             self._prepare_condition("y", y, len(x))
 
-    def _check_batch(self, x: Any, y: Any) -> None:
+    def check_batch(self, x: Any, y: Any) -> None:
         expected = batch_of(self.data_shape)
         check(same_shape(x.shape[1:], self.data_shape), "x", f"have shape {expected}", f"shape {tuple(x.shape)}")
         if self.condition_shape is None:

@@ -80,25 +80,12 @@ class LatentModel(GenerativeModel):
         needed = self.likelihood.output_shape(self.data_shape)
         check(output_shape == needed, "decoder", f"give outputs of shape {needed}", f"outputs of shape {output_shape}")
 
-    def call(self, x: Any) -> Any:
-        # Training and sampling are the model's work; Keras calls this before `compute_loss`, so it costs nothing.
-        return x
-
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Any:
-        check(self.conditional or y is None, "y", "be None: the model takes no labels", "a value")
-        check(not self.conditional or y is not None, "y", "be given: the model takes labels", None)
-        self.check_batch(x)
-        weight_penalty = sum(self.losses)
+    def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
         z, kl = self.infer(x, y, self.seed_generator, training)
         nll = self.likelihood.nll(x, self.decoder(z, training=training))
-        self.nll_tracker.update_state(nll, sample_weight)
-        self.kl_tracker.update_state(kl, sample_weight)
-        loss = nll + self.kl_weight(training=training) * kl
-        if sample_weight is not None:
-            loss = loss * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
-        return ops.mean(loss) + weight_penalty
+        self.track(self.nll_tracker, nll)
+        self.track(self.kl_tracker, kl)
+        return nll + self.kl_weight(training=training) * kl
 
     def check_data(self, x: Any, y: Any) -> None:
         check(self.conditional or y is None, "y", "be None: the model takes no labels", "a value")
@@ -109,8 +96,9 @@ class LatentModel(GenerativeModel):
                 check(y is not None, "y", "be given: the model takes labels", None)
                 self.prepare_condition(y, len(x), 0)
 
-    def check_batch(self, x: Any) -> None:
-        """Refuses a batch that a dataset gave: of it, only dtype and shape are known in advance."""
+    def check_batch(self, x: Any, y: Any) -> None:
+        check(self.conditional or y is None, "y", "be None: the model takes no labels", "a value")
+        check(not self.conditional or y is not None, "y", "be given: the model takes labels", None)
         dtype = keras.backend.standardize_dtype(x.dtype)
         kind, rule = ("int", "be integers") if self.likelihood.dtype == "int32" else ("float", "be floating-point")
         check(kind in dtype, "x", rule, f"dtype {dtype}")

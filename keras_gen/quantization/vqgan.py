@@ -128,6 +128,8 @@ class VQGAN(VQVAE):
     Reference: Esser et al. 2020, arXiv:2012.09841; https://kexue.fm/archives/6760 (VQ-VAE).
     """
 
+    takes_sample_weight = False  # the discriminator weighs all data alike
+
     def __init__(
         self,
         encoder: keras.Layer,
@@ -198,8 +200,7 @@ class VQGAN(VQVAE):
             features = self.feature_model(keras.Input(self.data_shape))
             feature_distance(features, features)
 
-    def decoding_loss(self, x: Any, quantized: Any, sample_weight: Any, training: bool) -> Any:
-        check(sample_weight is None, "sample_weight", "be None: the discriminator weighs all data alike", "a value")
+    def decoding_loss(self, x: Any, quantized: Any, training: bool) -> Any:
         x = ops.cast(x, "float32")
         last = LastKernel(self.decoder)
         decoded = ops.cast(self.decoder(quantized, training=training), "float32")
@@ -207,16 +208,17 @@ class VQGAN(VQVAE):
         distances, adversarial = self._distances_from(x), self._generator_loss(training)
 
         def distance(decoded: Any) -> Any:
-            return self._weighted(distances(decoded))
+            return ops.mean(self._weighted(distances(decoded)))
 
         parts, generator_loss = distances(decoded), adversarial(decoded)
         norms = (last.gradient_norm(loss, quantized, decoded, training) for loss in (distance, adversarial))
         weight = ops.stop_gradient(self.scheduled_weight(training=training) * balance(*norms))
         players = weight * generator_loss + ops.mean(discriminator_loss)
-        self.track(parts)
-        self.track({"discriminator_loss": discriminator_loss, "generator_loss": generator_loss})
-        self.track({"adaptive_weight": weight})
-        return self._weighted(parts) + players - ops.stop_gradient(players)
+        own = {"discriminator_loss": discriminator_loss, "generator_loss": generator_loss, "adaptive_weight": weight}
+        for name, value in {**parts, **own}.items():
+            self.trackers[name].update_state(value)
+        self.add_loss(players - ops.stop_gradient(players))  # counts in the gradient alone
+        return self._weighted(parts)
 
     def get_config(self) -> dict[str, Any]:
         parts = {"discriminator": self.discriminator, "feature_model": self.feature_model}
@@ -239,10 +241,9 @@ class VQGAN(VQVAE):
         return distances
 
     def _weighted(self, distances: dict[str, Any]) -> Any:
-        total = ops.mean(distances["reconstruction"])
         if "perceptual" not in distances:
-            return total
-        return total + self.perceptual_weight * ops.mean(distances["perceptual"])
+            return distances["reconstruction"]
+        return distances["reconstruction"] + self.perceptual_weight * distances["perceptual"]
 
     def _features(self, x: Any) -> Any:
         if self.feature_model is None:

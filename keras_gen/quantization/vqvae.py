@@ -1,3 +1,4 @@
+import warnings
 from typing import Any
 
 import keras
@@ -14,13 +15,20 @@ from keras_gen.core.checks import (
     finite_floats,
     same_shape,
 )
+from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.export import keras_gen_export
-from keras_gen.quantization.code_generation import CodeGeneration
 from keras_gen.quantization.quantizer import Quantizer
 
 
+class PriorHolder:
+    """Holds the prior out of Keras's sight, which would add its weights to those that `fit` trains."""
+
+    def __init__(self, model: keras.Model | None):
+        self.model = model
+
+
 @keras_gen_export("keras_gen.models.VQVAE")
-class VQVAE(CodeGeneration):
+class VQVAE(GenerativeModel):
     """Autoencoder whose latents are codes from a codebook.
 
         loss = mean |x - decoder(quantizer(encoder(x)))|^2 + the quantizer's losses
@@ -73,7 +81,10 @@ class VQVAE(CodeGeneration):
         seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(quantizer, prior, seed, **kwargs)
+        super().__init__(seed=seed, **kwargs)
+        check(isinstance(quantizer, Quantizer), "quantizer", "be a quantizer layer", quantizer)
+        self.quantizer = quantizer
+        self.prior_holder = PriorHolder(None if prior is None else self._checked_prior(prior))
         for name, layer in {"encoder": encoder, "decoder": decoder}.items():
             check(isinstance(layer, keras.Layer), name, "be a keras.Layer or keras.Model", layer)
         self.encoder = encoder
@@ -92,35 +103,43 @@ class VQVAE(CodeGeneration):
         check(shape == self.data_shape, "decoder", f"give outputs of shape {self.data_shape}", f"shape {shape}")
         self.code_shape = tuple(self.quantizer.encode(ops.zeros((1, *self.vector_shape))).shape[1:])
 
-    def call(self, x: Any) -> Any:
-        # Training is the model's work; Keras calls this before `compute_loss`, so it costs nothing.
-        return x
+    def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
+        quantized, _, losses = self.quantizer.quantize(self.encoder(x, training=training), training=training)
+        for name, loss in losses.items():
+            self.trackers[name].update_state(loss)
+            self.add_loss(loss)
+        return self.decoding_loss(x, quantized, training)
 
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Any:
+    def decoding_loss(self, x: Any, quantized: Any, training: bool) -> Any:
+        """Returns the part of the loss that judges what is decoded, `(batch,)`, and logs it."""
+        error = squared_error(x, self.decoder(quantized, training=training))
+        self.track(self.trackers["reconstruction"], error)
+        return error
+
+    @property
+    def trackers(self) -> dict[str, keras.metrics.Metric]:
+        """The means that are logged, by name."""
+        return {tracker.name: tracker for tracker in self.loss_trackers}
+
+    def check_batch(self, x: Any, y: Any) -> None:
         check(y is None, "y", "be None: the model takes no labels", "a value")
         check_images_dtype("x", x)
         fits = same_shape(x.shape[1:], self.data_shape)  # what a dataset gave; else the loss would broadcast
         check(fits, "x", f"have shape {('n', *self.data_shape)}", f"shape {tuple(x.shape)}")
-        weight_penalty = sum(self.losses)
-        quantized, _, losses = self.quantizer.quantize(self.encoder(x, training=training), training=training)
-        self.track(losses)
-        return self.decoding_loss(x, quantized, sample_weight, training) + sum(losses.values()) + weight_penalty
 
-    def decoding_loss(self, x: Any, quantized: Any, sample_weight: Any, training: bool) -> Any:
-        """Returns the part of the loss that judges what is decoded, a scalar, and logs it."""
-        error = squared_error(x, self.decoder(quantized, training=training))
-        self.track({"reconstruction": error}, sample_weight)
-        if sample_weight is not None:
-            error = error * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
-        return ops.mean(error)
+    @property
+    def prior(self) -> keras.Model | None:
+        """The model that `sample` draws codes from, or `None`.
 
-    def track(self, values: dict[str, Any], sample_weight: Any = None) -> None:
-        """Adds values to the means that are logged under these names."""
-        for tracker in self.loss_trackers:
-            if tracker.name in values:
-                tracker.update_state(values[tracker.name], sample_weight)
+        Its weights are not among those of this model, whose `fit` leaves it alone; files hold both.
+        """
+        return self.prior_holder.model
+
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """Trains the model; see `keras.Model.fit`. It changes the codes: a prior is to be fitted after that."""
+        if self.prior is not None:
+            warnings.warn("`fit` changes what the codes mean: fit the prior again, by `fit_prior`.", stacklevel=2)
+        return super().fit(*args, **kwargs)
 
     def check_data(self, x: Any, y: Any) -> None:
         check(y is None, "y", "be None: the model takes no labels", "a value")
@@ -273,13 +292,105 @@ class VQVAE(CodeGeneration):
         decoded = self.decode_vectors(path.reshape(-1, *self.vector_shape), batch_size)
         return decoded.reshape(len(x_a), points, *self.data_shape)
 
+    def fit_prior(self, prior: keras.Model, x: Any, y: Any = None, **kwargs: Any) -> keras.callbacks.History:
+        """Trains a model of codes on the codes of data, for `sample` to draw from: compress first, then generate.
+
+        If this model is trained further, its codes change, and the prior is to be fitted again.
+
+        Args:
+            prior: a compiled model of codes, such as `CodeTransformer` or `PixelCNN`, for as many codes as the codebook
+                has.
+            x: `(n, *data_shape)`, each of which is encoded once.
+            y: labels or conditions `(n, ...)`, for a prior that takes them. Defaults to `None`.
+            **kwargs: as for `keras.Model.fit`; `validation_data` are data, too.
+
+        Returns:
+            The `History` of the prior's `fit`.
+
+        Raises:
+            ValueError: if `x` does not fit the model, or the prior does not fit the codes.
+        """
+        self._checked_prior(prior)
+        codes = self.encode(x)
+        if isinstance(kwargs.get("validation_data"), tuple | list):
+            valid, *rest = kwargs["validation_data"]
+            kwargs["validation_data"] = (self.encode(valid), *(rest or [None]))
+        history = prior.fit(codes, y, **kwargs)
+        self.prior_holder.model = prior
+        return history
+
+    def sample(
+        self,
+        n: int,
+        condition: Any = None,
+        seed: int | None = None,
+        noise: Any = None,
+        batch_size: int = 256,
+        verbose: str | int = "auto",
+        **options: Any,
+    ) -> np.ndarray:
+        """Draws codes and decodes them.
+
+        Codes come from the prior, see `fit_prior`. Without one they are drawn evenly and independently, which shows
+        what the codes are, not new data.
+
+        Args:
+            n: int >= 1. How many.
+            condition: for a prior that takes one, one for each sample or one for all. Defaults to `None`.
+            seed: int or `None`. Codes k depend on `seed` and k alone. Defaults to `None`, a draw from the model's own
+                generator.
+            noise: `(n, *code_shape)`, what the prior takes as `noise`; without a prior, the codes to decode. Defaults
+                to `None`, a draw.
+            batch_size: int >= 1. Defaults to `256`.
+            verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
+            **options: further ones of the prior's `sample`, such as `temperature` or `guidance`.
+
+        Returns:
+            float32 array `(n, *data_shape)`.
+
+        Raises:
+            ValueError: if an argument does not fit the model.
+        """
+        check_integer("n", n)
+        self.check_built()
+        self.check_sampling(n, condition, **options)
+        seed = self.draw_seed(seed) if noise is None else seed
+        shared = {"batch_size": batch_size, "verbose": verbose}
+        if self.prior is not None:
+            noise = self.prior.sample(n, condition, seed=seed, noise=noise, **shared, **options)
+        elif noise is None:
+            noise = np.random.default_rng(seed).integers(0, self.quantizer.code_sizes, (n, *self._index_shape()))
+            noise = noise.reshape(n, *self.code_shape)
+        check(len(noise) == n, "noise", f"hold codes for {n} samples", f"{len(noise)}")
+        return self.decode(noise, **shared)
+
+    def check_sampling(self, n: int, condition: Any = None, **options: Any) -> None:
+        if self.prior is not None:
+            self.prior.check_sampling(n, condition, **options)
+            return
+        check(condition is None, "condition", "be None for a model without a prior", "a value")
+        known = set(options) <= {"seed", "noise", "batch_size", "verbose"}
+        check(known, "options", "be none for a model without a prior", sorted(options))
+
     def get_config(self) -> dict[str, Any]:
-        parts = {"encoder": self.encoder, "decoder": self.decoder}
+        parts = {"encoder": self.encoder, "decoder": self.decoder, "quantizer": self.quantizer, "prior": self.prior}
         return {**super().get_config(), **{k: keras.saving.serialize_keras_object(v) for k, v in parts.items()}}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "VQVAE":
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))
+
+    def _checked_prior(self, prior: keras.Model) -> keras.Model:
+        known = isinstance(prior, GenerativeModel) and hasattr(prior, "num_codes")
+        check(known, "prior", "be a model of codes, such as CodeTransformer", prior)
+        sizes = sorted(set(self.quantizer.code_sizes))
+        rule = f"have as many codes as the codebook, {' or '.join(map(str, sizes))}"
+        check(sizes == [prior.num_codes], "prior", rule, f"num_codes={prior.num_codes}")
+        return prior
+
+    def _index_shape(self) -> tuple[int, ...]:
+        # The last axis tells the codebooks apart, where there are several.
+        return self.code_shape if len(self.quantizer.code_sizes) > 1 else (*self.code_shape, 1)
 
 
 def squared_error(x: Any, decoded: Any) -> Any:

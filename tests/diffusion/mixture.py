@@ -137,7 +137,7 @@ def followed_moments(schedule, sampler, mean, std, start=(0.0, 1.0), noise_power
     m, variance = start[0], start[1] ** 2
     for i, (t, _) in enumerate(itertools.pairwise(times)):
         slope = slope_of_x0(schedule, t, std)
-        added = rows["deviation"][i] ** 2
-        m = rows["x_t"][i] * m + rows["x0"][i] * (mean + slope * (m - schedule.alpha(t) * mean))
-        variance = (rows["x_t"][i] + rows["x0"][i] * slope) ** 2 * variance + added
+        added = rows["std"][i] ** 2
+        m = rows["of_x_t"][i] * m + rows["of_x0"][i] * (mean + slope * (m - schedule.alpha(t) * mean))
+        variance = (rows["of_x_t"][i] + rows["of_x0"][i] * slope) ** 2 * variance + added
     return m, np.sqrt(variance)

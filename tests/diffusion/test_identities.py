@@ -116,16 +116,16 @@ def test_predictions_of_edm_are_minus_v_at_unit_deviation():
     ]
     np.testing.assert_allclose(both[0], -both[1], rtol=1e-9)
     row = coefficients("edm", schedule, t, 1.0)
-    np.testing.assert_allclose(row["scale"], 1)
+    np.testing.assert_allclose(row["c_in"], 1)
 
 
 def test_edm_is_preconditioned_as_in_table_1():
     sigma, sigma_data = np.array([0.01, 0.5, 3.0, 80.0]), 0.7
     row = coefficients("edm", EDMSchedule(), sigma, sigma_data)
     r = np.sqrt(sigma**2 + sigma_data**2)
-    np.testing.assert_allclose(row["skip"], sigma_data**2 / r**2)
-    np.testing.assert_allclose(row["out"], sigma * sigma_data / r)
-    np.testing.assert_allclose(row["scale"], 1 / r)
+    np.testing.assert_allclose(row["c_skip"], sigma_data**2 / r**2)
+    np.testing.assert_allclose(row["c_out"], sigma * sigma_data / r)
+    np.testing.assert_allclose(row["c_in"], 1 / r)
     np.testing.assert_allclose(row["time"], np.log(sigma) / 4)
 
 

@@ -438,7 +438,7 @@ IMAGES = np.zeros((4, 8, 8, 1), "float32")
         (lambda m: m.fit(IMAGES, np.zeros(4)), "`y` must be None: the model takes no labels. Received: y=a value"),
         (
             lambda m: m.compute_loss(ops.convert_to_tensor(IMAGES), sample_weight=ops.ones(4)),
-            "`sample_weight` must be None: the discriminator weighs all data alike. Received: sample_weight=a value",
+            "`sample_weight` must be None: the model takes none. Received: sample_weight=a value",
         ),
     ],
 )

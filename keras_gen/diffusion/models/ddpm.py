@@ -6,14 +6,14 @@ from keras import ops
 
 from keras_gen.core.arrays import namespace
 from keras_gen.core.checks import check, check_choice
-from keras_gen.diffusion.models.diffusion_model import DiffusionModel
+from keras_gen.diffusion.models.diffusion_model import DiffusionModel, mean_square
 from keras_gen.diffusion.models.likelihood import bound_term, noise_power, variational_bound
 from keras_gen.diffusion.samplers.base import DiffusionSampler
 from keras_gen.diffusion.samplers.ddpm import DDPMSampler
 from keras_gen.diffusion.schedules.discrete import DiscreteSchedule, LinearSchedule
 from keras_gen.export import keras_gen_export
 
-VARIANCE_SHARES = {"fixed_small": 0.0, "fixed_large": 1.0, "learned_range": None}
+VARIANCE_WEIGHTS = {"fixed_small": 0.0, "fixed_large": 1.0, "learned_range": None}
 BOUND_WEIGHT = 0.001  # lambda of arXiv:2102.09672: the bound trains the variance and must not disturb the mean
 
 
@@ -31,8 +31,8 @@ class DDPM(DiffusionModel):
     Args:
         network: a Keras layer or model called as `network([x_t, t])` or `network([x_t, t, condition])`, with `t`
             `(batch,)` int32 (float32 for `"edm"`), that gives an output like `x_t` (twice its channels for
-            `"learned_range"`). To take a condition it must be a functional model. Its weight regularizers count, what
-            its layers add by `add_loss` does not.
+            `"learned_range"`). To take a condition it must be a functional model. Its weight regularizers count, and so
+            does what its layers add by `add_loss`.
         schedule: a `DiscreteSchedule`. Defaults to `None`, which is `LinearSchedule()`.
         prediction: `"epsilon"`, `"x0"`, `"v"`, `"score"` or `"edm"`. What the network predicts, see
             `ops.convert_prediction`. Defaults to `"epsilon"`.
@@ -81,7 +81,7 @@ class DDPM(DiffusionModel):
     ):
         schedule = LinearSchedule() if schedule is None else schedule
         check(isinstance(schedule, DiscreteSchedule), "schedule", "be a DiscreteSchedule", schedule)
-        check_choice("variance", variance, VARIANCE_SHARES)
+        check_choice("variance", variance, VARIANCE_WEIGHTS)
         super().__init__(
             network,
             schedule,
@@ -116,22 +116,23 @@ class DDPM(DiffusionModel):
     def network_output(self, x_t: Any, row: dict[str, Any], condition: Any, training: bool = False) -> tuple[Any, Any]:
         output, _ = super().network_output(x_t, row, condition, training)
         if self.variance != "learned_range":
-            return output, VARIANCE_SHARES[self.variance]
+            return output, VARIANCE_WEIGHTS[self.variance]
         output, v = ops.split(output, 2, axis=-1)
         w = (v + 1) / 2
         # The range is the model; only training leaves it, to keep a gradient outside.
         return output, w if training else ops.clip(w, 0.0, 1.0)
 
     def loss_at(self, x0: Any, eps: Any, t: Any, y: Any, training: bool) -> Any:
-        if self.variance != "learned_range":
-            return super().loss_at(x0, eps, t, y, training)
         row = self.columns(self.coefficients(t), x0)
-        step = self.columns({name: ops.take(table, t) for name, table in self.tables.items()}, x0)
         x_t = row["alpha"] * x0 + row["sigma"] * eps
-        output, w = self.network_output(x_t, row, y, training)
-        x0_hat = ops.stop_gradient(self.x0_from(output, x_t, row))
-        bound = bound_term(x0, x0_hat, w, step)
-        return self.error(x0, eps, t, row, output) + BOUND_WEIGHT * self.schedule.num_steps * bound
+        prediction, w = self.network_output(x_t, row, y, training)
+        target = row["p"] * x0 + row["q"] * eps  # eps itself for "epsilon"
+        loss = self.weight(t) * mean_square(target - prediction)
+        if self.variance == "learned_range":
+            x0_hat = ops.stop_gradient(self.x0_from(prediction, x_t, row))
+            step = self.columns({name: ops.take(table, t) for name, table in self.tables.items()}, x0)
+            loss = loss + BOUND_WEIGHT * self.schedule.num_steps * bound_term(x0, x0_hat, w, step)
+        return loss
 
     def adapt_variance(
         self,

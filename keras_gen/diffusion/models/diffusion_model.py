@@ -4,9 +4,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import as_images, batch_of, check, check_choice, check_images_dtype, is_number
+from keras_gen.core.checks import as_images, batch_of, check, check_choice, check_images_dtype, check_integer, is_number
+from keras_gen.core.generative_model import GenerativeModel
+from keras_gen.core.random import starting_noise
 from keras_gen.diffusion.loss_weight import WEIGHTINGS, loss_weight
-from keras_gen.diffusion.models.editing import ImageEditing
+from keras_gen.diffusion.models import editing
 from keras_gen.diffusion.models.network_interface import (
     check_network,
     fits,
@@ -17,18 +19,21 @@ from keras_gen.diffusion.models.network_interface import (
     takes_condition,
 )
 from keras_gen.diffusion.prediction import check_prediction, coefficients, takes_real_times
+from keras_gen.diffusion.samplers.base import DiffusionSampler, prepared_condition, reverse_process
+from keras_gen.diffusion.samplers.ddpm import DDPMSampler
+from keras_gen.diffusion.samplers.guidance import Guidance
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
 from keras_gen.diffusion.schedules.time_samplers import TimeSampler, UniformTime
 
 
-class DiffusionModel(ImageEditing):
+class DiffusionModel(GenerativeModel):
     """Base class of diffusion models: a network, a schedule, what the network predicts, and how it is trained.
 
         x_t = alpha_t x0 + sigma_t eps,   loss = mean over dimensions of weight_t |p x0 + q eps - prediction|^2
 
     To write another: pass these choices to `super().__init__`, and list the arguments of its own in `get_config`.
-    What it asks of the network is said in `denoising_network.py`, all predictions are one in `preconditioning.py`.
+    What it asks of the network is said in `network_interface.py`; `prediction.py` has all predictions as one.
     """
 
     def __init__(
@@ -51,8 +56,8 @@ class DiffusionModel(ImageEditing):
         time_sampler = UniformTime() if time_sampler is None else time_sampler
         check(isinstance(time_sampler, TimeSampler), "time_sampler", "be a TimeSampler or None", time_sampler)
         check(is_number(sigma_data) and sigma_data > 0, "sigma_data", "be > 0", repr(sigma_data))
-        share = is_number(condition_dropout) and 0 <= condition_dropout < 1
-        check(share, "condition_dropout", "be in [0, 1)", repr(condition_dropout))
+        in_range = is_number(condition_dropout) and 0 <= condition_dropout < 1
+        check(in_range, "condition_dropout", "be in [0, 1)", repr(condition_dropout))
         rule = "be 0 for a network without a null condition: one with `num_classes`, or of vectors"
         check(condition_dropout == 0 or knows_null(network), "condition_dropout", rule, condition_dropout)
         self.network = network
@@ -77,10 +82,6 @@ class DiffusionModel(ImageEditing):
         check(len(image_shape) > 0, "x", "have shape (batch, ...)", tuple(input_shape))
         check_network(self.network, image_shape, self.outputs_per_channel, self.real_times)
         self.image_shape = image_shape
-
-    def call(self, x: Any) -> Any:
-        # Training and sampling are the model's work; Keras calls this before `compute_loss`, so it costs nothing.
-        return x
 
     def check_data(self, x: Any, y: Any) -> None:
         if not hasattr(x, "shape") or not hasattr(x, "dtype"):
@@ -121,8 +122,8 @@ class DiffusionModel(ImageEditing):
         return ops.broadcast_to(ops.reshape(time, (-1,)), (ops.shape(x_t)[0],))
 
     def network_output(self, x_t: Any, row: dict[str, Any], condition: Any, training: bool = False) -> tuple[Any, Any]:
-        """Returns the network's prediction at the time of `row` in float32, and its share of the large variance."""
-        x = row["scale"] * x_t if self.prediction == "edm" else x_t
+        """Returns the raw prediction in float32, and the weight w between the small (0) and the large log-variance."""
+        x = row["c_in"] * x_t if self.prediction == "edm" else x_t
         inputs = [x, self.times_like(x_t, row)]
         if condition is not None:
             inputs.append(condition)
@@ -130,33 +131,19 @@ class DiffusionModel(ImageEditing):
 
     def x0_from(self, output: Any, x_t: Any, row: dict[str, Any]) -> Any:
         """Returns x0 from the network's prediction."""
-        return row["skip"] * x_t + row["out"] * output
+        return row["c_skip"] * x_t + row["c_out"] * output
 
     def denoise(self, x_t: Any, row: dict[str, Any], condition: Any = None) -> tuple[Any, Any]:
-        """Returns the network's x0 at the time of `row`, and its share of the large variance."""
-        output, share = self.network_output(x_t, row, condition)
-        return self.x0_from(output, x_t, row), share
+        """Returns the model's x0 at the time of `row`, and the weight of the large log-variance."""
+        output, w = self.network_output(x_t, row, condition)
+        return self.x0_from(output, x_t, row), w
 
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Any:
-        # Before the network is called, so that it is the same on every backend: JAX does not collect what a layer adds
-        # by `add_loss` here.
-        weight_penalty = sum(self.losses)
-        self.check_batch(x, y)
+    def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
         x0, eps = self.draw_pair(x)
         t = self.time_sampler.draw(ops.shape(x0)[0], self.schedule, self.seed_generator)
         if y is not None and training and self.condition_dropout > 0:
             y = self._drop(y)
-        loss = self.loss_at(x0, eps, t, y, training)
-        if sample_weight is not None:
-            loss = loss * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
-        return ops.mean(loss) + weight_penalty
+        return self.loss_at(x0, eps, t, y, training)
 
     def draw_pair(self, x: Any) -> tuple[Any, Any]:
         """Returns data and the noise that each of them is mixed with."""
@@ -167,19 +154,275 @@ class DiffusionModel(ImageEditing):
         """Returns the loss of each sample at the times `t`, as `(batch,)`."""
         row = self.columns(self.coefficients(t), x0)
         x_t = row["alpha"] * x0 + row["sigma"] * eps
-        output, _ = self.network_output(x_t, row, y, training)
-        return self.error(x0, eps, t, row, output)
-
-    def error(self, x0: Any, eps: Any, t: Any, row: dict[str, Any], output: Any) -> Any:
-        """Returns the weighted mean square of what is missing from the target, as `(batch,)`."""
-        weight = loss_weight(self.weighting, self.prediction, self.schedule, t, self.sigma_data)
+        prediction, _ = self.network_output(x_t, row, y, training)
         target = row["p"] * x0 + row["q"] * eps
-        return weight * ops.mean(ops.square(target - output), axis=tuple(range(1, len(x0.shape))))
+        return self.weight(t) * mean_square(target - prediction)
+
+    def weight(self, t: Any) -> Any:
+        """Returns the weight of the error of the prediction at the times `t`."""
+        return loss_weight(self.weighting, self.prediction, self.schedule, t, self.sigma_data)
 
     def columns(self, row: dict[str, Any], x0: Any) -> dict[str, Any]:
         """Returns coefficients `(batch,)` in a shape that broadcasts to the images."""
         shape = (-1, *[1] * (len(x0.shape) - 1))
         return {name: ops.reshape(value, shape) for name, value in row.items()}
+
+    def default_sampler(self) -> DiffusionSampler:
+        """Returns the sampler that is used if none is given."""
+        return DDPMSampler()
+
+    def resolve(self, sampler: DiffusionSampler | None) -> DiffusionSampler:
+        """Returns the sampler, for `None` the model's own, after a check that it can sample the model."""
+        sampler = self.default_sampler() if sampler is None else sampler
+        check(isinstance(sampler, DiffusionSampler), "sampler", "be a DiffusionSampler or None", repr(sampler))
+        sampler.check_model(self, sampler.times(self.schedule))
+        return sampler
+
+    def check_sampling(
+        self,
+        n: int,
+        sampler: DiffusionSampler | None = None,
+        condition: Any = None,
+        guidance: Guidance | None = None,
+        **options: Any,
+    ) -> None:
+        self.resolve(sampler)
+        prepared_condition(self, guidance, condition, n)
+
+    def sample(
+        self,
+        n: int,
+        sampler: DiffusionSampler | None = None,
+        condition: Any = None,
+        guidance: Guidance | None = None,
+        seed: int | None = None,
+        noise: Any = None,
+        step_noise: Any = None,
+        batch_size: int = 64,
+        verbose: str | int = "auto",
+    ) -> np.ndarray:
+        """Generates `n` images.
+
+        Args:
+            n: int >= 1. How many.
+            sampler: a `DiffusionSampler`. Defaults to `None`, the model's own: `DDPMSampler()` for discrete time. For
+                images, one with `clip_x0=1.0` is steadier.
+            condition: for a network that takes one: an int, one label for all, or an array `(n, ...)`.
+            guidance: a `Guidance`, such as `ClassifierFreeGuidance(2.0)`. Defaults to `None`.
+            seed: int or `None`. The starting noise of image k depends on `seed` and k alone, on any backend and for
+                any `batch_size`. Defaults to `None`, a draw from the model's own generator.
+            noise: `(n, *image_shape)`, the starting noise to use instead of a standard normal draw. Where the
+                schedule's sigma is above 1, it is multiplied by it.
+            step_noise: `(steps, n, *image_shape)`, the noise to use at each step instead of draws; for a sampler that
+                draws several times in a step `(steps, draws, n, *image_shape)`.
+            batch_size: int >= 1. How many images are worked on together. Defaults to `64`.
+            verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
+
+        Returns:
+            float32 array `(n, *image_shape)`.
+
+        Raises:
+            ValueError: if an argument does not fit the model, or the sampler has more steps than the schedule.
+        """
+        options = {
+            "condition": condition,
+            "guidance": guidance,
+            "step_noise": step_noise,
+            "batch_size": batch_size,
+            "verbose": verbose,
+        }
+        _, path = self._generate(n, sampler, noise, seed, **options)
+        return path[-1]
+
+    def denoising_path(
+        self, n: int, frames: int = 8, sampler: DiffusionSampler | None = None, noise: Any = None, **options: Any
+    ) -> np.ndarray:
+        """Generates `n` images and returns them on their way from noise, at `frames` evenly spaced steps.
+
+        Args:
+            n: int >= 1. How many.
+            frames: int >= 1. How many states after the noise, the last of them the finished image. Defaults to `8`.
+            sampler: as for `sample`.
+            noise: as for `sample`.
+            **options: `condition`, `guidance`, `seed`, `step_noise`, `batch_size`, `verbose`, as for `sample`.
+
+        Returns:
+            float32 array `(frames + 1, n, *image_shape)`; the first entry is the starting noise.
+
+        Raises:
+            ValueError: as `sample` does, and if there are more frames than steps.
+        """
+        check_integer("frames", frames)
+        x_T, path = self._generate(n, sampler, noise, options.pop("seed", None), frames=frames, **options)
+        return np.concatenate([x_T[None], path])
+
+    def denoise_from(self, x_t: Any, t: Any, sampler: DiffusionSampler | None = None, **options: Any) -> np.ndarray:
+        """Runs the reverse process from time `t` on: first to the sampler's next time below `t`, then along its times.
+
+        Args:
+            x_t: `(n, *image_shape)`, images noised to time `t`.
+            t: a time of the schedule: an int in 0 .. T - 1, or in continuous time a number from t_min to t_max.
+            sampler: as for `sample`.
+            **options: `condition`, `guidance`, `seed`, `step_noise` (for the steps that are left), `batch_size`,
+                `verbose`, as for `sample`.
+
+        Returns:
+            float32 array `(n, *image_shape)`.
+
+        Raises:
+            ValueError: as `sample` does, and if `t` is no time of the schedule or `x_t` no batch of images.
+        """
+        self.schedule.check_time("t", t)
+        sampler = self.resolve(sampler)
+        seed = self.draw_seed(options.pop("seed", None))
+        x_t = self.prepare_images("x_t", x_t)
+        times = sampler.times(self.schedule)
+        return reverse_process(self, sampler, x_t, np.append(t, times[times < t]), seed=seed, **options)[-1]
+
+    def add_noise(self, x0: Any, t: Any, noise: Any = None, seed: int | None = None) -> np.ndarray:
+        """Returns `x_t = alpha_t x0 + sigma_t eps`.
+
+        Args:
+            x0: `(n, *image_shape)`, images.
+            t: a time of the schedule, as for `denoise_from`, or an array of `n` times.
+            noise: `(n, *image_shape)`, eps. Defaults to `None`, a draw.
+            seed: as for `sample`.
+
+        Returns:
+            float32 array `(n, *image_shape)`.
+
+        Raises:
+            ValueError: if `t` holds no times of the schedule, or `x0` is no batch of images.
+        """
+        return editing.add_noise(self, x0, t, noise, seed)
+
+    def interpolate(
+        self, x_a: Any, x_b: Any, t0: Any, points: int = 9, noise: Any = None, seed: int | None = None, **options: Any
+    ) -> np.ndarray:
+        """Interpolates by noising and denoising: mixes two images, adds the noise of time `t0`, and denoises.
+
+            x_t0 = alpha_t0 ((1 - w) x_a + w x_b) + sigma_t0 eps,   one eps for all w of a pair
+
+        Args:
+            x_a: `(n, *image_shape)`, images at `w = 0`.
+            x_b: `(n, *image_shape)`, images at `w = 1`.
+            t0: a time of the schedule; the noisier, the freer the result. The post has 500 of 1000.
+            points: int >= 2. Number of weights, from 0 to 1. Defaults to `9`.
+            noise: `(n, *image_shape)`, eps. Defaults to `None`, a draw.
+            seed: as for `sample`.
+            **options: `sampler`, `condition` (one label, or `(n * points, ...)`), `guidance`, `step_noise`,
+                `batch_size`, `verbose`, as for `denoise_from`.
+
+        Returns:
+            float32 array `(n, points, *image_shape)`.
+
+        Raises:
+            ValueError: as `denoise_from` does, and if `x_a` and `x_b` differ in shape or `points` is less than 2.
+
+        Reference: https://kexue.fm/archives/9119; Ho et al. 2020, arXiv:2006.11239, section 4.3.
+        """
+        return editing.interpolate(self, x_a, x_b, t0, points, noise, seed, **options)
+
+    def image_to_image(
+        self,
+        x: Any,
+        strength: float = 0.5,
+        sampler: DiffusionSampler | None = None,
+        noise: Any = None,
+        seed: int | None = None,
+        **options: Any,
+    ) -> np.ndarray:
+        """Varies images: adds noise, and takes it away by the last steps of the sampler.
+
+        Args:
+            x: `(n, *image_shape)`, images.
+            strength: float in (0, 1], the share of the sampler's steps that are taken. Defaults to `0.5`.
+            sampler: as for `sample`.
+            noise: as for `add_noise`.
+            seed: as for `sample`.
+            **options: `condition`, `guidance`, `step_noise`, `batch_size`, `verbose`, as for `denoise_from`.
+
+        Returns:
+            float32 array `(n, *image_shape)`.
+
+        Raises:
+            ValueError: as `denoise_from` does, and if `strength` is outside (0, 1].
+
+        Reference: Meng et al. 2021, arXiv:2108.01073.
+        """
+        return editing.image_to_image(self, x, strength, sampler, noise, seed, **options)
+
+    def inpaint(
+        self, x: Any, mask: Any, sampler: DiffusionSampler | None = None, seed: int | None = None, **options: Any
+    ) -> np.ndarray:
+        """Fills in images where they are not known: x0 is replaced by the image where it is.
+
+        Args:
+            x: `(n, *image_shape)`, images; what they hold where they are not known does not matter.
+            mask: bool array that broadcasts to `x`: true where the image is known.
+            sampler: as for `sample`.
+            seed: as for `sample`.
+            **options: `condition`, `guidance`, `step_noise`, `batch_size`, `verbose`, as for `sample`.
+
+        Returns:
+            float32 array `(n, *image_shape)`, equal to `x` where it is known.
+
+        Raises:
+            ValueError: as `sample` does, and if `mask` does not broadcast to `x`.
+
+        Reference: Song et al. 2020, arXiv:2011.13456, appendix I.2; Lugmayr et al. 2022, arXiv:2201.09865.
+        """
+        return editing.inpaint(self, x, mask, sampler, seed, **options)
+
+    def invert(
+        self, x: Any, sampler: DiffusionSampler, iterations: int = 3, seed: int | None = None, **options: Any
+    ) -> np.ndarray:
+        """Finds the noise from which a deterministic sampler makes given images.
+
+        Each step of the sampler is undone by fixed-point iteration, so that `sample(n, sampler, noise=noise)` gives the
+        images back, as far as the iteration has converged: more steps help more than more iterations. A step from next
+        to no signal, such as the first one of "trailing", multiplies every error: "leading" leaves it out.
+
+        Args:
+            x: `(n, *image_shape)`, images.
+            sampler: a `DDIMSampler` with `eta=0`, or an `EulerSampler`.
+            iterations: int >= 1, network evaluations for each step. Defaults to `3`.
+            seed: not used: nothing is drawn. Defaults to `None`.
+            **options: `condition`, `guidance`, `batch_size`, `verbose`, as for `sample`.
+
+        Returns:
+            float32 array `(n, *image_shape)`, the `noise` for `sample`.
+
+        Raises:
+            ValueError: if the sampler is another one, or an argument does not fit the model.
+
+        Reference: Song et al. 2020, arXiv:2010.02502, section 4.3; https://kexue.fm/archives/9181.
+        """
+        return editing.invert(self, x, sampler, iterations, seed, **options)
+
+    def noise_scale(self, times: np.ndarray) -> float:
+        """Returns the deviation of the noise at `times[0]` where that is above 1, as of VE and EDM; else 1."""
+        return max(1.0, float(self.schedule.sigma(times[0])))
+
+    def _generate(
+        self, n: int, sampler: DiffusionSampler | None, noise: Any, seed: int | None, **options: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        check_integer("n", n)
+        sampler = self.resolve(sampler)
+        seed = self.draw_seed(seed)
+        times = sampler.times(self.schedule)
+        x_T = self.prepare_noise(n, noise, seed) * np.float32(self.noise_scale(times))
+        return x_T, reverse_process(self, sampler, x_T, times, seed=seed, **options)
+
+    def prepare_noise(self, n: int, noise: Any, seed: int) -> np.ndarray:
+        """Returns the noise that `n` images start from, as it was given or drawn."""
+        if noise is not None:
+            noise = np.asarray(noise, "float32")
+            check(noise.shape[:1] == (n,), "noise", f"hold {n} draws", f"shape {noise.shape}")
+            return self.prepare_images("noise", noise)
+        built = self.image_shape is not None and None not in self.image_shape
+        check(built, "noise", "be given until the model has seen the size of an image, in `fit` or `build`", noise)
+        return starting_noise(n, self.image_shape, seed)
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
@@ -196,7 +439,12 @@ class DiffusionModel(ImageEditing):
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))
 
     def _drop(self, condition: Any) -> Any:
-        """Replaces a share of the conditions by the null condition."""
+        """Replaces a fraction of the conditions by the null condition."""
         drawn = keras.random.uniform((ops.shape(condition)[0],), dtype="float32", seed=self.seed_generator)
         dropped = ops.reshape(drawn < self.condition_dropout, (-1, *[1] * (len(condition.shape) - 1)))
         return ops.where(dropped, null_condition(self.network, condition), condition)
+
+
+def mean_square(error: Any) -> Any:
+    """Returns the mean square of each sample, as `(batch,)`."""
+    return ops.mean(ops.square(error), axis=tuple(range(1, len(error.shape))))

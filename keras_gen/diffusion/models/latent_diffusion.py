@@ -129,20 +129,17 @@ class LatentDiffusion(GenerativeModel):
         options["dtype"] = "int32"
         self.measured = self.add_weight(name="measured", shape=(), initializer="zeros", **options)
 
-    def call(self, x: Any) -> Any:
-        # Training and sampling are the model's work; Keras calls this before `compute_loss`, so it costs nothing.
-        return x
-
     @property
     def metrics(self) -> list[keras.Metric]:
         # The autoencoder's parts are not called in training: what they count, such as codes, would tell nothing.
         foreign = {metric.name for metric in self.autoencoder.metrics} - {"loss"}
         return [metric for metric in super().metrics if metric.name not in foreign]
 
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Any:
-        return self.diffusion.compute_loss(x=x, y=y, sample_weight=sample_weight, training=training)
+    def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
+        return self.diffusion.loss_per_sample(x, y, training)
+
+    def check_batch(self, x: Any, y: Any) -> None:
+        self.diffusion.check_batch(x, y)
 
     def fit(
         self,

@@ -10,14 +10,13 @@ from keras import ops
 
 from keras_gen.core.arrays import per_sample
 from keras_gen.core.checks import check, check_choice, check_integer, is_number
-from keras_gen.core.compiled import as_tensor, even_batches, progress_bar, run_in_parts, sequential_loop
+from keras_gen.core.compiled import sequential_loop
 from keras_gen.core.divergence import exact_divergence, hutchinson_divergence, random_signs
 from keras_gen.core.ode import dormand_prince
-from keras_gen.core.random import StepSeed, step_seeds
+from keras_gen.core.random import StepSeed
 from keras_gen.diffusion.models.network_interface import prepare_condition
-from keras_gen.diffusion.samplers.base import Denoiser, epsilon_of
+from keras_gen.diffusion.samplers.base import Denoiser, coefficient_table, epsilon_of
 from keras_gen.diffusion.samplers.ddpm import DDPMSampler
-from keras_gen.diffusion.samplers.reverse_process import complete_rows
 from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
 from keras_gen.diffusion.schedules.posterior import log_variance
 from keras_gen.export import keras_gen_export
@@ -68,8 +67,8 @@ def bound_term(x0: Any, x0_hat: Any, w: Any, row: dict[str, Any], levels: int = 
     Args:
         x0: float32 tensor `(batch, ...)`, the data.
         x0_hat: tensor like `x0`, the network's prediction of it.
-        w: share of the large variance, a number or a tensor like `x0`.
-        row: coefficients from `reverse_rows`, that broadcast to `x0`. Where its `noise` is 0, s is clean data.
+        w: weight of the large log-variance, a number or a tensor like `x0`.
+        row: coefficients from `reverse_rows`, that broadcast to `x0`. Where its `is_stochastic` is 0, s is clean data.
         levels: int, number of distinct pixel values.
 
     Returns:
@@ -78,9 +77,9 @@ def bound_term(x0: Any, x0_hat: Any, w: Any, row: dict[str, Any], levels: int = 
     Reference: Ho et al. 2020, arXiv:2006.11239, equation 5; Nichol and Dhariwal 2021, arXiv:2102.09672.
     """
     log_var = log_variance(w, row)
-    divergence = gaussian_kl(row["x0"] * (x0 - x0_hat), row["log_small"], log_var)
+    divergence = gaussian_kl(row["of_x0"] * (x0 - x0_hat), row["log_small"], log_var)
     nll = discretized_gaussian_nll(x0, x0_hat, log_var, levels)
-    nats = ops.where(row["noise"] > 0, divergence, nll)
+    nats = ops.where(row["is_stochastic"] > 0, divergence, nll)
     return ops.mean(nats, axis=tuple(range(1, len(x0.shape)))) / math.log(2)
 
 
@@ -105,34 +104,35 @@ def variational_bound(
 ) -> np.ndarray:
     """Sums all terms for each image, each at one draw of noise; see `DDPM.elbo`."""
     check_integer("levels", levels, at_least=2)
-    check_integer("batch_size", batch_size)
     check(np.abs(x).max() <= 1, "x", "have pixel values in [-1, 1]", f"values up to {np.abs(x).max()}")
     clip_x0 = DDPMSampler(clip_x0=clip_x0).clip_x0
     condition = prepare_condition(model.network, condition, len(x))
 
-    def loop(seeds: Any, tables: Any, labels: Any, x0: Any, total: Any, start: Any, stop: Any) -> Any:
-        denoise = Denoiser(model, labels, clip_x0=clip_x0)
+    def loop(inputs: dict[str, Any], total: Any, first: Any, last: Any) -> Any:
+        x0, denoise = inputs["x0"], Denoiser(model, inputs.get("condition"), clip_x0=clip_x0)
 
         def body(t: Any, total: Any) -> Any:
-            row = {name: table[t] for name, table in tables.items()}
-            eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=StepSeed(seeds[t]))
+            row = {name: table[t] for name, table in inputs["rows"].items()}
+            eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=StepSeed(inputs["seeds"][t, 0]))
             x0_hat, w = denoise(row["alpha"] * x0 + row["sigma"] * eps, row)
             return total + bound_term(x0, x0_hat, w, row, levels)
 
-        return sequential_loop(start, stop, body, total)
+        return sequential_loop(first, last, body, total)
 
-    steps = model.schedule.num_steps
-    tables = complete_rows(model, {**model.tables, "t": np.arange(steps)})
-    batches = list(even_batches(len(x), batch_size))
-    program = model.program(("bound", levels, clip_x0, len(batches[0]), x.shape[1:]), loop)
-    bar = progress_bar(len(batches) * steps, verbose)
-    terms = np.empty(len(x), "float32")
-    for number, index in enumerate(batches):
-        seeds = as_tensor(step_seeds(steps, seed, number, model.seed_generator.state.dtype))
-        labels = None if condition is None else as_tensor(condition[index])
-        run = functools.partial(program, seeds, tables, labels, as_tensor(x[index]))
-        for _, total in run_in_parts(run, ops.zeros((len(index),), "float32"), steps, [steps], bar):
-            terms[index] = ops.convert_to_numpy(total)
+    steps, terms = model.schedule.num_steps, np.empty(len(x), "float32")
+    totals = model.run_steps(
+        ("bound", levels, clip_x0),
+        loop,
+        {"x0": x} | ({} if condition is None else {"condition": condition}),
+        lambda inputs: ops.zeros((inputs["x0"].shape[0],), "float32"),
+        steps=steps,
+        batch_size=batch_size,
+        verbose=verbose,
+        shared={"rows": coefficient_table(model, {**model.tables, "t": np.arange(steps)})},
+        seed=seed,
+    )
+    for index, _, total in totals:
+        terms[index] = ops.convert_to_numpy(total)
     return terms + prior_term(x, model.schedule).astype("float32")
 
 
@@ -146,37 +146,36 @@ def noise_power(
     verbose: str | int,
 ) -> np.ndarray:
     """Returns `1 - E |eps - eps_hat(x_t)|^2 / dimensions` for each of the `times`, float32, not below 0."""
-    check_integer("batch_size", batch_size)
-    steps = len(times)
-    rows = complete_rows(model, {"t": times})
 
-    def loop(seeds: Any, rows: Any, given: Any, power: Any, start: Any, stop: Any) -> Any:
-        x0 = given["x0"]
+    def loop(inputs: dict[str, Any], power: Any, first: Any, last: Any) -> Any:
+        x0 = inputs["x0"]
 
         def body(i: Any, power: Any) -> Any:
-            row = {name: column[i] for name, column in rows.items()}
-            eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=StepSeed(seeds[i]))
+            row = {name: column[i] for name, column in inputs["rows"].items()}
+            eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=StepSeed(inputs["seeds"][i, 0]))
             x_t = row["alpha"] * x0 + row["sigma"] * eps
-            x0_hat, _ = model.denoise(x_t, row, given.get("condition"))
+            x0_hat, _ = model.denoise(x_t, row, inputs.get("condition"))
             squares = ops.square(eps - epsilon_of(x_t, x0_hat, row))
-            # The last batch is filled up with copies, which do not count.
-            mean = ops.sum(given["weight"] * ops.mean(squares, axis=tuple(range(1, len(x0.shape)))))
-            return ops.where(ops.arange(steps) == i, power + mean, power)
+            error = ops.mean(squares, axis=tuple(range(1, len(x0.shape))))
+            return ops.where(ops.arange(len(times)) == i, ops.expand_dims(error, 1), power)
 
-        return sequential_loop(start, stop, body, power)
+        return sequential_loop(first, last, body, power)
 
-    batches = list(even_batches(len(x), batch_size))
-    program = model.program(("noise_power", steps, len(batches[0]), x.shape[1:]), loop)
-    bar = progress_bar(len(batches) * steps, verbose)
-    power = ops.zeros((steps,), "float32")
-    for number, index in enumerate(batches):
-        seeds = as_tensor(step_seeds(steps, seed, number, model.seed_generator.state.dtype))
-        first = np.append(True, np.diff(index) > 0)
-        given = {"x0": as_tensor(x[index]), "weight": as_tensor(first / len(x))}
-        if condition is not None:
-            given["condition"] = as_tensor(condition[index])
-        ((_, power),) = run_in_parts(functools.partial(program, seeds, rows, given), power, steps, [steps], bar)
-    return np.maximum(1 - ops.convert_to_numpy(power), 0)
+    errors = np.empty((len(x), len(times)), "float32")
+    states = model.run_steps(
+        "noise_power",
+        loop,
+        {"x0": x} | ({} if condition is None else {"condition": condition}),
+        lambda inputs: ops.zeros((inputs["x0"].shape[0], len(times)), "float32"),
+        steps=len(times),
+        batch_size=batch_size,
+        verbose=verbose,
+        shared={"rows": coefficient_table(model, {"t": times})},
+        seed=seed,
+    )
+    for index, _, state in states:
+        errors[index] = ops.convert_to_numpy(state)
+    return np.maximum(1 - errors.mean(axis=0), 0)
 
 
 def flow_log_prob(

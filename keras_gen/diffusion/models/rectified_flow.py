@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_gen.core.checks import check, check_choice, check_integer
 from keras_gen.core.random import starting_noise
+from keras_gen.diffusion.models.diffusion_model import mean_square
 from keras_gen.diffusion.models.score_sde import ScoreSDE
 from keras_gen.diffusion.samplers.base import DiffusionSampler
 from keras_gen.diffusion.samplers.euler import EulerSampler
@@ -79,6 +80,13 @@ class RectifiedFlow(ScoreSDE):
     def check_batch(self, x: Any, y: Any) -> None:
         for part in x if isinstance(x, list | tuple) else (x,):
             super().check_batch(part, y)
+
+    def loss_at(self, x0: Any, eps: Any, t: Any, y: Any, training: bool) -> Any:
+        row = self.columns(self.coefficients(t), x0)
+        x_t = row["alpha"] * x0 + row["sigma"] * eps  # (1 - t) x0 + t eps
+        velocity = row["p"] * x0 + row["q"] * eps  # eps - x0
+        prediction, _ = self.network_output(x_t, row, y, training)
+        return mean_square(velocity - prediction)
 
     def draw_pair(self, x: Any) -> tuple[Any, Any]:
         if isinstance(x, list | tuple):

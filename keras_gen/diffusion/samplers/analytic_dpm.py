@@ -53,17 +53,17 @@ class AnalyticDPMSampler(DiffusionSampler):
         of_eps = np.sqrt(np.maximum(sigma[1:] ** 2 - self.eta**2 * variance, 0))
         return {
             **super().rows(schedule, times),
-            "x_t": of_eps / sigma[:-1],
-            "x0": alpha[1:] - of_eps / sigma[:-1] * alpha[:-1],
+            "of_x_t": of_eps / sigma[:-1],
+            "of_x0": alpha[1:] - of_eps / sigma[:-1] * alpha[:-1],
             "variance": self.eta**2 * variance,
-            "of_lack": (sigma[:-1] * alpha[1:] / alpha[:-1] - of_eps) ** 2,
+            "of_unexplained": (sigma[:-1] * alpha[1:] / alpha[:-1] - of_eps) ** 2,
         }
 
     def step(self, denoise: Denoiser, x_t: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
         x0, _ = denoise(x_t, row)
-        lack = ops.clip(1 - row["noise_power"], 0.0, 1.0)
-        deviation = ops.sqrt(row["variance"] + row["of_lack"] * lack)
-        return row["x_t"] * x_t + row["x0"] * x0 + deviation * noise()
+        unexplained = ops.clip(1 - row["noise_power"], 0.0, 1.0)
+        std = ops.sqrt(row["variance"] + row["of_unexplained"] * unexplained)
+        return row["of_x_t"] * x_t + row["of_x0"] * x0 + std * noise()
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "eta": self.eta}

@@ -1,6 +1,7 @@
 """What every sampler of diffusion models has: times, a table of coefficients, a rule for one step, and a denoiser."""
 
 import abc
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_choice, check_integer, is_number
-from keras_gen.core.compiled import sequential_loop
+from keras_gen.core.compiled import as_tensor, sequential_loop
 from keras_gen.core.random import StepSeed
 from keras_gen.diffusion.samplers.guidance import Guidance
 from keras_gen.diffusion.samplers.threshold import DynamicThreshold
@@ -19,10 +20,10 @@ from keras_gen.export import keras_gen_export
 
 
 class Denoiser:
-    """Evaluates a model for a sampler: `x0, share = denoise(x_t, row)`.
+    """Evaluates a model for a sampler: `x0, w = denoise(x_t, row)`.
 
-    `row` holds what the model's `coefficients` say of one time, and perhaps more. `share` is the model's share of the
-    large variance, see `DDPMSampler`.
+    `row` holds the model's `coefficients` of one time, and perhaps more. `w` is the model's weight of the large
+    log-variance, see `DDPMSampler`.
 
     Args:
         model: a `DiffusionModel`.
@@ -40,19 +41,19 @@ class Denoiser:
         clip_x0: Any = None,
         constrain: Callable[[Any], Any] | None = None,
     ):
-        self.model, self.condition, self.guidance = model, condition, guidance
+        self.model, self.condition = model, condition
+        self.evaluate = model.denoise if guidance is None else guidance.bind(model)
         self.clip_x0, self.constrain = clip_x0, constrain
 
     def __call__(self, x_t: Any, row: dict[str, Any]) -> tuple[Any, Any]:
-        evaluate = self.model.denoise if self.guidance is None else self.guidance.bind(self.model)
-        x0, share = evaluate(x_t, row, self.condition)
+        x0, w = self.evaluate(x_t, row, self.condition)
         if isinstance(self.clip_x0, DynamicThreshold):
             x0 = self.clip_x0(x0)
         elif self.clip_x0 is not None:
             x0 = ops.clip(x0, -self.clip_x0, self.clip_x0)
         if self.constrain is not None:
             x0 = self.constrain(x0)
-        return x0, share
+        return x0, w
 
     def velocity(self, x_t: Any, t: Any) -> Any:
         """Returns dx / dt of the probability-flow ODE, at any time of a continuous schedule."""
@@ -72,8 +73,8 @@ class DiffusionSampler(abc.ABC):
 
     To write another:
     1. `rows(schedule, times)` adds its coefficients, float64 arrays `(N,)`, to those of `super().rows`;
-    2. `step(denoise, x_t, row, noise)` returns `x_s`; `denoise(x_t, row)` gives the network's x0 and its share of the
-       large variance at the time of the row, `noise()` a standard normal draw like `x_t`;
+    2. `step(denoise, x_t, row, noise)` returns `x_s`; `denoise(x_t, row)` gives the model's x0 and its weight of the
+       large log-variance at the time of the row, `noise()` a standard normal draw like `x_t`;
     3. its constructor's arguments go to `get_config`.
 
     If a step evaluates the network at a second time, `rows` holds a table of that time, `at(schedule, times)`, under a
@@ -106,7 +107,7 @@ class DiffusionSampler(abc.ABC):
         self.clip_x0 = float(clip_x0) if number else clip_x0
 
     def times(self, schedule: NoiseSchedule) -> np.ndarray:
-        """Returns the `N + 1` falling times it visits, the last one clean data."""
+        """Returns the `N + 1` decreasing times it visits, the last one clean data."""
         steps = getattr(schedule, "num_steps", None) if self.steps is None else self.steps
         check(steps is not None, "steps", "be given for a schedule in continuous time", None)
         return time_grid(schedule, steps, self.spacing)
@@ -115,7 +116,10 @@ class DiffusionSampler(abc.ABC):
         """Refuses a model that it cannot sample at these times. Refuses none by default."""
 
     def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:
-        """Returns arrays `(N,)` by name; here the time of each step and its `alpha` and `sigma`."""
+        """Returns arrays `(N,)` by name; here the time of each step and its `alpha` and `sigma`.
+
+        Each table of times, nested ones too, gets the model's coefficients at them: see `coefficient_table`.
+        """
         return self.at(schedule, times[:-1])
 
     def at(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, np.ndarray]:
@@ -134,36 +138,33 @@ class DiffusionSampler(abc.ABC):
         """Returns `x_s` from what `step` returned: by default that itself."""
         return state
 
-    def run(
-        self, denoise: Denoiser, state: Any, start: Any, stop: Any, rows: dict[str, Any], draws: dict[str, Any]
-    ) -> Any:
-        """Takes the steps `start` .. `stop - 1` in one compilable loop.
+    def run(self, denoise: Denoiser, inputs: dict[str, Any], state: Any, first: Any, last: Any) -> Any:
+        """Takes the steps `first` .. `last - 1` in one compilable loop.
 
         Args:
             denoise: the network, its guidance, and a bound of x0.
-            state: the state before step `start`.
-            start: integer scalar.
-            stop: integer scalar.
-            rows: the table, as float32 (and integer) tensors.
-            draws: `{"seeds": (N, draws, 2)}` to draw the noise, or `{"step_noise": (N, draws, batch, ...)}` to use a
-                given one.
+            inputs: `"rows"`, the table as float32 (and integer) tensors, and `"seeds"`, `(N, draws, 2)`, to draw the
+                noise, or `"step_noise"`, `(batch, N, draws, ...)`, to use a given one.
+            state: the state before step `first`.
+            first: integer scalar.
+            last: integer scalar.
 
         Returns:
-            The state after step `stop - 1`.
+            The state after step `last - 1`.
         """
 
         def body(i: Any, state: Any) -> Any:
             x_t = self.finish(state)
 
             def noise(k: int = 0) -> Any:
-                if "step_noise" in draws:
-                    return draws["step_noise"][i, k]
-                return keras.random.normal(ops.shape(x_t), dtype="float32", seed=StepSeed(draws["seeds"][i, k]))
+                if "step_noise" in inputs:
+                    return inputs["step_noise"][:, i, k]
+                return keras.random.normal(ops.shape(x_t), dtype="float32", seed=StepSeed(inputs["seeds"][i, k]))
 
-            row = keras.tree.map_structure(lambda column: column[i], rows)
+            row = keras.tree.map_structure(lambda column: column[i], inputs["rows"])
             return self.step(denoise, state, row, noise)
 
-        return sequential_loop(start, stop, body, state)
+        return sequential_loop(first, last, body, state)
 
     def get_config(self) -> dict[str, Any]:
         clip_x0 = self.clip_x0
@@ -174,3 +175,118 @@ class DiffusionSampler(abc.ABC):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "DiffusionSampler":
         return cls(**keras.saving.deserialize_keras_object(config))
+
+
+def reverse_process(
+    model: Any,
+    sampler: DiffusionSampler,
+    x_t: np.ndarray,
+    times: np.ndarray,
+    *,
+    condition: Any = None,
+    guidance: Guidance | None = None,
+    seed: int,
+    step_noise: Any = None,
+    known: tuple[np.ndarray, np.ndarray] | None = None,
+    batch_size: int = 64,
+    verbose: str | int = "auto",
+    frames: int = 1,
+) -> np.ndarray:
+    """Runs the reverse process from `times[0]` along the decreasing `times` to clean data; see `DiffusionModel.sample`.
+
+    The loop is compiled once for each sampler and batch shape: schedule, times and noise are its arguments.
+
+    Args:
+        model: a `DiffusionModel`.
+        sampler: the rule of each step.
+        x_t: `(n, *image_shape)`, images at `times[0]`.
+        times: array `(steps + 1,)`.
+        condition: see `DiffusionModel.sample`, like the arguments that follow.
+        guidance: a `Guidance` or `None`.
+        seed: int.
+        step_noise: `(steps, n, *image_shape)` or `None`.
+        known: images and mask of the pixels that x0 is to have, or `None`.
+        batch_size: int.
+        verbose: `"auto"`, 0 or 1.
+        frames: int >= 1. At how many evenly spaced steps to keep the state.
+
+    Returns:
+        float32 array `(frames, n, *image_shape)`, the last entry being the finished images.
+    """
+    steps = len(times) - 1
+    check(frames <= steps, "frames", f"be at most the number of steps, {steps}", frames)
+    arrays = {"x_t": x_t, "condition": prepared_condition(model, guidance, condition, len(x_t))}
+    arrays["step_noise"] = _checked_noise(step_noise, sampler, (steps, *x_t.shape))
+    if known is not None:
+        arrays |= {"known": known[0], "mask": known[1]}
+
+    def loop(inputs: dict[str, Any], state: Any, first: Any, last: Any) -> Any:
+        fill = (lambda x0: ops.where(inputs["mask"], inputs["known"], x0)) if "mask" in inputs else None
+        denoise = Denoiser(model, inputs.get("condition"), guidance, sampler.clip_x0, fill)
+        return sampler.run(denoise, inputs, state, first, last)
+
+    kept = np.linspace(0, steps, frames + 1).round().astype(int)[1:].tolist()
+    path = np.empty((frames, *x_t.shape), "float32")
+    states = model.run_steps(
+        (type(sampler), json.dumps(sampler.get_config()), key_of(guidance)),
+        loop,
+        {name: array for name, array in arrays.items() if array is not None},
+        lambda inputs: sampler.start(inputs["x_t"]),
+        steps=steps,
+        batch_size=batch_size,
+        verbose=verbose,
+        shared={"rows": coefficient_table(model, sampler.rows(model.schedule, times))},
+        seed=seed if step_noise is None else None,
+        draws=sampler.draws,
+        stops=kept,
+        extra_layers=() if guidance is None else guidance.layers,
+    )
+    for index, stop, state in states:
+        path[kept.index(stop), index] = ops.convert_to_numpy(sampler.finish(state))
+    return path
+
+
+def coefficient_table(model: Any, rows: dict[str, Any]) -> dict[str, Any]:
+    """Returns a sampler's rows as tensors, with the model's coefficients at each time `t` in them.
+
+    Both have what the schedule says of a time; beyond that, no name may stand for two things.
+    """
+    table = {
+        name: coefficient_table(model, column) if isinstance(column, dict) else as_tensor(np.asarray(column))
+        for name, column in rows.items()
+    }
+    if "t" not in rows:
+        return table
+    own = {name: as_tensor(np.asarray(column)) for name, column in model.coefficients(rows["t"]).items()}
+    twice = sorted((own.keys() & table.keys()) - {"t", "alpha", "sigma"})
+    check(not twice, "rows", "name no coefficient as the model does", twice)
+    return {**own, **table}
+
+
+def prepared_condition(model: Any, guidance: Guidance | None, condition: Any, n: int) -> np.ndarray | None:
+    """Returns the condition of `n` images as an array; refuses one that does not fit model and guidance."""
+    if guidance is None:
+        return model.prepare_condition(condition, n)
+    check(isinstance(guidance, Guidance), "guidance", "be a Guidance or None", repr(guidance))
+    guidance.check_model(model)
+    return guidance.condition(model, condition, n)
+
+
+def key_of(guidance: Guidance | None) -> Any:
+    """Returns a cache key: type, scalar settings and, since weights may change, the identity of the layers."""
+    if guidance is None:
+        return None
+    # Not its `get_config`, which would write out a whole classifier, or fail for one that has none.
+    own = {k: v for k, v in vars(guidance).items() if k != "layers" and not isinstance(v, keras.Layer)}
+    return type(guidance), repr(own), tuple(map(id, guidance.layers))
+
+
+def _checked_noise(step_noise: Any, sampler: DiffusionSampler, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Returns the noise of all steps as `(n, steps, draws, ...)`."""
+    if step_noise is None:
+        return None
+    step_noise = np.asarray(step_noise, "float32")
+    whole = (shape[0], sampler.draws, *shape[1:])
+    expected = shape if sampler.draws == 1 else whole
+    check(step_noise.shape == expected, "step_noise", f"have shape {expected}", f"shape {step_noise.shape}")
+    return np.moveaxis(step_noise.reshape(whole), 2, 0)

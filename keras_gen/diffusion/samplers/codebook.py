@@ -11,11 +11,10 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer
-from keras_gen.core.compiled import as_tensor, even_batches, progress_bar, sequential_loop
-from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler
+from keras_gen.core.compiled import as_tensor, sequential_loop
+from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler, coefficient_table
 from keras_gen.diffusion.samplers.ddim import DDIMSampler
 from keras_gen.diffusion.samplers.ddpm import DDPMSampler
-from keras_gen.diffusion.samplers.reverse_process import complete_rows
 from keras_gen.export import keras_gen_export
 
 MEGABYTES = 64  # of noise held at a time
@@ -174,65 +173,58 @@ class CodebookDiffusion:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Encodes images, or decodes indices: returns indices and images."""
         self.model.check_built()
-        check_integer("batch_size", batch_size)
-        condition = self.model.prepare_condition(condition, n)
-        bar = progress_bar(self.steps * -(-n // batch_size), verbose)
         book = Codebook(self.codebook_size, self.model.image_shape, self.seed)
         first = book.entries(self.steps)
-        rows = complete_rows(self.model, self.sampler.rows(self.model.schedule, self.times))
-        found, made = np.empty((n, self.steps), "int32"), np.empty((n, *self.model.image_shape), "float32")
-        for batch in even_batches(n, batch_size):
-            given = {} if condition is None else {"condition": as_tensor(condition[batch])}
-            if images is not None:
-                given["x0"] = as_tensor(images[batch])
-            chosen = None if indices is None else indices[batch]
-            found[batch], made[batch] = self._run_batch(book, first, rows, given, chosen, len(batch), bar)
-        return found, made
-
-    def _run_batch(
-        self, book: Codebook, first: np.ndarray, rows: Any, given: dict[str, Any], indices: Any, n: int, bar: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Goes from x_T to clean data, in parts for which the codebook fits into memory."""
         encode = indices is None
         if encode:
-            x0 = ops.convert_to_numpy(given["x0"])
+            axes = [range(1, images.ndim), range(1, images.ndim)]
             indices = np.zeros((n, self.steps), "int32")
-            indices[:, 0] = np.argmax(np.tensordot(x0, first, [range(1, x0.ndim), range(1, x0.ndim)]), axis=1)
-        x = as_tensor(np.float32(self.model.noise_scale(self.times)) * first[indices[:, 0]])
-        chunk = min(book.steps_at_once, self.steps)
-        key = ("codebook", type(self.sampler), json.dumps(self.sampler.get_config()), encode, n, chunk, first.shape)
-        program = self.model.program(key, functools.partial(self._steps, encode))
+            indices[:, 0] = np.argmax(np.tensordot(images, first, axes), axis=1)
+        x_T = np.float32(self.model.noise_scale(self.times)) * first[indices[:, 0]]
         # Entry t of `chosen` is the noise of step t; the last step has none.
-        chosen = np.append(indices[:, 1:], np.zeros((n, 1), "int32"), axis=1)
-        for start in range(0, self.steps, chunk):
-            stop = min(start + chunk, self.steps)
-            part = np.zeros((n, chunk), "int32")
-            part[:, : stop - start] = chosen[:, start:stop]
-            bounds = (ops.convert_to_tensor(end, "int32") for end in (start, stop))
-            x, part = program(as_tensor(book.chunk(start, stop, chunk)), rows, given, (x, as_tensor(part)), *bounds)
-            chosen[:, start:stop] = ops.convert_to_numpy(part)[:, : stop - start]
-            bar.add(stop - start)
-        indices = np.append(indices[:, :1], chosen[:, :-1], axis=1)
-        return indices, ops.convert_to_numpy(x)
+        arrays = {"x_T": x_T, "chosen": np.append(indices[:, 1:], np.zeros((n, 1), "int32"), axis=1)}
+        arrays |= {"x0": images} if encode else {}
+        condition = self.model.prepare_condition(condition, n)
+        arrays |= {} if condition is None else {"condition": condition}
+        chunk = min(book.steps_at_once, self.steps)
+        states = self.model.run_steps(
+            ("codebook", type(self.sampler), json.dumps(self.sampler.get_config()), encode, chunk, first.shape),
+            functools.partial(self._steps, encode),
+            arrays,
+            lambda inputs: (inputs["x_T"], inputs["chosen"]),
+            steps=self.steps,
+            batch_size=batch_size,
+            verbose=verbose,
+            shared={"rows": coefficient_table(self.model, self.sampler.rows(self.model.schedule, self.times))},
+            stops=[*range(chunk, self.steps, chunk), self.steps],
+            part=lambda start, stop: {
+                "entries": as_tensor(book.chunk(start, stop, chunk)),
+                "start": ops.convert_to_tensor(start, "int32"),
+            },
+        )
+        made = np.empty((n, *self.model.image_shape), "float32")
+        for rows, stop, (x, chosen) in states:
+            if stop == self.steps:
+                indices[rows, 1:] = ops.convert_to_numpy(chosen)[:, :-1]
+                made[rows] = ops.convert_to_numpy(x)
+        return indices, made
 
-    def _steps(
-        self, encode: bool, entries: Any, rows: Any, given: Any, state: Any, start: Any, stop: Any
-    ) -> tuple[Any, Any]:
-        """Takes the steps of one part; when encoding, it finds the indices on the way."""
-        denoise = Denoiser(self.model, given.get("condition"), clip_x0=self.sampler.clip_x0)
+    def _steps(self, encode: bool, inputs: dict[str, Any], state: Any, first: Any, last: Any) -> tuple[Any, Any]:
+        """Takes the steps of one part, whose codebooks fit into memory; when encoding, it finds the indices."""
+        denoise = Denoiser(self.model, inputs.get("condition"), clip_x0=self.sampler.clip_x0)
 
         def body(i: Any, state: tuple[Any, Any]) -> tuple[Any, Any]:
             x_t, chosen = state
-            row = keras.tree.map_structure(lambda column: column[i], rows)
-            codes = ops.reshape(entries[i - start], (self.codebook_size, -1))
-            here = ops.arange(chosen.shape[1]) == i - start
+            row = keras.tree.map_structure(lambda column: column[i], inputs["rows"])
+            codes = ops.reshape(inputs["entries"][i - inputs["start"]], (self.codebook_size, -1))
+            here = ops.arange(self.steps) == i
             index = ops.sum(ops.where(here, chosen, 0), axis=1)
             denoised = denoise(x_t, row)
             if encode:
-                rest = ops.reshape(given["x0"] - denoised[0], (-1, codes.shape[1]))
+                rest = ops.reshape(inputs["x0"] - denoised[0], (-1, codes.shape[1]))
                 index = ops.cast(ops.argmax(ops.matmul(rest, ops.transpose(codes)), axis=1), "int32")
             noise = ops.reshape(ops.take(codes, index, axis=0), ops.shape(x_t))
             x_s = self.sampler.step(lambda *_: denoised, x_t, row, lambda: noise)
             return x_s, ops.where(here, ops.expand_dims(index, 1), chosen)
 
-        return sequential_loop(start, stop, body, state)
+        return sequential_loop(first, last, body, state)

@@ -41,15 +41,15 @@ class DDIMSampler(DiffusionSampler):
     def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, np.ndarray]:
         alpha, sigma = schedule.alpha(times), schedule.sigma(times)
         _, _, variance = posterior(alpha[:-1], sigma[:-1], alpha[1:], sigma[1:])
-        deviation = self.eta * np.sqrt(variance)
-        of_x_t = np.sqrt(np.maximum(sigma[1:] ** 2 - deviation**2, 0)) / sigma[:-1]
+        std = self.eta * np.sqrt(variance)
+        of_x_t = np.sqrt(np.maximum(sigma[1:] ** 2 - std**2, 0)) / sigma[:-1]
         of_x0 = alpha[1:] - of_x_t * alpha[:-1]
-        return {**super().rows(schedule, times), "x_t": of_x_t, "x0": of_x0, "deviation": deviation}
+        return {**super().rows(schedule, times), "of_x_t": of_x_t, "of_x0": of_x0, "std": std}
 
     def step(self, denoise: Denoiser, x_t: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
         x0, _ = denoise(x_t, row)
-        x_s = row["x_t"] * x_t + row["x0"] * x0
-        return x_s + row["deviation"] * noise() if self.eta > 0 else x_s
+        x_s = row["of_x_t"] * x_t + row["of_x0"] * x0
+        return x_s + row["std"] * noise() if self.eta > 0 else x_s
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "eta": self.eta}

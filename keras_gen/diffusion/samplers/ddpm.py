@@ -18,7 +18,7 @@ class DDPMSampler(DiffusionSampler):
         log_variance = w log v_large + (1 - w) log v_small
         v_small = the posterior's variance,   v_large = sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2
 
-    The share `w` belongs to the model: 0 (`"fixed_small"`), 1 (`"fixed_large"`) or a network output
+    The weight `w` belongs to the model: 0 (`"fixed_small"`), 1 (`"fixed_large"`) or a network output
     (`"learned_range"`); models without a choice of it have 0. Any stride is right, not just one step of the schedule.
 
     Args:
@@ -37,5 +37,5 @@ class DDPMSampler(DiffusionSampler):
 
     def step(self, denoise: Denoiser, x_t: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
         x0, w = denoise(x_t, row)
-        deviation = row["noise"] * ops.exp(0.5 * log_variance(w, row))
-        return row["x_t"] * x_t + row["x0"] * x0 + deviation * noise()
+        std = row["is_stochastic"] * ops.exp(0.5 * log_variance(w, row))
+        return row["of_x_t"] * x_t + row["of_x0"] * x0 + std * noise()

@@ -71,8 +71,8 @@ class DPMSolverPPSampler(DiffusionSampler):
                 np.where(parts != 0, weight[:, None] * parts, 0)
                 for weight, parts in zip(weights, derivatives, strict=False)
             )
-        deviation = sigma[1:] * np.sqrt(-np.expm1(-2 * h)) if self.sde else 0 * sigma[1:]
-        return {**super().rows(schedule, times), "x_t": of_x_t, "x0": of_x0, "deviation": deviation}
+        std = sigma[1:] * np.sqrt(-np.expm1(-2 * h)) if self.sde else 0 * sigma[1:]
+        return {**super().rows(schedule, times), "of_x_t": of_x_t, "of_x0": of_x0, "std": std}
 
     def start(self, x: Any) -> Any:
         return (x, *(ops.zeros_like(x) for _ in range(self.order - 1)))
@@ -83,9 +83,9 @@ class DPMSolverPPSampler(DiffusionSampler):
     def step(self, denoise: Denoiser, state: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
         x_t, *past = state
         predictions = [denoise(x_t, row)[0], *past]
-        x_s = row["x_t"] * x_t + sum(row["x0"][k] * x0 for k, x0 in enumerate(predictions))
+        x_s = row["of_x_t"] * x_t + sum(row["of_x0"][k] * x0 for k, x0 in enumerate(predictions))
         if self.sde:
-            x_s = x_s + row["deviation"] * noise()
+            x_s = x_s + row["std"] * noise()
         return (x_s, *predictions[:-1])
 
     def get_config(self) -> dict[str, Any]:

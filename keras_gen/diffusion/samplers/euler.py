@@ -38,23 +38,23 @@ class EulerSampler(DiffusionSampler):
         return {**super().rows(schedule, times), **strides(schedule, times)}
 
     def step(self, denoise: Denoiser, x_t: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
-        return row["keep"] * x_t + row["stride"] * slope(denoise, x_t, row, row["share_x0"])
+        return row["of_x"] * x_t + row["step"] * slope(denoise, x_t, row)
 
 
 def strides(schedule: NoiseSchedule, times: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the coefficients of `x_s = keep x_t + stride (eps - share_x0 x0)`, from each time to the next one."""
-    norm, tau, share_x0 = straight_coordinates(schedule.alpha(times), schedule.sigma(times))
+    """Returns the coefficients of `x_s = of_x x_t + step (eps - of_x0_in_slope x0)`, from each time to the next one."""
+    norm, tau, of_x0 = straight_coordinates(schedule.alpha(times), schedule.sigma(times))
     return {
-        "keep": norm[1:] / norm[:-1],
-        "stride": norm[1:] * np.diff(tau),
-        "share_x0": np.full(len(tau) - 1, share_x0),
+        "of_x": norm[1:] / norm[:-1],
+        "step": norm[1:] * np.diff(tau),
+        "of_x0_in_slope": np.full(len(tau) - 1, of_x0),
     }
 
 
 def straight_coordinates(alpha: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Returns the norm of `y = x / norm`, tau, and the share of x0 in the slope, for arrays of times.
+    """Returns the norm of `y = x / norm`, tau, and the factor of x0 in the slope, for arrays of times.
 
-    Then `y = y_0 + tau (eps - share x0)` for a single image. `x / alpha` would do for all schedules that keep some
+    Then `y = y_0 + tau (eps - factor x0)` for a single image. `x / alpha` would do for all schedules that keep some
     signal, but where alpha is next to 0, tau spans orders of magnitude, and a corrected step is worse than a plain one.
     """
     if np.all(alpha == 1):
@@ -62,7 +62,7 @@ def straight_coordinates(alpha: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarr
     return alpha + sigma, sigma / (alpha + sigma), 1.0
 
 
-def slope(denoise: Denoiser, x_t: Any, row: dict[str, Any], share_x0: Any) -> Any:
-    """Returns dy / dtau: `eps - share_x0 x0`."""
+def slope(denoise: Denoiser, x_t: Any, row: dict[str, Any]) -> Any:
+    """Returns dy / dtau: `eps - of_x0_in_slope x0`."""
     x0, _ = denoise(x_t, row)
-    return epsilon_of(x_t, x0, row) - share_x0 * x0
+    return epsilon_of(x_t, x0, row) - row["of_x0_in_slope"] * x0

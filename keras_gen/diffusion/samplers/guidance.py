@@ -30,7 +30,7 @@ class Guidance(abc.ABC):
 
     @abc.abstractmethod
     def bind(self, model: Any) -> Evaluate:
-        """Returns a function of `(x_t, row, condition)`: the guided x0, and the share of the large variance."""
+        """Returns a function of `(x_t, row, condition)`: the guided x0, and the weight of the large log-variance."""
 
     @abc.abstractmethod
     def check_model(self, model: Any) -> None:
@@ -98,12 +98,12 @@ class ClassifierFreeGuidance(Guidance):
 
     def bind(self, model: Any) -> Evaluate:
         def guided(x_t: Any, row: dict[str, Any], condition: Any) -> tuple[Any, Any]:
-            conditional, unconditional, share = self._both(model, x_t, row, condition)
+            conditional, unconditional, variance_weight = self._both(model, x_t, row, condition)
             output = unconditional + self.scale * (conditional - unconditional)
             if self.rescale > 0:
                 ratio = _deviation(conditional) / ops.maximum(_deviation(output), 1e-12)
                 output = output * (1 + self.rescale * (ratio - 1))
-            return model.x0_from(output, x_t, row), share
+            return model.x0_from(output, x_t, row), variance_weight
 
         if self.interval is None:
             return guided
@@ -119,13 +119,13 @@ class ClassifierFreeGuidance(Guidance):
     def _both(self, model: Any, x_t: Any, row: dict[str, Any], condition: Any) -> tuple[Any, Any, Any]:
         null = null_condition(model.network, condition)
         if not self.batched:
-            conditional, share = model.network_output(x_t, row, condition)
-            return conditional, model.network_output(x_t, row, null)[0], share
+            conditional, variance_weight = model.network_output(x_t, row, condition)
+            return conditional, model.network_output(x_t, row, null)[0], variance_weight
         twice = ops.concatenate([x_t, x_t]), row, ops.concatenate([condition, null])
-        output, share = model.network_output(*twice)
-        if hasattr(share, "shape"):
-            share = ops.split(share, 2)[0]
-        return *ops.split(output, 2), share
+        output, variance_weight = model.network_output(*twice)
+        if hasattr(variance_weight, "shape"):
+            variance_weight = ops.split(variance_weight, 2)[0]
+        return *ops.split(output, 2), variance_weight
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -190,9 +190,9 @@ class ClassifierGuidance(Guidance):
                 log_p = ops.log_softmax(ops.cast(logits, "float32"))
                 return ops.sum(log_p * ops.one_hot(condition, log_p.shape[-1]), axis=-1)
 
-            x0, share = model.denoise(x_t, row, condition if conditional else None)
+            x0, variance_weight = model.denoise(x_t, row, condition if conditional else None)
             push = self.scale * row["sigma"] ** 2 / row["alpha"]
-            return x0 + push * gradient(log_likelihood, x_t), share
+            return x0 + push * gradient(log_likelihood, x_t), variance_weight
 
         return guided
 

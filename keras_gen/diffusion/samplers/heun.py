@@ -57,33 +57,33 @@ class HeunSampler(DiffusionSampler):
         raised = self._raised(schedule, times)
         alpha, sigma = schedule.alpha(times), schedule.sigma(times)
         alpha_h, sigma_h = schedule.alpha(raised), schedule.sigma(raised)
-        norm, tau, share_x0 = straight_coordinates(alpha, sigma)
+        norm, tau, of_x0 = straight_coordinates(alpha, sigma)
         norm_h, tau_h, _ = straight_coordinates(alpha_h, sigma_h)
         gain = np.divide(alpha_h, alpha[:-1], out=np.ones(len(raised)), where=raised != times[:-1])
         last = len(raised) - 1
         second = np.append(times[1:-1], times[last])  # clean data are no time of the network; that entry is not used
         return {
             **self.at(schedule, raised),
-            "raise": gain,
-            "added": self.churn_noise * np.sqrt(np.maximum(sigma_h**2 - (gain * sigma[:-1]) ** 2, 0)),
-            "keep": norm[1:] / norm_h,
-            "stride": norm[1:] * (tau[1:] - tau_h),
-            "share_x0": np.full(last + 1, share_x0),
-            "next": self.at(schedule, second),
-            "correct": np.arange(last + 1) < last,
+            "gain": gain,
+            "churn_std": self.churn_noise * np.sqrt(np.maximum(sigma_h**2 - (gain * sigma[:-1]) ** 2, 0)),
+            "of_x": norm[1:] / norm_h,
+            "step": norm[1:] * (tau[1:] - tau_h),
+            "of_x0_in_slope": np.full(last + 1, of_x0),
+            "at_next": {**self.at(schedule, second), "of_x0_in_slope": np.full(last + 1, of_x0)},
+            "is_corrected": np.arange(last + 1) < last,
         }
 
     def step(self, denoise: Denoiser, x_t: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
         if self.churn > 0:
-            x_t = row["raise"] * x_t + row["added"] * noise()
-        d = slope(denoise, x_t, row, row["share_x0"])
-        x_s = row["keep"] * x_t + row["stride"] * d
+            x_t = row["gain"] * x_t + row["churn_std"] * noise()
+        d = slope(denoise, x_t, row)
+        x_s = row["of_x"] * x_t + row["step"] * d
 
         def corrected() -> Any:
-            d_s = slope(denoise, x_s, row["next"], row["share_x0"])
-            return row["keep"] * x_t + row["stride"] * 0.5 * (d + d_s)
+            d_s = slope(denoise, x_s, row["at_next"])
+            return row["of_x"] * x_t + row["step"] * 0.5 * (d + d_s)
 
-        return ops.cond(row["correct"], corrected, lambda: x_s)
+        return ops.cond(row["is_corrected"], corrected, lambda: x_s)
 
     def get_config(self) -> dict[str, Any]:
         own = {"churn": self.churn, "churn_range": self.churn_range, "churn_noise": self.churn_noise}

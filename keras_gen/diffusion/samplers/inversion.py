@@ -39,10 +39,10 @@ class DDIMInversion(DiffusionSampler):
 
     def step(self, denoise: Denoiser, state: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
         x_s, d = state
-        x_t = row["keep"] * x_s + row["stride"] * d
+        x_t = row["of_x"] * x_s + row["step"] * d
         for _ in range(self.iterations):
-            d = slope(denoise, x_t, row, row["share_x0"])
-            x_t = row["keep"] * x_s + row["stride"] * d
+            d = slope(denoise, x_t, row)
+            x_t = row["of_x"] * x_s + row["step"] * d
         return x_t, d
 
     def get_config(self) -> dict[str, Any]:

@@ -39,10 +39,10 @@ class ProbabilityFlowSampler(DiffusionSampler):
         return np.array([schedule.t_max, schedule.t_clean])
 
     def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:
-        return {**super().rows(schedule, times), "end": self.at(schedule, np.array([schedule.t_min]))}
+        return {**super().rows(schedule, times), "at_end": self.at(schedule, np.array([schedule.t_min]))}
 
     def step(self, denoise: Denoiser, x_t: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
-        end = row["end"]
+        end = row["at_end"]
 
         def f(t: Any, state: Any) -> Any:
             return (denoise.velocity(state[0], t),)

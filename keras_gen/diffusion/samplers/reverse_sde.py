@@ -61,24 +61,24 @@ class ReverseSDESampler(DiffusionSampler):
         of_x_t = 1 - drift * length - (diffusion / sigma) ** 2 * length
         return {
             **super().rows(schedule, times),
-            "x_t": np.where(last, 0.0, of_x_t),
-            "x0": np.where(last, 1.0, of_x0),
-            "deviation": np.where(last, 0.0, diffusion * np.sqrt(length)),
-            "next": self.at(schedule, np.append(t[1:], t[-1])),
-            "correct": ~last,
+            "of_x_t": np.where(last, 0.0, of_x_t),
+            "of_x0": np.where(last, 1.0, of_x0),
+            "std": np.where(last, 0.0, diffusion * np.sqrt(length)),
+            "at_next": self.at(schedule, np.append(t[1:], t[-1])),
+            "is_corrected": ~last,
         }
 
     def step(self, denoise: Denoiser, x_t: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
         x0, _ = denoise(x_t, row)
-        x_s = row["x_t"] * x_t + row["x0"] * x0 + row["deviation"] * noise()
+        x_s = row["of_x_t"] * x_t + row["of_x0"] * x0 + row["std"] * noise()
 
         def corrected() -> Any:
             x = x_s
             for k in range(self.corrector_steps):
-                x = self._correct(denoise, x, row["next"], noise(1 + k))
+                x = self._correct(denoise, x, row["at_next"], noise(1 + k))
             return x
 
-        return ops.cond(row["correct"], corrected, lambda: x_s) if self.corrector_steps else x_s
+        return ops.cond(row["is_corrected"], corrected, lambda: x_s) if self.corrector_steps else x_s
 
     def _correct(self, denoise: Denoiser, x: Any, row: dict[str, Any], eps: Any) -> Any:
         score = -epsilon_of(x, denoise(x, row)[0], row) / row["sigma"]

@@ -40,7 +40,7 @@ def posterior(alpha_t: Any, sigma_t: Any, alpha_s: Any, sigma_s: Any) -> tuple[A
 
 
 def reverse_rows(schedule: NoiseSchedule, times: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the coefficients of `x_t` and `x0`, the two log-variances, and whether `noise` is added (0 or 1).
+    """Returns the coefficients of `x_t` and `x0`, the two log-variances, and whether noise is added (0 or 1).
 
     The variance of the step to clean data is 0; its logarithm is replaced by the next smallest one.
     """
@@ -48,10 +48,12 @@ def reverse_rows(schedule: NoiseSchedule, times: np.ndarray) -> dict[str, np.nda
     of_x_t, of_x0, small = posterior(alpha[:-1], sigma[:-1], alpha[1:], sigma[1:])
     large = sigma[:-1] ** 2 - (alpha[:-1] / alpha[1:]) ** 2 * sigma[1:] ** 2
     small[-1] = small[-2] if len(small) > 1 else large[-1]
-    noise = (sigma[1:] > 0).astype("float64")
-    return {"x_t": of_x_t, "x0": of_x0, "log_small": np.log(small), "log_large": np.log(large), "noise": noise}
+    return {
+        **{"of_x_t": of_x_t, "of_x0": of_x0, "log_small": np.log(small), "log_large": np.log(large)},
+        "is_stochastic": (sigma[1:] > 0).astype("float64"),
+    }
 
 
 def log_variance(w: Any, row: dict[str, Any]) -> Any:
-    """Returns the logarithm of the variance at the share `w` of the large one."""
+    """Returns the logarithm of the variance at the weight `w` of the large one."""
     return w * row["log_large"] + (1 - w) * row["log_small"]
