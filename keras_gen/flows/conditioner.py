@@ -5,8 +5,7 @@ import keras
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer
-from keras_gen.core.torch.convolution import Conv2D
-from keras_gen.core.torch.product import product
+from keras_gen.core.torch.kernels import Conv2D, product
 from keras_gen.export import keras_gen_export
 
 

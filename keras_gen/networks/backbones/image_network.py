@@ -4,7 +4,7 @@ from typing import Any
 import keras
 
 from keras_gen.core.checks import check, check_integer, is_integer
-from keras_gen.core.torch.trace import Replay, replayable
+from keras_gen.core.torch.trace import Trace, traceable
 
 
 class ImageNetwork(keras.Model):
@@ -12,7 +12,7 @@ class ImageNetwork(keras.Model):
 
     To write another: check the arguments with `check_image_shape`, call layers on `keras.Input`s, hand inputs and
     outputs to `super().__init__`, and add the arguments of its own to `super().get_config()`. Its layers may draw
-    random numbers or keep state, but have no branches: on PyTorch its calls are replayed, see `core/replay.py`.
+    random numbers or keep state, but have no branches: on PyTorch its calls are traced, see `Trace`.
 
     Args:
         inputs: list of the symbolic inputs, `x_t` first.
@@ -39,18 +39,18 @@ class ImageNetwork(keras.Model):
             self.dtype_policy = keras.dtype_policies.get(dtype)
         self.image_shape = tuple(image_shape)
         self._multiple = multiple, why
-        self._replay = Replay(self, super().__call__)
+        self._trace = Trace(self, super().__call__)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         # Here, not in `call`: a functional model passes by `call` when it is called on symbolic inputs.
         check_image_shape("x_t", tuple(inputs[0].shape[1:]), *self._multiple)
         known = not args and kwargs.keys() == {"training"} and isinstance(kwargs["training"], bool)
-        if known and self._repeats and replayable(inputs):
-            return self._replay(list(inputs), kwargs["training"])
+        if known and self._is_traceable and traceable(inputs):
+            return self._trace(list(inputs), kwargs["training"])
         return super().__call__(inputs, *args, **kwargs)
 
     @property
-    def _repeats(self) -> bool:
+    def _is_traceable(self) -> bool:
         # With two dtypes, which one the weights have depends on who calls; with `remat`, autograd calls once more.
         return self.compute_dtype == self.variable_dtype and not getattr(self, "remat", False)
 

@@ -5,10 +5,10 @@ import keras
 from keras import layers
 
 from keras_gen.core.checks import check_integer
-from keras_gen.core.torch.convolution import Conv2D
+from keras_gen.core.torch.kernels import Conv2D
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import ImageNetwork, check_levels, halved
-from keras_gen.networks.blocks.light_block import LightBlock
+from keras_gen.networks.blocks.residual import LightBlock
 
 
 @keras_gen_export("keras_gen.models.LightUNet")
