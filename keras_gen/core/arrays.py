@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_gen.core.checks import check
 
+SMALLEST = 1e-24  # square of a vector that counts as 0
 NUMPY = np.ndarray | np.generic | int | float | list | tuple | range
 
 
@@ -35,8 +36,15 @@ def clip(x: Any, low: float, high: float) -> Any:
     return ops.clip(x, ops.convert_to_tensor(low, x.dtype), ops.convert_to_tensor(high, x.dtype))
 
 
+def unit_vectors(x: Any) -> Any:
+    """Scales vectors to unit length, in float32. A zero stays 0, with gradient 0 (that of `ops.normalize` is NaN)."""
+    x = ops.cast(x, "float32")
+    square = ops.sum(ops.square(x), axis=-1, keepdims=True)
+    return x * ops.where(square > SMALLEST, ops.rsqrt(ops.maximum(square, SMALLEST)), 0.0)
+
+
 def straight_paths(a: np.ndarray, b: np.ndarray, points: int) -> np.ndarray:
-    """Returns `points` points of each way from a to b, both ends included: `(n, points, ...)`."""
+    """Returns `points` points on each straight line from a to b, both ends included: `(n, points, ...)`."""
     check(a.shape == b.shape, "x_b", f"be as many as x_a, {len(a)}", f"{len(b)}")
     w = np.linspace(0, 1, points, dtype="float32").reshape(1, points, *[1] * (a.ndim - 1))
     return (1 - w) * a[:, None] + w * b[:, None]

@@ -31,6 +31,12 @@ def check_integer(name: str, value: Any, at_least: int = 1) -> int:
     return int(value)
 
 
+def check_units(units: Any) -> list[int]:
+    """Returns the sizes of hidden layers as a list."""
+    check(isinstance(units, list | tuple), "units", "be a list of integers >= 1", units)
+    return [check_integer("units", size) for size in units]
+
+
 def is_number(value: Any) -> bool:
     """Whether `value` is a real Python or NumPy number."""
     return isinstance(value, numbers.Real)

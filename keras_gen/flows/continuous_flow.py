@@ -5,12 +5,12 @@ import keras
 from keras import ops
 
 from keras_gen.core.arrays import per_sample
-from keras_gen.core.checks import check, check_choice, check_integer, is_number
+from keras_gen.core.checks import check, check_choice, check_integer, check_units, is_number
 from keras_gen.core.divergence import exact_divergence, hutchinson_divergence, random_signs
 from keras_gen.core.ode import dormand_prince, runge_kutta_4
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
-from keras_gen.flows.conditioner import Conditioner, check_units
+from keras_gen.flows.conditioner import Conditioner
 
 
 @keras_gen_export("keras_gen.layers.ContinuousFlow")

@@ -9,10 +9,10 @@ import keras
 from keras import ops
 
 from keras_gen.core.arrays import for_each_sample, per_sample
-from keras_gen.core.checks import check, check_choice
+from keras_gen.core.checks import check, check_choice, check_units
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
-from keras_gen.flows.conditioner import Conditioner, check_units
+from keras_gen.flows.conditioner import Conditioner
 
 
 class LastAxisSplit:

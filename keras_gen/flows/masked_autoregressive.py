@@ -6,11 +6,11 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.arrays import per_sample
-from keras_gen.core.checks import check
+from keras_gen.core.checks import check, check_units
 from keras_gen.core.compiled import sequential_loop
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
-from keras_gen.flows.conditioner import Dense, check_units
+from keras_gen.flows.conditioner import Dense
 from keras_gen.flows.coupling import get_scale_map
 from keras_gen.networks.blocks.masked import MaskedDense, spread_degrees
 
