@@ -7,7 +7,11 @@ from keras import ops
 from keras_gen.core.checks import as_images, batch_of, check, check_choice, check_images_dtype, is_number
 from keras_gen.diffusion.loss_weight import WEIGHTINGS, loss_weight
 from keras_gen.diffusion.models.editing import ImageEditing
-from keras_gen.diffusion.models.network_interface import (
+from keras_gen.diffusion.prediction import check_prediction, coefficients, takes_real_times
+from keras_gen.diffusion.schedules.base import NoiseSchedule
+from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
+from keras_gen.diffusion.schedules.time_samplers import TimeSampler, UniformTime
+from keras_gen.networks.backbones.image_network import (
     check_network,
     fits,
     inputs_of,
@@ -16,10 +20,6 @@ from keras_gen.diffusion.models.network_interface import (
     prepare_condition,
     takes_condition,
 )
-from keras_gen.diffusion.prediction import check_prediction, coefficients, takes_real_times
-from keras_gen.diffusion.schedules.base import NoiseSchedule
-from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
-from keras_gen.diffusion.schedules.time_samplers import TimeSampler, UniformTime
 
 
 class DiffusionModel(ImageEditing):

@@ -14,7 +14,6 @@ from keras_gen.core.compiled import as_tensor, even_batches, progress_bar, run_i
 from keras_gen.core.divergence import exact_divergence, hutchinson_divergence, random_signs
 from keras_gen.core.ode import dormand_prince
 from keras_gen.core.random import StepSeed, step_seeds
-from keras_gen.diffusion.models.network_interface import prepare_condition
 from keras_gen.diffusion.samplers.base import Denoiser, epsilon_of
 from keras_gen.diffusion.samplers.ddpm import DDPMSampler
 from keras_gen.diffusion.samplers.reverse_process import complete_rows
@@ -22,6 +21,7 @@ from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
 from keras_gen.diffusion.schedules.posterior import log_variance
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.divergences import gaussian_kl
+from keras_gen.networks.backbones.image_network import prepare_condition
 
 
 @keras_gen_export("keras_gen.losses.discretized_gaussian_nll")

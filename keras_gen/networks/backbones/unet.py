@@ -11,7 +11,7 @@ from keras_gen.core.checks import check, check_choice, check_integer, is_number
 from keras_gen.core.torch.kernels import Conv2D
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.diffusers_weights import assign_weights, read_diffusers, unet_arguments
-from keras_gen.networks.backbones.image_network import ImageNetwork, check_levels, halved
+from keras_gen.networks.backbones.image_network import ImageNetwork, check_levels, downsampling_multiple
 from keras_gen.networks.blocks.attention import CrossAttention2D, SelfAttention2D
 from keras_gen.networks.blocks.conditioning import ConditionDim, embed, is_pair, network_inputs
 from keras_gen.networks.blocks.norms import GroupNorm, groups_for
@@ -219,7 +219,7 @@ class UNet(ImageNetwork):
         h = layers.Activation("silu", **options)(h)
         h = conv(h, out_channels or image_shape[-1], "last_conv", kernel_initializer="zeros")
 
-        super().__init__(inputs, h, image_shape, *halved(widths), dtype, **kwargs)
+        super().__init__(inputs, h, image_shape, *downsampling_multiple(widths), dtype, **kwargs)
         self.widths = widths
         self.blocks_per_level = int(blocks_per_level)
         self.attention_levels = tuple(attention_levels)
