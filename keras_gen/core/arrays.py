@@ -11,22 +11,22 @@ SMALLEST = 1e-24  # square of a vector that counts as 0
 NUMPY = np.ndarray | np.generic | int | float | list | tuple | range
 
 
-def namespace(x: Any) -> Any:
+def array_module(x: Any) -> Any:
     """Returns the module with `exp`, `sqrt`, ... for `x`: `numpy` for numbers, lists and arrays, else `keras.ops`."""
     return np if isinstance(x, NUMPY) else ops
 
 
-def real(x: Any) -> Any:
+def as_float64(x: Any) -> Any:
     """Returns numbers, lists and arrays as float64 NumPy, tensors as they are."""
     return np.asarray(x, "float64") if isinstance(x, NUMPY) else x
 
 
-def per_sample(values: Any) -> Any:
+def sum_per_sample(values: Any) -> Any:
     """Returns the sum of `values` over all axes but the first."""
     return ops.sum(values, axis=tuple(range(1, len(values.shape))))
 
 
-def for_each_sample(value: Any, x: Any) -> Any:
+def broadcast_to_batch(value: Any, x: Any) -> Any:
     """Returns the scalar `value` once for each sample of `x`: `(batch,)`."""
     return ops.zeros(ops.shape(x)[:1], x.dtype) + value
 

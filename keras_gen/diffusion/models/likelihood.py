@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import per_sample
+from keras_gen.core.arrays import sum_per_sample as per_sample
 from keras_gen.core.checks import check, check_choice, check_integer, is_number
 from keras_gen.core.compiled import as_tensor, even_batches, progress_bar, run_in_parts, sequential_loop
 from keras_gen.core.divergence import exact_divergence, hutchinson_divergence, random_signs

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import per_sample
+from keras_gen.core.arrays import sum_per_sample as per_sample
 from keras_gen.core.checks import check, check_integer, is_number
 from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler, epsilon_of
 from keras_gen.diffusion.schedules.base import NoiseSchedule

@@ -4,7 +4,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gen.core.arrays import namespace
+from keras_gen.core.arrays import array_module as namespace
 from keras_gen.core.checks import check, is_number
 
 

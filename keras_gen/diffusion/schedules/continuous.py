@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_gen.core.arrays import namespace, real
+from keras_gen.core.arrays import array_module as namespace
+from keras_gen.core.arrays import as_float64 as real
 from keras_gen.core.checks import check
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.export import keras_gen_export
