@@ -4,6 +4,7 @@ Importing `keras_gen` registers every class with Keras, so that `keras.models.lo
 """
 
 from keras_gen import callbacks as callbacks
+from keras_gen import config as config
 from keras_gen import estimators as estimators
 from keras_gen import layers as layers
 from keras_gen import losses as losses

@@ -13,7 +13,18 @@ from typing import Any, TypeVar
 
 import keras
 
-NAMESPACES = ("callbacks", "estimators", "layers", "losses", "metrics", "models", "ops", "samplers", "schedules")
+NAMESPACES = (
+    "callbacks",
+    "config",
+    "estimators",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "ops",
+    "samplers",
+    "schedules",
+)
 
 Symbol = TypeVar("Symbol", bound=Callable[..., Any])
 

@@ -33,11 +33,11 @@ from keras_gen.networks.blocks.conditioning import SinusoidalEmbedding as Sinuso
 from keras_gen.networks.blocks.dit_block import DiTBlock as DiTBlock
 from keras_gen.networks.blocks.gated_attention_unit import GatedAttentionUnit as GatedAttentionUnit
 from keras_gen.networks.blocks.gated_pixel_block import GatedPixelBlock as GatedPixelBlock
-from keras_gen.networks.blocks.group_norm import GroupNorm as GroupNorm
-from keras_gen.networks.blocks.light_block import LightBlock as LightBlock
 from keras_gen.networks.blocks.masked import MaskedConv2D as MaskedConv2D
 from keras_gen.networks.blocks.masked import MaskedDense as MaskedDense
-from keras_gen.networks.blocks.residual_block import ResidualBlock as ResidualBlock
+from keras_gen.networks.blocks.norms import GroupNorm as GroupNorm
+from keras_gen.networks.blocks.residual import LightBlock as LightBlock
+from keras_gen.networks.blocks.residual import ResidualBlock as ResidualBlock
 from keras_gen.networks.blocks.rotary import RotaryEmbedding as RotaryEmbedding
 from keras_gen.networks.blocks.rotary import RotaryEmbedding2D as RotaryEmbedding2D
 from keras_gen.networks.blocks.transformer_block import TransformerBlock as TransformerBlock

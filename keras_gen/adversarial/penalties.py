@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.arrays import per_sample
+from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.checks import check, is_number
 from keras_gen.core.gradient import gradient
 from keras_gen.export import keras_gen_export
@@ -85,5 +85,5 @@ class GradientPenalty(Penalty):
     def __call__(self, discriminator: Callable[[Any], Any], x: Any, fake: Any, seed: Any) -> Any:
         u = keras.random.uniform((ops.shape(x)[0], *(1 for _ in x.shape[1:])), seed=seed)
         slope = gradient(discriminator, u * x + (1 - u) * fake)
-        norm = ops.sqrt(per_sample(ops.square(slope)) + TINY)
+        norm = ops.sqrt(sum_per_sample(ops.square(slope)) + TINY)
         return self.weight * ops.square(norm - 1)

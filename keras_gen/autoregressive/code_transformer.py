@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_gen.autoregressive.conditional_model import ConditionalModel, code_log_prob
 from keras_gen.autoregressive.packing import segment_mask, segment_positions, unpack_sequences
-from keras_gen.core.arrays import per_sample
+from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.checks import check, check_choice, check_integer
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.rotary import RotaryEmbedding
@@ -152,7 +152,7 @@ class CodeTransformer(ConditionalModel):
 
     def log_density(self, x: Any, condition: Any = None, training: bool = False) -> Any:
         x = ops.reshape(x, (-1, self.length))
-        return per_sample(code_log_prob(self.logits(x, condition, training=training), x))
+        return sum_per_sample(code_log_prob(self.logits(x, condition, training=training), x))
 
     def packed_log_density(self, x: dict[str, Any], training: bool = False) -> Any:
         """Returns the log-probability `(rows, length)` of each code of packed rows, 0 for padding."""

@@ -7,11 +7,10 @@ from keras import ops
 
 from keras_gen.autoregressive.binary import BinaryModel, bernoulli_log_prob, check_ordering, two_logits
 from keras_gen.autoregressive.sampling import ancestral_sampling
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import check, check_integer, check_units
 from keras_gen.core.compiled import sequential_loop
 from keras_gen.core.random import fixed_seed
 from keras_gen.export import keras_gen_export
-from keras_gen.flows.conditioner import check_units
 from keras_gen.networks.blocks.masked import MaskedDense, spread_degrees
 
 
@@ -70,7 +69,7 @@ class MADE(BinaryModel):
         **kwargs: Any,
     ):
         super().__init__(seed=seed, **kwargs)
-        self.units = check_units(list(units) if isinstance(units, tuple) else units)
+        self.units = check_units(units)
         check(len(self.units) > 0, "units", "hold at least one size", units)
         self.num_masks = check_integer("num_masks", num_masks)
         if isinstance(orderings, list | tuple | np.ndarray):

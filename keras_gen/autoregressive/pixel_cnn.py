@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_gen.autoregressive.conditional_model import ConditionalModel, code_log_prob
-from keras_gen.core.arrays import per_sample
+from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.checks import check, check_integer
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.gated_pixel_block import GatedPixelBlock
@@ -114,7 +114,7 @@ class PixelCNN(ConditionalModel):
     def log_density(self, x: Any, condition: Any = None, training: bool = False) -> Any:
         logits = self.logits_of(self.features(x, condition, training))
         codes = ops.reshape(x, (-1, *self.data_shape[:2], self.channels))
-        return per_sample(code_log_prob(logits, codes))
+        return sum_per_sample(code_log_prob(logits, codes))
 
     def next_logits(self, i: Any, codes: Any, cache: Any, inputs: dict[str, Any]) -> tuple[Any, Any]:
         features = self.features(codes, inputs.get("condition"))

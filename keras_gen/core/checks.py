@@ -1,7 +1,7 @@
 """Argument checks, all with one message: `name` must <rule>. Received: name=value."""
 
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -29,6 +29,12 @@ def check_integer(name: str, value: Any, at_least: int = 1) -> int:
     """Refuses a `value` that is not an integer, or is less than `at_least`; returns it as a Python int."""
     check(is_integer(value) and value >= at_least, name, f"be an integer >= {at_least}", repr(value))
     return int(value)
+
+
+def check_units(units: Any) -> list[int]:
+    """Returns the sizes of hidden layers as a list."""
+    check(isinstance(units, list | tuple), "units", "be a list of integers >= 1", units)
+    return [check_integer("units", size) for size in units]
 
 
 def is_number(value: Any) -> bool:
@@ -75,6 +81,14 @@ def check_images_dtype(name: str, images: Any) -> None:
     """Refuses integer pixels, which are most likely 0 .. 255."""
     dtype = keras.backend.standardize_dtype(images.dtype)
     check("float" in dtype, name, "be floating-point images, scaled to [-1, 1]", f"dtype {dtype}")
+
+
+def check_image_shape(name: str, shape: Sequence[int | None], multiple: int, reason: str) -> None:
+    """Refuses a shape that is not an image's, or whose height or width is known and no such multiple."""
+    valid = isinstance(shape, Sequence) and len(shape) == 3 and is_integer(shape[2]) and shape[2] >= 1
+    check(valid, name, "be images of shape (height, width, channels)", shape)
+    fits = all(size is None or (is_integer(size) and size >= 1 and size % multiple == 0) for size in shape[:2])
+    check(fits, name, f"have height and width that are multiples of {multiple}, {reason}", shape)
 
 
 def as_images(name: str, images: Any) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.arrays import per_sample
+from keras_gen.core.arrays import sum_per_sample
 
 
 def exact_divergence(f: Callable[..., Any], x: Any, *extras: Any) -> tuple[Any, Any]:
@@ -26,7 +26,7 @@ def exact_divergence(f: Callable[..., Any], x: Any, *extras: Any) -> tuple[Any, 
     directions = ops.reshape(ops.repeat(ops.eye(d, dtype=x.dtype), n, axis=0), (d * n, *x.shape[1:]))
     copies, *extras = (_copies(value, d) for value in (x, *extras))
     values, slopes = _jvp(lambda x: f(x, *extras), copies, directions)
-    return values[:n], ops.sum(ops.reshape(per_sample(slopes * directions), (d, n)), axis=0)
+    return values[:n], ops.sum(ops.reshape(sum_per_sample(slopes * directions), (d, n)), axis=0)
 
 
 def hutchinson_divergence(f: Callable[..., Any], x: Any, signs: Any, *extras: Any) -> tuple[Any, Any]:
@@ -42,7 +42,7 @@ def hutchinson_divergence(f: Callable[..., Any], x: Any, signs: Any, *extras: An
         `f(x, *extras)`, and the estimate `(batch,)`.
     """
     values, slopes = _jvp(lambda x: f(x, *extras), x, signs)
-    return values, per_sample(signs * slopes)
+    return values, sum_per_sample(signs * slopes)
 
 
 def random_signs(x: Any, seed: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import namespace
+from keras_gen.core.arrays import array_module
 from keras_gen.core.checks import check_choice
 from keras_gen.diffusion.prediction import linear_form
 from keras_gen.diffusion.schedules.base import NoiseSchedule
@@ -35,7 +35,7 @@ def loss_weight(weighting: str, prediction: str, schedule: NoiseSchedule, t: Any
     check_choice("weighting", weighting, WEIGHTINGS)
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     if weighting == "simple":
-        return namespace(t).ones_like(alpha)
+        return array_module(t).ones_like(alpha)
     discrete = isinstance(schedule, DiscreteSchedule)
     p, q = linear_form(prediction, alpha, sigma, None if discrete else schedule.velocity(t), sigma_data)
     per_error = (alpha * q - sigma * p) ** 2
@@ -43,7 +43,7 @@ def loss_weight(weighting: str, prediction: str, schedule: NoiseSchedule, t: Any
         case "snr":
             of_x0 = alpha**2
         case "min_snr":
-            of_x0 = namespace(t).minimum(alpha**2, MIN_SNR_GAMMA * sigma**2)
+            of_x0 = array_module(t).minimum(alpha**2, MIN_SNR_GAMMA * sigma**2)
         case "edm":
             of_x0 = alpha**2 + (sigma / sigma_data) ** 2
         case _:
@@ -62,4 +62,4 @@ def _discrete_bound(schedule: DiscreteSchedule, t: Any) -> Any:
     # As in `bound_term`: the step to clean data has the next smallest variance, where its own would be 0.
     rows = reverse_rows(schedule, np.arange(schedule.num_steps - 1, -2, -1))
     table = (schedule.num_steps * rows["of_x0"] ** 2 / (2 * np.exp(rows["log_small"])))[::-1]
-    return table[t] if namespace(t) is np else ops.take(table.astype("float32"), t)
+    return table[t] if array_module(t) is np else ops.take(table.astype("float32"), t)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from keras_gen.core.arrays import namespace
+from keras_gen.core.arrays import array_module
 from keras_gen.core.checks import check, check_choice, is_number
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.diffusion.schedules.continuous import ContinuousSchedule, check_continuous
@@ -96,7 +96,7 @@ def linear_form(
         case "score":
             return zero, -1.0 / sigma
         case _:
-            r = namespace(alpha).sqrt(sigma**2 + alpha**2 * sigma_data**2)
+            r = array_module(alpha).sqrt(sigma**2 + alpha**2 * sigma_data**2)
             return sigma / (r * sigma_data), -alpha * sigma_data / r
 
 
@@ -131,7 +131,7 @@ def coefficients(prediction: str, schedule: NoiseSchedule, t: Any, sigma_data: f
     c_skip, c_out = to_x0(prediction, alpha, sigma, derivatives, sigma_data)
     c_in, time = 0.0 * alpha + 1.0, schedule.network_time(t)
     if prediction == "edm":
-        xp = namespace(t)
+        xp = array_module(t)
         c_in = 1 / xp.sqrt(sigma**2 + (alpha * sigma_data) ** 2)
         time = 0.25 * (xp.log(sigma) - xp.log(alpha))
     result = {

@@ -27,7 +27,7 @@ class Bijector(keras.layers.Layer):
 
     To write another:
 
-    1. `forward_and_log_det(x, condition, training) -> (y, log_det)`: `log_det` of shape `(batch,)`, see `per_sample`.
+    1. `forward_and_log_det(x, condition, training) -> (y, log_det)`: `log_det` is `(batch,)`, see `sum_per_sample`.
     2. `inverse_and_log_det(y, condition, training) -> (x, log_det)`: the other way, with minus that log-determinant.
     3. `build(x_shape, condition_shape=None)`, if it has weights or checks shapes; and `get_config` for its arguments.
     4. Compute in `self.bijection_dtype`, the dtype that `x` comes in; a network inside may use a smaller one.

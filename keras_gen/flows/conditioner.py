@@ -4,9 +4,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
-from keras_gen.core.torch.convolution import Conv2D
-from keras_gen.core.torch.product import product
+from keras_gen.core.checks import check, check_integer, check_units
+from keras_gen.core.torch.kernels import Conv2D, product
 from keras_gen.export import keras_gen_export
 
 
@@ -113,12 +112,6 @@ class Dense(keras.layers.Dense):
 
     def call(self, inputs: Any) -> Any:
         return product(inputs, ops.convert_to_tensor(self.kernel)) + ops.convert_to_tensor(self.bias)
-
-
-def check_units(units: Any) -> list[int]:
-    """Returns the sizes of hidden layers as a list."""
-    check(isinstance(units, list | tuple), "units", "be a list of integers >= 1", units)
-    return [check_integer("units", size) for size in units]
 
 
 def spread(condition: Any, x: Any) -> Any:

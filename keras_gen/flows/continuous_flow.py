@@ -4,13 +4,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.arrays import per_sample
-from keras_gen.core.checks import check, check_choice, check_integer, is_number
+from keras_gen.core.arrays import sum_per_sample
+from keras_gen.core.checks import check, check_choice, check_integer, check_units, is_number
 from keras_gen.core.divergence import exact_divergence, hutchinson_divergence, random_signs
 from keras_gen.core.ode import dormand_prince, runge_kutta_4
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
-from keras_gen.flows.conditioner import Conditioner, check_units
+from keras_gen.flows.conditioner import Conditioner
 
 
 @keras_gen_export("keras_gen.layers.ContinuousFlow")
@@ -107,7 +107,7 @@ class ContinuousFlow(Bijector):
                 return exact_divergence(velocity, state[0], condition)
             return hutchinson_divergence(velocity, state[0], signs, condition)
 
-        state = x, ops.zeros_like(per_sample(x))
+        state = x, ops.zeros_like(sum_per_sample(x))
         if self.tolerance is None or training:
             return runge_kutta_4(f, state, t0, t1, self.steps)
         return dormand_prince(f, state, t0, t1, self.tolerance)

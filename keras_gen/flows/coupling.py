@@ -8,11 +8,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.arrays import for_each_sample, per_sample
-from keras_gen.core.checks import check, check_choice
+from keras_gen.core.arrays import broadcast_to_batch, sum_per_sample
+from keras_gen.core.checks import check, check_choice, check_units
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
-from keras_gen.flows.conditioner import Conditioner, check_units
+from keras_gen.flows.conditioner import Conditioner
 
 
 class LastAxisSplit:
@@ -245,7 +245,7 @@ class AdditiveCoupling(Coupling):
 
     def transform(self, x: Any, parameters: Any, inverse: bool) -> tuple[Any, Any]:
         shift = parameters[..., 0]
-        return (x - shift if inverse else x + shift), for_each_sample(0, x)
+        return (x - shift if inverse else x + shift), broadcast_to_batch(0, x)
 
 
 SCALE_MAPS = {
@@ -323,8 +323,8 @@ class AffineCoupling(Coupling):
     def transform(self, x: Any, parameters: Any, inverse: bool) -> tuple[Any, Any]:
         shift, log_scale = parameters[..., 0], self.log_scale(parameters[..., 1])
         if inverse:
-            return (x - shift) * ops.exp(-log_scale), -per_sample(log_scale)
-        return x * ops.exp(log_scale) + shift, per_sample(log_scale)
+            return (x - shift) * ops.exp(-log_scale), -sum_per_sample(log_scale)
+        return x * ops.exp(log_scale) + shift, sum_per_sample(log_scale)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "scale_map": keras.saving.serialize_keras_object(self.scale_map)}

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import clip, for_each_sample, per_sample
+from keras_gen.core.arrays import broadcast_to_batch, clip, sum_per_sample
 from keras_gen.core.checks import check, check_integer
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector, build_layer
@@ -81,7 +81,7 @@ class Dequantize(Bijector):
         return x, self._log_q(y * self.levels - k, x, training) - self._cells(y)
 
     def _cells(self, x: Any) -> Any:
-        return for_each_sample(-self.numbers * math.log(self.levels), x)
+        return broadcast_to_batch(-self.numbers * math.log(self.levels), x)
 
     def _draw(self, x: Any, training: bool) -> tuple[Any, Any]:
         options = {"dtype": self.bijection_dtype, "seed": self.seed_generator}
@@ -115,9 +115,9 @@ class Dequantize(Bijector):
 
 
 def _log_normal(eps: Any) -> Any:
-    return -0.5 * per_sample(eps**2 + math.log(2 * math.pi))
+    return -0.5 * sum_per_sample(eps**2 + math.log(2 * math.pi))
 
 
 def _log_sigmoid_slope(logits: Any) -> Any:
     """Returns the log-determinant of logits as a function of u: minus that of the sigmoid."""
-    return per_sample(ops.softplus(logits) + ops.softplus(-logits))
+    return sum_per_sample(ops.softplus(logits) + ops.softplus(-logits))

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import per_sample
+from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.random import starting_noise
 from keras_gen.export import keras_gen_export
 
@@ -89,7 +89,7 @@ class NormalBase(Base):
     """
 
     def log_density(self, z: Any) -> Any:
-        return -0.5 * per_sample(z**2 + math.log(2 * math.pi))
+        return -0.5 * sum_per_sample(z**2 + math.log(2 * math.pi))
 
     def draw_noise(self, n: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
         return starting_noise(n, shape, seed)
@@ -129,7 +129,7 @@ class LearnedNormalBase(Base):
     def log_density(self, z: Any) -> Any:
         log_sigma = ops.cast(self.log_sigma, z.dtype)
         eps = (z - ops.cast(self.mean, z.dtype)) * ops.exp(-log_sigma)
-        return -0.5 * per_sample(eps**2 + 2 * log_sigma + math.log(2 * math.pi))
+        return -0.5 * sum_per_sample(eps**2 + 2 * log_sigma + math.log(2 * math.pi))
 
     def draw_noise(self, n: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
         return starting_noise(n, shape, seed)
@@ -163,7 +163,7 @@ class LogisticBase(Base):
     """
 
     def log_density(self, z: Any) -> Any:
-        return -per_sample(ops.softplus(z) + ops.softplus(-z))
+        return -sum_per_sample(ops.softplus(z) + ops.softplus(-z))
 
     def draw_noise(self, n: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
         return np.random.default_rng(seed).logistic(size=(n, *shape)).astype("float32")
@@ -193,7 +193,7 @@ class UniformBase(Base):
     """
 
     def log_density(self, z: Any) -> Any:
-        return per_sample(ops.where((z >= 0) & (z <= 1), ops.zeros_like(z), -float("inf")))
+        return sum_per_sample(ops.where((z >= 0) & (z <= 1), ops.zeros_like(z), -float("inf")))
 
     def draw_noise(self, n: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
         return np.random.default_rng(seed).random((n, *shape), dtype="float32")

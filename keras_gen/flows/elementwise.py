@@ -5,7 +5,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_gen.core.arrays import clip, for_each_sample, per_sample
+from keras_gen.core.arrays import broadcast_to_batch, clip, sum_per_sample
 from keras_gen.core.checks import check, is_number
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector, places
@@ -55,11 +55,11 @@ class Scale(Bijector):
 
     def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         s = self._s()
-        return x * ops.exp(s), for_each_sample(self.places * ops.sum(s), x)
+        return x * ops.exp(s), broadcast_to_batch(self.places * ops.sum(s), x)
 
     def inverse_and_log_det(self, y: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         s = self._s()
-        return y * ops.exp(-s), for_each_sample(-self.places * ops.sum(s), y)
+        return y * ops.exp(-s), broadcast_to_batch(-self.places * ops.sum(s), y)
 
     def _s(self) -> Any:
         return self.rate * ops.cast(self.log_scale, self.bijection_dtype)
@@ -116,13 +116,13 @@ class ActNorm(Bijector):
     def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         mean, log_std = self._start(x) if training else self._statistics()
         s = self._read(self.log_scale) - log_std
-        return (x - mean) * ops.exp(s) + self._read(self.bias), for_each_sample(self.places * ops.sum(s), x)
+        return (x - mean) * ops.exp(s) + self._read(self.bias), broadcast_to_batch(self.places * ops.sum(s), x)
 
     def inverse_and_log_det(self, y: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         mean, log_std = self._statistics()
         s = self._read(self.log_scale) - log_std
         x = (y - self._read(self.bias)) * ops.exp(-s) + mean
-        return x, for_each_sample(-self.places * ops.sum(s), y)
+        return x, broadcast_to_batch(-self.places * ops.sum(s), y)
 
     def _start(self, x: Any) -> tuple[Any, Any]:
         started = ops.convert_to_tensor(self.initialized)
@@ -192,11 +192,11 @@ class LogitTransform(Bijector):
         p = clip(self.alpha + (1 - 2 * self.alpha) * x, smallest, 1 - smallest)
         y = ops.log(p) - ops.log1p(-p)
         within = (x >= 0) & (x <= 1)
-        return y, per_sample(ops.where(within, self._log_derivative(y), -float("inf")))
+        return y, sum_per_sample(ops.where(within, self._log_derivative(y), -float("inf")))
 
     def inverse_and_log_det(self, y: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         x = (ops.sigmoid(y) - self.alpha) / (1 - 2 * self.alpha)
-        return x, -per_sample(self._log_derivative(y))
+        return x, -sum_per_sample(self._log_derivative(y))
 
     def _log_derivative(self, y: Any) -> Any:
         return ops.softplus(y) + ops.softplus(-y) + math.log(1 - 2 * self.alpha)

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import for_each_sample
+from keras_gen.core.arrays import broadcast_to_batch
 from keras_gen.core.checks import check
 from keras_gen.core.random import fixed_seed
 from keras_gen.export import keras_gen_export
@@ -95,7 +95,7 @@ class Invertible1x1Conv(Bijector):
         return ops.tril(lower, -1) + identity, ops.triu(upper, 1) + identity * (sign * ops.exp(s))
 
     def _log_det(self, x: Any) -> Any:
-        return for_each_sample(self.places * ops.sum(ops.cast(self.log_diagonal, self.bijection_dtype)), x)
+        return broadcast_to_batch(self.places * ops.sum(ops.cast(self.log_diagonal, self.bijection_dtype)), x)
 
     def get_config(self) -> dict[str, Any]:
         matrix = None if self.matrix is None else self.matrix.tolist()

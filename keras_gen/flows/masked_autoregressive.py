@@ -5,12 +5,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import per_sample
-from keras_gen.core.checks import check
+from keras_gen.core.arrays import sum_per_sample
+from keras_gen.core.checks import check, check_units
 from keras_gen.core.compiled import sequential_loop
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
-from keras_gen.flows.conditioner import Dense, check_units
+from keras_gen.flows.conditioner import Dense
 from keras_gen.flows.coupling import get_scale_map
 from keras_gen.networks.blocks.masked import MaskedDense, spread_degrees
 
@@ -79,7 +79,7 @@ class MaskedAutoregressive(Bijector):
 
     def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         shift, log_scale = self._conditioned(x, condition)
-        return x * ops.exp(log_scale) + shift, per_sample(log_scale)
+        return x * ops.exp(log_scale) + shift, sum_per_sample(log_scale)
 
     def inverse_and_log_det(self, y: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         size = y.shape[-1]
@@ -89,7 +89,7 @@ class MaskedAutoregressive(Bijector):
             return ops.where(ops.arange(size) == i, (y - shift) * ops.exp(-log_scale), x)
 
         x = sequential_loop(0, size, solve_next, ops.zeros_like(y))
-        return x, -per_sample(self._conditioned(x, condition)[1])
+        return x, -sum_per_sample(self._conditioned(x, condition)[1])
 
     def _conditioned(self, x: Any, condition: Any) -> tuple[Any, Any]:
         h = self.hidden[0](x)

@@ -3,10 +3,9 @@ from typing import Any
 
 import keras
 
-from keras_gen.core.checks import check_integer
+from keras_gen.core.checks import check_integer, check_units
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.compose import Chain
-from keras_gen.flows.conditioner import check_units
 from keras_gen.flows.coupling import AdditiveCoupling
 from keras_gen.flows.dequantize import Dequantize
 from keras_gen.flows.distributions import Base

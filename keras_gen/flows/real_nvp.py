@@ -1,11 +1,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from keras_gen.core.checks import check_integer
+from keras_gen.core.checks import check_integer, check_units
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
 from keras_gen.flows.compose import Chain, MultiScale
-from keras_gen.flows.conditioner import check_units
 from keras_gen.flows.coupling import AffineCoupling
 from keras_gen.flows.dequantize import Dequantize
 from keras_gen.flows.elementwise import ActNorm, LogitTransform

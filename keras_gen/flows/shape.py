@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import for_each_sample
+from keras_gen.core.arrays import broadcast_to_batch
 from keras_gen.core.checks import check, check_integer, is_integer
 from keras_gen.core.random import fixed_seed
 from keras_gen.export import keras_gen_export
@@ -54,10 +54,10 @@ class Reshape(Bijector):
         self.y_shape = self.output_shape(x_shape)[1:]
 
     def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
-        return ops.reshape(x, (-1, *self.y_shape)), for_each_sample(0, x)
+        return ops.reshape(x, (-1, *self.y_shape)), broadcast_to_batch(0, x)
 
     def inverse_and_log_det(self, y: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
-        return ops.reshape(y, (-1, *self.x_shape)), for_each_sample(0, y)
+        return ops.reshape(y, (-1, *self.x_shape)), broadcast_to_batch(0, y)
 
     def output_shape(self, x_shape: Any) -> tuple[int | None, ...]:
         check(None not in x_shape[1:], "x", "have a known shape", f"shape {tuple(x_shape)}")
@@ -115,13 +115,13 @@ class Squeeze(Bijector):
         f, (_, h, w, c) = self.factor, x.shape
         y = ops.reshape(x, (-1, h // f, f, w // f, f, c))
         y = ops.reshape(ops.transpose(y, (0, 1, 3, 2, 4, 5)), (-1, h // f, w // f, f * f * c))
-        return y, for_each_sample(0, x)
+        return y, broadcast_to_batch(0, x)
 
     def inverse_and_log_det(self, y: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         f, (_, h, w, c) = self.factor, y.shape
         x = ops.reshape(y, (-1, h, w, f, f, c // f**2))
         x = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, h * f, w * f, c // f**2))
-        return x, for_each_sample(0, y)
+        return x, broadcast_to_batch(0, y)
 
     def output_shape(self, x_shape: Any) -> tuple[int | None, ...]:
         batch, h, w, c = x_shape
@@ -200,7 +200,7 @@ class Permutation(Bijector):
         return self._reorder(y, ops.argsort(ops.convert_to_tensor(self.indices)))
 
     def _reorder(self, x: Any, order: Any) -> tuple[Any, Any]:
-        return ops.take(x, order, axis=-1), for_each_sample(0, x)
+        return ops.take(x, order, axis=-1), broadcast_to_batch(0, x)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "order": self.order, "seed": self.seed}

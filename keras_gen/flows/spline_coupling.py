@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.arrays import clip, per_sample
+from keras_gen.core.arrays import clip, sum_per_sample
 from keras_gen.core.checks import check, check_integer, is_number
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.coupling import Coupling
@@ -153,7 +153,7 @@ class SplineCoupling(Coupling):
 
     def transform(self, x: Any, parameters: Any, inverse: bool) -> tuple[Any, Any]:
         y, log_derivative = rational_quadratic_spline(x, parameters, self.bound, inverse)
-        return y, per_sample(log_derivative)
+        return y, sum_per_sample(log_derivative)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_bins": self.num_bins, "bound": self.bound}

@@ -4,13 +4,12 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_choice, check_integer
 from keras_gen.core.compiled import compiled, even_batches, progress_bar
-from keras_gen.core.torch.product import product
+from keras_gen.core.torch.kernels import product, tile_size
 from keras_gen.export import keras_gen_export
 
 METRICS = ("euclidean", "cosine", "precomputed")
@@ -59,7 +58,6 @@ def smallest_others(matrix: np.ndarray, k: int) -> np.ndarray:
 
 
 CELLS = 2**25  # products held at a time, 128 MB
-KEPT_CELLS = 2**23  # 32 MB: glibc gives larger buffers back at once, and gets each anew, page by page
 CHUNK = 16  # columns of which only the largest is ranked at first
 EPSILON = 2.0**-24  # the relative rounding of float32
 
@@ -150,7 +148,7 @@ def _ranked(values: Any, count: int) -> Any:
 
 def _best_rows(queries: Any, rows: Any, count: int) -> Any:
     """Returns the indices of the rows of the largest scores, `(queries, count)`, in falling order."""
-    n, size = rows.shape[0], _tile(queries.shape[0], rows.shape[0])
+    n, size = rows.shape[0], tile_size(queries.shape[0], rows.shape[0], CHUNK)
     tiles = [
         (start, *largest(scores(queries, rows[start : start + size]), min(count, size, n - start)))
         for start in range(0, n, size)
@@ -158,11 +156,6 @@ def _best_rows(queries: Any, rows: Any, count: int) -> Any:
     indices = ops.concatenate([start + indices for start, indices, _ in tiles], axis=1)
     places = _ranked(ops.concatenate([values for *_, values in tiles], axis=1), count)
     return ops.take_along_axis(indices, places, axis=1)
-
-
-def _tile(queries: int, n: int) -> int:
-    """Returns how many points are ranked together: all, but on PyTorch those whose products are kept in memory."""
-    return max(CHUNK, KEPT_CELLS // queries // CHUNK * CHUNK) if keras.backend.backend() == "torch" else n
 
 
 @functools.cache

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import per_sample
+from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.checks import as_labels, check, check_integer
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.divergences import gaussian_kl
@@ -64,7 +64,8 @@ class CVAE(GaussianLatentModel):
 
     def infer(self, x: Any, condition: Any, seed: Any, training: bool) -> tuple[Any, Any]:
         mean, log_var = self.moments(x, training)
-        return sample_gaussian(mean, log_var, seed), per_sample(gaussian_kl(mean - self._mean(condition), log_var, 0.0))
+        kl = gaussian_kl(mean - self._mean(condition), log_var, 0.0)
+        return sample_gaussian(mean, log_var, seed), sum_per_sample(kl)
 
     def place(self, latents: Any, condition: Any) -> Any:
         return latents + self._mean(condition)

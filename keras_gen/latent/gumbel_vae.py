@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import per_sample
+from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.checks import check
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.divergences import categorical_kl
@@ -64,7 +64,7 @@ class GumbelVAE(LatentModel):
 
     def infer(self, x: Any, condition: Any, seed: Any, training: bool) -> tuple[Any, Any]:
         logits = self._logits(x, training)
-        kl = per_sample(categorical_kl(logits))
+        kl = sum_per_sample(categorical_kl(logits))
         temperature = self.temperature(training=training)
         return gumbel_softmax(logits, temperature, self.hard or not training, seed=seed), kl
 

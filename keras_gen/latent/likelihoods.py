@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import per_sample
+from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.checks import check, check_integer, is_number
 from keras_gen.export import keras_gen_export
 
@@ -64,7 +64,7 @@ class BernoulliLikelihood(Likelihood):
     def nll(self, x: Any, output: Any) -> Any:
         output = ops.cast(output, "float32")
         b = (ops.cast(x, "float32") + 1) / 2
-        return per_sample(ops.softplus(output) - b * output)
+        return sum_per_sample(ops.softplus(output) - b * output)
 
     def mean(self, output: Any) -> Any:
         return 2 * ops.sigmoid(ops.cast(output, "float32")) - 1
@@ -99,7 +99,7 @@ class CategoricalLikelihood(Likelihood):
     def nll(self, x: Any, output: Any) -> Any:
         log_p = ops.log_softmax(ops.cast(output, "float32"), axis=-1)
         chosen = ops.take_along_axis(log_p, ops.expand_dims(ops.cast(x, "int32"), -1), axis=-1)
-        return -per_sample(ops.squeeze(chosen, axis=-1))
+        return -sum_per_sample(ops.squeeze(chosen, axis=-1))
 
     def mean(self, output: Any) -> Any:
         return ops.cast(ops.argmax(output, axis=-1), "int32")
@@ -139,7 +139,7 @@ class GaussianLikelihood(Likelihood):
 
     def nll(self, x: Any, output: Any) -> Any:
         error = ops.square(ops.cast(x, "float32") - ops.cast(output, "float32"))
-        return 0.5 * per_sample(error / self.variance + math.log(2 * math.pi * self.variance))
+        return 0.5 * sum_per_sample(error / self.variance + math.log(2 * math.pi * self.variance))
 
     def mean(self, output: Any) -> Any:
         return ops.cast(output, "float32")

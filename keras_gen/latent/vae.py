@@ -4,7 +4,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gen.core.arrays import per_sample
+from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.checks import check
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.divergences import gaussian_kl
@@ -84,8 +84,8 @@ class VAE(GaussianLatentModel):
         mean, log_var = self.moments(x, training)
         z = sample_gaussian(mean, log_var, seed)
         if self.prior is None:
-            return z, per_sample(gaussian_kl(mean, log_var, 0.0))
-        mean_log_q = -0.5 * per_sample(1 + log_var + math.log(2 * math.pi))  # minus the entropy
+            return z, sum_per_sample(gaussian_kl(mean, log_var, 0.0))
+        mean_log_q = -0.5 * sum_per_sample(1 + log_var + math.log(2 * math.pi))  # minus the entropy
         return z, mean_log_q - self.prior.log_density(z, training=training)
 
     def draw_latents(self, n: int, seed: int) -> np.ndarray:

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gen.core.arrays import unit_vectors
 from keras_gen.core.checks import check, is_number
 from keras_gen.export import keras_gen_export
 
 POINTS = 2**14
-SMALLEST = 1e-24
 
 
 class AngleTable:
@@ -58,13 +58,6 @@ class AngleTable:
 def _log_weights(angles: np.ndarray, dim: int, kappa: float) -> tuple[np.ndarray, np.ndarray]:
     middles = (angles[1:] + angles[:-1]) / 2
     return middles, (dim - 2) * np.log(np.sin(middles)) + kappa * (np.cos(middles) - 1) + np.log(angles[1])
-
-
-def unit_vectors(x: Any) -> Any:
-    """Scales vectors to unit length, in float32. A zero stays 0, with gradient 0 (that of `ops.normalize` is NaN)."""
-    x = ops.cast(x, "float32")
-    square = ops.sum(ops.square(x), axis=-1, keepdims=True)
-    return x * ops.where(square > SMALLEST, ops.rsqrt(ops.maximum(square, SMALLEST)), 0.0)
 
 
 @keras_gen_export("keras_gen.layers.VonMisesFisherSampling")

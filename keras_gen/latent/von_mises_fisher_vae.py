@@ -4,12 +4,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gen.core.arrays import unit_vectors
 from keras_gen.core.checks import check, is_number
 from keras_gen.core.random import starting_noise
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.latent_model import LatentModel
 from keras_gen.latent.likelihoods import Likelihood
-from keras_gen.latent.von_mises_fisher import AngleTable, unit_vectors
+from keras_gen.latent.von_mises_fisher import AngleTable
 
 
 @keras_gen_export("keras_gen.models.VonMisesFisherVAE")

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.latent.von_mises_fisher import unit_vectors
+from keras_gen.core.arrays import unit_vectors
 from keras_gen.quantization.kmeans import cluster_sums, distant_rows, kmeans, random_rows
 
 EPSILON = 1e-5  # of the Laplace smoothing of counts

@@ -1,12 +1,9 @@
-from collections.abc import Callable
 from typing import Any
 
-import keras
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer
-from keras_gen.core.torch.functorch import transforming
-from keras_gen.core.torch.product import product
+from keras_gen.core.torch.kernels import map_chunks, product
 from keras_gen.export import keras_gen_export
 
 CELLS = 2**20  # distances held at a time, 4 MB
@@ -54,21 +51,8 @@ def nearest_code(x: Any, codebook: Any, chunk_size: int | None = None) -> Any:
     else:
         chunk = ops.maximum(ops.minimum(n, chunk), 1)  # TensorFlow, where the batch size is not known while tracing
     padded = ops.concatenate([x, ops.zeros(((-n) % chunk, dim), "float32")])
-    indices = _map(nearest, ops.reshape(padded, (-1, chunk, dim)))
+    indices = map_chunks(nearest, ops.reshape(padded, (-1, chunk, dim)))
     return ops.reshape(indices, (-1,))[:n]
-
-
-def _map(nearest: Callable[[Any], Any], chunks: Any) -> Any:
-    if keras.backend.backend() != "torch" or transforming():
-        return ops.map(nearest, chunks)
-    import torch
-
-    # Into one array: a small result that outlives its chunk lies in the memory that the chunk gave back, where the next
-    # one then no longer fits, and in the end the process holds as much as all distances take.
-    indices = torch.empty(chunks.shape[:2], dtype=torch.int32, device=chunks.device)
-    for i, rows in enumerate(chunks):
-        indices[i] = nearest(rows)
-    return indices
 
 
 def _argmax(scores: Any) -> Any:

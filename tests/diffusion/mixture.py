@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import namespace
+from keras_gen.core.arrays import array_module
 from keras_gen.diffusion.prediction import linear_form
 from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
 from keras_gen.models import DDPM, EDM, RectifiedFlow, ScoreSDE
@@ -40,7 +40,7 @@ class Mixture:
 
     def predict(self, x_t, alpha, sigma):
         """E[x0 | x_t] and E[eps | x_t], in NumPy's float64 or in tensors; alpha and sigma broadcast to x_t."""
-        xp = namespace(x_t)
+        xp = array_module(x_t)
         weights, means, stds = (self.weights, self.means, self.stds)
         if xp is ops:
             weights, means, stds = (ops.convert_to_tensor(values, "float32") for values in (weights, means, stds))

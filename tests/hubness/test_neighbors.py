@@ -318,7 +318,7 @@ def test_largest_values_among_equal_ones():
 def test_tiles_change_nothing(tile, monkeypatch):
     points = np.random.default_rng(1).standard_normal((810, 6), "float32")
     distances, indices = nearest_neighbors(points, k=20, block_size=100)
-    monkeypatch.setattr(neighbors, "_tile", lambda queries, n: tile)
+    monkeypatch.setattr(neighbors, "tile_size", lambda queries, n, chunk: tile)
     neighbors.nearest_program.cache_clear()
     tiled = nearest_neighbors(points, k=20, block_size=100)
     neighbors.nearest_program.cache_clear()

@@ -6,8 +6,9 @@ from laws import autoencoder, compiled
 from scipy.special import gammaln, ive
 from scipy.stats import kstest
 
+from keras_gen.core.arrays import unit_vectors
 from keras_gen.core.fixtures import save_and_load, to_numpy
-from keras_gen.latent.von_mises_fisher import AngleTable, unit_vectors
+from keras_gen.latent.von_mises_fisher import AngleTable
 from keras_gen.layers import VonMisesFisherSampling
 from keras_gen.models import VonMisesFisherVAE
 from keras_gen.ops import gradient

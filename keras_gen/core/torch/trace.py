@@ -1,4 +1,4 @@
-"""Calls of a network on PyTorch without the work of Keras and Python between its operations."""
+"""Traced calls of a network on PyTorch: its operations without the work of Keras and Python between them."""
 
 import threading
 from collections import Counter
@@ -7,28 +7,29 @@ from typing import Any
 
 import keras
 
-from keras_gen.core.torch.functorch import transforming
+from keras_gen.core.torch.kernels import transforming
+from keras_gen.core.torch.switch import takes_fast_paths
 
-PLAIN_CALLS = 8  # a recording takes as long as some 30 calls gain
-KEPT = 16  # recordings of one network: each keeps the tensors that its operations made of constants
+PLAIN_CALLS = 8  # tracing takes as long as some 30 calls gain
+KEPT = 16  # traced graphs of one network: each keeps the tensors that its operations made of constants
 
 
-class Replay:
-    """Calls a network on PyTorch, after some calls with like inputs by replaying the operations of one of them.
+class Trace:
+    """Traces a network on PyTorch after a few calls with the same signature, and runs the traced graph from then on.
 
     Keras spends 0.1 ms on each layer that it calls on PyTorch, as long as the operations of a small U-Net take in all.
-    The recording holds these alone. Weights are its arguments: it sees their present values, also those of a
-    `StatelessScope`, and gradients reach them. Numbers and gradients are those of the call.
+    The traced graph holds these operations alone. Weights are its arguments: it sees their present values, also those
+    of a `StatelessScope`, and gradients reach them. Values and gradients are those of the plain call.
 
-    The network must do the same operations in each call: no branches. As in a compiled function, what is set on its
-    layers after a recording, other than weights and their number, is not seen. It is called as ever where a recording
-    would miss something: while its state changes, as random generators do, or losses are added in the call; where a
-    gradient is not PyTorch's own; in int8; where modules have hooks; in other threads than the main one, where nothing
-    is recorded.
+    The network must run the same operations in each call: no branches. As in a compiled function, what is set on its
+    layers after tracing, other than weights and their number, is not seen. The network is called normally wherever a
+    trace would be incorrect: while its state changes, as random generators do, or losses are added in the call; where
+    a gradient is not PyTorch's own; in int8; where modules have hooks; in other threads than the main one, where
+    nothing is traced.
 
     Args:
         network: a built layer, of one dtype.
-        call: its call as it is without this, `call(inputs, training=...)`.
+        call: its plain call, `call(inputs, training=...)`.
     """
 
     def __init__(self, network: keras.Layer, call: Callable[..., Any]):
@@ -37,11 +38,11 @@ class Replay:
         self.owned: list[int] | None = None
         self.variables: list[Any] = []
         self.calls: Counter[str] = Counter()
-        self.never: set[str] = set()
-        self.programs: dict[str, Callable[..., Any]] = {}
+        self.untraceable: set[str] = set()
+        self.graphs: dict[str, Callable[..., Any]] = {}
 
     def __call__(self, inputs: list[Any], training: bool) -> Any:
-        self._look()
+        self._refresh_variables()
         values = [variable.value for variable in self.variables]
         # Within a layer of another dtype, weights have that one.
         own = "torch." + self.network.variable_dtype
@@ -49,26 +50,26 @@ class Replay:
         if cast or any(_observed(layer) for layer in self.layers):
             return self.call(inputs, training=training)
         key = self._key(values, inputs, training)
-        if key in self.programs:
-            return self.programs[key](values, inputs)
-        if key in self.never or threading.current_thread() is not threading.main_thread():
+        if key in self.graphs:
+            return self.graphs[key](values, inputs)
+        if key in self.untraceable or threading.current_thread() is not threading.main_thread():
             return self.call(inputs, training=training)
         self.calls[key] += 1
         if self.calls[key] < PLAIN_CALLS:
             return self._watched_call(key, inputs, training)
         del self.calls[key]
-        if len(self.programs) == KEPT:
-            del self.programs[next(iter(self.programs))]
-        self.programs[key] = self._record(values, inputs, training)
-        return self.programs[key](values, inputs)
+        if len(self.graphs) == KEPT:
+            del self.graphs[next(iter(self.graphs))]
+        self.graphs[key] = self._traced(values, inputs, training)
+        return self.graphs[key](values, inputs)
 
-    def _look(self) -> None:
+    def _refresh_variables(self) -> None:
         """Reads the network's variables anew where layers have got others, by LoRA or quantization."""
         self.layers = self.layers or list(self.network._flatten_layers())
         owned = [id(v) for layer in self.layers for v in (*layer._trainable_variables, *layer._non_trainable_variables)]
         if owned != self.owned:
             self.owned, self.variables = owned, self.network.variables
-            for known in (self.programs, self.calls, self.never):
+            for known in (self.graphs, self.calls, self.untraceable):
                 known.clear()
 
     def _key(self, values: list[Any], inputs: list[Any], training: bool) -> str:
@@ -85,10 +86,10 @@ class Replay:
         output = self.call(inputs, training=training)
         same = all(value.equal(variable.value) for variable, value in state)
         if not same or self.network.losses or _has_own_gradient(output):
-            self.never.add(key)
+            self.untraceable.add(key)
         return output
 
-    def _record(self, values: list[Any], inputs: list[Any], training: bool) -> Callable[..., Any]:
+    def _traced(self, values: list[Any], inputs: list[Any], training: bool) -> Callable[..., Any]:
         from torch.fx.experimental.proxy_tensor import make_fx
 
         def function(values: list[Any], inputs: list[Any]) -> Any:
@@ -120,9 +121,9 @@ def _has_own_gradient(output: Any) -> bool:
     return False
 
 
-def replayable(inputs: list[Any]) -> bool:
-    """Returns whether these are PyTorch's plain tensors, in no transformation, compilation or checkpoint."""
-    if keras.backend.backend() != "torch":
+def traceable(inputs: list[Any]) -> bool:
+    """Returns whether fast paths are taken, for plain tensors in no transformation, compilation or checkpoint."""
+    if not takes_fast_paths():
         return False
     import torch
 

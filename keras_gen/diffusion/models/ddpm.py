@@ -4,7 +4,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import namespace
 from keras_gen.core.checks import check, check_choice
 from keras_gen.diffusion.models.diffusion_model import DiffusionModel, mean_square
 from keras_gen.diffusion.models.likelihood import bound_term, noise_power, variational_bound
@@ -109,7 +108,7 @@ class DDPM(DiffusionModel):
 
     def coefficients(self, t: Any) -> dict[str, Any]:
         row = super().coefficients(t)
-        if namespace(t) is np:  # the table of a sampler
+        if array_module(t) is np:  # the table of a sampler
             row["noise_power"] = ops.convert_to_numpy(self.noise_power)[t]
         return row
 

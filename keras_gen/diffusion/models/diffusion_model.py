@@ -9,7 +9,14 @@ from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.random import starting_noise
 from keras_gen.diffusion.loss_weight import WEIGHTINGS, loss_weight
 from keras_gen.diffusion.models import editing
-from keras_gen.diffusion.models.network_interface import (
+from keras_gen.diffusion.prediction import check_prediction, coefficients, takes_real_times
+from keras_gen.diffusion.samplers.base import DiffusionSampler, prepared_condition, reverse_process
+from keras_gen.diffusion.samplers.ddpm import DDPMSampler
+from keras_gen.diffusion.samplers.guidance import Guidance
+from keras_gen.diffusion.schedules.base import NoiseSchedule
+from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
+from keras_gen.diffusion.schedules.time_samplers import TimeSampler, UniformTime
+from keras_gen.networks.backbones.image_network import (
     check_network,
     fits,
     inputs_of,
@@ -18,13 +25,6 @@ from keras_gen.diffusion.models.network_interface import (
     prepare_condition,
     takes_condition,
 )
-from keras_gen.diffusion.prediction import check_prediction, coefficients, takes_real_times
-from keras_gen.diffusion.samplers.base import DiffusionSampler, prepared_condition, reverse_process
-from keras_gen.diffusion.samplers.ddpm import DDPMSampler
-from keras_gen.diffusion.samplers.guidance import Guidance
-from keras_gen.diffusion.schedules.base import NoiseSchedule
-from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
-from keras_gen.diffusion.schedules.time_samplers import TimeSampler, UniformTime
 
 
 class DiffusionModel(GenerativeModel):

@@ -8,19 +8,19 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import per_sample
+from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.checks import check, check_choice, check_integer, is_number
 from keras_gen.core.compiled import sequential_loop
 from keras_gen.core.divergence import exact_divergence, hutchinson_divergence, random_signs
 from keras_gen.core.ode import dormand_prince
 from keras_gen.core.random import StepSeed
-from keras_gen.diffusion.models.network_interface import prepare_condition
 from keras_gen.diffusion.samplers.base import Denoiser, coefficient_table, epsilon_of
 from keras_gen.diffusion.samplers.ddpm import DDPMSampler
 from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
 from keras_gen.diffusion.schedules.posterior import log_variance
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.divergences import gaussian_kl
+from keras_gen.networks.backbones.image_network import prepare_condition
 
 
 @keras_gen_export("keras_gen.losses.discretized_gaussian_nll")
@@ -203,9 +203,9 @@ def flow_log_prob(
         def f(t: Any, state: Any) -> Any:
             return divergence(functools.partial(_velocity, model, t), state[0], *conditions)
 
-        x_T, log_det = dormand_prince(f, (x, 0 * per_sample(x)), schedule.t_start, schedule.t_max, tolerance)
+        x_T, log_det = dormand_prince(f, (x, 0 * sum_per_sample(x)), schedule.t_start, schedule.t_max, tolerance)
         numbers = math.prod(x.shape[1:])
-        squares = per_sample(ops.square(x_T / deviation))
+        squares = sum_per_sample(ops.square(x_T / deviation))
         return log_det - 0.5 * squares - numbers * (0.5 * math.log(2 * math.pi) + math.log(deviation))
 
     arrays = [x] if condition is None else [x, condition]

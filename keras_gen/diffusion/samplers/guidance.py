@@ -10,8 +10,8 @@ from keras import ops
 
 from keras_gen.core.checks import as_labels, check, check_fraction, check_interval, is_number
 from keras_gen.core.gradient import gradient
-from keras_gen.diffusion.models.network_interface import inputs_of, null_condition, takes_condition
 from keras_gen.export import keras_gen_export
+from keras_gen.networks.backbones.image_network import inputs_of, null_condition, takes_condition
 
 Evaluate = Callable[[Any, dict[str, Any], Any], tuple[Any, Any]]
 

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import per_sample
+from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.checks import check, check_integer, is_number
 from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler, epsilon_of
 from keras_gen.diffusion.schedules.base import NoiseSchedule
@@ -82,7 +82,7 @@ class ReverseSDESampler(DiffusionSampler):
 
     def _correct(self, denoise: Denoiser, x: Any, row: dict[str, Any], eps: Any) -> Any:
         score = -epsilon_of(x, denoise(x, row)[0], row) / row["sigma"]
-        ratio = per_sample(ops.square(eps)) / ops.maximum(per_sample(ops.square(score)), 1e-20)
+        ratio = sum_per_sample(ops.square(eps)) / ops.maximum(sum_per_sample(ops.square(score)), 1e-20)
         size = ops.reshape(2 * self.snr**2 * ratio, (-1, *[1] * (len(x.shape) - 1)))
         return x + size * score + ops.sqrt(2 * size) * eps
 

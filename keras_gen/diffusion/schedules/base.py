@@ -4,7 +4,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gen.core.arrays import namespace
 from keras_gen.core.checks import check, is_number
 
 
@@ -46,7 +45,7 @@ class NoiseSchedule(abc.ABC):
 
     def log_snr(self, t: Any) -> Any:
         """Returns `log(alpha_t^2 / sigma_t^2)`, infinite for clean data and for pure noise."""
-        xp = namespace(t)
+        xp = array_module(t)
         with np.errstate(divide="ignore"):
             return 2 * (xp.log(self.alpha(t)) - xp.log(self.sigma(t)))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_gen.core.arrays import namespace, real
+from keras_gen.core.arrays import as_float64 as real
 from keras_gen.core.checks import check
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.export import keras_gen_export
@@ -44,7 +44,7 @@ class ContinuousSchedule(NoiseSchedule):
         _, d_sigma = self.derivatives(t)
         sigma = self.sigma(t)
         # VE's derivative is exact, and g^2 never less than 0 but by rounding.
-        return namespace(t).sqrt(namespace(t).maximum(2 * sigma * (d_sigma - self.drift(t) * sigma), 0.0))
+        return array_module(t).sqrt(array_module(t).maximum(2 * sigma * (d_sigma - self.drift(t) * sigma), 0.0))
 
     def times_at(self, fraction: Any) -> Any:
         return self.t_start + (self.t_max - self.t_start) * fraction
@@ -93,10 +93,10 @@ class VPSchedule(ContinuousSchedule):
         return self.beta_min + (self.beta_max - self.beta_min) * real(t)
 
     def alpha(self, t: Any) -> Any:
-        return namespace(t).exp(-0.5 * self._integral(t))
+        return array_module(t).exp(-0.5 * self._integral(t))
 
     def sigma(self, t: Any) -> Any:
-        return namespace(t).sqrt(-namespace(t).expm1(-self._integral(t)))
+        return array_module(t).sqrt(-array_module(t).expm1(-self._integral(t)))
 
     def derivatives(self, t: Any) -> tuple[Any, Any]:
         alpha, beta = self.alpha(t), self.beta(t)
@@ -104,7 +104,7 @@ class VPSchedule(ContinuousSchedule):
 
     def inverse_log_snr(self, log_snr: Any) -> Any:
         # SNR = 1 / (exp(B) - 1)
-        xp = namespace(log_snr)
+        xp = array_module(log_snr)
         return self._time_of(xp.log1p(xp.exp(-log_snr)))
 
     def get_config(self) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class VPSchedule(ContinuousSchedule):
 
     def _time_of(self, integral: Any) -> Any:
         """Returns t with B(t) = `integral`: the root of a quadratic, in the form that loses no digits."""
-        root = namespace(integral).sqrt(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * integral)
+        root = array_module(integral).sqrt(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * integral)
         return 2 * integral / (self.beta_min + root)
 
 
@@ -137,7 +137,7 @@ class SubVPSchedule(VPSchedule):
     """
 
     def sigma(self, t: Any) -> Any:
-        return -namespace(t).expm1(-self._integral(t))
+        return -array_module(t).expm1(-self._integral(t))
 
     def derivatives(self, t: Any) -> tuple[Any, Any]:
         alpha, beta = self.alpha(t), self.beta(t)
@@ -145,7 +145,7 @@ class SubVPSchedule(VPSchedule):
 
     def inverse_log_snr(self, log_snr: Any) -> Any:
         # alpha / sigma = 1 / (2 sinh(B / 2))
-        xp = namespace(log_snr)
+        xp = array_module(log_snr)
         return self._time_of(2 * xp.arcsinh(0.5 * xp.exp(-0.5 * log_snr)))
 
 
@@ -175,10 +175,10 @@ class VESchedule(ContinuousSchedule):
         self.rate = math.log(self.sigma_max / self.sigma_min)
 
     def alpha(self, t: Any) -> Any:
-        return namespace(t).ones_like(real(t))
+        return array_module(t).ones_like(real(t))
 
     def sigma(self, t: Any) -> Any:
-        return self.sigma_min * namespace(t).exp(self.rate * real(t))
+        return self.sigma_min * array_module(t).exp(self.rate * real(t))
 
     def derivatives(self, t: Any) -> tuple[Any, Any]:
         return 0.0 * self.alpha(t), self.rate * self.sigma(t)
@@ -216,7 +216,7 @@ class EDMSchedule(ContinuousSchedule):
         self.t_max = self.sigma_max
 
     def alpha(self, t: Any) -> Any:
-        return namespace(t).ones_like(real(t))
+        return array_module(t).ones_like(real(t))
 
     def sigma(self, t: Any) -> Any:
         return real(t)
@@ -226,10 +226,10 @@ class EDMSchedule(ContinuousSchedule):
         return 0.0 * one, one
 
     def inverse_log_snr(self, log_snr: Any) -> Any:
-        return namespace(log_snr).exp(-0.5 * log_snr)
+        return array_module(log_snr).exp(-0.5 * log_snr)
 
     def network_time(self, t: Any) -> Any:
-        return 0.25 * namespace(t).log(t)
+        return 0.25 * array_module(t).log(t)
 
     def get_config(self) -> dict[str, Any]:
         return {"sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
@@ -255,12 +255,12 @@ class RectifiedFlowSchedule(ContinuousSchedule):
         return real(t)
 
     def derivatives(self, t: Any) -> tuple[Any, Any]:
-        one = namespace(t).ones_like(real(t))
+        one = array_module(t).ones_like(real(t))
         return -one, one
 
     def inverse_log_snr(self, log_snr: Any) -> Any:
         # sigma / alpha = exp(-log_snr / 2); this form is right for infinite values, too
-        return 1.0 / (1.0 + namespace(log_snr).exp(0.5 * log_snr))
+        return 1.0 / (1.0 + array_module(log_snr).exp(0.5 * log_snr))
 
     def get_config(self) -> dict[str, Any]:
         return {}

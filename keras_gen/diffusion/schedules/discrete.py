@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import namespace
 from keras_gen.core.checks import check, check_fraction, check_integer, is_integer, is_number
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.export import keras_gen_export
@@ -66,14 +65,14 @@ class DiscreteSchedule(NoiseSchedule):
 
     def inverse_log_snr(self, log_snr: Any) -> Any:
         own = self.log_snr(np.arange(self.num_steps))
-        if namespace(log_snr) is np:
+        if array_module(log_snr) is np:
             gap = np.abs(own - np.asarray(log_snr, "float64")[..., None])
             return np.argmin(gap, axis=-1)
         finite = ops.convert_to_tensor(np.maximum(own, -1e9), "float32")
         return ops.argmin(ops.abs(finite - ops.expand_dims(log_snr, -1)), axis=-1)
 
     def times_at(self, fraction: Any) -> Any:
-        if namespace(fraction) is np:
+        if array_module(fraction) is np:
             return np.floor(np.asarray(fraction) * self.num_steps).astype(int)
         # A float32 fraction may round up to 1, or below 0.
         return ops.clip(ops.cast(ops.floor(fraction * self.num_steps), "int32"), 0, self.num_steps - 1)
@@ -86,7 +85,7 @@ class DiscreteSchedule(NoiseSchedule):
         return {"betas": self.betas.tolist()}
 
     def _entry(self, table: np.ndarray, t: Any) -> Any:
-        if namespace(t) is not np:
+        if array_module(t) is not np:
             return ops.take(table.astype("float32"), t + 1)
         t = np.asarray(t)
         valid = np.issubdtype(t.dtype, np.integer) and np.all((t >= -1) & (t < self.num_steps))

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_gen.core.arrays import real
+from keras_gen.core.arrays import as_float64 as real
 from keras_gen.core.checks import check, is_number
 from keras_gen.diffusion.schedules.continuous import ContinuousSchedule
 from keras_gen.diffusion.schedules.discrete import DiscreteSchedule

@@ -14,8 +14,8 @@ import numpy as np
 
 from keras_gen.core.checks import check
 from keras_gen.networks.blocks.attention import SelfAttention2D
-from keras_gen.networks.blocks.group_norm import GroupNorm
-from keras_gen.networks.blocks.residual_block import ResidualBlock
+from keras_gen.networks.blocks.norms import GroupNorm
+from keras_gen.networks.blocks.residual import ResidualBlock
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 MAX_PERIOD = 10000.0

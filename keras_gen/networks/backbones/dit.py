@@ -9,7 +9,7 @@ from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import ImageNetwork
 from keras_gen.networks.blocks.conditioning import embed, network_inputs
 from keras_gen.networks.blocks.dit_block import DiTBlock, plain_layer_norm
-from keras_gen.networks.blocks.patches import check_patches, cut, from_patches, to_patches
+from keras_gen.networks.blocks.patches import check_patches, from_patches, patch_multiple, to_patches
 from keras_gen.networks.blocks.rotary import RotaryEmbedding2D
 
 
@@ -96,7 +96,7 @@ class DiT(ImageNetwork):
         tokens = layers.Dense(pixels, kernel_initializer="zeros", name="last_dense", **options)(tokens)
 
         super().__init__(
-            inputs, from_patches(tokens, *grid, patch_size), image_shape, *cut(patch_size), dtype, **kwargs
+            inputs, from_patches(tokens, *grid, patch_size), image_shape, *patch_multiple(patch_size), dtype, **kwargs
         )
         self.patch_size = patch_size
         self.width = width

@@ -5,10 +5,10 @@ import keras
 from keras import layers
 
 from keras_gen.core.checks import check_integer
-from keras_gen.core.torch.convolution import Conv2D
+from keras_gen.core.torch.kernels import Conv2D
 from keras_gen.export import keras_gen_export
-from keras_gen.networks.backbones.image_network import ImageNetwork, check_levels, halved
-from keras_gen.networks.blocks.light_block import LightBlock
+from keras_gen.networks.backbones.image_network import ImageNetwork, check_levels, downsampling_multiple
+from keras_gen.networks.blocks.residual import LightBlock
 
 
 @keras_gen_export("keras_gen.models.LightUNet")
@@ -75,7 +75,7 @@ class LightUNet(ImageNetwork):
                 h = layers.UpSampling2D(**options)(h)
         h = Conv2D(image_shape[-1], 1, use_bias=False, **options)(h)
 
-        super().__init__([x, t], h, image_shape, *halved(widths), dtype, **kwargs)
+        super().__init__([x, t], h, image_shape, *downsampling_multiple(widths), dtype, **kwargs)
         self.widths = widths
         self.blocks_per_level = int(blocks_per_level)
         self.num_steps = num_steps

@@ -8,14 +8,14 @@ import keras
 from keras import layers
 
 from keras_gen.core.checks import check, check_choice, check_integer, is_number
-from keras_gen.core.torch.convolution import Conv2D
+from keras_gen.core.torch.kernels import Conv2D
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.diffusers_weights import assign_weights, read_diffusers, unet_arguments
-from keras_gen.networks.backbones.image_network import ImageNetwork, check_levels, halved
+from keras_gen.networks.backbones.image_network import ImageNetwork, check_levels, downsampling_multiple
 from keras_gen.networks.blocks.attention import CrossAttention2D, SelfAttention2D
 from keras_gen.networks.blocks.conditioning import ConditionDim, embed, is_pair, network_inputs
-from keras_gen.networks.blocks.group_norm import GroupNorm, groups_for
-from keras_gen.networks.blocks.residual_block import ResidualBlock
+from keras_gen.networks.blocks.norms import GroupNorm, groups_for
+from keras_gen.networks.blocks.residual import ResidualBlock
 
 
 @keras_gen_export("keras_gen.models.UNetConventions")
@@ -219,7 +219,7 @@ class UNet(ImageNetwork):
         h = layers.Activation("silu", **options)(h)
         h = conv(h, out_channels or image_shape[-1], "last_conv", kernel_initializer="zeros")
 
-        super().__init__(inputs, h, image_shape, *halved(widths), dtype, **kwargs)
+        super().__init__(inputs, h, image_shape, *downsampling_multiple(widths), dtype, **kwargs)
         self.widths = widths
         self.blocks_per_level = int(blocks_per_level)
         self.attention_levels = tuple(attention_levels)

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_gen.core.checks import check, check_integer
 from keras_gen.export import keras_gen_export
-from keras_gen.networks.blocks.group_norm import GroupNorm
+from keras_gen.networks.blocks.norms import GroupNorm
 
 
 @keras_gen_export("keras_gen.layers.SelfAttention2D")

@@ -8,8 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer, is_integer
-from keras_gen.core.torch.convolution import convolve
-from keras_gen.core.torch.product import product
+from keras_gen.core.torch.kernels import convolve, product
 from keras_gen.export import keras_gen_export
 
 

@@ -5,20 +5,19 @@ from typing import Any
 
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
-from keras_gen.networks.backbones.image_network import check_image_shape
+from keras_gen.core.checks import check, check_image_shape, check_integer
 
 
 def check_patches(image_shape: Sequence[int | None], patch_size: int) -> tuple[int, int]:
     """Returns the rows and columns of patches of an image, and refuses images that have no whole number of them."""
     check_integer("patch_size", patch_size)
-    check_image_shape("image_shape", image_shape, *cut(patch_size))
+    check_image_shape("image_shape", image_shape, *patch_multiple(patch_size))
     check(None not in image_shape, "image_shape", "have a known height and width", image_shape)
     return image_shape[0] // patch_size, image_shape[1] // patch_size
 
 
-def cut(patch_size: int) -> tuple[int, str]:
-    """Returns the multiple that an image's size must be, and why."""
+def patch_multiple(patch_size: int) -> tuple[int, str]:
+    """Returns the multiple that an image's size must be, and the reason."""
     return int(patch_size), f"with patch_size={patch_size}"
 
 

@@ -10,13 +10,13 @@ from keras_gen.core.checks import check, check_integer, is_number
 from keras_gen.export import keras_gen_export
 
 
-def frequencies(pairs: int, base: float) -> np.ndarray:
+def inverse_frequencies(pairs: int, base: float) -> np.ndarray:
     """Returns the angle of each pair of channels at position 1: `base^(-i / pairs)`."""
     return base ** (-np.arange(pairs) / pairs)
 
 
-def turn(x: Any, angles: Any) -> Any:
-    """Turns channels `2 i` and `2 i + 1`, together a plane, by the i-th angle; in float32.
+def rotate(x: Any, angles: Any) -> Any:
+    """Rotates channels `2 i` and `2 i + 1`, together a plane, by the i-th angle; in float32.
 
     Args:
         x: `(..., dim)`.
@@ -34,11 +34,11 @@ def turn(x: Any, angles: Any) -> Any:
 
 @keras_gen_export("keras_gen.layers.RotaryEmbedding")
 class RotaryEmbedding(keras.layers.Layer):
-    """Turns pairs of channels by angles that grow with the position: rotary positions in a sequence.
+    """Rotates pairs of channels by angles that grow with the position: rotary positions in a sequence.
 
-        f_i = base^(-i / (dim / 2)),   pair i turns by position f_i,   i = 0 .. dim / 2 - 1
+        f_i = base^(-i / (dim / 2)),   pair i rotates by position f_i,   i = 0 .. dim / 2 - 1
 
-    Channels `2 i` and `2 i + 1` are a pair. With queries and keys both turned, `q . k` depends on the positions by
+    Channels `2 i` and `2 i + 1` are a pair. With queries and keys both rotated, `q . k` depends on the positions by
     their difference alone. Computed in float32 under any dtype policy. There are no weights, and no longest position.
 
     Args:
@@ -69,9 +69,9 @@ class RotaryEmbedding(keras.layers.Layer):
 
     def call(self, x: Any, positions: Any = None) -> Any:
         positions = ops.arange(ops.shape(x)[1])[None] if positions is None else positions
-        once = ops.convert_to_tensor(frequencies(x.shape[-1] // 2, self.base), "float32")
+        once = ops.convert_to_tensor(inverse_frequencies(x.shape[-1] // 2, self.base), "float32")
         angles = ops.cast(positions, "float32")[:, :, None, None] * once
-        return ops.cast(turn(x, angles), self.compute_dtype)
+        return ops.cast(rotate(x, angles), self.compute_dtype)
 
     def compute_output_shape(self, x_shape: Any, positions_shape: Any = None) -> tuple[int | None, ...]:
         return tuple(x_shape)
@@ -82,12 +82,12 @@ class RotaryEmbedding(keras.layers.Layer):
 
 @keras_gen_export("keras_gen.layers.RotaryEmbedding2D")
 class RotaryEmbedding2D(keras.layers.Layer):
-    """Turns pairs of channels by angles that grow with the position in a grid: rotary positions in two dimensions.
+    """Rotates pairs of channels by angles that grow with the position in a grid: rotary positions in two dimensions.
 
         f_i = base^(-i / (dim / 4)),   i = 0 .. dim / 4 - 1
-        pair i of the first half of channels turns by row f_i, pair i of the second half by column f_i
+        pair i of the first half of channels rotates by row f_i, pair i of the second half by column f_i
 
-    Channels `2 i` and `2 i + 1` are a pair. With queries and keys both turned, `q . k` depends on the positions by
+    Channels `2 i` and `2 i + 1` are a pair. With queries and keys both rotated, `q . k` depends on the positions by
     their difference alone. Computed in float32 under any dtype policy. There are no weights.
 
     Args:
@@ -122,7 +122,7 @@ class RotaryEmbedding2D(keras.layers.Layer):
 
     def call(self, x: Any) -> Any:
         angles = ops.convert_to_tensor(self._angles(x.shape[-1]), "float32")
-        return ops.cast(turn(x, angles), self.compute_dtype)
+        return ops.cast(rotate(x, angles), self.compute_dtype)
 
     def compute_output_shape(self, x_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return x_shape
@@ -133,5 +133,5 @@ class RotaryEmbedding2D(keras.layers.Layer):
     def _angles(self, dim: int) -> np.ndarray:
         """Returns the angles `(height * width, 1, dim / 2)`."""
         row, column = np.divmod(np.arange(self.height * self.width), self.width)
-        once = frequencies(dim // 4, self.base)
+        once = inverse_frequencies(dim // 4, self.base)
         return np.concatenate([np.outer(row, once), np.outer(column, once)], axis=-1)[:, None]

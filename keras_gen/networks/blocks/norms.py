@@ -1,10 +1,12 @@
+"""Normalization of groups of channels."""
+
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer, is_number
-from keras_gen.core.torch.functorch import transforming
+from keras_gen.core.torch.kernels import normalize_groups
 from keras_gen.export import keras_gen_export
 
 
@@ -13,11 +15,11 @@ class GroupNorm(keras.layers.Layer):
     """Normalizes each group of channels of each sample: `y = gamma (x - mean) / sqrt(var + epsilon) + beta`.
 
     The same function as `keras.layers.GroupNormalization(axis=-1)`, but faster on every backend: the statistics are
-    sums for each channel, and all is folded into one multiplication and addition for each pixel. On PyTorch its own
-    kernel does that. Statistics are float32 under any dtype policy.
+    sums for each channel, and normalization becomes one multiply-add per pixel; PyTorch uses its native kernel.
+    Statistics are float32 under any dtype policy.
 
     Args:
-        groups: int >= 1. Must divide the number of channels. Channels of a group are neighbours. Defaults to `8`.
+        groups: int >= 1. Must divide the number of channels. Channels of a group are neighbors. Defaults to `8`.
         epsilon: float > 0. Defaults to `1e-5`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
@@ -48,46 +50,14 @@ class GroupNorm(keras.layers.Layer):
         self.beta = self.add_weight(name="beta", shape=(channels,), initializer="zeros")
 
     def call(self, x: Any) -> Any:
-        # PyTorch's kernel (2.13) cannot be differentiated forward where channels are last.
-        fused = keras.backend.backend() == "torch" and not transforming()
-        normalize = _by_kernel if fused else _by_channel_sums
         x, gamma, beta = (ops.cast(tensor, "float32") for tensor in (x, self.gamma, self.beta))
-        return ops.cast(normalize(x, gamma, beta, self.groups, self.epsilon), self.compute_dtype)
+        return ops.cast(normalize_groups(x, gamma, beta, self.groups, self.epsilon), self.compute_dtype)
 
     def compute_output_shape(self, x_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return x_shape
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "groups": self.groups, "epsilon": self.epsilon}
-
-
-def _by_channel_sums(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> Any:
-    channels, axes = x.shape[-1], tuple(range(1, len(x.shape) - 1))
-
-    def over_groups(moments: Any) -> Any:
-        # (batch, channels) -> the mean over each group, repeated for its channels
-        grouped = ops.reshape(moments, (-1, groups, channels // groups))
-        mean = ops.mean(grouped, axis=-1, keepdims=True)
-        return ops.reshape(ops.broadcast_to(mean, ops.shape(grouped)), (-1, channels))
-
-    mean = over_groups(ops.mean(x, axis=axes))
-    # E[x^2] - mean^2 needs no second pass over x; in float32 it is exact enough for activations.
-    var = ops.maximum(over_groups(ops.mean(ops.square(x), axis=axes)) - ops.square(mean), 0)
-    scale = gamma * ops.rsqrt(var + epsilon)
-    shift = beta - mean * scale
-    shape = (-1, *[1] * len(axes), channels)
-    return x * ops.reshape(scale, shape) + ops.reshape(shift, shape)
-
-
-def _by_kernel(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> Any:
-    # PyTorch's kernel reads channels last through a transposed view.
-    import torch
-
-    if torch.is_grad_enabled():
-        # With channels last (torch 2.13) the process dies where the gradient of gamma or beta is asked for and that of
-        # x is not. So whoever asks for theirs is made to ask for that of x.
-        x = x + (gamma[:0].sum() + beta[:0].sum())
-    return torch.group_norm(x.movedim(-1, 1), groups, gamma, beta, epsilon).movedim(1, -1)
 
 
 def groups_for(channels: int) -> int:

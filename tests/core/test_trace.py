@@ -11,7 +11,7 @@ from keras_gen.core.compiled import compiled
 from keras_gen.core.fixtures import randomize_weights, to_numpy
 from keras_gen.core.stateless import stateless
 from keras_gen.core.torch import trace
-from keras_gen.core.torch.trace import PLAIN_CALLS, Replay
+from keras_gen.core.torch.trace import PLAIN_CALLS, Trace
 from keras_gen.models import DDPM, DiT, LightUNet, PixelTransformer, UNet
 from keras_gen.ops import gradient
 from keras_gen.samplers import DDIMSampler
@@ -43,8 +43,8 @@ def network_of(name="unet"):
     return network, [ops.convert_to_tensor(x) for x in inputs]
 
 
-def recorded(network):
-    return len(network._replay.programs)
+def traced(network):
+    return len(network._trace.graphs)
 
 
 def call_often(network, inputs, training=False):
@@ -53,10 +53,10 @@ def call_often(network, inputs, training=False):
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_replayed_calls_are_the_calls(name, training):
+def test_traced_calls_are_the_calls(name, training):
     network, inputs = network_of(name)
     outputs = call_often(network, inputs, training)
-    assert recorded(network) == 1
+    assert traced(network) == 1
     for output in outputs[1:]:
         np.testing.assert_array_equal(output, outputs[0])
     other = [ops.flip(x, axis=0) for x in inputs]
@@ -68,11 +68,11 @@ def test_present_weights_count():
     network, inputs = network_of()
     before = call_often(network, inputs)[-1]
     randomize_weights(network, seed=1)
-    replayed = to_numpy(network(inputs, training=False))
-    np.testing.assert_array_equal(replayed, to_numpy(network(inputs)))
-    assert np.abs(replayed - before).max() > 1e-3
+    now = to_numpy(network(inputs, training=False))
+    np.testing.assert_array_equal(now, to_numpy(network(inputs)))
+    assert np.abs(now - before).max() > 1e-3
     with stateless(network):
-        np.testing.assert_array_equal(to_numpy(network(inputs, training=False)), replayed)
+        np.testing.assert_array_equal(to_numpy(network(inputs, training=False)), now)
 
 
 def test_gradients_reach_weights_and_inputs():
@@ -89,7 +89,7 @@ def test_gradients_reach_weights_and_inputs():
     first = slopes()
     for _ in range(PLAIN_CALLS):
         last = slopes()
-    assert recorded(network) == 1
+    assert traced(network) == 1
     for a, b in zip(first, last, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
@@ -99,7 +99,7 @@ def test_gradients_reach_weights_and_inputs():
     first = by_x()
     for _ in range(PLAIN_CALLS):
         np.testing.assert_allclose(by_x(), first, rtol=1e-5, atol=1e-6)
-    assert recorded(network) == 2
+    assert traced(network) == 2
 
 
 def test_training_and_sampling_are_what_they_were(monkeypatch):
@@ -111,18 +111,18 @@ def test_training_and_sampling_are_what_they_were(monkeypatch):
         swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
         history = model.fit(np.tile(X, (8, 1, 1, 1)), batch_size=2, epochs=2, verbose=0, callbacks=[swap])
         samples = model.sample(3, sampler=DDIMSampler(12), seed=0, verbose=0)
-        return history.history["loss"], samples, recorded(network)
+        return history.history["loss"], samples, traced(network)
 
-    replayed = run()
+    fast = run()
     monkeypatch.setattr(trace, "PLAIN_CALLS", 10**6)
     plain = run()
-    assert replayed[2] > 1
+    assert fast[2] > 1
     assert plain[2] == 0
-    np.testing.assert_allclose(replayed[0], plain[0], rtol=1e-5)
-    np.testing.assert_allclose(replayed[1], plain[1], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(fast[0], plain[0], rtol=1e-5)
+    np.testing.assert_allclose(fast[1], plain[1], rtol=1e-4, atol=1e-4)
 
 
-def test_a_changed_network_is_recorded_again():
+def test_a_changed_network_is_traced_again():
     network, inputs = network_of("dit")
     call_often(network, inputs)
     dense = next(layer for layer in network._flatten_layers() if isinstance(layer, keras.layers.Dense))
@@ -130,21 +130,21 @@ def test_a_changed_network_is_recorded_again():
     dense.lora_kernel_b.assign(RNG.standard_normal(dense.lora_kernel_b.shape))
     for output in call_often(network, inputs) + call_often(network, inputs):
         np.testing.assert_array_equal(output, to_numpy(network(inputs)))
-    assert recorded(network) == 1
+    assert traced(network) == 1
     network.trainable = False
     np.testing.assert_array_equal(call_often(network, inputs)[-1], to_numpy(network(inputs)))
 
 
-def test_recordings_have_a_bound(monkeypatch):
+def test_the_number_of_graphs_has_a_bound(monkeypatch):
     monkeypatch.setattr(trace, "KEPT", 2)
     network, inputs = network_of("pixel_transformer")
     plain = [call_often(network, [x[:n] for x in inputs]) for n in (1, 2, 3, 1)]
-    assert recorded(network) == 2
+    assert traced(network) == 2
     np.testing.assert_array_equal(plain[0], plain[3])
 
 
 @pytest.mark.parametrize("of", ["network", "model", "layer"])
-def test_a_quantized_network_is_called_as_ever(of):
+def test_a_quantized_network_is_called_normally(of):
     network, inputs = network_of("dit")
     before = call_often(network, inputs)[-1]
     dense = next(layer for layer in network._flatten_layers() if isinstance(layer, keras.layers.Dense))
@@ -181,11 +181,11 @@ def test_other_strides():
 
 
 def test_in_threads():
-    """Recording touches what all threads share: it is left to the main one."""
+    """Tracing touches what all threads share: it is left to the main one."""
     pairs = [network_of() for _ in range(3)]
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         outputs = list(pool.map(lambda pair: call_often(*pair)[-1], pairs))
-    assert not any(recorded(network) for network, _ in pairs)
+    assert not any(traced(network) for network, _ in pairs)
     for output, (network, inputs) in zip(outputs, pairs, strict=True):
         np.testing.assert_array_equal(call_often(network, inputs)[-1], output)
 
@@ -199,7 +199,7 @@ def test_in_a_checkpoint():
             lambda *inputs: network(list(inputs), training=True), *inputs, use_reentrant=False
         )
         y.sum().backward()
-    assert recorded(network) == 0
+    assert traced(network) == 0
 
 
 def test_in_a_layer_of_another_dtype():
@@ -217,7 +217,7 @@ def test_in_a_layer_of_another_dtype():
 
 
 @pytest.mark.parametrize("part", ["loss", "gradient"])
-def test_what_a_recording_would_miss(part):
+def test_what_a_trace_would_miss(part):
     class Part(keras.layers.Layer):
         def call(self, x):
             if part == "loss":
@@ -228,11 +228,11 @@ def test_what_a_recording_would_miss(part):
     x = ops.convert_to_tensor(X)
     x.requires_grad_()
     model = keras.Sequential([keras.Input(SHAPE), Part()])
-    replayed = Replay(model, lambda inputs, training: model(inputs[0], training=training))
+    trace_of_model = Trace(model, lambda inputs, training: model(inputs[0], training=training))
     for _ in range(PLAIN_CALLS + 2):
-        replayed([x], True)
+        trace_of_model([x], True)
         assert part == "gradient" or len(model.losses) == 1
-    assert not replayed.programs
+    assert not trace_of_model.graphs
 
 
 def test_hooks_are_called():
@@ -247,7 +247,7 @@ def test_hooks_are_called():
     assert len(seen) == PLAIN_CALLS + 1
 
 
-def test_a_copy_replays_its_own_weights():
+def test_a_copy_runs_on_its_own_weights():
     network, inputs = network_of()
     before = call_often(network, inputs)[-1]
     twin = copy.deepcopy(network)
@@ -257,10 +257,10 @@ def test_a_copy_replays_its_own_weights():
 
 
 @pytest.mark.parametrize("options", [{"remat": True}, {"dtype": "mixed_bfloat16"}])
-def test_what_is_not_recorded(options):
+def test_what_is_not_traced(options):
     network = UNet(SHAPE, (8, 16), 1, **options)
     call_often(network, [ops.convert_to_tensor(x) for x in INPUTS], training=True)
-    assert recorded(network) == 0
+    assert traced(network) == 0
 
 
 def test_dropout_draws_anew():
@@ -278,12 +278,12 @@ def test_state_goes_on(layer):
     model, twin = (
         keras.Sequential([keras.Input((3,)), part]) for part in (layer, type(layer).from_config(layer.get_config()))
     )
-    replayed = Replay(model, lambda inputs, training: model(inputs, training=training))
+    trace_of_model = Trace(model, lambda inputs, training: model(inputs, training=training))
     for _ in range(PLAIN_CALLS + 2):
-        np.testing.assert_array_equal(to_numpy(replayed([x], True)), to_numpy(twin([x], training=True)))
+        np.testing.assert_array_equal(to_numpy(trace_of_model([x], True)), to_numpy(twin([x], training=True)))
     for ours, theirs in zip(model.variables, twin.variables, strict=True):
         np.testing.assert_array_equal(to_numpy(ours), to_numpy(theirs))
-    assert not replayed.programs
+    assert not trace_of_model.graphs
 
 
 def test_transformed_and_symbolic_calls_pass_by():

@@ -7,11 +7,12 @@ from keras import ops
 from precision import double_precision
 
 from keras_gen.core.fixtures import randomize_weights, to_numpy
-from keras_gen.core.torch.convolution import Conv2D, convolve
+from keras_gen.core.torch.kernels import LARGE, Conv2D, convolve, product
 from keras_gen.models import UNet
 from keras_gen.ops import gradient
 
 RNG = np.random.default_rng(0)
+N = LARGE // 2**12  # rows of a product that is large enough for the other kernel
 CASES = list(itertools.product([(7, 6), (8, 9)], [(3, 3), (1, 1), (2, 5)], [(1, 1), (2, 2)], ["same", "valid"], [1, 2]))
 
 
@@ -74,3 +75,43 @@ def test_a_part_of_a_network_loads(tmp_path):
     x = [RNG.standard_normal((2, 8, 8, 1), "float32"), np.array([1, 2], "int32")]
     loaded = keras.models.load_model(tmp_path / "part.keras")
     np.testing.assert_allclose(to_numpy(loaded(x)), to_numpy(part(x)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [3, N])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_product_is_the_product(n, transposed, dtype):
+    a, b = RNG.standard_normal((n, 64)).astype(dtype), RNG.standard_normal((64, 64)).astype(dtype)
+    with double_precision():
+        x, y = ops.convert_to_tensor(a), ops.convert_to_tensor(b)
+        result = product(x, ops.transpose(y) if transposed else y)
+    exact = a.astype("float64") @ (b.T if transposed else b).astype("float64")
+    assert tuple(result.shape) == (n, 64)
+    tolerance = 1e-4 if dtype == "float32" else 1e-12
+    np.testing.assert_allclose(to_numpy(result), exact, rtol=tolerance, atol=tolerance)
+
+
+def test_gradients_of_a_product():
+    a, b = (RNG.standard_normal(shape).astype("float32") for shape in ((N, 64), (64, 64)))
+    x, y = ops.convert_to_tensor(a), ops.convert_to_tensor(b)
+    slope = np.cos(a.astype("float64") @ b)
+    by_x = to_numpy(gradient(lambda x: ops.sin(product(x, y)), x))
+    by_y = to_numpy(gradient(lambda y: ops.sin(product(x, y)), y))
+    np.testing.assert_allclose(by_x, slope @ b.T, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(by_y, a.T @ slope, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="a setting of PyTorch's")
+def test_product_without_onednn():
+    from torch.backends import mkldnn
+
+    x = ops.convert_to_tensor(RNG.standard_normal((N, 64)).astype("float32"))
+    with mkldnn.flags(enabled=False):
+        result = product(x, ops.transpose(x[:64]))
+    np.testing.assert_array_equal(to_numpy(result), to_numpy(x @ ops.transpose(x[:64])))
+
+
+def test_product_of_pixels():
+    """Dense layers call it with more axes, too."""
+    x, y = RNG.standard_normal((2, 5, 4)).astype("float32"), RNG.standard_normal((4, 3)).astype("float32")
+    np.testing.assert_allclose(to_numpy(product(*map(ops.convert_to_tensor, (x, y)))), x @ y, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,201 @@
+"""Kernels that are faster than Keras's on PyTorch, each beside its plain twin, which the other backends run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_gen.core.checks import check
+from keras_gen.core.torch.switch import takes_fast_paths
+
+LARGE = 2**24  # multiplications; smaller products are over before the other kernel has started
+CACHED_CELLS = 2**23  # 32 MB: glibc gives larger buffers back at once, and gets each anew, page by page
+
+
+def transforming() -> bool:
+    """Returns whether PyTorch calls us to transform a function, for `ops.jvp` or `vectorized_map`.
+
+    Not all kernels that PyTorch has for a layer can be transformed.
+    """
+    if keras.backend.backend() != "torch":
+        return False
+    import torch
+
+    return torch._C._functorch.maybe_current_level() is not None or torch.autograd.forward_ad._current_level >= 0
+
+
+def convolve(x: Any, kernel: Any, bias: Any = None, strides: tuple[int, int] = (1, 1), padding: str = "same") -> Any:
+    """Computes `ops.conv(x, kernel) + bias` for images with channels last.
+
+    On PyTorch, Keras 3.15 copies each input to the layout of channels first and back, and adds the bias in a pass of
+    its own. PyTorch's kernels read channels last as they lie: a transposed view is all they need.
+
+    Args:
+        x: `(batch, height, width, channels)`.
+        kernel: `(height, width, channels / groups, filters)`.
+        bias: `(filters,)` or `None`. Defaults to `None`.
+        strides: of height and width. Defaults to `(1, 1)`.
+        padding: `"same"` or `"valid"`. Defaults to `"same"`.
+
+    Returns:
+        `(batch, new_height, new_width, filters)`.
+    """
+    kernel = ops.convert_to_tensor(kernel)
+    bias = bias if bias is None else ops.convert_to_tensor(bias)
+    if takes_fast_paths():
+        return _convolve_views(x, kernel, bias, strides, padding)
+    y = ops.conv(x, kernel, strides, padding, data_format="channels_last")
+    return y if bias is None else y + bias
+
+
+def _convolve_views(x: Any, kernel: Any, bias: Any, strides: tuple[int, int], padding: str) -> Any:
+    from torch.nn import functional
+
+    groups = x.shape[-1] // kernel.shape[2]
+    pads = [_same_padding(*sizes) for sizes in zip(x.shape[1:3], kernel.shape[:2], strides, strict=True)]
+    x, kernel = x.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1)
+    if padding == "valid":
+        pads = [(0, 0), (0, 0)]
+    elif any(before != after for before, after in pads):
+        (top, bottom), (left, right) = pads
+        x, pads = functional.pad(x, (left, right, top, bottom)), [(0, 0), (0, 0)]
+    y = functional.conv2d(x, kernel, bias, strides, [before for before, _ in pads], groups=groups)
+    return y.permute(0, 2, 3, 1)
+
+
+def _same_padding(size: int, kernel_size: int, stride: int) -> tuple[int, int]:
+    padding = max((-(-size // stride) - 1) * stride + kernel_size - size, 0)
+    return padding // 2, padding - padding // 2
+
+
+@keras.saving.register_keras_serializable("keras_gen")
+class Conv2D(keras.layers.Conv2D):
+    """`keras.layers.Conv2D` by `convolve`: channels last, not dilated."""
+
+    def __init__(self, filters: int, kernel_size: Any, data_format: str = "channels_last", **options: Any):
+        super().__init__(filters, kernel_size, data_format=data_format, **options)
+        check(self.data_format == "channels_last", "data_format", "be channels_last", repr(self.data_format))
+        check(self.dilation_rate == (1, 1), "dilation_rate", "be 1", self.dilation_rate)
+
+    def call(self, inputs: Any) -> Any:
+        return self.activation(convolve(inputs, self.kernel, self.bias, self.strides, self.padding))
+
+
+def product(x: Any, y: Any) -> Any:
+    """Computes `x @ y` of matrices.
+
+    PyTorch's own product on a CPU is MKL's, which runs at less than half the speed of oneDNN on processors of AMD.
+    Large float32 products are therefore the same sums as a convolution of 1 x 1 pixels, which is oneDNN's.
+
+    Args:
+        x: `(n, dim)`.
+        y: `(dim, m)`.
+
+    Returns:
+        `(n, m)`.
+    """
+    return _as_convolution(x, y) if takes_fast_paths() and _is_faster_by_onednn(x, y) else x @ y
+
+
+def _is_faster_by_onednn(x: Any, y: Any) -> bool:
+    import torch
+
+    plain = x.ndim == 2 and x.dtype == y.dtype == torch.float32 and x.device.type == "cpu"
+    return plain and x.shape[0] * x.shape[1] * y.shape[1] >= LARGE and _has_onednn()
+
+
+def _has_onednn() -> bool:
+    from torch.backends import mkldnn
+
+    return mkldnn.is_available() and mkldnn.enabled
+
+
+def _as_convolution(x: Any, y: Any) -> Any:
+    from torch.nn import functional
+
+    pixels = x[None, :, None].permute(0, 3, 1, 2)
+    return functional.conv2d(pixels, y.t()[:, :, None, None])[0, :, :, 0].t()
+
+
+def normalize_groups(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> Any:
+    """Computes `gamma (x - mean) / sqrt(var + epsilon) + beta`, with the moments of each group of neighboring channels.
+
+    The statistics are sums for each channel, and normalization becomes one multiply-add per pixel; PyTorch uses its
+    native kernel.
+
+    Args:
+        x: float32 `(batch, ..., channels)`.
+        gamma: float32 `(channels,)`.
+        beta: float32 `(channels,)`.
+        groups: int >= 1. Divides the number of channels.
+        epsilon: float > 0.
+
+    Returns:
+        A tensor like `x`.
+    """
+    # PyTorch's kernel (2.13) cannot be differentiated forward where channels are last.
+    normalize = _native_group_norm if takes_fast_paths() and not transforming() else _group_norm_by_channel_sums
+    return normalize(x, gamma, beta, groups, epsilon)
+
+
+def _group_norm_by_channel_sums(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> Any:
+    channels, axes = x.shape[-1], tuple(range(1, len(x.shape) - 1))
+
+    def over_groups(moments: Any) -> Any:
+        # (batch, channels) -> the mean over each group, repeated for its channels
+        grouped = ops.reshape(moments, (-1, groups, channels // groups))
+        mean = ops.mean(grouped, axis=-1, keepdims=True)
+        return ops.reshape(ops.broadcast_to(mean, ops.shape(grouped)), (-1, channels))
+
+    mean = over_groups(ops.mean(x, axis=axes))
+    # E[x^2] - mean^2 needs no second pass over x; in float32 it is exact enough for activations.
+    var = ops.maximum(over_groups(ops.mean(ops.square(x), axis=axes)) - ops.square(mean), 0)
+    scale = gamma * ops.rsqrt(var + epsilon)
+    shift = beta - mean * scale
+    shape = (-1, *[1] * len(axes), channels)
+    return x * ops.reshape(scale, shape) + ops.reshape(shift, shape)
+
+
+def _native_group_norm(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> Any:
+    # PyTorch's kernel reads channels last through a transposed view.
+    import torch
+
+    if torch.is_grad_enabled():
+        # With channels last (torch 2.13) the process dies where the gradient of gamma or beta is asked for and that of
+        # x is not. So x is made to require a gradient whenever gamma or beta does.
+        x = x + (gamma[:0].sum() + beta[:0].sum())
+    return torch.group_norm(x.movedim(-1, 1), groups, gamma, beta, epsilon).movedim(1, -1)
+
+
+def map_chunks(index_of: Callable[[Any], Any], chunks: Any) -> Any:
+    """Computes `ops.map(index_of, chunks)` for a function that finds an int32 index for each row of a chunk.
+
+    Args:
+        index_of: takes `(rows, dim)`, returns int32 `(rows,)`.
+        chunks: `(n, rows, dim)`.
+
+    Returns:
+        int32 `(n, rows)`.
+    """
+    if not takes_fast_paths() or transforming():
+        return ops.map(index_of, chunks)
+    import torch
+
+    # Into one array: a small result that outlives its chunk lies in the memory that the chunk gave back, where the next
+    # one then no longer fits, and in the end the process holds as much as all distances take.
+    indices = torch.empty(chunks.shape[:2], dtype=torch.int32, device=chunks.device)
+    for i, rows in enumerate(chunks):
+        indices[i] = index_of(rows)
+    return indices
+
+
+def tile_size(rows: int, columns: int, multiple: int) -> int:
+    """Returns how many columns of a matrix are worked on at a time: all, but on PyTorch those kept in memory.
+
+    Args:
+        rows: int >= 1.
+        columns: int >= 1.
+        multiple: int >= 1. What a part of the columns is a multiple of.
+    """
+    return max(multiple, CACHED_CELLS // rows // multiple * multiple) if takes_fast_paths() else columns
