@@ -18,7 +18,7 @@ def places(x_shape: Any) -> int:
     return math.prod(x_shape[1:-1])
 
 
-@keras_gen_export("keras_gen.layers.Bijector")
+@keras_gen_export("keras_gen.layers.Bijector", also=("keras_gen.bijectors.Bijector",))
 class Bijector(keras.layers.Layer):
     """Base class of invertible layers: `y = f(x)`, with `log_det = log |det df/dx|` for each sample.
 
