@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_gen.core.torch import trace
 from keras_gen.core.compiled import compiled
 from keras_gen.core.fixtures import randomize_weights, to_numpy
 from keras_gen.core.stateless import stateless
+from keras_gen.core.torch import trace
 from keras_gen.core.torch.trace import PLAIN_CALLS, Replay
 from keras_gen.models import DDPM, DiT, LightUNet, PixelTransformer, UNet
 from keras_gen.ops import gradient
