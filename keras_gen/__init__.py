@@ -3,8 +3,10 @@
 Importing `keras_gen` registers every class with Keras, so that `keras.models.load_model` finds them.
 """
 
+from keras_gen import bijectors as bijectors
 from keras_gen import callbacks as callbacks
 from keras_gen import config as config
+from keras_gen import distributions as distributions
 from keras_gen import estimators as estimators
 from keras_gen import layers as layers
 from keras_gen import losses as losses

@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 import keras
 
 NAMESPACES = (
+    "bijectors",
     "callbacks",
     "config",
+    "distributions",
     "estimators",
     "layers",
     "losses",
@@ -29,18 +31,20 @@ NAMESPACES = (
 Symbol = TypeVar("Symbol", bound=Callable[..., Any])
 
 _symbols: dict[str, Any] = {}  # public path -> symbol
+_also: dict[str, str] = {}  # second path -> public path
 _aliases: dict[str, str] = {}  # deprecated path -> public path
 _keys: dict[str, Any] = {}  # serialization key -> class
 
 
-def keras_gen_export(path: str, *, aliases: Iterable[str] = ()) -> Callable[[Symbol], Symbol]:
+def keras_gen_export(path: str, *, also: Iterable[str] = (), aliases: Iterable[str] = ()) -> Callable[[Symbol], Symbol]:
     """Gives a class or function its public name `keras_gen.<namespace>.<Name>`.
 
     A class with `get_config` is also registered for Keras serialization as `keras_gen>Name`. The key holds no module
     path, so a file can move without breaking saved models.
 
     Args:
-        path: str. The public path. Its last part must be the symbol's `__name__`.
+        path: str. The public path, the one that documentation gives. Its last part must be the symbol's `__name__`.
+        also: further public paths of the same symbol, as good as `path` and checked like it. They change no file.
         aliases: deprecated public paths that still work, with one warning each, and whose saved files still load.
 
     Returns:
@@ -51,25 +55,31 @@ def keras_gen_export(path: str, *, aliases: Iterable[str] = ()) -> Callable[[Sym
     """
 
     def decorate(symbol: Symbol) -> Symbol:
-        _check_path("path", path)
-        if path.rpartition(".")[2] != symbol.__name__:
-            raise ValueError(f"`path` must end with the symbol's name, {symbol.__name__}. Received: path={path}")
+        for argument, name in [("path", path), *(("also", second) for second in also)]:
+            _check_path(argument, name)
+            if name.rpartition(".")[2] != symbol.__name__:
+                raise ValueError(
+                    f"`{argument}` must end with the symbol's name, {symbol.__name__}. Received: {argument}={name}"
+                )
         for alias in aliases:
             _check_path("aliases", alias)
-        for name in (path, *aliases):
-            _claim(name, symbol, {**_symbols, **{old: _symbols.get(new) for old, new in _aliases.items()}})
+        others = {**_also, **_aliases}
+        for name in (path, *also, *aliases):
+            _claim(name, symbol, {**_symbols, **{other: _symbols.get(first) for other, first in others.items()}})
         if inspect.isclass(symbol) and hasattr(symbol, "get_config"):
             _register(symbol, [*(alias.rpartition(".")[2] for alias in aliases), symbol.__name__])
         _symbols[path] = symbol
+        _also.update({second: path for second in also})
         _aliases.update({alias: path for alias in aliases})
         return symbol
 
     return decorate
 
 
-def exported() -> dict[str, Any]:
-    """Returns every public path and its symbol, sorted by path."""
-    return dict(sorted(_symbols.items()))
+def exported(*, also: bool = True) -> dict[str, Any]:
+    """Returns every public path and its symbol, sorted by path; without `also` the first path of each symbol alone."""
+    seconds = {second: _symbols[path] for second, path in _also.items()} if also else {}
+    return dict(sorted({**_symbols, **seconds}.items()))
 
 
 def serve_aliases() -> None:

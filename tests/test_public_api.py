@@ -7,13 +7,35 @@ import pathlib
 import re
 import sys
 
-import pytest
-
 import keras_gen
 from keras_gen.export import NAMESPACES, exported
 
-SYMBOLS = exported()
-GOLDEN = pathlib.Path(__file__).parent / "public_api.txt"
+SYMBOLS, FIRST = exported(), exported(also=False)
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "tests" / "public_api.txt"
+# A folder is a kind: where the symbols of a base class lie, and where those of a namespace that have no such base.
+FOLDERS = {
+    "Bijector": "flows",
+    "Base": "flows",
+    "Quantizer": "quantization",
+    "ImageNetwork": "networks/backbones",
+    "UNetConventions": "networks/backbones",
+    "LatentSampler": "hubness",
+    "Flow": "flows",
+    "LatentModel": "latent",
+    "DiffusionModel": "diffusion/models",
+    "GenerativeModel": "diffusion/models quantization autoregressive adversarial",
+    "callbacks": "evaluation",
+    "config": "core core/torch",
+    "estimators": "latent/estimators",
+    "layers": "networks/blocks latent flows",
+    "losses": "latent adversarial quantization diffusion/models",
+    "metrics": "evaluation quantization",
+    "models": "networks/backbones",
+    "ops": "core networks/blocks flows latent hubness evaluation diffusion quantization autoregressive",
+    "samplers": "diffusion/samplers",
+    "schedules": "diffusion/schedules",
+}
 METHODS = (
     *("sample", "denoising_path", "denoise_from", "interpolate", "elbo", "encode", "decode", "reconstruct"),
     *("add_noise", "image_to_image", "inpaint", "invert", "adapt_variance", "reflow", "straightness"),
@@ -21,27 +43,68 @@ METHODS = (
     *("encode_vectors", "decode_vectors", "from_diffusers", "fit_prior"),
 )
 OURS = {module for name, module in sys.modules.items() if name.startswith("keras_gen.")}
-PRESENT = [name for name in NAMESPACES if hasattr(keras_gen, name)]
 
 
-@pytest.mark.parametrize("path", SYMBOLS)
-def test_path_is_the_symbol(path):
-    module, _, name = path.rpartition(".")
-    assert getattr(importlib.import_module(module), name) is SYMBOLS[path]
+def test_paths_are_the_symbols():
+    offenders = []
+    for path, symbol in SYMBOLS.items():
+        module, _, name = path.rpartition(".")
+        if getattr(importlib.import_module(module), name, None) is not symbol:
+            offenders.append(path)
+    assert not offenders, "\n".join(offenders)
 
 
-@pytest.mark.parametrize("namespace", PRESENT)
-def test_namespace_holds_nothing_else(namespace):
-    names = {name for name in vars(getattr(keras_gen, namespace)) if not name.startswith("_")}
-    assert names == {path.rpartition(".")[2] for path in SYMBOLS if path.split(".")[1] == namespace}
+def test_namespaces_hold_nothing_else():
+    offenders = []
+    for namespace in (name for name in NAMESPACES if hasattr(keras_gen, name)):
+        names = {name for name in vars(getattr(keras_gen, namespace)) if not name.startswith("_")}
+        exported_names = {path.rpartition(".")[2] for path in SYMBOLS if path.split(".")[1] == namespace}
+        offenders += [f"keras_gen.{namespace}.{name}" for name in sorted(names ^ exported_names)]
+    assert not offenders, "\n".join(offenders)
 
 
-@pytest.mark.parametrize("path", SYMBOLS)
-def test_file_is_named_after_the_symbol(path):
-    name = path.rpartition(".")[2]
-    name = name.replace("UNet", "Unet").replace("DiT", "Dit").replace("1x1Conv", "_1X1_conv").replace("R1P", "R1_p")
-    words = re.sub(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
-    assert pathlib.Path(inspect.getfile(SYMBOLS[path])).stem == words.lower()
+def source(symbol):
+    """The file of a symbol, from the root of the repository."""
+    return pathlib.Path(inspect.getfile(symbol)).resolve().relative_to(ROOT)
+
+
+def kind(path, symbol):
+    """The first line of FOLDERS for one of the symbol's bases, and else for its namespace."""
+    bases = [base.__name__ for base in inspect.getmro(symbol)] if inspect.isclass(symbol) else []
+    return next((kind for kind in FOLDERS if kind in bases or kind == path.split(".")[1]), None)
+
+
+def test_files_lie_in_the_folder_of_their_kind():
+    offenders = []
+    for path, symbol in FIRST.items():
+        folder, folders = source(symbol).parent.relative_to("keras_gen").as_posix(), FOLDERS.get(kind(path, symbol), "")
+        if folder not in folders.split():
+            offenders.append(f"{path} in {source(symbol)}: {kind(path, symbol)} belongs to {folders or 'FOLDERS'}")
+    assert not offenders, "\n".join(offenders)
+
+
+def named_files(cell):
+    """The files of a cell of README's table: a name without a folder lies in that of the file before it."""
+    folder = ""
+    for name in re.findall(r"`([\w/]+\.py)`", cell):
+        folder = name.rpartition("/")[0] or folder
+        yield f"{folder}/{name.rpartition('/')[2]}"
+
+
+def test_readme_names_the_files():
+    offenders = []
+    rows = re.findall(r"^\| \[\d+\].*\|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert rows
+    for _, _, _, classes, cell, *_ in (re.split(r"(?<!\\)\|", row) for row in rows):
+        files = list(named_files(cell))
+        offenders += [f"no {file}" for file in files if not (ROOT / file).exists()]
+        offenders += [f"{file} twice in the row of{classes}" for file in set(files) if files.count(file) > 1]
+        for path, method in re.findall(r"`(\w+\.\w+)(?:\.(\w+))?`", classes):
+            symbol = SYMBOLS[f"keras_gen.{path}"]
+            file = source(getattr(symbol, method) if method else symbol).as_posix()
+            if file not in files:
+                offenders.append(f"{path}: its row does not name {file}")
+    assert not offenders, "\n".join(offenders)
 
 
 def signature(symbol):
@@ -67,7 +130,7 @@ def documented(docstring):
 
 
 def public_callables():
-    for path, symbol in SYMBOLS.items():
+    for path, symbol in FIRST.items():
         yield path, symbol
         if inspect.isclass(symbol):
             for name in METHODS:
@@ -78,32 +141,44 @@ def public_callables():
 CALLABLES = dict(public_callables())
 
 
-@pytest.mark.parametrize("path", CALLABLES)
-def test_docstring_has_the_signature(path):
-    arguments = {name: default for name, default in arguments_of(CALLABLES[path]).items() if name != "self"}
+def test_docstrings_have_the_signatures():
+    offenders = [f"{path}: {fault}" for path, symbol in CALLABLES.items() for fault in faults_of_arguments(symbol)]
+    assert not offenders, "\n".join(offenders)
+
+
+def faults_of_arguments(symbol):
+    arguments = {name: default for name, default in arguments_of(symbol).items() if name != "self"}
     arguments.pop("dtype", None)  # one of the **kwargs; caught by name to hand it on
-    entries = documented(CALLABLES[path].__doc__)
-    assert set(entries) == set(arguments)
-    for name, default in arguments.items():
-        entry = " ".join(entries[name].split())
+    entries = documented(symbol.__doc__)
+    yield from (f"no argument {name}" for name in entries if name not in arguments)
+    yield from (f"{name} is not documented" for name in arguments if name not in entries)
+    for name in entries.keys() & arguments.keys():
+        entry, default = " ".join(entries[name].split()), arguments[name]
         stated = re.search(r"Defaults to `+(.*?)`+[.,;]", entry)
         if isinstance(default, int | float | str | tuple) and not isinstance(default, type) and "as for" not in entry:
-            assert stated, f"{name} has no default in the docstring"
-            assert ast.literal_eval(stated.group(1)) == default, name
+            if not stated:
+                yield f"{name} has no default in the docstring"
+            elif ast.literal_eval(stated.group(1)) != default:
+                yield f"{name} defaults to {default!r}, not {stated.group(1)}"
 
 
-@pytest.mark.parametrize("path", CALLABLES)
-def test_docstring_is_whole(path):
-    symbol, docstring = CALLABLES[path], inspect.cleandoc(CALLABLES[path].__doc__)
-    if arguments_of(symbol) if inspect.isclass(symbol) else "check" in inspect.getsource(symbol):
-        assert "Raises:" in docstring
-    own = path.startswith(("keras_gen.callbacks", "keras_gen.ops.image_grid", "keras_gen.samplers.DiffusionSampler"))
-    assert "Reference:" in docstring or own or path.count(".") > 2  # a method has its class's
+def test_docstrings_are_whole():
+    offenders = []
+    for path, symbol in CALLABLES.items():
+        docstring = inspect.cleandoc(symbol.__doc__)
+        checks = arguments_of(symbol) if inspect.isclass(symbol) else "check" in inspect.getsource(symbol)
+        if checks and "Raises:" not in docstring:
+            offenders.append(f"{path}: no Raises")
+        own = ("keras_gen.callbacks", "keras_gen.ops.image_grid", "keras_gen.samplers.DiffusionSampler")
+        # A method has its class's.
+        if "Reference:" not in docstring and not path.startswith(own) and path.count(".") <= 2:
+            offenders.append(f"{path}: no Reference")
+    assert not offenders, "\n".join(offenders)
 
 
 def public_paths(text):
     """Writes classes by their public paths, and those that have none by their names: files move, names stay."""
-    for path, symbol in SYMBOLS.items():
+    for path, symbol in FIRST.items():
         text = re.sub(rf"\b{re.escape(f'{symbol.__module__}.{symbol.__qualname__}')}\b", path, text)
     return re.sub(r"\bkeras_gen\.(?:\w+\.)+?\w+\.(?=[A-Z])", private_path, text).replace("keras.src.", "keras.")
 
@@ -113,8 +188,10 @@ def private_path(match):
 
 
 def test_signatures_are_the_recorded_ones(request):
-    lines = sorted(f"{path}{public_paths(str(signature(symbol)))}" for path, symbol in CALLABLES.items())
-    text = "\n".join(lines) + "\n"
+    lines = [f"{path}{public_paths(str(signature(symbol)))}" for path, symbol in CALLABLES.items()]
+    first = {symbol: path for path, symbol in FIRST.items()}
+    lines += [f"{path} = {first[symbol]}" for path, symbol in SYMBOLS.items() if path not in FIRST]
+    text = "\n".join(sorted(lines)) + "\n"
     if request.config.getoption("--update-api"):
         GOLDEN.write_text(text)
     assert GOLDEN.read_text() == text, "run pytest --update-api and review the difference"

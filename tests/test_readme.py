@@ -8,7 +8,7 @@ import sys
 
 import keras
 
-from keras_gen.export import exported
+from keras_gen.export import NAMESPACES, exported
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,7 +29,7 @@ def test_python_blocks_run(tmp_path):
 
 
 def test_names_and_files_exist():
-    for name in set(re.findall(r"`((?:layers|models|samplers|schedules|losses|callbacks|metrics|ops)\.\w+)`", README)):
+    for name in set(re.findall(rf"`((?:{'|'.join(NAMESPACES)})\.\w+)`", README)):
         assert f"keras_gen.{name}" in exported(), name
     for path in set(re.findall(r"\]\(([\w./]+)\)", README)) | set(
         re.findall(r"`((?:examples|keras_gen)/[\w/.]+)`", README)

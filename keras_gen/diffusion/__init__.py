@@ -1,12 +1,13 @@
 """Diffusion models, of four choices that know nothing of one another:
 
-    schedule    noise_schedule.py: alpha and sigma of any time, discrete or continuous
-    prediction  convert_prediction.py: a linear form p x0 + q eps; preconditioning.py makes all of them one
-    training    time_sampler.py, loss_weight.py
-    sampling    diffusion_sampler.py: a table of coefficients, and a rule that applies one row;
-                time_grid.py, guidance.py
+    schedule    schedules/base.py: alpha and sigma of any time, discrete.py or continuous.py
+    prediction  prediction.py: a linear form p x0 + q eps, which makes all of them one
+    training    schedules/time_samplers.py, loss_weight.py
+    sampling    samplers/base.py: a table of coefficients, and a rule that applies one row;
+                schedules/time_grid.py, samplers/guidance.py
 
-`DiffusionModel` puts them together; `ImageGeneration` and `ImageEditing` are what can then be done.
+`DiffusionModel` in models/diffusion_model.py puts them together; models/editing.py and models/likelihood.py are what
+can then be done.
 
 Notation, the same in every file (t is the noisier of two times, s the cleaner):
 

@@ -18,7 +18,7 @@ def places(x_shape: Any) -> int:
     return math.prod(x_shape[1:-1])
 
 
-@keras_gen_export("keras_gen.layers.Bijector")
+@keras_gen_export("keras_gen.layers.Bijector", also=("keras_gen.bijectors.Bijector",))
 class Bijector(keras.layers.Layer):
     """Base class of invertible layers: `y = f(x)`, with `log_det = log |det df/dx|` for each sample.
 
@@ -31,7 +31,7 @@ class Bijector(keras.layers.Layer):
     2. `inverse_and_log_det(y, condition, training) -> (x, log_det)`: the other way, with minus that log-determinant.
     3. `build(x_shape, condition_shape=None)`, if it has weights or checks shapes; and `get_config` for its arguments.
     4. Compute in `self.bijection_dtype`, the dtype that `x` comes in; a network inside may use a smaller one.
-    5. Add a line to `BIJECTORS` in `tests/laws.py`, or call `keras_gen.testing.check_bijector`.
+    5. Add a line to `BIJECTORS` in `tests/laws/bijectors.py`, or call `keras_gen.testing.check_bijector`.
 
     Under `mixed_bfloat16` the bijection stays in float32, so that it can be inverted; networks inside, such as those of
     couplings, run in bfloat16. With `dtype="float64"` everything is float64.

@@ -14,7 +14,7 @@ from keras_gen.flows.bijector import Bijector, build_layer
 from keras_gen.flows.coupling import LastAxisSplit
 
 
-@keras_gen_export("keras_gen.layers.Chain")
+@keras_gen_export("keras_gen.layers.Chain", also=("keras_gen.bijectors.Chain",))
 class Chain(Bijector):
     """Bijectors one after the other.
 
@@ -94,7 +94,7 @@ def check_bijectors(name: str, bijectors: Any) -> list[Bijector]:
     return list(bijectors)
 
 
-@keras_gen_export("keras_gen.layers.Invert")
+@keras_gen_export("keras_gen.layers.Invert", also=("keras_gen.bijectors.Invert",))
 class Invert(Bijector):
     """A bijector with its directions exchanged, on the same weights.
 
@@ -150,7 +150,7 @@ class Invert(Bijector):
         return cls(**keras.saving.deserialize_keras_object(config))
 
 
-@keras_gen_export("keras_gen.layers.MultiScale")
+@keras_gen_export("keras_gen.layers.MultiScale", also=("keras_gen.bijectors.MultiScale",))
 class MultiScale(Bijector):
     """Multi-scale architecture: after each level but the last, half of the channels are done.
 

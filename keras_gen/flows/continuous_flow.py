@@ -13,7 +13,7 @@ from keras_gen.flows.bijector import Bijector
 from keras_gen.flows.conditioner import Conditioner
 
 
-@keras_gen_export("keras_gen.layers.ContinuousFlow")
+@keras_gen_export("keras_gen.layers.ContinuousFlow", also=("keras_gen.bijectors.ContinuousFlow",))
 class ContinuousFlow(Bijector):
     """Continuous normalizing flow (FFJORD): moves along a velocity field for one unit of time.
 

@@ -205,7 +205,7 @@ class Coupling(Bijector):
         return cls(**keras.saving.deserialize_keras_object(config))
 
 
-@keras_gen_export("keras_gen.layers.AdditiveCoupling")
+@keras_gen_export("keras_gen.layers.AdditiveCoupling", also=("keras_gen.bijectors.AdditiveCoupling",))
 class AdditiveCoupling(Coupling):
     """Additive coupling of NICE: adds to one half what a network makes of the other.
 
@@ -263,7 +263,7 @@ def get_scale_map(scale_map: Any) -> Callable[[Any], Any]:
     return scale_map if callable(scale_map) else SCALE_MAPS[scale_map]
 
 
-@keras_gen_export("keras_gen.layers.AffineCoupling")
+@keras_gen_export("keras_gen.layers.AffineCoupling", also=("keras_gen.bijectors.AffineCoupling",))
 class AffineCoupling(Coupling):
     """Affine coupling of RealNVP: scales and shifts one half by what a network makes of the other.
 

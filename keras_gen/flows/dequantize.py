@@ -11,7 +11,7 @@ from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector, build_layer
 
 
-@keras_gen_export("keras_gen.layers.Dequantize")
+@keras_gen_export("keras_gen.layers.Dequantize", also=("keras_gen.bijectors.Dequantize",))
 class Dequantize(Bijector):
     """Spreads pixels of finitely many levels over [0, 1] by noise, so that they have a density.
 

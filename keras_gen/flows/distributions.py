@@ -13,7 +13,7 @@ from keras_gen.core.random import starting_noise
 from keras_gen.export import keras_gen_export
 
 
-@keras_gen_export("keras_gen.layers.Base")
+@keras_gen_export("keras_gen.layers.Base", also=("keras_gen.distributions.Base",))
 class Base(keras.layers.Layer):
     """Base class of the distributions that a flow maps data to.
 
@@ -65,7 +65,7 @@ class Base(keras.layers.Layer):
         return super().get_config()
 
 
-@keras_gen_export("keras_gen.layers.NormalBase")
+@keras_gen_export("keras_gen.layers.NormalBase", also=("keras_gen.distributions.NormalBase",))
 class NormalBase(Base):
     """Standard normal distribution: `log p(z) = -1/2 sum_i (z_i^2 + log 2 pi)`.
 
@@ -95,7 +95,7 @@ class NormalBase(Base):
         return starting_noise(n, shape, seed)
 
 
-@keras_gen_export("keras_gen.layers.LearnedNormalBase")
+@keras_gen_export("keras_gen.layers.LearnedNormalBase", also=("keras_gen.distributions.LearnedNormalBase",))
 class LearnedNormalBase(Base):
     """Normal distribution with a mean and a deviation to learn for each number.
 
@@ -139,7 +139,7 @@ class LearnedNormalBase(Base):
         return ops.cast(self.mean, noise.dtype) + temperature * sigma * noise
 
 
-@keras_gen_export("keras_gen.layers.LogisticBase")
+@keras_gen_export("keras_gen.layers.LogisticBase", also=("keras_gen.distributions.LogisticBase",))
 class LogisticBase(Base):
     """Standard logistic distribution, with heavier tails: `log p(z) = -sum_i [softplus(z_i) + softplus(-z_i)]`.
 
@@ -169,7 +169,7 @@ class LogisticBase(Base):
         return np.random.default_rng(seed).logistic(size=(n, *shape)).astype("float32")
 
 
-@keras_gen_export("keras_gen.layers.UniformBase")
+@keras_gen_export("keras_gen.layers.UniformBase", also=("keras_gen.distributions.UniformBase",))
 class UniformBase(Base):
     """Uniform distribution on the unit cube: `log p(z) = 0` inside, minus infinity outside.
 

@@ -11,7 +11,7 @@ from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector, places
 
 
-@keras_gen_export("keras_gen.layers.Scale")
+@keras_gen_export("keras_gen.layers.Scale", also=("keras_gen.bijectors.Scale",))
 class Scale(Bijector):
     """Scales each feature, or each channel: the last layer of NICE.
 
@@ -71,7 +71,7 @@ class Scale(Bijector):
 LEAST_STD = 1e-6
 
 
-@keras_gen_export("keras_gen.layers.ActNorm")
+@keras_gen_export("keras_gen.layers.ActNorm", also=("keras_gen.bijectors.ActNorm",))
 class ActNorm(Bijector):
     """Activation normalization of Glow: the first training batch comes out with mean 0 and deviation 1.
 
@@ -148,7 +148,7 @@ class ActNorm(Bijector):
         return ops.cast(weight, self.bijection_dtype)
 
 
-@keras_gen_export("keras_gen.layers.LogitTransform")
+@keras_gen_export("keras_gen.layers.LogitTransform", also=("keras_gen.bijectors.LogitTransform",))
 class LogitTransform(Bijector):
     """Takes numbers in [0, 1] to the real line.
 

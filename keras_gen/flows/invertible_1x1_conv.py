@@ -10,7 +10,7 @@ from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector, places
 
 
-@keras_gen_export("keras_gen.layers.Invertible1x1Conv")
+@keras_gen_export("keras_gen.layers.Invertible1x1Conv", also=("keras_gen.bijectors.Invertible1x1Conv",))
 class Invertible1x1Conv(Bijector):
     """Mixes channels by an invertible matrix, the same at each place; for vectors, an invertible dense layer.
 

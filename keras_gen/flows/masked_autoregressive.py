@@ -15,7 +15,7 @@ from keras_gen.flows.coupling import get_scale_map
 from keras_gen.networks.blocks.masked import MaskedDense, spread_degrees
 
 
-@keras_gen_export("keras_gen.layers.MaskedAutoregressive")
+@keras_gen_export("keras_gen.layers.MaskedAutoregressive", also=("keras_gen.bijectors.MaskedAutoregressive",))
 class MaskedAutoregressive(Bijector):
     """Masked autoregressive flow (MAF): each number is scaled and shifted by what a network makes of those before it.
 

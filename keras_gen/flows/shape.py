@@ -14,7 +14,7 @@ from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
 
 
-@keras_gen_export("keras_gen.layers.Reshape")
+@keras_gen_export("keras_gen.layers.Reshape", also=("keras_gen.bijectors.Reshape",))
 class Reshape(Bijector):
     """Gives the numbers of a sample another shape: images to vectors, by default. `log_det = 0`.
 
@@ -71,7 +71,7 @@ class Reshape(Bijector):
         return {**super().get_config(), "target_shape": self.target_shape}
 
 
-@keras_gen_export("keras_gen.layers.Squeeze")
+@keras_gen_export("keras_gen.layers.Squeeze", also=("keras_gen.bijectors.Squeeze",))
 class Squeeze(Bijector):
     """Turns each square of an image into channels: `(h, w, c)` becomes `(h / f, w / f, f f c)`.
 
@@ -131,7 +131,7 @@ class Squeeze(Bijector):
         return {**super().get_config(), "factor": self.factor}
 
 
-@keras_gen_export("keras_gen.layers.Permutation")
+@keras_gen_export("keras_gen.layers.Permutation", also=("keras_gen.bijectors.Permutation",))
 class Permutation(Bijector):
     """Reorders the last axis: features of vectors, channels of images.
 

@@ -89,7 +89,7 @@ def _solve(rise: Any, h: Any, slope: Any, d: Any, curve: Any) -> Any:
     return 2 * c / (-b - root)
 
 
-@keras_gen_export("keras_gen.layers.SplineCoupling")
+@keras_gen_export("keras_gen.layers.SplineCoupling", also=("keras_gen.bijectors.SplineCoupling",))
 class SplineCoupling(Coupling):
     """Spline coupling: each number of one half goes through a spline that a network makes of the other half.
 

@@ -27,8 +27,8 @@ class VAE(GaussianLatentModel):
         encoder: a Keras model from data to a list of `mean` and `log_var`, both `(batch, ...)`.
         decoder: a Keras layer or model from latents to the parameters of the likelihood (for `"bernoulli"` the
             logits).
-        likelihood: `"bernoulli"`, `"gaussian"` (of variance 1), or a `Likelihood`, see `keras_gen/losses.py`. Defaults
-            to `"bernoulli"`.
+        likelihood: `"bernoulli"`, `"gaussian"` (of variance 1), or a `Likelihood` (see
+            `keras_gen/latent/likelihoods.py`). Defaults to `"bernoulli"`.
         kl_weight: float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` of the training step, such as one
             from 0 to 1 that lets the latents find a use first. Above 1, this is beta-VAE. Defaults to `1.0`.
         prior: a `keras_gen.models.Flow` for latents, trained with the rest, by which the divergence is estimated at the

@@ -4,6 +4,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_gen.core.arrays import array_module
 from keras_gen.core.checks import check, is_number
 
 

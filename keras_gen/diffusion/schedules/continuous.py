@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_gen.core.arrays import as_float64 as real
+from keras_gen.core.arrays import array_module, as_float64
 from keras_gen.core.checks import check
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.export import keras_gen_export
@@ -90,7 +90,7 @@ class VPSchedule(ContinuousSchedule):
 
     def beta(self, t: Any) -> Any:
         """Returns the rate of noise at the times `t`."""
-        return self.beta_min + (self.beta_max - self.beta_min) * real(t)
+        return self.beta_min + (self.beta_max - self.beta_min) * as_float64(t)
 
     def alpha(self, t: Any) -> Any:
         return array_module(t).exp(-0.5 * self._integral(t))
@@ -111,7 +111,7 @@ class VPSchedule(ContinuousSchedule):
         return {"beta_min": self.beta_min, "beta_max": self.beta_max}
 
     def _integral(self, t: Any) -> Any:
-        t = real(t)
+        t = as_float64(t)
         return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2
 
     def _time_of(self, integral: Any) -> Any:
@@ -175,10 +175,10 @@ class VESchedule(ContinuousSchedule):
         self.rate = math.log(self.sigma_max / self.sigma_min)
 
     def alpha(self, t: Any) -> Any:
-        return array_module(t).ones_like(real(t))
+        return array_module(t).ones_like(as_float64(t))
 
     def sigma(self, t: Any) -> Any:
-        return self.sigma_min * array_module(t).exp(self.rate * real(t))
+        return self.sigma_min * array_module(t).exp(self.rate * as_float64(t))
 
     def derivatives(self, t: Any) -> tuple[Any, Any]:
         return 0.0 * self.alpha(t), self.rate * self.sigma(t)
@@ -216,10 +216,10 @@ class EDMSchedule(ContinuousSchedule):
         self.t_max = self.sigma_max
 
     def alpha(self, t: Any) -> Any:
-        return array_module(t).ones_like(real(t))
+        return array_module(t).ones_like(as_float64(t))
 
     def sigma(self, t: Any) -> Any:
-        return real(t)
+        return as_float64(t)
 
     def derivatives(self, t: Any) -> tuple[Any, Any]:
         one = self.alpha(t)
@@ -252,10 +252,10 @@ class RectifiedFlowSchedule(ContinuousSchedule):
         return 1.0 - self.sigma(t)
 
     def sigma(self, t: Any) -> Any:
-        return real(t)
+        return as_float64(t)
 
     def derivatives(self, t: Any) -> tuple[Any, Any]:
-        one = array_module(t).ones_like(real(t))
+        one = array_module(t).ones_like(as_float64(t))
         return -one, one
 
     def inverse_log_snr(self, log_snr: Any) -> Any:

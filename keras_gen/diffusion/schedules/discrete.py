@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_gen.core.arrays import array_module
 from keras_gen.core.checks import check, check_fraction, check_integer, is_integer, is_number
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.export import keras_gen_export

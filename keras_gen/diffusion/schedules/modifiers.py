@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_gen.core.arrays import as_float64 as real
+from keras_gen.core.arrays import as_float64
 from keras_gen.core.checks import check, is_number
 from keras_gen.diffusion.schedules.continuous import ContinuousSchedule
 from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
@@ -75,11 +75,11 @@ class Shifted(ContinuousSchedule):
 
     def warp(self, t: Any) -> Any:
         """Returns t', the time of the inner schedule."""
-        t = real(t)
+        t = as_float64(t)
         return self.shift * t / (1 + (self.shift - 1) * t)
 
     def derivatives(self, t: Any) -> tuple[Any, Any]:
-        speed = self.shift / (1 + (self.shift - 1) * real(t)) ** 2
+        speed = self.shift / (1 + (self.shift - 1) * as_float64(t)) ** 2
         d_alpha, d_sigma = self.schedule.derivatives(self.warp(t))
         return speed * d_alpha, speed * d_sigma
 
