@@ -55,8 +55,8 @@ def pytest_report_header(config):
     if config.option.dist == "no":
         lines[0] += f", backend {keras.backend.backend()}"
     if config.option.turn is not None:
-        third = f"a third of the cases of each test on each backend; the same third again with --turn {config.option.turn % 3}"
-        lines.append(f"turn {config.option.turn}: {third}, every case with --all-cases")
+        turn = config.option.turn % 3
+        lines.append(f"turn {turn}: each backend has its third of the cases (again: --turn {turn}; all: --all-cases)")
     return lines
 
 
