@@ -7,8 +7,6 @@ import pathlib
 import re
 import sys
 
-import pytest
-
 import keras_gen
 from keras_gen.export import NAMESPACES, exported
 
@@ -21,27 +19,35 @@ METHODS = (
     *("encode_vectors", "decode_vectors", "from_diffusers", "fit_prior"),
 )
 OURS = {module for name, module in sys.modules.items() if name.startswith("keras_gen.")}
-PRESENT = [name for name in NAMESPACES if hasattr(keras_gen, name)]
 
 
-@pytest.mark.parametrize("path", SYMBOLS)
-def test_path_is_the_symbol(path):
-    module, _, name = path.rpartition(".")
-    assert getattr(importlib.import_module(module), name) is SYMBOLS[path]
+def test_paths_are_the_symbols():
+    offenders = []
+    for path, symbol in SYMBOLS.items():
+        module, _, name = path.rpartition(".")
+        if getattr(importlib.import_module(module), name, None) is not symbol:
+            offenders.append(path)
+    assert not offenders, "\n".join(offenders)
 
 
-@pytest.mark.parametrize("namespace", PRESENT)
-def test_namespace_holds_nothing_else(namespace):
-    names = {name for name in vars(getattr(keras_gen, namespace)) if not name.startswith("_")}
-    assert names == {path.rpartition(".")[2] for path in SYMBOLS if path.split(".")[1] == namespace}
+def test_namespaces_hold_nothing_else():
+    offenders = []
+    for namespace in (name for name in NAMESPACES if hasattr(keras_gen, name)):
+        names = {name for name in vars(getattr(keras_gen, namespace)) if not name.startswith("_")}
+        exported_names = {path.rpartition(".")[2] for path in SYMBOLS if path.split(".")[1] == namespace}
+        offenders += [f"keras_gen.{namespace}.{name}" for name in sorted(names ^ exported_names)]
+    assert not offenders, "\n".join(offenders)
 
 
-@pytest.mark.parametrize("path", SYMBOLS)
-def test_file_is_named_after_the_symbol(path):
-    name = path.rpartition(".")[2]
-    name = name.replace("UNet", "Unet").replace("DiT", "Dit").replace("1x1Conv", "_1X1_conv").replace("R1P", "R1_p")
-    words = re.sub(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
-    assert pathlib.Path(inspect.getfile(SYMBOLS[path])).stem == words.lower()
+def test_files_are_named_after_the_symbols():
+    offenders = []
+    for path, symbol in SYMBOLS.items():
+        name = path.rpartition(".")[2]
+        name = name.replace("UNet", "Unet").replace("DiT", "Dit").replace("1x1Conv", "_1X1_conv")
+        words = re.sub(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name.replace("R1P", "R1_p"))
+        if pathlib.Path(inspect.getfile(symbol)).stem != words.lower():
+            offenders.append(f"{path} in {inspect.getfile(symbol)}")
+    assert not offenders, "\n".join(offenders)
 
 
 def signature(symbol):
@@ -78,27 +84,39 @@ def public_callables():
 CALLABLES = dict(public_callables())
 
 
-@pytest.mark.parametrize("path", CALLABLES)
-def test_docstring_has_the_signature(path):
-    arguments = {name: default for name, default in arguments_of(CALLABLES[path]).items() if name != "self"}
+def test_docstrings_have_the_signatures():
+    offenders = [f"{path}: {fault}" for path, symbol in CALLABLES.items() for fault in faults_of_arguments(symbol)]
+    assert not offenders, "\n".join(offenders)
+
+
+def faults_of_arguments(symbol):
+    arguments = {name: default for name, default in arguments_of(symbol).items() if name != "self"}
     arguments.pop("dtype", None)  # one of the **kwargs; caught by name to hand it on
-    entries = documented(CALLABLES[path].__doc__)
-    assert set(entries) == set(arguments)
-    for name, default in arguments.items():
-        entry = " ".join(entries[name].split())
+    entries = documented(symbol.__doc__)
+    yield from (f"no argument {name}" for name in entries if name not in arguments)
+    yield from (f"{name} is not documented" for name in arguments if name not in entries)
+    for name in entries.keys() & arguments.keys():
+        entry, default = " ".join(entries[name].split()), arguments[name]
         stated = re.search(r"Defaults to `+(.*?)`+[.,;]", entry)
         if isinstance(default, int | float | str | tuple) and not isinstance(default, type) and "as for" not in entry:
-            assert stated, f"{name} has no default in the docstring"
-            assert ast.literal_eval(stated.group(1)) == default, name
+            if not stated:
+                yield f"{name} has no default in the docstring"
+            elif ast.literal_eval(stated.group(1)) != default:
+                yield f"{name} defaults to {default!r}, not {stated.group(1)}"
 
 
-@pytest.mark.parametrize("path", CALLABLES)
-def test_docstring_is_whole(path):
-    symbol, docstring = CALLABLES[path], inspect.cleandoc(CALLABLES[path].__doc__)
-    if arguments_of(symbol) if inspect.isclass(symbol) else "check" in inspect.getsource(symbol):
-        assert "Raises:" in docstring
-    own = path.startswith(("keras_gen.callbacks", "keras_gen.ops.image_grid", "keras_gen.samplers.DiffusionSampler"))
-    assert "Reference:" in docstring or own or path.count(".") > 2  # a method has its class's
+def test_docstrings_are_whole():
+    offenders = []
+    for path, symbol in CALLABLES.items():
+        docstring = inspect.cleandoc(symbol.__doc__)
+        checks = arguments_of(symbol) if inspect.isclass(symbol) else "check" in inspect.getsource(symbol)
+        if checks and "Raises:" not in docstring:
+            offenders.append(f"{path}: no Raises")
+        own = ("keras_gen.callbacks", "keras_gen.ops.image_grid", "keras_gen.samplers.DiffusionSampler")
+        # A method has its class's.
+        if "Reference:" not in docstring and not path.startswith(own) and path.count(".") <= 2:
+            offenders.append(f"{path}: no Reference")
+    assert not offenders, "\n".join(offenders)
 
 
 def test_signatures_are_the_recorded_ones(request):
