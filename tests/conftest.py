@@ -17,12 +17,13 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 import collections
 import ctypes
 import gc
+import importlib.metadata
 import sys
 
-import keras
 import numpy as np
 import pytest
 
+# Keras, and with it a backend, is imported where a test runs: the process that hands out the tests needs none.
 BACKENDS = ["tensorflow", "jax", "torch"]
 # A function with that many cases shares them out among the backends.
 MANY = 3
@@ -37,9 +38,18 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "one_backend: computes in NumPy alone; in a run of all backends torch's has it")
-    # A single process runs all, as does `--all-cases`. The workers take the turn from here, as an option.
-    if config.option.turn is None and config.option.dist == "each" and not config.option.all_cases:
+    # A single process runs all, as does `--all-cases`. The workers are told the turn: they count no commits.
+    if hasattr(config, "workerinput"):
+        config.option.turn = config.workerinput["turn"]
+    elif config.option.all_cases:
+        config.option.turn = None
+    elif config.option.turn is None and config.getoption("dist", "no") == "each":
         config.option.turn = commits()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    node.workerinput["turn"] = node.config.option.turn
 
 
 def commits() -> int:
@@ -50,10 +60,16 @@ def commits() -> int:
         return 0
 
 
+def backend() -> str:
+    import keras
+
+    return keras.backend.backend()
+
+
 def pytest_report_header(config):
-    lines = [f"keras {keras.__version__}"]
-    if config.option.dist == "no":
-        lines[0] += f", backend {keras.backend.backend()}"
+    lines = [f"keras {importlib.metadata.version('keras')}"]
+    if config.getoption("dist", "no") == "no":
+        lines[0] += f", backend {backend()}"
     if config.option.turn is not None:
         turn = config.option.turn % 3
         lines.append(f"turn {turn}: each backend has its third of the cases (again: --turn {turn}; all: --all-cases)")
@@ -68,7 +84,7 @@ def pytest_collection_modifyitems(config, items):
     each case on one backend, each function on all, and within three turns every case on every backend. Tests without a
     backend run once, on PyTorch, which has the least to do. With `SHARD=1/2` a worker keeps every other function.
     """
-    backend, turn = keras.backend.backend(), config.option.turn
+    name, turn = backend(), config.option.turn
     shard, shards = (int(number) for number in os.environ.get("SHARD", "1/1").split("/"))
     functions = collections.defaultdict(list)
     for item in items:
@@ -78,9 +94,9 @@ def pytest_collection_modifyitems(config, items):
         if zlib.crc32(function.encode()) % shards != shard - 1:
             continue
         if turn is not None and cases[0].get_closest_marker("one_backend"):
-            cases = cases if backend == "torch" else []
+            cases = cases if name == "torch" else []
         elif turn is not None and len(cases) >= MANY:
-            cases = cases[-(BACKENDS.index(backend) + turn) % 3 :: 3]
+            cases = cases[-(BACKENDS.index(name) + turn) % 3 :: 3]
         kept.update(cases)
     deselected = [item for item in items if item not in kept]
     if hasattr(config, "workeroutput"):
@@ -106,24 +122,30 @@ def pytest_terminal_summary(terminalreporter, config):
     failed = collections.defaultdict(list)
     for report in terminalreporter.stats.get("failed", []) + terminalreporter.stats.get("error", []):
         node = getattr(report, "node", None)
-        backend = node.gateway.id.partition("-")[0] if node else keras.backend.backend()
-        failed[backend].append(report.nodeid)
-    for backend, tests in sorted(failed.items()):
-        terminalreporter.write_sep("-", f"{len(tests)} failed on {backend}", red=True)
+        failed[node.gateway.id.partition("-")[0] if node else backend()].append(report.nodeid)
+    for name, tests in sorted(failed.items()):
+        terminalreporter.write_sep("-", f"{len(tests)} failed on {name}", red=True)
         terminalreporter.write_line("\n".join(tests))
 
 
 @pytest.fixture(autouse=True)
 def _seeded():
+    import keras
+
     keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _let_go():
+def _let_go(request):
     """Frees the graphs and programs of a finished file, of which no later one has use."""
+    import keras
+
     yield
+    for function in vars(request.module).values():
+        if hasattr(function, "cache_clear"):
+            function.cache_clear()
     keras.utils.clear_session()
-    if keras.backend.backend() == "jax":
+    if backend() == "jax":
         import jax
 
         jax.clear_caches()
