@@ -1,42 +1,157 @@
 import os
+import pathlib
+import subprocess
+import zlib
 
-# Three workers share the machine: one thread each. Set before any backend is imported.
+# The workers share the machine: one thread each. Set before any backend is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(name, "1")
-# Tests compile much and run little.
+# Tests compile much and run little, and much of it is what the other JAX worker, or the run before, compiled.
+ROOT = pathlib.Path(__file__).parent.parent
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import collections
+import ctypes
+import gc
+import importlib.metadata
+import sys
 
-import keras
 import numpy as np
 import pytest
 
+# Keras, and with it a backend, is imported where a test runs: the process that hands out the tests needs none.
+BACKENDS = ["tensorflow", "jax", "torch"]
+# A function with that many cases shares them out among the backends.
+MANY = 3
+
 
 def pytest_addoption(parser):
+    parser.addoption("--all-cases", action="store_true", help="run every case on every backend")
+    parser.addoption("--turn", type=int, help="which third of the cases each backend runs (default: by the commit)")
     parser.addoption("--update-api", action="store_true", help="rewrite tests/public_api.txt")
     parser.addoption("--update-references", action="store_true", help="rewrite tests/data/*.npz (one backend alone)")
 
 
-def pytest_report_header():
-    return f"keras {keras.__version__}, backend {keras.backend.backend()}"
+def pytest_configure(config):
+    config.addinivalue_line("markers", "one_backend: computes in NumPy alone; in a run of all backends torch's has it")
+    # A single process runs all, as does `--all-cases`. The workers are told the turn: they count no commits.
+    if hasattr(config, "workerinput"):
+        config.option.turn = config.workerinput["turn"]
+    elif config.option.all_cases:
+        config.option.turn = None
+    elif config.option.turn is None and config.getoption("dist", "no") == "each":
+        config.option.turn = commits()
 
 
-def pytest_terminal_summary(terminalreporter):
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    node.workerinput["turn"] = node.config.option.turn
+
+
+def commits() -> int:
+    command = ["git", "-C", str(ROOT), "rev-list", "--count", "HEAD"]
+    try:
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    except (OSError, subprocess.CalledProcessError):  # no git, or no repository
+        return 0
+
+
+def backend() -> str:
+    import keras
+
+    return keras.backend.backend()
+
+
+def pytest_report_header(config):
+    lines = [f"keras {importlib.metadata.version('keras')}"]
+    if config.getoption("dist", "no") == "no":
+        lines[0] += f", backend {backend()}"
+    if config.option.turn is not None:
+        turn = config.option.turn % 3
+        lines.append(f"turn {turn}: each backend has its third of the cases (again: --turn {turn}; all: --all-cases)")
+    return lines
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Keeps what this worker is to run.
+
+    With a turn, a test function of three cases or more runs case i on backend b if i + b + turn is divisible by three:
+    each case on one backend, each function on all, and within three turns every case on every backend. Tests without a
+    backend run once, on PyTorch, which has the least to do. With `SHARD=1/2` a worker keeps every other function.
+    """
+    name, turn = backend(), config.option.turn
+    shard, shards = (int(number) for number in os.environ.get("SHARD", "1/1").split("/"))
+    functions = collections.defaultdict(list)
+    for item in items:
+        functions[item.nodeid.partition("[")[0]].append(item)
+    kept = set()
+    for function, cases in functions.items():
+        if zlib.crc32(function.encode()) % shards != shard - 1:
+            continue
+        if turn is not None and cases[0].get_closest_marker("one_backend"):
+            cases = cases if name == "torch" else []
+        elif turn is not None and len(cases) >= MANY:
+            cases = cases[-(BACKENDS.index(name) + turn) % 3 :: 3]
+        kept.update(cases)
+    deselected = [item for item in items if item not in kept]
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["cases"] = len(kept), len(deselected)
+    config.hook.pytest_deselected(items=deselected)
+    items[:] = [item for item in items if item in kept]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    cases = getattr(node, "workeroutput", {}).get("cases")
+    if cases:
+        node.config.stash.setdefault(CASES, {})[node.gateway.id] = cases
+
+
+CASES = pytest.StashKey[dict]()
+
+
+def pytest_terminal_summary(terminalreporter, config):
     """Says, behind pytest's own summary, which backend failed."""
+    for worker, (kept, deselected) in sorted(config.stash.get(CASES, {}).items()):
+        terminalreporter.write_line(f"{worker}: {kept} cases, {deselected} left to others")
     failed = collections.defaultdict(list)
     for report in terminalreporter.stats.get("failed", []) + terminalreporter.stats.get("error", []):
         node = getattr(report, "node", None)
-        failed[node.gateway.id if node else keras.backend.backend()].append(report.nodeid)
-    for backend, tests in sorted(failed.items()):
-        terminalreporter.write_sep("-", f"{len(tests)} failed on {backend}", red=True)
+        failed[node.gateway.id.partition("-")[0] if node else backend()].append(report.nodeid)
+    for name, tests in sorted(failed.items()):
+        terminalreporter.write_sep("-", f"{len(tests)} failed on {name}", red=True)
         terminalreporter.write_line("\n".join(tests))
 
 
 @pytest.fixture(autouse=True)
 def _seeded():
+    import keras
+
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _let_go(request):
+    """Frees the graphs and programs of a finished file, of which no later one has use."""
+    import keras
+
+    yield
+    for function in vars(request.module).values():
+        if hasattr(function, "cache_clear"):
+            function.cache_clear()
+    keras.utils.clear_session()
+    if backend() == "jax":
+        import jax
+
+        jax.clear_caches()
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # else glibc keeps the pages
 
 
 @pytest.fixture(scope="session")

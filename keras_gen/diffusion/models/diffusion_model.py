@@ -33,7 +33,7 @@ class DiffusionModel(GenerativeModel):
         x_t = alpha_t x0 + sigma_t eps,   loss = mean over dimensions of weight_t |p x0 + q eps - prediction|^2
 
     To write another: pass these choices to `super().__init__`, and list the arguments of its own in `get_config`.
-    What it asks of the network is said in `networks/backbones/image_network.py`; `prediction.py` has all predictions as one.
+    `networks/backbones/image_network.py` says what it asks of the network; `prediction.py` has all predictions as one.
     """
 
     def __init__(

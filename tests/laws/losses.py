@@ -1,0 +1,14 @@
+from keras_gen import losses
+
+# name -> constructor
+LOSSES = {
+    "bernoulli_likelihood": losses.BernoulliLikelihood,
+    "categorical_likelihood": lambda: losses.CategoricalLikelihood(3),
+    "gaussian_likelihood": lambda: losses.GaussianLikelihood(0.3),
+    "gradient_penalty": lambda: losses.GradientPenalty(3.0),
+    "hinge_loss": losses.HingeLoss,
+    "non_saturating_loss": losses.NonSaturatingLoss,
+    "r1_penalty": lambda: losses.R1Penalty(3.0),
+    "relativistic_loss": losses.RelativisticLoss,
+    "wasserstein_loss": losses.WassersteinLoss,
+}

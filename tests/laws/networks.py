@@ -1,0 +1,27 @@
+from keras_gen import models
+from laws.arrays import CONDITION, GRAY, LABELS, REAL_T, TOKENS, T
+
+CONVENTIONS = models.UNetConventions(
+    groups=2, head_dim=4, max_period=1e3, symmetric_padding=True, middle="plain", scale_shift=True
+)
+
+# name -> (constructor, inputs)
+NETWORKS = {
+    "dit": (lambda: models.DiT((4, 4, 1), 2, 16, 2, 2, num_classes=3), (GRAY, T, LABELS)),
+    "dit_sincos": (lambda: models.DiT((4, 4, 1), 2, 8, 1, 1, "sincos", out_channels=2), (GRAY, REAL_T)),
+    "light_unet": (lambda: models.LightUNet((4, 4, 1), (8, 8), 1), (GRAY, T)),
+    "pixel_transformer": (
+        lambda: models.PixelTransformer((4, 4, 1), 2, 32, 2, condition_dim=3, out_channels=2),
+        (GRAY, REAL_T, CONDITION),
+    ),
+    "unet": (lambda: models.UNet((4, 4, 1), (8, 8), 1, (1,), num_classes=3), (GRAY, T, LABELS)),
+    "unet_any_size": (lambda: models.UNet((None, None, 1), (8, 8), 1, out_channels=2), (GRAY, T)),
+    "unet_conventions_condition": (
+        lambda: models.UNet((4, 4, 1), (8, 8), 1, (1,), condition_dim=3, conventions=CONVENTIONS),
+        (GRAY, REAL_T, CONDITION),
+    ),
+    "unet_cross_attention": (
+        lambda: models.UNet((4, 4, 1), (8, 8), 1, (1,), condition_dim=(None, 8)),
+        (GRAY, REAL_T, TOKENS),
+    ),
+}
