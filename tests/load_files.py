@@ -1,6 +1,7 @@
-"""Loads each .keras file of a folder in this fresh process and compares its outputs; prints the names that agree.
+"""Loads .keras files of a folder in this fresh process and compares their outputs; prints the names that agree.
 
-Objects without weights are in `configured.json`: each must keep the arguments that the file gives it.
+`python load_files.py FOLDER [FIRST]`: all of them, or every third from the one numbered FIRST. Objects without weights
+are in `configured.json`: each must keep the arguments that the file gives it.
 """
 
 import json
@@ -26,12 +27,14 @@ def check_kept(saved, now, name):
         assert saved == now, f"{name} was {saved}, is {now}"
 
 
-configured = pathlib.Path(sys.argv[1]) / "configured.json"
+folder, *first = sys.argv[1:]
+every_third = slice(int(first[0]), None, 3) if first else slice(None)
+configured = pathlib.Path(folder) / "configured.json"
 for name, saved in json.loads(configured.read_text() if configured.exists() else "{}").items():
     now = keras.saving.serialize_keras_object(keras.saving.deserialize_keras_object(saved))
     check_kept(saved, json.loads(json.dumps(now)), name)
     print(name)
-for file in sorted(pathlib.Path(sys.argv[1]).glob("*.keras")):
+for file in sorted(pathlib.Path(folder).glob("*.keras"))[every_third]:
     model = keras.models.load_model(file)
     with np.load(file.with_suffix(".npz")) as saved:
         arrays = dict(saved)
