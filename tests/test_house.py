@@ -6,6 +6,7 @@ import importlib
 import pathlib
 import sys
 
+import keras
 import pytest
 
 import keras_gen
@@ -182,4 +183,15 @@ def test_every_module_can_be_imported():
             importlib.import_module(name)
         except Exception as error:  # of any kind: the message names them all
             offenders.append(f"{name}: {error!r}")
+    assert not offenders, listed(offenders)
+
+
+def test_models_stand_near_keras():
+    """At most four classes below `keras.Model`: what one class needs is in it."""
+    offenders = []
+    for path, symbol in exported(also=False).items():
+        if isinstance(symbol, type) and issubclass(symbol, keras.Model):
+            chain = [cls.__name__ for cls in symbol.__mro__[: symbol.__mro__.index(keras.Model)]]
+            if len(chain) > 4:
+                offenders.append(f"{path}: {' <- '.join(chain)}")
     assert not offenders, listed(offenders)
