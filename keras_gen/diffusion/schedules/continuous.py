@@ -21,8 +21,8 @@ class ContinuousSchedule(NoiseSchedule):
         probability-flow ODE  dx = (f x - g^2 score / 2) dt = (alpha' x0 + sigma' eps) dt
 
     To write another: set `t_start`, `t_min` and `t_max`; define `alpha`, `sigma`, `derivatives` and `inverse_log_snr`
-    with `keras_gen.core.arrays.array_module`, so that they take NumPy and tensors; return the constructor's arguments from
-    `get_config`. A network is told `network_time(t)`, by default 1000 t.
+    with `array_module` of `keras_gen/core/arrays.py`, so that they take NumPy and tensors; return the constructor's
+    arguments from `get_config`. A network is told `network_time(t)`, by default 1000 t.
 
     Reference: Song et al. 2020, arXiv:2011.13456; https://kexue.fm/archives/9209.
     """
