@@ -20,6 +20,10 @@ import gc
 import importlib.metadata
 import sys
 
+if os.environ.get("KERAS_BACKEND") in ("jax", "torch"):
+    # Keras would load it to save a model, for nothing and 450 MB: these backends are tested as they are alone.
+    sys.modules["tensorflow"] = None
+
 import numpy as np
 import pytest
 
@@ -105,6 +109,45 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for item in items if item in kept]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Frees graphs and programs at the end of a file, and in the middle of one that makes many."""
+    global released
+    yield
+    last = nextitem is None or nextitem.path != item.path
+    if last:
+        for function in vars(item.module).values():
+            if hasattr(function, "cache_clear"):
+                function.cache_clear()
+    if last or resident() > released + GROWTH:
+        let_go()
+        released = resident()
+
+
+# Bytes by which a worker may grow before it frees what it can.
+GROWTH = 400 * 2**20
+released = 0
+
+
+def resident() -> int:
+    if sys.platform != "linux":
+        return 0
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def let_go() -> None:
+    import keras
+
+    keras.utils.clear_session()
+    if backend() == "jax":
+        import jax
+
+        jax.clear_caches()
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # else glibc keeps the pages
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node):
     cases = getattr(node, "workeroutput", {}).get("cases")
@@ -133,25 +176,6 @@ def _seeded():
     import keras
 
     keras.utils.set_random_seed(0)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _let_go(request):
-    """Frees the graphs and programs of a finished file, of which no later one has use."""
-    import keras
-
-    yield
-    for function in vars(request.module).values():
-        if hasattr(function, "cache_clear"):
-            function.cache_clear()
-    keras.utils.clear_session()
-    if backend() == "jax":
-        import jax
-
-        jax.clear_caches()
-    gc.collect()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)  # else glibc keeps the pages
 
 
 @pytest.fixture(scope="session")
