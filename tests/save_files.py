@@ -24,11 +24,11 @@ DECAY = keras.optimizers.schedules.ExponentialDecay(1.0, 10, 0.5)
 def save_all(folder: pathlib.Path, digits: tuple[np.ndarray, np.ndarray]) -> list[str]:
     """Saves all classes of the tables, and returns the names."""
     for name, (make, arrays) in LAYERS.items():
-        _save_network(folder / name, functional(make(), *arrays), arrays, name not in SAMPLING)
+        save_network(folder / name, functional(make(), *arrays), arrays, name not in SAMPLING)
     for name, (make, x, condition) in CONDITIONAL.items():
         inputs = keras.Input(x.shape[1:]), keras.Input(condition.shape[1:])
         network = keras.Model(inputs, make()(inputs[0], condition=inputs[1]))
-        _save_network(folder / name, network, (x, condition), True)
+        save_network(folder / name, network, (x, condition), True)
     for name, (make, takes_labels, *prepare) in MODELS.items():
         _save_model(folder / name, make(), digits, takes_labels, *prepare)
     _save_model(folder / "vae_warm_up", _vae_with_warm_up(), digits, False)
@@ -42,7 +42,8 @@ def save_all(folder: pathlib.Path, digits: tuple[np.ndarray, np.ndarray]) -> lis
     return sorted([*LAYERS, *CONDITIONAL, *MODELS, "vae_warm_up", "vqvae_prior"])
 
 
-def _save_network(path: pathlib.Path, network: keras.Model, arrays: Any, deterministic: bool) -> None:
+def save_network(path: pathlib.Path, network: keras.Model, arrays: Any, deterministic: bool) -> None:
+    """Saves a network of random weights with its inputs and, where it draws nothing, outputs."""
     randomize_weights(network)
     outputs = flat_numpy(network(as_inputs(arrays), training=False)) if deterministic else []
     np.savez_compressed(path.with_suffix(".npz"), *arrays, **{f"outputs_{i}": y for i, y in enumerate(outputs)})
@@ -59,6 +60,11 @@ def _save_model(path: pathlib.Path, model: keras.Model, digits: Any, takes_label
     randomize_weights(model, scale=0.1)
     for weight, value in zip(variances, values, strict=True):  # which must not be negative
         weight.assign(value)
+    save_samples(path, model, takes_labels)
+
+
+def save_samples(path: pathlib.Path, model: keras.Model, takes_labels: bool) -> None:
+    """Saves a model with two samples, whose noise does not depend on the backend."""
     options = {"condition": np.array([1, 2])} if takes_labels else {}
     process = getattr(model, "diffusion", model)
     if isinstance(process, models.DDPM):  # its sampler draws on the backend

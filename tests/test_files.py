@@ -4,51 +4,32 @@ import pathlib
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from laws import LAYERS, MODELS, SAMPLING
+from save_files import save_network, save_samples
 
-from keras_gen.core.fixtures import as_inputs, flat_numpy, functional, randomize_weights
-from keras_gen.models import DDPM, Flow
+from keras_gen.core.fixtures import functional, randomize_weights
+from keras_gen.models import Flow
 
 LOADER = pathlib.Path(__file__).parent / "load_files.py"
 
 
 @pytest.mark.parametrize("third", range(3))
-def test_files_load_in_a_fresh_process(third, tmp_path, rng):
+def test_files_load_in_a_fresh_process(third, tmp_path):
     names = sorted([*LAYERS, *MODELS])[third::3]
     for name in names:
         if name in LAYERS:
-            save_layer(name, tmp_path)
+            make, arrays = LAYERS[name]
+            save_network(tmp_path / name, functional(make(), *arrays), arrays, name not in SAMPLING)
         else:
-            save_model(name, tmp_path, rng)
+            make, takes_labels, *prepare = MODELS[name]
+            model = make()
+            if prepare:  # a model of codes
+                model.build((None, 8, 8, 1))
+            if isinstance(model, Flow):  # has no network that tells the shape of data
+                model.build((None, 8, 8, 1), (None,) if takes_labels else None)
+            randomize_weights(model)
+            save_samples(tmp_path / name, model, takes_labels)
     result = subprocess.run([sys.executable, LOADER, tmp_path], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.split() == names
-
-
-def save_layer(name, folder):
-    make, arrays = LAYERS[name]
-    model = functional(make(), *arrays)
-    randomize_weights(model)
-    outputs = flat_numpy(model(as_inputs(arrays), training=False))
-    expected = {} if name in SAMPLING else {f"outputs_{i}": output for i, output in enumerate(outputs)}
-    np.savez(folder / f"{name}.npz", *arrays, **expected)
-    model.save(folder / f"{name}.keras")
-
-
-def save_model(name, folder, rng):
-    make, takes_labels, *prepare = MODELS[name]
-    model = make()
-    if prepare:  # a model of codes
-        model.build((None, 8, 8, 1))
-    if isinstance(model, Flow):  # has no network that tells the shape of data
-        model.build((None, 8, 8, 1), (None,) if takes_labels else None)
-    randomize_weights(model)
-    options = {"condition": np.array([1, 2])} if takes_labels else {}
-    process = getattr(model, "diffusion", model)
-    if isinstance(process, DDPM):  # its sampler draws on the backend
-        options["step_noise"] = rng.standard_normal((20, 2, *process.image_shape)).astype("float32")
-    samples = model.sample(2, seed=3, verbose=0, **options)
-    np.savez(folder / f"{name}.npz", samples=samples, **options)
-    model.save(folder / f"{name}.keras")
