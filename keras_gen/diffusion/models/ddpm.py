@@ -124,9 +124,10 @@ class DDPM(DiffusionModel):
 
     def loss_at(self, x0: Any, eps: Any, t: Any, y: Any, training: bool) -> Any:
         row = self.columns(self.coefficients(t), x0)
-        x_t = row["alpha"] * x0 + row["sigma"] * eps
+        alpha, sigma, p, q = (row[name] for name in ("alpha", "sigma", "p", "q"))
+        x_t = alpha * x0 + sigma * eps
         prediction, w = self.network_output(x_t, row, y, training)
-        target = row["p"] * x0 + row["q"] * eps  # eps itself for "epsilon"
+        target = p * x0 + q * eps  # eps itself for "epsilon"
         loss = self.weight(t) * mean_square(target - prediction)
         if self.variance == "learned_range":
             x0_hat = ops.stop_gradient(self.x0_from(prediction, x_t, row))

@@ -153,10 +153,10 @@ class DiffusionModel(GenerativeModel):
     def loss_at(self, x0: Any, eps: Any, t: Any, y: Any, training: bool) -> Any:
         """Returns the loss of each sample at the times `t`, as `(batch,)`."""
         row = self.columns(self.coefficients(t), x0)
-        x_t = row["alpha"] * x0 + row["sigma"] * eps
+        alpha, sigma, p, q = (row[name] for name in ("alpha", "sigma", "p", "q"))
+        x_t = alpha * x0 + sigma * eps
         prediction, _ = self.network_output(x_t, row, y, training)
-        target = row["p"] * x0 + row["q"] * eps
-        return self.weight(t) * mean_square(target - prediction)
+        return self.weight(t) * mean_square(p * x0 + q * eps - prediction)
 
     def weight(self, t: Any) -> Any:
         """Returns the weight of the error of the prediction at the times `t`."""

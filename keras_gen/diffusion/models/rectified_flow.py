@@ -83,8 +83,9 @@ class RectifiedFlow(ScoreSDE):
 
     def loss_at(self, x0: Any, eps: Any, t: Any, y: Any, training: bool) -> Any:
         row = self.columns(self.coefficients(t), x0)
-        x_t = row["alpha"] * x0 + row["sigma"] * eps  # (1 - t) x0 + t eps
-        velocity = row["p"] * x0 + row["q"] * eps  # eps - x0
+        alpha, sigma, p, q = (row[name] for name in ("alpha", "sigma", "p", "q"))
+        x_t = alpha * x0 + sigma * eps  # (1 - t) x0 + t eps
+        velocity = p * x0 + q * eps  # eps - x0
         prediction, _ = self.network_output(x_t, row, y, training)
         return mean_square(velocity - prediction)
 
