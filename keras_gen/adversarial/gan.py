@@ -13,7 +13,7 @@ from keras_gen.adversarial.losses import (
 )
 from keras_gen.adversarial.optimizers import PlayerOptimizers, WeightAverage
 from keras_gen.adversarial.penalties import GradientPenalty, Penalty, R1Penalty
-from keras_gen.core.checks import batch_of, check, check_fraction, check_integer, finite_floats, same_shape
+from keras_gen.core.checks import batch_of, check, check_fraction, check_integer, finite_floats, is_array, same_shape
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.random import StepSeed, starting_noise
 from keras_gen.core.stateless import stateless
@@ -174,7 +174,7 @@ class GAN(GenerativeModel):
     def check_data(self, x: Any, y: Any) -> None:
         check(y is None, "y", "be None: the model takes no labels", "a value")
         self.build_from(self.discriminator)
-        if hasattr(x, "shape") and hasattr(x, "dtype"):
+        if is_array(x):
             x = finite_floats("x", x)
             if not self.built:
                 self.build((None, *x.shape[1:]))

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.autoregressive.sampling import ancestral_sampling
-from keras_gen.core.checks import batch_of, check, check_integer, is_number, same_shape
+from keras_gen.core.checks import batch_of, check, check_integer, is_array, is_number, same_shape
 from keras_gen.core.generative_model import GenerativeModel
 
 
@@ -83,7 +83,7 @@ class AutoregressiveModel(GenerativeModel):
         check(y is None, "y", "be None: the model takes no condition", "a value")
 
     def check_data(self, x: Any, y: Any) -> None:
-        if hasattr(x, "shape") and hasattr(x, "dtype"):
+        if is_array(x):
             self.prepare_codes("x", x)
             self.prepare_condition(y, len(x), "y")
 

@@ -170,8 +170,7 @@ class NADE(BinaryModel):
 
     Raises:
         ValueError: if `units` is no positive integer, `ordering` is not a permutation of as many places as the data
-            have, or arrays of data are not
-            binary.
+            have, or arrays of data are not binary.
 
     Example:
 

@@ -177,7 +177,7 @@ class CodeTransformer(ConditionalModel):
     def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
         if not isinstance(x, dict):
             return super().loss_per_sample(x, y, training)
-        check(self.step.sample_weight is None, "sample_weight", "be None for packed rows", "a value")
+        check(self._sample_weight is None, "sample_weight", "be None for packed rows", "a value")
         count = ops.maximum(ops.sum(ops.cast(x["segments"] > 0, "float32")), 1.0)
         nll = -ops.sum(self.packed_log_density(x, training), axis=1)
         mean = ops.sum(nll) / count

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.autoregressive.autoregressive_model import AutoregressiveModel
-from keras_gen.core.checks import as_labels, check, check_integer, is_number, same_shape
+from keras_gen.core.checks import as_labels, batch_of, check, check_integer, is_number, same_shape
 
 
 class ConditionalModel(AutoregressiveModel):
@@ -77,7 +77,7 @@ class ConditionalModel(AutoregressiveModel):
             return
         check(y is not None, "y", "be given: the model takes a condition", None)
         fits = same_shape(y.shape[1:], self._condition_shape())
-        check(fits, "y", f"have shape {('n', *self._condition_shape())}", f"shape {tuple(y.shape)}")
+        check(fits, "y", f"have shape {batch_of(self._condition_shape())}", f"shape {tuple(y.shape)}")
 
     def _condition_shape(self) -> tuple[int, ...]:
         return () if self.condition_dim is None else (self.condition_dim,)

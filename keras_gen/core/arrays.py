@@ -1,4 +1,4 @@
-"""Formulas that are written once for NumPy's float64 and for tensors inside a compiled function."""
+"""Small formulas of arrays and tensors; `array_module` lets one formula serve NumPy's float64 and compiled tensors."""
 
 from typing import Any
 

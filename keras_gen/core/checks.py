@@ -77,6 +77,11 @@ def finite_floats(name: str, x: Any) -> np.ndarray:
     return x.astype("float32", copy=False)
 
 
+def is_array(x: Any) -> bool:
+    """Whether `x` is an array or tensor, not a dataset or generator."""
+    return hasattr(x, "shape") and hasattr(x, "dtype")
+
+
 def check_images_dtype(name: str, images: Any) -> None:
     """Refuses integer pixels, which are most likely 0 .. 255."""
     dtype = keras.backend.standardize_dtype(images.dtype)

@@ -10,7 +10,7 @@ from keras import ops
 
 
 def compiled(
-    model: keras.Layer | None, function: Callable[..., Any], others: Sequence[keras.Layer] = ()
+    model: keras.Layer | None, function: Callable[..., Any], extra_layers: Sequence[keras.Layer] = ()
 ) -> Callable[..., Any]:
     """Compiles `function` as its backend can: `jax.jit`, `tf.function`, or (torch) a call that records no gradient.
 
@@ -20,7 +20,7 @@ def compiled(
     Args:
         model: the model or layer whose variables `function` reads, or `None`.
         function: takes and returns (nested structures of) tensors.
-        others: further layers whose variables it reads. Defaults to `()`.
+        extra_layers: further layers whose variables it reads. Defaults to `()`.
 
     Returns:
         A function of the same arguments.
@@ -29,7 +29,7 @@ def compiled(
         case "jax":
             import jax
 
-            variables = [variable for layer in (model, *others) for variable in getattr(layer, "variables", [])]
+            variables = [variable for layer in (model, *extra_layers) for variable in getattr(layer, "variables", [])]
 
             @jax.jit
             def stateless(values: list[Any], *args: Any) -> Any:

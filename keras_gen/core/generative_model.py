@@ -19,12 +19,6 @@ class Programs:
         self.by_key: dict[Any, Callable[..., Any]] = {}
 
 
-class Step:
-    """What the training step that is being computed was given, for `track`."""
-
-    sample_weight: Any = None
-
-
 class GenerativeModel(keras.Model):
     """A model that is trained by `fit` and asked for samples.
 
@@ -55,7 +49,7 @@ class GenerativeModel(keras.Model):
         self.seed = None if seed is None else check_integer("seed", seed, at_least=0)
         self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.programs = Programs()
-        self.step = Step()
+        self._sample_weight: Any = None  # of the training step that is being computed
         self.jit_choice: str | bool = "auto"
 
     def call(self, x: Any) -> Any:
@@ -71,7 +65,7 @@ class GenerativeModel(keras.Model):
 
     def track(self, tracker: keras.metrics.Metric, values: Any) -> None:
         """Adds the values of each sample, `(batch,)`, to a metric, weighted as their losses are."""
-        tracker.update_state(values, self.step.sample_weight)
+        tracker.update_state(values, self._sample_weight)
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
@@ -80,11 +74,13 @@ class GenerativeModel(keras.Model):
         weighted = sample_weight is not None
         check(not weighted or self.takes_sample_weight, "sample_weight", "be None: the model takes none", "a value")
         self.check_batch(x, y)
-        self.step.sample_weight = sample_weight
+        self._sample_weight = sample_weight
         try:
             losses, penalty = self._losses_and_penalty(x, y, training)
         finally:
-            self.step.sample_weight = None
+            self._sample_weight = None
+        one_each = len(losses.shape) == 1
+        check(one_each, "loss_per_sample", "return one number for each sample, (batch,)", f"shape {losses.shape}")
         if weighted:
             losses = losses * ops.reshape(ops.cast(sample_weight, losses.dtype), (-1,))
         return ops.mean(losses) + penalty
@@ -132,8 +128,7 @@ class GenerativeModel(keras.Model):
         self.check_data(x, y)
         if isinstance(kwargs.get("validation_data"), tuple | list):
             self.check_data(*(*kwargs["validation_data"], None)[:2])
-        weighted = kwargs.get("sample_weight") is not None
-        check(not weighted or y is not None, "sample_weight", "come with `y`: Keras drops it otherwise", "an array")
+        _check_weights(y, kwargs)
         self._unshare_weights()
         self._build_optimizer()
         return super().fit(x, y, *args, **kwargs)
@@ -141,6 +136,7 @@ class GenerativeModel(keras.Model):
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Returns the loss on `x`; see `keras.Model.evaluate`."""
         self.check_data(x, y)
+        _check_weights(y, kwargs)
         self._unshare_weights()
         return super().evaluate(x, y, *args, **kwargs)
 
@@ -155,20 +151,22 @@ class GenerativeModel(keras.Model):
             return int(keras.random.randint((), 0, 2**31 - 1, seed=self.seed_generator))
         return check_integer("seed", seed, at_least=0)
 
-    def program(self, key: Any, function: Callable[..., Any], others: Sequence[keras.Layer] = ()) -> Callable[..., Any]:
-        """Returns `function`, which reads the weights of the model and of `others`; compiled once for each `key`.
+    def program(
+        self, key: Any, function: Callable[..., Any], extra_layers: Sequence[keras.Layer] = ()
+    ) -> Callable[..., Any]:
+        """Returns `function`, which reads the weights of the model and of `extra_layers`; compiled once for each `key`.
 
         A key holds the shapes too: TensorFlow would otherwise make one function for all shapes, and a slower one.
         """
         if key not in self.programs.by_key:
-            self.programs.by_key[key] = compiled(self, function, others)
+            self.programs.by_key[key] = compiled(self, function, extra_layers)
         return self.programs.by_key[key]
 
     def run_steps(
         self,
         name: Any,
         loop: Callable[[dict[str, Any], Any, Any, Any], Any],
-        arrays: dict[str, np.ndarray],
+        arrays: dict[str, np.ndarray | None],
         start: Callable[[dict[str, Any]], Any],
         *,
         steps: int,
@@ -186,7 +184,8 @@ class GenerativeModel(keras.Model):
         Args:
             name: tells apart loops over the same arrays.
             loop: `loop(inputs, state, first, last)` takes the steps first .. last - 1 and returns the new state.
-            arrays: each `(n, ...)`; `inputs` holds the rows of one batch under the same names.
+            arrays: each `(n, ...)`, the first of them not `None`; `inputs` holds the rows of one batch under the same
+                names, and nothing for `None`.
             start: returns the state before the first step, from the inputs of a batch.
             steps: int >= 1.
             batch_size: int >= 1.
@@ -204,6 +203,7 @@ class GenerativeModel(keras.Model):
             padded with row n - 1.
         """
         check_integer("batch_size", batch_size)
+        arrays = {key: array for key, array in arrays.items() if array is not None}
         batches = list(even_batches(len(next(iter(arrays.values()))), batch_size))
         shapes = tuple((key, array.shape[1:], array.dtype.name) for key, array in sorted(arrays.items()))
         program = self.program((name, steps, len(batches[0]), shapes), loop, extra_layers)
@@ -276,8 +276,8 @@ class GenerativeModel(keras.Model):
 
     def _losses_and_penalty(self, x: Any, y: Any, training: bool) -> tuple[Any, Any]:
         """Returns the loss of each sample, and the sum of the weight regularizers and of what `add_loss` was given."""
+        self._clear_losses()
         if keras.backend.backend() != "jax":
-            self._clear_losses()
             losses, penalty = self.loss_per_sample(x, y, training), sum(self.losses)
             self._clear_losses()  # they belong to a graph that ends with the step
             return losses, penalty
@@ -312,3 +312,8 @@ class GenerativeModel(keras.Model):
         if keras.backend.backend() == "jax":
             for variable in self.weights:
                 variable.assign(ops.copy(variable))
+
+
+def _check_weights(y: Any, options: dict[str, Any]) -> None:
+    weighted = options.get("sample_weight") is not None
+    check(not weighted or y is not None, "sample_weight", "come with `y`: Keras drops it otherwise", "an array")

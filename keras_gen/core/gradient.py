@@ -15,7 +15,8 @@ def gradient(function: Callable[[Any], Any], x: Any) -> Any:
     differentiated once more, with respect to `x` and to whatever weights `function` reads.
 
     Args:
-        function: takes a tensor like `x`, returns a tensor. It must not change any state, such as a random generator's.
+        function: takes a tensor like `x`, returns a tensor. It must not change any state, such as a random generator's,
+            nor add a loss.
         x: float tensor.
 
     Returns:

@@ -1,15 +1,15 @@
 """Calls of a layer that leave it as it is."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
 
-@contextlib.contextmanager
-def stateless(layer: keras.Layer, frozen: bool = False) -> Iterator[keras.StatelessScope]:
-    """A scope in which calls of `layer` leave it unchanged: assignments, draws and added losses are discarded.
+def stateless(layer: keras.Layer, frozen: bool = False) -> contextlib.AbstractContextManager[None]:
+    """Returns a scope in which calls of `layer` leave it unchanged: assignments, draws, added losses are discarded.
 
     No other layer may be called in it: on JAX it would not find its weights.
 
@@ -18,14 +18,21 @@ def stateless(layer: keras.Layer, frozen: bool = False) -> Iterator[keras.Statel
         frozen: bool. Whether its weights are constants, too, which no gradient reaches. Gradients still pass through
             the layer to its inputs. Defaults to `False`.
 
-    Yields:
-        The scope.
+    Returns:
+        A context manager.
     """
     values = [(variable, ops.convert_to_tensor(variable.value)) for variable in layer.variables]
-    mapping = [(variable, ops.stop_gradient(value) if frozen else value) for variable, value in values]
-    # Each call clears the losses of the one before, in any scope.
+    return in_state(layer, [(variable, ops.stop_gradient(value) if frozen else value) for variable, value in values])
+
+
+@contextlib.contextmanager
+def in_state(layer: keras.Layer, state: Sequence[tuple[keras.Variable, Any]]) -> Iterator[None]:
+    """The same scope, with values of the caller's for the layer's variables."""
+    # A call clears what the one before has added, in any scope.
     added = [(part, list(part._losses)) for part in layer._flatten_layers()]
-    with keras.StatelessScope(state_mapping=mapping) as scope:
-        yield scope
-    for part, losses in added:
-        part._losses[:] = losses
+    try:
+        with keras.StatelessScope(state_mapping=state):
+            yield
+    finally:
+        for part, losses in added:
+            part._losses[:] = losses

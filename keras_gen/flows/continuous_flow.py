@@ -109,8 +109,11 @@ class ContinuousFlow(Bijector):
 
         state = x, ops.zeros_like(sum_per_sample(x))
         if self.tolerance is None or training:
-            return runge_kutta_4(f, state, t0, t1, self.steps)
-        return dormand_prince(f, state, t0, t1, self.tolerance)
+            solution = runge_kutta_4(f, state, t0, t1, self.steps)
+        else:
+            solution = dormand_prince(f, state, t0, t1, self.tolerance)
+        self.network._clear_losses()  # tensors of the solver's loop, which cannot leave it
+        return solution
 
     def _velocity(self, x: Any, t: Any, condition: Any, training: bool) -> Any:
         times = ops.broadcast_to(ops.cast(t, x.dtype), ops.shape(x)[:1])

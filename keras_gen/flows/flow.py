@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.arrays import straight_paths
-from keras_gen.core.checks import batch_of, check, check_integer, is_number, same_shape
+from keras_gen.core.checks import batch_of, check, check_integer, is_array, is_number, same_shape
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
@@ -93,7 +93,7 @@ class Flow(GenerativeModel):
         return nll
 
     def check_data(self, x: Any, y: Any) -> None:
-        if hasattr(x, "shape") and hasattr(x, "dtype"):
+        if is_array(x):
             self._prepare_data("x", x, None if y is None else (None, *np.shape(y)[1:]))
             self._prepare_condition("y", y, len(x))
 

@@ -1,3 +1,5 @@
+"""The reparameterization trick for Gaussian latents."""
+
 from typing import Any
 
 import keras

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.arrays import straight_paths
-from keras_gen.core.checks import batch_of, check, check_integer, same_shape
+from keras_gen.core.checks import batch_of, check, check_integer, is_array, same_shape
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.random import starting_noise
 from keras_gen.core.scheduled import Scheduled
@@ -90,7 +90,7 @@ class LatentModel(GenerativeModel):
     def check_data(self, x: Any, y: Any) -> None:
         check(self.conditional or y is None, "y", "be None: the model takes no labels", "a value")
         self.build_from(self.encoder)
-        if hasattr(x, "shape") and hasattr(x, "dtype"):
+        if is_array(x):
             x = self.prepare_data("x", x)
             if self.conditional:
                 check(y is not None, "y", "be given: the model takes labels", None)

@@ -1,1 +1,1 @@
-"""Vector quantizers and VQ-VAE."""
+"""Quantizers, with and without a codebook, VQ-VAE and VQGAN."""

@@ -11,7 +11,7 @@ from keras_gen.adversarial.optimizers import PlayerOptimizers
 from keras_gen.core.checks import check, check_integer, is_number
 from keras_gen.core.gradient import gradient
 from keras_gen.core.scheduled import Scheduled
-from keras_gen.core.stateless import stateless
+from keras_gen.core.stateless import in_state, stateless
 from keras_gen.export import keras_gen_export
 from keras_gen.quantization.feature_distance import feature_distance
 from keras_gen.quantization.quantizer import Quantizer
@@ -51,7 +51,7 @@ class LastKernel:
 
         def along_slope(kernel: Any) -> Any:
             state = [(variable, kernel if variable is self.kernel else value) for variable, value in self.state]
-            with keras.StatelessScope(state_mapping=state):
+            with in_state(self.layer, state):
                 return ops.cast(self.layer(inputs, training=training), "float32") * slope
 
         (value,) = (value for variable, value in self.state if variable is self.kernel)

@@ -1,3 +1,5 @@
+"""VQ-VAE: an autoencoder whose latents are codes from a codebook, and a prior over the codes."""
+
 import warnings
 from typing import Any
 
@@ -13,6 +15,7 @@ from keras_gen.core.checks import (
     check_images_dtype,
     check_integer,
     finite_floats,
+    is_array,
     same_shape,
 )
 from keras_gen.core.generative_model import GenerativeModel
@@ -125,7 +128,7 @@ class VQVAE(GenerativeModel):
         check(y is None, "y", "be None: the model takes no labels", "a value")
         check_images_dtype("x", x)
         fits = same_shape(x.shape[1:], self.data_shape)  # what a dataset gave; else the loss would broadcast
-        check(fits, "x", f"have shape {('n', *self.data_shape)}", f"shape {tuple(x.shape)}")
+        check(fits, "x", f"have shape {batch_of(self.data_shape)}", f"shape {tuple(x.shape)}")
 
     @property
     def prior(self) -> keras.Model | None:
@@ -143,7 +146,7 @@ class VQVAE(GenerativeModel):
 
     def check_data(self, x: Any, y: Any) -> None:
         check(y is None, "y", "be None: the model takes no labels", "a value")
-        if hasattr(x, "shape") and hasattr(x, "dtype"):
+        if is_array(x):
             self.prepare_data("x", x)
 
     def prepare_data(self, name: str, x: Any) -> np.ndarray:

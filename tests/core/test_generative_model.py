@@ -85,13 +85,35 @@ def test_logs_are_weighted_as_the_loss_is():
     model.compile(keras.optimizers.SGD(0.0))
     logs = model.fit(X, np.zeros(4), sample_weight=WEIGHTS, verbose=0).history
     np.testing.assert_allclose(logs["error"], (WEIGHTS * error()).sum() / WEIGHTS.sum(), rtol=1e-5)
-    assert model.step.sample_weight is None
+    assert model._sample_weight is None
 
 
 def test_a_model_without_a_loss_says_so():
     model = GenerativeModel()
     with pytest.raises(NotImplementedError, match="GenerativeModel must define `loss_per_sample`"):
         loss_of(model)
+
+
+def test_a_loss_that_is_not_one_number_for_each_sample_is_refused():
+    model = Plain(network())
+    model.loss_per_sample = lambda x, y, training: ops.sum(x, axis=1, keepdims=True)
+    with pytest.raises(ValueError, match=r"`loss_per_sample` must return one number for each sample, \(batch,\)."):
+        loss_of(model)
+
+
+def test_what_a_call_outside_of_the_step_added_does_not_count():
+    model = Plain(network(adds=True))
+    expected = loss_of(model)
+    model.network(X)
+    np.testing.assert_allclose(loss_of(model), expected, rtol=1e-6)
+
+
+def test_weights_that_keras_would_drop_are_refused():
+    model = Plain(network())
+    model.compile("sgd")
+    for method in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match="`sample_weight` must come with `y`"):
+            method(X, sample_weight=WEIGHTS, verbose=0)
 
 
 def test_a_model_may_refuse_sample_weights():

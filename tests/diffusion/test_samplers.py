@@ -506,3 +506,14 @@ def rectified_flow():
 def test_what_is_undefined_is_refused(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+def test_a_coefficient_stands_for_one_thing():
+    class Odd(DDIMSampler):
+        def rows(self, schedule, times):
+            rows = super().rows(schedule, times)
+            return {**rows, "c_skip": rows["alpha"], "sigma": 0 * rows["sigma"]}
+
+    model = ddpm(schedule=LinearSchedule(10))
+    with pytest.raises(ValueError, match=r"`rows` must give no other values .* Received: rows=\['c_skip', 'sigma'\]"):
+        model.sample(1, Odd(2), verbose=0)

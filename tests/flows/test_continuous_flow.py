@@ -82,3 +82,14 @@ def test_training_through_a_continuous_flow_lowers_the_loss(options):
     losses = model.fit(x, batch_size=32, epochs=8, verbose=0, shuffle=False).history["loss"]
     assert losses[-1] < losses[0] - 0.1
     assert np.isfinite(model.log_prob(x, verbose=0, seed=0)).all()
+
+
+def test_a_network_that_adds_losses_trains():
+    """What it adds inside the solver's loop cannot leave the loop, and is dropped."""
+    x, t = keras.Input((2,)), keras.Input(())
+    h = keras.layers.Concatenate()([x, keras.layers.Reshape((1,))(t)])
+    y = keras.layers.Dense(2, activity_regularizer=keras.regularizers.L2(1e6))(h)
+    model = Flow(ContinuousFlow(keras.Model([x, t], y), steps=2), seed=0)
+    model.compile(keras.optimizers.SGD(0.0))
+    points = np.random.default_rng(0).normal(size=(8, 2)).astype("float32")
+    assert model.fit(points, verbose=0).history["loss"][0] < 1000

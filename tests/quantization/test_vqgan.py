@@ -271,6 +271,24 @@ def test_the_balance_is_held():
     np.testing.assert_allclose(found, [2 / 1.0001, 0, 1e4, 1e4, 0], rtol=1e-5)
 
 
+@keras.saving.register_keras_serializable("test")
+class Adds(keras.layers.Layer):
+    """Adds 100 to the loss."""
+
+    def call(self, x):
+        self.add_loss(ops.convert_to_tensor(100.0))
+        return x
+
+
+def test_what_the_decoder_adds_counts_once(digits):
+    def loss(*last):
+        encoder, decoder, quantizer = autoencoder()
+        model = VQGAN(encoder, keras.Sequential([*decoder.layers, *last]), quantizer, patches(), seed=0)
+        return float(to_numpy(model.compute_loss(ops.convert_to_tensor(digits[0][:4]))))
+
+    np.testing.assert_allclose(loss(Adds()), loss() + 100, rtol=1e-5)
+
+
 def test_a_silent_discriminator_has_no_pull(digits):
     zeros = keras.Sequential([layers.Conv2D(1, 3, kernel_initializer="zeros")])
     model, plain = still(discriminator=zeros, feature_model=None), VQVAE(*autoencoder(), seed=0)

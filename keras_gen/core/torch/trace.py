@@ -50,8 +50,9 @@ class Trace:
         if cast or any(_observed(layer) for layer in self.layers):
             return self.call(inputs, training=training)
         key = self._key(values, inputs, training)
-        if key in self.graphs:
-            return self.graphs[key](values, inputs)
+        graph = self.graphs.get(key)  # once: another thread may drop it
+        if graph is not None:
+            return graph(values, inputs)
         if key in self.untraceable or threading.current_thread() is not threading.main_thread():
             return self.call(inputs, training=training)
         self.calls[key] += 1

@@ -4,7 +4,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import as_images, batch_of, check, check_choice, check_images_dtype, check_integer, is_number
+from keras_gen.core.checks import (
+    as_images,
+    batch_of,
+    check,
+    check_choice,
+    check_images_dtype,
+    check_integer,
+    is_array,
+    is_number,
+)
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.random import starting_noise
 from keras_gen.diffusion.loss_weight import WEIGHTINGS, loss_weight
@@ -84,7 +93,7 @@ class DiffusionModel(GenerativeModel):
         self.image_shape = image_shape
 
     def check_data(self, x: Any, y: Any) -> None:
-        if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        if not is_array(x):
             return  # a dataset or generator: its shapes are checked when Keras builds the model on its first batch
         self.prepare_images("x", x)
         self.prepare_condition(y, len(x), "y")
@@ -113,7 +122,7 @@ class DiffusionModel(GenerativeModel):
         return images
 
     def coefficients(self, t: Any) -> dict[str, Any]:
-        """Returns what a step needs to know of the times `t`, NumPy or tensor; see `preconditioning.py`."""
+        """Returns what a step needs to know of the times `t`, NumPy or tensor; see `prediction.py`."""
         return coefficients(self.prediction, self.schedule, t, self.sigma_data)
 
     def times_like(self, x_t: Any, row: dict[str, Any]) -> Any:

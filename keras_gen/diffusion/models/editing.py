@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_gen.core.arrays import straight_paths
 from keras_gen.core.checks import check, check_fraction, check_integer
 from keras_gen.core.random import starting_noise
 from keras_gen.diffusion.samplers.base import DiffusionSampler, reverse_process
@@ -41,9 +42,7 @@ def interpolate(
     check(x_a.shape == x_b.shape, "x_b", f"have the shape of x_a, {x_a.shape}", f"shape {x_b.shape}")
     seed = model.draw_seed(seed)
     eps = model.prepare_noise(len(x_a), noise, seed)
-    w = np.linspace(0, 1, points, dtype="float32").reshape(1, points, *[1] * (x_a.ndim - 1))
-    mixed = (1 - w) * x_a[:, None] + w * x_b[:, None]
-    x_t0 = model.schedule.alpha(t0) * mixed + model.schedule.sigma(t0) * eps[:, None]
+    x_t0 = model.schedule.alpha(t0) * straight_paths(x_a, x_b, points) + model.schedule.sigma(t0) * eps[:, None]
     images = model.denoise_from(x_t0.reshape(-1, *x_a.shape[1:]), t0, seed=seed, **options)
     return images.reshape(x_t0.shape)
 

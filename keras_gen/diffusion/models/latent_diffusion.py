@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import check, check_integer, is_array
 from keras_gen.core.compiled import even_batches, progress_bar
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.diffusion.models.diffusion_model import DiffusionModel
@@ -137,6 +137,10 @@ class LatentDiffusion(GenerativeModel):
 
     def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
         return self.diffusion.loss_per_sample(x, y, training)
+
+    @property
+    def takes_sample_weight(self) -> bool:
+        return self.diffusion.takes_sample_weight
 
     def check_batch(self, x: Any, y: Any) -> None:
         self.diffusion.check_batch(x, y)
@@ -345,8 +349,3 @@ class LatentDiffusion(GenerativeModel):
     def _standardized(self, vectors: np.ndarray) -> np.ndarray:
         mean, deviation = self._moments()
         return (vectors - mean) / deviation
-
-
-def is_array(x: Any) -> bool:
-    """Returns whether `x` is an array, not a dataset."""
-    return hasattr(x, "shape") and hasattr(x, "dtype")

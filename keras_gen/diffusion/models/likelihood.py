@@ -20,7 +20,6 @@ from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
 from keras_gen.diffusion.schedules.posterior import log_variance
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.divergences import gaussian_kl
-from keras_gen.networks.backbones.image_network import prepare_condition
 
 
 @keras_gen_export("keras_gen.losses.discretized_gaussian_nll")
@@ -106,7 +105,7 @@ def variational_bound(
     check_integer("levels", levels, at_least=2)
     check(np.abs(x).max() <= 1, "x", "have pixel values in [-1, 1]", f"values up to {np.abs(x).max()}")
     clip_x0 = DDPMSampler(clip_x0=clip_x0).clip_x0
-    condition = prepare_condition(model.network, condition, len(x))
+    condition = model.prepare_condition(condition, len(x))
 
     def loop(inputs: dict[str, Any], total: Any, first: Any, last: Any) -> Any:
         x0, denoise = inputs["x0"], Denoiser(model, inputs.get("condition"), clip_x0=clip_x0)
@@ -123,7 +122,7 @@ def variational_bound(
     totals = model.run_steps(
         ("bound", levels, clip_x0),
         loop,
-        {"x0": x} | ({} if condition is None else {"condition": condition}),
+        {"x0": x, "condition": condition},
         lambda inputs: ops.zeros((inputs["x0"].shape[0],), "float32"),
         steps=steps,
         batch_size=batch_size,
@@ -165,7 +164,7 @@ def noise_power(
     states = model.run_steps(
         "noise_power",
         loop,
-        {"x0": x} | ({} if condition is None else {"condition": condition}),
+        {"x0": x, "condition": condition},
         lambda inputs: ops.zeros((inputs["x0"].shape[0], len(times)), "float32"),
         steps=len(times),
         batch_size=batch_size,

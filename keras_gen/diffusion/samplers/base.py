@@ -230,7 +230,7 @@ def reverse_process(
     states = model.run_steps(
         (type(sampler), json.dumps(sampler.get_config()), key_of(guidance)),
         loop,
-        {name: array for name, array in arrays.items() if array is not None},
+        arrays,
         lambda inputs: sampler.start(inputs["x_t"]),
         steps=steps,
         batch_size=batch_size,
@@ -249,7 +249,7 @@ def reverse_process(
 def coefficient_table(model: Any, rows: dict[str, Any]) -> dict[str, Any]:
     """Returns a sampler's rows as tensors, with the model's coefficients at each time `t` in them.
 
-    Both have what the schedule says of a time; beyond that, no name may stand for two things.
+    No name stands for two things: what both have, such as `alpha`, must have the same values.
     """
     table = {
         name: coefficient_table(model, column) if isinstance(column, dict) else as_tensor(np.asarray(column))
@@ -257,10 +257,10 @@ def coefficient_table(model: Any, rows: dict[str, Any]) -> dict[str, Any]:
     }
     if "t" not in rows:
         return table
-    own = {name: as_tensor(np.asarray(column)) for name, column in model.coefficients(rows["t"]).items()}
-    twice = sorted((own.keys() & table.keys()) - {"t", "alpha", "sigma"})
-    check(not twice, "rows", "name no coefficient as the model does", twice)
-    return {**own, **table}
+    own = model.coefficients(rows["t"])
+    differ = sorted(name for name in own.keys() & rows.keys() if not np.allclose(own[name], rows[name]))
+    check(not differ, "rows", "give no other values to what the model's coefficients are called", differ)
+    return {**{name: as_tensor(np.asarray(column)) for name, column in own.items()}, **table}
 
 
 def prepared_condition(model: Any, guidance: Guidance | None, condition: Any, n: int) -> np.ndarray | None:

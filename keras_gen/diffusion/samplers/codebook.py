@@ -183,9 +183,7 @@ class CodebookDiffusion:
         x_T = np.float32(self.model.noise_scale(self.times)) * first[indices[:, 0]]
         # Entry t of `chosen` is the noise of step t; the last step has none.
         arrays = {"x_T": x_T, "chosen": np.append(indices[:, 1:], np.zeros((n, 1), "int32"), axis=1)}
-        arrays |= {"x0": images} if encode else {}
-        condition = self.model.prepare_condition(condition, n)
-        arrays |= {} if condition is None else {"condition": condition}
+        arrays |= {"x0": images, "condition": self.model.prepare_condition(condition, n)}
         chunk = min(book.steps_at_once, self.steps)
         states = self.model.run_steps(
             ("codebook", type(self.sampler), json.dumps(self.sampler.get_config()), encode, chunk, first.shape),

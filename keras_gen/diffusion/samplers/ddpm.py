@@ -14,7 +14,7 @@ from keras_gen.export import keras_gen_export
 class DDPMSampler(DiffusionSampler):
     """Draws from the posterior `q(x_s | x_t, x0)` at the network's x0, step by step (ancestral sampling).
 
-        x_s = c_t x_t + c_0 x0 + exp(log_variance / 2) eps,   no noise on the step to clean data
+        x_s = of_x_t x_t + of_x0 x0 + exp(log_variance / 2) eps,   no noise on the step to clean data
         log_variance = w log v_large + (1 - w) log v_small
         v_small = the posterior's variance,   v_large = sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2
 

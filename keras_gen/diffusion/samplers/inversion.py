@@ -12,7 +12,7 @@ from keras_gen.diffusion.schedules.base import NoiseSchedule
 
 
 class DDIMInversion(DiffusionSampler):
-    """Undoes the steps of a deterministic sampler, from clean data to noise; see `ImageEditing.invert`.
+    """Undoes the steps of a deterministic sampler, from clean data to noise; see `DiffusionModel.invert`.
 
         y_t = y_s + (tau_t - tau_s) dy / dtau (x_t, t)
 

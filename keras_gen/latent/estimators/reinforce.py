@@ -43,10 +43,10 @@ def reinforce(
 
     Example:
 
-    >>> def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    >>> def loss_per_sample(self, x, y, training):
     ...     f = lambda b: self.reconstruction_loss(x, b)
     ...     baseline = lambda values: self.moving_average(values, training=training)
-    ...     return ops.mean(reinforce(f, self.encoder(x), baseline, seed=self.seed_generator))
+    ...     return reinforce(f, self.encoder(x), baseline, seed=self.seed_generator)
 
     Reference: Williams 1992, doi:10.1007/BF00992696; Kool et al. 2019, "Buy 4 REINFORCE samples, get a baseline for
     free!"; https://kexue.fm/archives/6705.
