@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from enumeration import all_codes, check_frequencies, draws, probabilities
 from keras import ops
+from programs import one_program
 
 from keras_gen.core.fixtures import made_alike, randomize_weights, save_and_load, to_numpy
 from keras_gen.layers import RotaryEmbedding, RotaryEmbedding2D, TransformerBlock
@@ -181,18 +182,21 @@ def test_a_block_is_causal_by_default(positions, rng):
     block, x = TransformerBlock(2, positions=positions and positions()), rng.normal(size=(2, 6, 8)).astype("float32")
     block(x)
     randomize_weights(block, scale=0.7)
-    y = to_numpy(block(x))
-    ones = np.ones((2, 6), "int32")
-    given = block(x, attention_mask=segment_mask(ones), token_positions=np.tile(np.arange(6), (2, 1)))
+    x = ops.convert_to_tensor(x)
+    plain = one_program(block, block)
+    masked = one_program(block, lambda x, mask, positions: block(x, attention_mask=mask, token_positions=positions))
+    y = to_numpy(plain(x))
+    ones, positions = np.ones((2, 6), "int32"), ops.convert_to_tensor(np.tile(np.arange(6), (2, 1)), "int32")
+    given = masked(x, segment_mask(ones), positions)
     np.testing.assert_allclose(to_numpy(given), y, rtol=1e-5, atol=1e-5)
     for n in (1, 4):
-        np.testing.assert_allclose(to_numpy(block(x[:, :n])), y[:, :n], rtol=1e-5, atol=1e-5)
-    both_ways = to_numpy(block(x, attention_mask=segment_mask(ones, causal=False)))
+        np.testing.assert_allclose(to_numpy(plain(x[:, :n])), y[:, :n], rtol=1e-5, atol=1e-5)
+    both_ways = to_numpy(masked(x, segment_mask(ones, causal=False), positions))
     assert np.abs(both_ways - y)[:, :-1].max(-1).min() > 1e-3
     np.testing.assert_allclose(both_ways[:, -1], y[:, -1], rtol=1e-5, atol=1e-5)
-    cache = block.empty_cache(2, 6)
+    cache, extend = block.empty_cache(2, 6), one_program(block, block.extend)
     for i in range(6):
-        one, cache = block.extend(ops.convert_to_tensor(x[:, i : i + 1]), cache, ops.convert_to_tensor(i, "int32"))
+        one, cache = extend(x[:, i : i + 1], cache, ops.convert_to_tensor(i, "int32"))
         np.testing.assert_allclose(to_numpy(one)[:, 0], y[:, i], rtol=1e-5, atol=1e-5)
 
 

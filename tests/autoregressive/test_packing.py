@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
+from programs import one_program
 from scipy.special import log_softmax
 
 from keras_gen.core.fixtures import made_alike, randomize_weights, to_numpy
@@ -95,10 +96,10 @@ def transformer(positions="learned", **options):
 
 def separate_log_prob(model):
     """One sequence at a time, without packing; NumPy from the logits on."""
-    log_p = []
+    log_p, logits = [], one_program(model, model.logits)
     for sequence in SEQUENCES:
         codes = np.array([sequence], "int32")
-        each = log_softmax(to_numpy(model.logits(ops.convert_to_tensor(codes)))[0].astype("float64"), axis=-1)
+        each = log_softmax(to_numpy(logits(ops.convert_to_tensor(codes)))[0].astype("float64"), axis=-1)
         log_p.append(each[np.arange(len(sequence)), sequence].sum())
     return np.array(log_p)
 

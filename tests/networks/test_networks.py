@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from programs import one_program
 
 from keras_gen.core.fixtures import randomize_weights, to_numpy
 from keras_gen.layers import (
@@ -18,6 +19,11 @@ from keras_gen.ops import gradient
 X = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype("float32")
 EMBEDDING = np.random.default_rng(1).normal(size=(2, 6)).astype("float32")
 T = np.array([0, 999], "int32")
+
+
+def outputs(network, *arrays):
+    """Compiled as a whole, which on JAX is sooner done than one operation after the other."""
+    return to_numpy(one_program(network, network)([ops.convert_to_tensor(array) for array in arrays]))
 
 
 @pytest.mark.parametrize(("groups", "shape"), [(1, (2, 5, 5, 4)), (2, (3, 7, 8)), (4, (2, 3, 4, 5, 4))])
@@ -138,7 +144,7 @@ def test_blocks_start_as_the_identity():
     np.testing.assert_allclose(to_numpy(ResidualBlock(4, 2)([X, EMBEDDING])), X, atol=1e-6)
     np.testing.assert_allclose(to_numpy(SelfAttention2D(groups=2)(X)), X, atol=1e-6)
     unet = UNet((8, 8, 1), (8, 16), 1)
-    assert np.abs(to_numpy(unet([X[..., :1], T]))).max() == 0
+    assert np.abs(outputs(unet, X[..., :1], T)).max() == 0
 
 
 def train(remat):
@@ -170,9 +176,10 @@ def test_dropout_acts_in_training_only():
 @pytest.mark.parametrize("make", [lambda s: UNet(s, (8, 8, 8), 1, (2,)), lambda s: LightUNet(s, (8, 8, 8), 1)])
 def test_any_size_that_the_depth_divides(make):
     network = make((None, None, 4))
+    run = one_program(network, network)
     for height, width in ((4, 8), (12, 4)):
-        x = np.zeros((2, height, width, 4), "float32")
-        assert tuple(network([x, T]).shape) == (2, height, width, 4)
+        x = ops.zeros((2, height, width, 4))
+        assert tuple(run([x, ops.convert_to_tensor(T)]).shape) == (2, height, width, 4)
     with pytest.raises(ValueError, match="`x_t` must have height and width that are multiples of 4, with 3 levels"):
         network([np.zeros((2, 6, 8, 4), "float32"), T])
 
@@ -181,13 +188,13 @@ def test_time_and_label_reach_the_output():
     unet = UNet((8, 8, 4), (8, 16), 1, (1,), num_classes=3)
     randomize_weights(unet)
     x = np.repeat(X[:1], 2, axis=0)
-    by_time = to_numpy(unet([x, T, np.array([1, 1])]))
-    by_label = to_numpy(unet([x, T[:1].repeat(2), np.array([0, 2])]))
+    by_time = outputs(unet, x, T, np.array([1, 1]))
+    by_label = outputs(unet, x, T[:1].repeat(2), np.array([0, 2]))
     assert np.abs(by_time[0] - by_time[1]).max() > 1e-3
     assert np.abs(by_label[0] - by_label[1]).max() > 1e-3
     light = LightUNet((8, 8, 4), (8, 16), 1)
     randomize_weights(light, scale=3.0)
-    by_time = to_numpy(light([x, T]))
+    by_time = outputs(light, x, T)
     assert np.abs(by_time[0] - by_time[1]).max() > 1e-3
 
 
@@ -238,7 +245,7 @@ def test_conventions():
     unet = UNet((8, 8, 1), (8, 16), 1, (0,), conventions=UNetConventions(middle="attention"))
     assert unet.get_layer("middle_attention_0").num_heads == 1
     padded = UNet((8, 8, 1), (8, 16), 1, conventions=UNetConventions(symmetric_padding=True))
-    assert tuple(padded([X[..., :1], T]).shape) == (2, 8, 8, 1)
+    assert outputs(padded, X[..., :1], T).shape == (2, 8, 8, 1)
 
 
 def test_summary_counts_all_weights():
@@ -360,11 +367,11 @@ def test_unet_attends_to_tokens(conventions):
     named = {weight.path: weight for weight in unet.weights}
     for weight in plain.weights:
         weight.assign(named[weight.path])
-    expected = to_numpy(plain([X, T]))
+    expected, run = outputs(plain, X, T), one_program(unet, unet)
     for tokens in (2, 5):  # any number
-        given = TOKENS[:, :tokens]
-        np.testing.assert_allclose(to_numpy(unet([X, T, 0 * given])), expected, rtol=1e-4, atol=1e-4)
-        assert np.abs(to_numpy(unet([X, T, given])) - expected).max() > 1e-3
+        x, t, given = (ops.convert_to_tensor(array) for array in (X, T, TOKENS[:, :tokens]))
+        np.testing.assert_allclose(to_numpy(run([x, t, 0 * given])), expected, rtol=1e-4, atol=1e-4)
+        assert np.abs(to_numpy(run([x, t, given])) - expected).max() > 1e-3
 
 
 @pytest.mark.parametrize(
