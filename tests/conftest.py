@@ -20,10 +20,6 @@ import gc
 import importlib.metadata
 import sys
 
-if os.environ.get("KERAS_BACKEND") in ("jax", "torch"):
-    # Keras would load it to save a model, for nothing and 450 MB: these backends are tested as they are alone.
-    sys.modules["tensorflow"] = None
-
 import numpy as np
 import pytest
 
@@ -89,6 +85,11 @@ def pytest_collection_modifyitems(config, items):
     backend run once, on PyTorch, which has the least to do. With `SHARD=1/2` a worker keeps every other function.
     """
     name, turn = backend(), config.option.turn
+    if name != "tensorflow":
+        # Keras would load it to save a model, for nothing and 450 MB: these backends are tested as they are alone.
+        from keras.src.utils import module_utils
+
+        module_utils.tensorflow._available = False
     shard, shards = (int(number) for number in os.environ.get("SHARD", "1/1").split("/"))
     functions = collections.defaultdict(list)
     for item in items:
