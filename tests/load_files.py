@@ -3,6 +3,7 @@
 import pathlib
 import sys
 
+import alone  # noqa: F401 (before Keras)
 import keras
 import numpy as np
 
