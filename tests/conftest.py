@@ -20,6 +20,7 @@ import gc
 import importlib.metadata
 import sys
 
+import alone  # noqa: F401 (before Keras)
 import numpy as np
 import pytest
 
@@ -85,11 +86,6 @@ def pytest_collection_modifyitems(config, items):
     backend run once, on PyTorch, which has the least to do. With `SHARD=1/2` a worker keeps every other function.
     """
     name, turn = backend(), config.option.turn
-    if name != "tensorflow":
-        # Keras would load it to save a model, for nothing and 450 MB: these backends are tested as they are alone.
-        from keras.src.utils import module_utils
-
-        module_utils.tensorflow._available = False
     shard, shards = (int(number) for number in os.environ.get("SHARD", "1/1").split("/"))
     functions = collections.defaultdict(list)
     for item in items:
@@ -110,10 +106,13 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for item in items if item in kept]
 
 
+def pytest_collection_finish():
+    let_go()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item, nextitem):
     """Frees graphs and programs at the end of a file, and in the middle of one that makes many."""
-    global released
     yield
     last = nextitem is None or nextitem.path != item.path
     if last:
@@ -121,8 +120,7 @@ def pytest_runtest_teardown(item, nextitem):
             if hasattr(function, "cache_clear"):
                 function.cache_clear()
     if last or resident() > released + GROWTH:
-        let_go()
-        released = resident()
+        let_go(last)
 
 
 # Bytes by which a worker may grow before it frees what it can.
@@ -136,17 +134,30 @@ def resident() -> int:
     return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def let_go() -> None:
+def let_go(last: bool = True) -> None:
+    global released
     import keras
 
-    keras.utils.clear_session()
-    if backend() == "jax":
-        import jax
-
-        jax.clear_caches()
+    keras.utils.clear_session(free_memory=False)
     gc.collect()
+    match keras.backend.backend():
+        case "jax":
+            import jax
+
+            jax.clear_caches()
+        case "tensorflow" if last:
+            # `fit` leaves the graph of its step behind, which holds itself (2.21).
+            from tensorflow.python.framework.func_graph import FuncGraph, dismantle_func_graph
+
+            for graph in gc.get_objects():
+                if type(graph) is FuncGraph and graph.name == "one_step_on_data":
+                    dismantle_func_graph(graph)
+    gc.collect()
+    if last:
+        gc.freeze()  # what is left stays: later collections need not go through it
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)  # else glibc keeps the pages
+    released = resident()
 
 
 @pytest.hookimpl(optionalhook=True)

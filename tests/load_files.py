@@ -8,6 +8,7 @@ import json
 import pathlib
 import sys
 
+import alone  # noqa: F401 (before Keras)
 import keras
 import numpy as np
 
