@@ -18,6 +18,9 @@ from keras_gen.flows.shape import Reshape
 class NICE(Flow):
     """NICE: additive couplings of alternating halves, the even and the odd numbers of a sample, then a scaling.
 
+        y_a = x_a,   y_b = x_b + m(x_a),   log_det = 0          each coupling, with a network m
+        z = exp(s) y,   log p(x) = sum_i log p(z_i) + sum_i s_i     with a learned scale s
+
     Images become vectors. The paper's scaling starts from the statistics of the first batch here, by an `ActNorm`, and
     learns 20 times as fast as the networks: else it needs most of the training to reach its values.
 
