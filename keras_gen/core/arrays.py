@@ -26,6 +26,16 @@ def sum_per_sample(values: Any) -> Any:
     return ops.sum(values, axis=tuple(range(1, len(values.shape))))
 
 
+def mean_per_sample(values: Any) -> Any:
+    """Returns the mean of `values` over all axes but the first."""
+    return ops.mean(values, axis=tuple(range(1, len(values.shape))))
+
+
+def mean_square(error: Any) -> Any:
+    """Returns the mean square of each sample, as `(batch,)`."""
+    return mean_per_sample(ops.square(error))
+
+
 def broadcast_to_batch(value: Any, x: Any) -> Any:
     """Returns the scalar `value` once for each sample of `x`: `(batch,)`."""
     return ops.zeros(ops.shape(x)[:1], x.dtype) + value

@@ -98,8 +98,8 @@ def check_image_shape(name: str, shape: Sequence[int | None], multiple: int, rea
 
 def as_images(name: str, images: Any) -> np.ndarray:
     """Returns images as a float32 array; refuses integer pixels, an empty batch, and values that are not finite."""
-    is_array = isinstance(images, list | tuple) or hasattr(images, "dtype")
-    check(is_array, name, "be an array of images", type(images).__name__)
+    convertible = isinstance(images, list | tuple) or hasattr(images, "dtype")
+    check(convertible, name, "be an array of images", type(images).__name__)
     images = np.asarray(ops.convert_to_numpy(images))
     check_images_dtype(name, images)
     check(len(images) > 0, name, "hold at least one image", f"shape {images.shape}")

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.checks import check, is_number
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.divergences import gaussian_kl
@@ -60,7 +61,7 @@ class GaussianSampling(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         mean, log_var = (ops.cast(part, "float32") for part in inputs)
         if self.kl_weight:
-            kl = ops.sum(gaussian_kl(mean, log_var, 0.0), axis=tuple(range(1, len(mean.shape))))
+            kl = sum_per_sample(gaussian_kl(mean, log_var, 0.0))
             self.add_loss(self.kl_weight * ops.mean(kl))
         return ops.cast(sample_gaussian(mean, log_var, self.seed_generator), self.compute_dtype)
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import straight_paths
+from keras_gen.core.arrays import mean_square, straight_paths
 from keras_gen.core.checks import (
     as_images,
     batch_of,
@@ -398,5 +398,4 @@ class VQVAE(GenerativeModel):
 
 def squared_error(x: Any, decoded: Any) -> Any:
     """Returns the mean squared difference of each sample, float32 `(batch,)`."""
-    error = ops.square(ops.cast(x, "float32") - ops.cast(decoded, "float32"))
-    return ops.mean(error, axis=tuple(range(1, len(error.shape))))
+    return mean_square(ops.cast(x, "float32") - ops.cast(decoded, "float32"))

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import array_module
+from keras_gen.core.arrays import array_module, mean_square
 from keras_gen.core.checks import check, check_choice
-from keras_gen.diffusion.models.diffusion_model import DiffusionModel, mean_square
+from keras_gen.diffusion.models.diffusion_model import DiffusionModel
 from keras_gen.diffusion.models.likelihood import bound_term, noise_power, variational_bound
 from keras_gen.diffusion.samplers.base import DiffusionSampler
 from keras_gen.diffusion.samplers.ddpm import DDPMSampler

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gen.core.arrays import mean_square
 from keras_gen.core.checks import (
     as_images,
     batch_of,
@@ -452,8 +453,3 @@ class DiffusionModel(GenerativeModel):
         drawn = keras.random.uniform((ops.shape(condition)[0],), dtype="float32", seed=self.seed_generator)
         dropped = ops.reshape(drawn < self.condition_dropout, (-1, *[1] * (len(condition.shape) - 1)))
         return ops.where(dropped, null_condition(self.network, condition), condition)
-
-
-def mean_square(error: Any) -> Any:
-    """Returns the mean square of each sample, as `(batch,)`."""
-    return ops.mean(ops.square(error), axis=tuple(range(1, len(error.shape))))

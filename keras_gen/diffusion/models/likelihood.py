@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import sum_per_sample
+from keras_gen.core.arrays import mean_per_sample, mean_square, sum_per_sample
 from keras_gen.core.checks import check, check_choice, check_integer, is_number
 from keras_gen.core.compiled import sequential_loop
 from keras_gen.core.divergence import exact_divergence, hutchinson_divergence, random_signs
@@ -79,7 +79,7 @@ def bound_term(x0: Any, x0_hat: Any, w: Any, row: dict[str, Any], levels: int = 
     divergence = gaussian_kl(row["of_x0"] * (x0 - x0_hat), row["log_small"], log_var)
     nll = discretized_gaussian_nll(x0, x0_hat, log_var, levels)
     nats = ops.where(row["is_stochastic"] > 0, divergence, nll)
-    return ops.mean(nats, axis=tuple(range(1, len(x0.shape)))) / math.log(2)
+    return mean_per_sample(nats) / math.log(2)
 
 
 def prior_term(x0: np.ndarray, schedule: DiscreteSchedule) -> np.ndarray:
@@ -154,8 +154,7 @@ def noise_power(
             eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=StepSeed(inputs["seeds"][i, 0]))
             x_t = row["alpha"] * x0 + row["sigma"] * eps
             x0_hat, _ = model.denoise(x_t, row, inputs.get("condition"))
-            squares = ops.square(eps - epsilon_of(x_t, x0_hat, row))
-            error = ops.mean(squares, axis=tuple(range(1, len(x0.shape))))
+            error = mean_square(eps - epsilon_of(x_t, x0_hat, row))
             return ops.where(ops.arange(len(times)) == i, ops.expand_dims(error, 1), power)
 
         return sequential_loop(first, last, body, power)

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gen.core.arrays import mean_square
 from keras_gen.core.checks import check, check_choice, check_integer
 from keras_gen.core.random import starting_noise
-from keras_gen.diffusion.models.diffusion_model import mean_square
 from keras_gen.diffusion.models.score_sde import ScoreSDE
 from keras_gen.diffusion.samplers.base import DiffusionSampler
 from keras_gen.diffusion.samplers.euler import EulerSampler
