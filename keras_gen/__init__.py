@@ -13,6 +13,7 @@ from keras_gen import losses as losses
 from keras_gen import metrics as metrics
 from keras_gen import models as models
 from keras_gen import ops as ops
+from keras_gen import predictions as predictions
 from keras_gen import samplers as samplers
 from keras_gen import schedules as schedules
 from keras_gen.export import serve_aliases

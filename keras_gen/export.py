@@ -1,7 +1,7 @@
-"""Public names: where a symbol is found, and under which key Keras saves it.
+"""Public names of symbols, and the keys under which Keras saves them.
 
-A symbol's file is its room (`keras_gen/networks/backbones/unet.py`), its export name is its address
-(`keras_gen.models.UNet`). `keras_gen_export` ties the two, in the manner of TensorFlow's `tf_export`.
+The file that defines a symbol (`keras_gen/networks/backbones/unet.py`) is independent of its public path
+(`keras_gen.models.UNet`). `keras_gen_export` connects the two, similar to TensorFlow's `tf_export`.
 """
 
 import importlib
@@ -24,6 +24,7 @@ NAMESPACES = (
     "metrics",
     "models",
     "ops",
+    "predictions",
     "samplers",
     "schedules",
 )
@@ -37,14 +38,14 @@ _keys: dict[str, Any] = {}  # serialization key -> class
 
 
 def keras_gen_export(path: str, *, also: Iterable[str] = (), aliases: Iterable[str] = ()) -> Callable[[Symbol], Symbol]:
-    """Gives a class or function its public name `keras_gen.<namespace>.<Name>`.
+    """Exports a class or function as `keras_gen.<namespace>.<Name>`.
 
-    A class with `get_config` is also registered for Keras serialization as `keras_gen>Name`. The key holds no module
+    A class with `get_config` is also registered for Keras serialization as `keras_gen>Name`. The key contains no module
     path, so a file can move without breaking saved models.
 
     Args:
-        path: str. The public path, the one that documentation gives. Its last part must be the symbol's `__name__`.
-        also: further public paths of the same symbol, as good as `path` and checked like it. They change no file.
+        path: str. The public path, used in documentation. Its last part must be the symbol's `__name__`.
+        also: further public paths of the same symbol, checked like `path`. They do not affect saved files.
         aliases: deprecated public paths that still work, with one warning each, and whose saved files still load.
 
     Returns:
@@ -77,13 +78,13 @@ def keras_gen_export(path: str, *, also: Iterable[str] = (), aliases: Iterable[s
 
 
 def exported(*, also: bool = True) -> dict[str, Any]:
-    """Returns every public path and its symbol, sorted by path; without `also` the first path of each symbol alone."""
+    """Returns every public path and its symbol, sorted by path; without `also` only the first path of each symbol."""
     seconds = {second: _symbols[path] for second, path in _also.items()} if also else {}
     return dict(sorted({**_symbols, **seconds}.items()))
 
 
 def serve_aliases() -> None:
-    """Lets each namespace module answer for its deprecated names."""
+    """Makes deprecated names available in each namespace module, by a module-level `__getattr__`."""
     for namespace in {alias.split(".")[1] for alias in _aliases}:
         module = importlib.import_module(f"keras_gen.{namespace}")
         module.__getattr__ = lambda name, module=module: _deprecated(module, name)
@@ -108,12 +109,12 @@ def _claim(name: str, symbol: Any, holders: dict[str, Any]) -> None:
 
 
 def _identity(symbol: Any) -> tuple[str, str]:
-    # Not the object: a notebook that runs a cell again makes a new class of the same identity.
+    # Not the object: rerunning a notebook cell creates a new class with the same identity.
     return symbol.__module__, symbol.__qualname__
 
 
 def _register(symbol: Any, names: list[str]) -> None:
-    for name in names:  # the canonical name comes last: it is the one that new files are written with
+    for name in names:  # the canonical name comes last: new files are written with it
         _claim(f"keras_gen>{name}", symbol, _keys)
         keras.saving.register_keras_serializable(package="keras_gen", name=name)(symbol)
         _keys[f"keras_gen>{name}"] = symbol

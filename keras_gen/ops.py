@@ -1,10 +1,11 @@
-"""Functions of tensors and arrays."""
+"""Functions on tensors and arrays."""
 
 from keras_gen.autoregressive.packing import next_code_mask as next_code_mask
 from keras_gen.autoregressive.packing import pack_sequences as pack_sequences
 from keras_gen.autoregressive.packing import segment_mask as segment_mask
 from keras_gen.autoregressive.packing import segment_positions as segment_positions
 from keras_gen.autoregressive.packing import unpack_sequences as unpack_sequences
+from keras_gen.core.arrays import array_module as array_module
 from keras_gen.core.gradient import gradient as gradient
 from keras_gen.diffusion.prediction import convert_prediction as convert_prediction
 from keras_gen.diffusion.slerp import slerp as slerp

@@ -1,4 +1,4 @@
-"""Samplers."""
+"""Samplers of diffusion models and of latent priors."""
 
 from keras_gen.diffusion.samplers.analytic_dpm import AnalyticDPMSampler as AnalyticDPMSampler
 from keras_gen.diffusion.samplers.base import DiffusionSampler as DiffusionSampler
@@ -11,6 +11,7 @@ from keras_gen.diffusion.samplers.guidance import ClassifierFreeGuidance as Clas
 from keras_gen.diffusion.samplers.guidance import ClassifierGuidance as ClassifierGuidance
 from keras_gen.diffusion.samplers.guidance import Guidance as Guidance
 from keras_gen.diffusion.samplers.heun import HeunSampler as HeunSampler
+from keras_gen.diffusion.samplers.pndm import PLMSSampler as PLMSSampler
 from keras_gen.diffusion.samplers.probability_flow import ProbabilityFlowSampler as ProbabilityFlowSampler
 from keras_gen.diffusion.samplers.reverse_sde import ReverseSDESampler as ReverseSDESampler
 from keras_gen.diffusion.samplers.threshold import DynamicThreshold as DynamicThreshold

@@ -1,4 +1,4 @@
-"""Noise schedules of diffusion models."""
+"""Noise schedules and training-time samplers of diffusion models."""
 
 from keras_gen.diffusion.schedules.continuous import ContinuousSchedule as ContinuousSchedule
 from keras_gen.diffusion.schedules.continuous import EDMSchedule as EDMSchedule
@@ -11,6 +11,7 @@ from keras_gen.diffusion.schedules.discrete import DiscreteSchedule as DiscreteS
 from keras_gen.diffusion.schedules.discrete import KexueSchedule as KexueSchedule
 from keras_gen.diffusion.schedules.discrete import LinearSchedule as LinearSchedule
 from keras_gen.diffusion.schedules.discrete import ScaledLinearSchedule as ScaledLinearSchedule
+from keras_gen.diffusion.schedules.discrete import SigmoidSchedule as SigmoidSchedule
 from keras_gen.diffusion.schedules.modifiers import Shifted as Shifted
 from keras_gen.diffusion.schedules.modifiers import ZeroTerminalSNR as ZeroTerminalSNR
 from keras_gen.diffusion.schedules.posterior import posterior as posterior

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from laws import BIJECTORS, CONFIGURED, LAYERS, MODELS, SAMPLING, autoencoder, compiled, vqvae
+from laws import BIJECTORS, CONFIGURED, LAYERS, MODELS, OF_DIFFUSION, SAMPLING, autoencoder, compiled, vqvae
 
 from keras_gen import layers, models, samplers
 from keras_gen.core.fixtures import as_inputs, flat_numpy, functional, randomize_weights
@@ -33,8 +33,8 @@ def save_all(folder: pathlib.Path, digits: tuple[np.ndarray, np.ndarray]) -> lis
         _save_model(folder / name, make(), digits, takes_labels, *prepare)
     _save_model(folder / "vae_warm_up", _vae_with_warm_up(), digits, False)
     _save_model(folder / "vqvae_prior", _vqvae_with_prior(digits[0][:16]), digits, False)
-    configured = {name: make() for name, make in CONFIGURED.items()}
-    configured["dynamic_threshold"] = samplers.DDIMSampler(clip_x0=samplers.DynamicThreshold(0.9))
+    configured = {name: make() for name, make in (CONFIGURED | OF_DIFFUSION).items()}
+    configured["ddim_sampler_threshold"] = samplers.DDIMSampler(clip_x0=samplers.DynamicThreshold(0.9))
     serialized = {name: keras.saving.serialize_keras_object(thing) for name, thing in configured.items()}
     (folder / "configured.json").write_text(json.dumps(serialized, indent=1, sort_keys=True) + "\n")
     for path in folder.glob("*.keras"):

@@ -23,6 +23,7 @@ FOLDERS = {
     "LatentSampler": "hubness",
     "Flow": "flows",
     "LatentModel": "latent",
+    "Prediction": "diffusion",
     "DiffusionModel": "diffusion/models",
     "GenerativeModel": "diffusion/models quantization autoregressive adversarial",
     "callbacks": "evaluation",

@@ -1,4 +1,4 @@
-"""Argument checks, all with one message: `name` must <rule>. Received: name=value."""
+"""Argument checks with a common error message: `name` must <rule>. Received: name=value."""
 
 import numbers
 from collections.abc import Iterable, Sequence
@@ -9,67 +9,75 @@ import numpy as np
 from keras import ops
 
 
-def check(holds: bool, name: str, rule: str, value: Any) -> None:
-    """Raises `ValueError` unless `holds`."""
-    if not holds:
+def check(is_valid: bool, name: str, rule: str, value: Any) -> None:
+    """Raises `ValueError` unless `is_valid`."""
+    if not is_valid:
         raise ValueError(f"`{name}` must {rule}. Received: {name}={value}")
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
-    """Refuses a `value` that is not one of the strings `choices`."""
+    """Checks that `value` is one of the strings `choices`."""
     check(isinstance(value, str) and value in choices, name, f"be one of {', '.join(map(repr, choices))}", repr(value))
 
 
 def is_integer(value: Any) -> bool:
-    """Whether `value` is a Python or NumPy integer (a bool is not)."""
+    """Returns whether `value` is a Python or NumPy integer (a bool is not)."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
 
 
 def check_integer(name: str, value: Any, at_least: int = 1) -> int:
-    """Refuses a `value` that is not an integer, or is less than `at_least`; returns it as a Python int."""
+    """Checks that `value` is an integer >= `at_least`, and returns it as a Python int."""
     check(is_integer(value) and value >= at_least, name, f"be an integer >= {at_least}", repr(value))
     return int(value)
 
 
 def check_units(units: Any) -> list[int]:
-    """Returns the sizes of hidden layers as a list."""
+    """Checks the sizes of hidden layers and returns them as a list."""
     check(isinstance(units, list | tuple), "units", "be a list of integers >= 1", units)
     return [check_integer("units", size) for size in units]
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a real Python or NumPy number."""
+    """Returns whether `value` is a real Python or NumPy number."""
     return isinstance(value, numbers.Real)
 
 
+def check_numbers(name: str, value: Any, at_least: int = 1) -> list[int] | list[float]:
+    """Checks that `value` is a sequence of >= `at_least` numbers, and returns a list, of ints if all are integers."""
+    values = np.asarray(value)
+    rule = f"be a sequence of at least {at_least} numbers"
+    check(values.ndim == 1 and values.dtype.kind in "iuf" and len(values) >= at_least, name, rule, value)
+    return values.tolist()
+
+
 def check_fraction(name: str, value: Any, closed: bool = False) -> float:
-    """Refuses a `value` outside (0, 1), or outside [0, 1] if `closed`; returns it as a Python float."""
-    holds = is_number(value) and (0 <= value <= 1 if closed else 0 < value < 1)
-    check(holds, name, "be in [0, 1]" if closed else "be in (0, 1)", repr(value))
+    """Checks that `value` is in (0, 1), or in [0, 1] if `closed`, and returns it as a Python float."""
+    is_inside = is_number(value) and (0 <= value <= 1 if closed else 0 < value < 1)
+    check(is_inside, name, "be in [0, 1]" if closed else "be in (0, 1)", repr(value))
     return float(value)
 
 
 def check_interval(name: str, value: Any) -> tuple[float, float] | None:
-    """Refuses a `value` that is neither `None` nor two numbers, 0 <= first < second; returns Python floats."""
-    pair = isinstance(value, tuple | list) and len(value) == 2 and all(map(is_number, value))
-    rule = "be None, or two numbers, the first one >= 0 and less than the second"
-    check(value is None or (pair and 0 <= value[0] < value[1]), name, rule, value)
+    """Checks that `value` is `None` or a pair with 0 <= low < high, and returns Python floats."""
+    is_pair = isinstance(value, tuple | list) and len(value) == 2 and all(map(is_number, value))
+    rule = "be None or a pair (low, high) with 0 <= low < high"
+    check(value is None or (is_pair and 0 <= value[0] < value[1]), name, rule, value)
     return None if value is None else (float(value[0]), float(value[1]))
 
 
 def same_shape(a: Any, b: Any) -> bool:
-    """Whether two shapes agree, as far as they are known."""
+    """Returns whether two shapes agree wherever both are known."""
     return len(a) == len(b) and all(m == n or None in (m, n) for m, n in zip(a, b, strict=True))
 
 
 def batch_of(shape: Iterable[Any]) -> str:
-    """Writes the shape of n samples of a shape: "(n, 8, 8, 1)"."""
+    """Formats the shape of n samples, as "(n, 8, 8, 1)"."""
     return f"({', '.join(map(str, ('n', *shape)))})"
 
 
 def finite_floats(name: str, x: Any) -> np.ndarray:
-    """Returns data as a float32 array; refuses an empty array, integers, and values that are not finite."""
-    x = x if isinstance(x, np.ndarray) else np.asarray(ops.convert_to_numpy(x))  # which copies arrays, too
+    """Converts data to a float32 array; raises for an empty array, integers and non-finite values."""
+    x = x if isinstance(x, np.ndarray) else np.asarray(ops.convert_to_numpy(x))  # copies arrays, too
     check(x.ndim > 0 and len(x) > 0, name, "hold at least one sample", f"shape {x.shape}")
     check(x.dtype.kind == "f", name, "be floating-point", f"dtype {x.dtype}")
     finite = np.isfinite(x).reshape(len(x), -1).all(axis=1)
@@ -78,28 +86,28 @@ def finite_floats(name: str, x: Any) -> np.ndarray:
 
 
 def is_array(x: Any) -> bool:
-    """Whether `x` is an array or tensor, not a dataset or generator."""
+    """Returns whether `x` is an array or tensor, not a dataset or generator."""
     return hasattr(x, "shape") and hasattr(x, "dtype")
 
 
 def check_images_dtype(name: str, images: Any) -> None:
-    """Refuses integer pixels, which are most likely 0 .. 255."""
+    """Checks that images are floating-point: integer pixels most likely range over 0 .. 255."""
     dtype = keras.backend.standardize_dtype(images.dtype)
     check("float" in dtype, name, "be floating-point images, scaled to [-1, 1]", f"dtype {dtype}")
 
 
 def check_image_shape(name: str, shape: Sequence[int | None], multiple: int, reason: str) -> None:
-    """Refuses a shape that is not an image's, or whose height or width is known and no such multiple."""
-    valid = isinstance(shape, Sequence) and len(shape) == 3 and is_integer(shape[2]) and shape[2] >= 1
-    check(valid, name, "be images of shape (height, width, channels)", shape)
-    fits = all(size is None or (is_integer(size) and size >= 1 and size % multiple == 0) for size in shape[:2])
-    check(fits, name, f"have height and width that are multiples of {multiple}, {reason}", shape)
+    """Checks that `shape` is that of an image whose height and width, where known, are multiples of `multiple`."""
+    is_image = isinstance(shape, Sequence) and len(shape) == 3 and is_integer(shape[2]) and shape[2] >= 1
+    check(is_image, name, "be images of shape (height, width, channels)", shape)
+    is_divisible = all(size is None or (is_integer(size) and size >= 1 and size % multiple == 0) for size in shape[:2])
+    check(is_divisible, name, f"have height and width that are multiples of {multiple}, {reason}", shape)
 
 
 def as_images(name: str, images: Any) -> np.ndarray:
-    """Returns images as a float32 array; refuses integer pixels, an empty batch, and values that are not finite."""
-    convertible = isinstance(images, list | tuple) or hasattr(images, "dtype")
-    check(convertible, name, "be an array of images", type(images).__name__)
+    """Converts images to a float32 array; raises for integer pixels, an empty batch and non-finite values."""
+    is_convertible = isinstance(images, list | tuple) or hasattr(images, "dtype")
+    check(is_convertible, name, "be an array of images", type(images).__name__)
     images = np.asarray(ops.convert_to_numpy(images))
     check_images_dtype(name, images)
     check(len(images) > 0, name, "hold at least one image", f"shape {images.shape}")
@@ -108,11 +116,11 @@ def as_images(name: str, images: Any) -> np.ndarray:
 
 
 def as_labels(name: str, labels: Any, n: int, num_classes: int | None) -> np.ndarray:
-    """Returns labels as an int32 array `(n,)`; one int stands for all. Refuses others than 0 .. num_classes - 1."""
+    """Converts labels in 0 .. num_classes - 1, or a single label for all samples, to an int32 array `(n,)`."""
     labels = np.asarray(ops.convert_to_numpy(labels))
     labels = np.full(n, labels) if labels.ndim == 0 else labels
-    valid = labels.dtype.kind in "iu" and labels.shape == (n,)
-    check(valid, name, f"be integer labels of shape ({n},)", f"{labels.dtype} of shape {labels.shape}")
+    is_vector = labels.dtype.kind in "iu" and labels.shape == (n,)
+    check(is_vector, name, f"be integer labels of shape ({n},)", f"{labels.dtype} of shape {labels.shape}")
     highest = np.inf if num_classes is None else num_classes - 1
     outside = np.unique(labels[(labels < 0) | (labels > highest)])
     check(outside.size == 0, name, f"be labels in 0 .. {highest}", outside)

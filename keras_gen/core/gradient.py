@@ -1,9 +1,14 @@
+"""Derivatives by automatic differentiation."""
+
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
+from keras_gen.core.arrays import array_module
 from keras_gen.export import keras_gen_export
 
 
@@ -11,8 +16,8 @@ from keras_gen.export import keras_gen_export
 def gradient(function: Callable[[Any], Any], x: Any) -> Any:
     """Computes `d/dx sum(function(x))`, also inside a compiled function or a loss.
 
-    Where each entry of the output depends on one sample alone, that is the gradient of each sample. The result can be
-    differentiated once more, with respect to `x` and to whatever weights `function` reads.
+    Where each entry of the output depends on one sample only, this is the per-sample gradient. The result can be
+    differentiated again, with respect to `x` and to the weights that `function` reads.
 
     Args:
         function: takes a tensor like `x`, returns a tensor. It must not change any state, such as a random generator's,
@@ -51,3 +56,24 @@ def gradient(function: Callable[[Any], Any], x: Any) -> Any:
             return result
         case backend:
             raise NotImplementedError(f"`gradient` needs TensorFlow, JAX or PyTorch, not {backend}")
+
+
+def derivative(function: Callable[[Any], Any], t: Any) -> Any:
+    """Computes the derivative of an elementwise `function` at `t`: float64 NumPy for numbers and arrays, else a tensor.
+
+    `function` must accept both, by computing with `array_module(t)`.
+    """
+    if array_module(t) is not np:
+        return gradient(function, t)
+    with double_precision():
+        t = ops.convert_to_tensor(np.asarray(t, "float64"))
+        return ops.convert_to_numpy(gradient(function, t))
+
+
+def double_precision() -> contextlib.AbstractContextManager[Any]:
+    """Returns a scope in which 64-bit numbers are enabled, also on JAX."""
+    if keras.backend.backend() != "jax":
+        return contextlib.nullcontext()
+    import jax
+
+    return jax.enable_x64(True)

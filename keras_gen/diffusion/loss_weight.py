@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_gen.core.arrays import array_module
 from keras_gen.core.checks import check_choice
-from keras_gen.diffusion.prediction import linear_form
+from keras_gen.diffusion.prediction import Prediction
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
 from keras_gen.diffusion.schedules.posterior import reverse_rows
@@ -16,7 +16,7 @@ WEIGHTINGS = ("simple", "snr", "min_snr", "edm", "vlb")
 MIN_SNR_GAMMA = 5.0
 
 
-def loss_weight(weighting: str, prediction: str, schedule: NoiseSchedule, t: Any, sigma_data: float) -> Any:
+def loss_weight(weighting: str, prediction: Prediction, schedule: NoiseSchedule, t: Any, sigma_data: float) -> Any:
     """Returns the weight of `|target - output|^2` at the times `t`.
 
     A weighting is defined by what it does to the error of x0, so that it means the same for every prediction
@@ -37,7 +37,7 @@ def loss_weight(weighting: str, prediction: str, schedule: NoiseSchedule, t: Any
     if weighting == "simple":
         return array_module(t).ones_like(alpha)
     discrete = isinstance(schedule, DiscreteSchedule)
-    p, q = linear_form(prediction, alpha, sigma, None if discrete else schedule.velocity(t), sigma_data)
+    p, q = prediction.linear_form(alpha, sigma, None if discrete else schedule.velocity(t))
     per_error = (alpha * q - sigma * p) ** 2
     match weighting:  # times sigma^2, which is finite where SNR is not
         case "snr":

@@ -1,16 +1,179 @@
-"""What a network may predict, each as a linear form of x0 and eps, and EDM's preconditioning, which all of them are."""
+"""What a network may predict, each as a linear form of x0 and eps."""
 
+import abc
 from typing import Any
+
+import keras
+import numpy as np
 
 from keras_gen.core.arrays import array_module
 from keras_gen.core.checks import check, check_choice, is_number
+from keras_gen.core.configured import Configured
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.diffusion.schedules.continuous import ContinuousSchedule, check_continuous
-from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
 from keras_gen.export import keras_gen_export
 
-PREDICTIONS = ("epsilon", "x0", "v", "velocity", "score", "edm")
 SIGMA_DATA = 0.5
+
+
+@keras_gen_export("keras_gen.predictions.Prediction")
+class Prediction(Configured, abc.ABC):
+    """Base class: the quantity that a network predicts, a linear form `p x0 + q eps` of data and noise.
+
+    With `x_t = alpha x0 + sigma eps` and `D = alpha q - sigma p`, both are recovered from it:
+
+        x0  = c_skip x_t + c_out prediction,   c_skip = q / D,   c_out = -sigma / D
+        eps = (alpha prediction - p x_t) / D
+
+    To write another: return `(p, q)` from `linear_form`, and the constructor's arguments from `get_config`; register
+    the class with `keras.saving.register_keras_serializable`, so that a saved model finds it. A network whose input is
+    scaled overrides `input_scale`, one with its own time `network_time`.
+
+    Attributes:
+        needs_derivatives: bool. Whether `linear_form` needs d alpha / dt and d sigma / dt, so that the schedule must be
+            a `ContinuousSchedule`.
+
+    Reference: Salimans and Ho 2022, arXiv:2202.00512, appendix D.
+    """
+
+    needs_derivatives: bool = False
+
+    @abc.abstractmethod
+    def linear_form(self, alpha: Any, sigma: Any, derivatives: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
+        """Returns p and q, arrays or tensors like `alpha` and `sigma`; `derivatives` are those of the two."""
+
+    def x0_form(self, alpha: Any, sigma: Any, derivatives: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
+        """Returns c_skip and c_out of `x0 = c_skip x_t + c_out prediction`; arguments as for `linear_form`."""
+        p, q = self.linear_form(alpha, sigma, derivatives)
+        determinant = alpha * q - sigma * p
+        return q / determinant, -sigma / determinant
+
+    def input_scale(self, alpha: Any, sigma: Any) -> Any:
+        """Returns c_in, by which the network's input x_t is multiplied, or `None` for x_t itself."""
+        return None
+
+    def network_time(self, schedule: NoiseSchedule, t: Any) -> Any:
+        """Returns the time that the network is conditioned on; by default `schedule.network_time(t)`."""
+        return schedule.network_time(t)
+
+
+@keras_gen_export("keras_gen.predictions.Epsilon")
+class Epsilon(Prediction):
+    """The noise: p = 0, q = 1. Short form: `"epsilon"`.
+
+    Reference: Ho et al. 2020, arXiv:2006.11239; https://kexue.fm/archives/9119.
+    """
+
+    def linear_form(self, alpha: Any, sigma: Any, derivatives: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
+        return 0.0 * alpha, 0.0 * alpha + 1.0
+
+
+@keras_gen_export("keras_gen.predictions.X0")
+class X0(Prediction):
+    """The data: p = 1, q = 0. Short form: `"x0"`.
+
+    Reference: Ho et al. 2020, arXiv:2006.11239; https://kexue.fm/archives/9164.
+    """
+
+    def linear_form(self, alpha: Any, sigma: Any, derivatives: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
+        return 0.0 * alpha + 1.0, 0.0 * alpha
+
+    def x0_form(self, alpha: Any, sigma: Any, derivatives: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
+        return 0.0 * alpha, 0.0 * alpha + 1.0  # the general form is 0 / 0 for clean data
+
+
+@keras_gen_export("keras_gen.predictions.V")
+class V(Prediction):
+    """The v of progressive distillation: p = -sigma, q = alpha. Short form: `"v"`.
+
+    Reference: Salimans and Ho 2022, arXiv:2202.00512, appendix D.
+    """
+
+    def linear_form(self, alpha: Any, sigma: Any, derivatives: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
+        return -sigma, alpha
+
+
+@keras_gen_export("keras_gen.predictions.Velocity")
+class Velocity(Prediction):
+    """The velocity of the trajectory: p = d alpha / dt, q = d sigma / dt. Short form: `"velocity"`.
+
+    Raises:
+        ValueError: if the schedule is not a `ContinuousSchedule`.
+
+    Reference: Lipman et al. 2022, arXiv:2210.02747; https://kexue.fm/archives/9497.
+    """
+
+    needs_derivatives = True
+
+    def linear_form(self, alpha: Any, sigma: Any, derivatives: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
+        check(derivatives is not None, "derivatives", "be given for velocity", None)
+        return derivatives
+
+
+@keras_gen_export("keras_gen.predictions.Score")
+class Score(Prediction):
+    """The score of the noised data, `d/dx_t log p(x_t | x0)`: p = 0, q = -1 / sigma. Short form: `"score"`.
+
+    Reference: Song et al. 2020, arXiv:2011.13456; https://kexue.fm/archives/9209.
+    """
+
+    def linear_form(self, alpha: Any, sigma: Any, derivatives: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
+        return 0.0 * alpha, -1.0 / sigma
+
+
+@keras_gen_export("keras_gen.predictions.Preconditioned")
+class Preconditioned(Prediction):
+    """EDM's preconditioned network: inputs and targets of unit variance at every noise level. Short form: `"edm"`.
+
+        p = sigma / (r sigma_data),   q = -alpha sigma_data / r,   r^2 = sigma^2 + alpha^2 sigma_data^2
+        the network's input is x_t / r, its time log(sigma / alpha) / 4
+
+    Args:
+        sigma_data: float > 0, standard deviation of the data. Defaults to `0.5`.
+
+    Raises:
+        ValueError: if `sigma_data` is not > 0.
+
+    Reference: Karras et al. 2022, arXiv:2206.00364, table 1.
+    """
+
+    def __init__(self, sigma_data: float = SIGMA_DATA):
+        check(is_number(sigma_data) and sigma_data > 0, "sigma_data", "be > 0", repr(sigma_data))
+        self.sigma_data = float(sigma_data)
+
+    def linear_form(self, alpha: Any, sigma: Any, derivatives: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
+        r = self._deviation(alpha, sigma)
+        return sigma / (r * self.sigma_data), -alpha * self.sigma_data / r
+
+    def input_scale(self, alpha: Any, sigma: Any) -> Any:
+        return 1 / self._deviation(alpha, sigma)
+
+    def network_time(self, schedule: NoiseSchedule, t: Any) -> Any:
+        xp = array_module(t)
+        return 0.25 * (xp.log(schedule.sigma(t)) - xp.log(schedule.alpha(t)))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"sigma_data": self.sigma_data}
+
+    def _deviation(self, alpha: Any, sigma: Any) -> Any:
+        return array_module(alpha).sqrt(sigma**2 + (alpha * self.sigma_data) ** 2)
+
+
+PREDICTIONS = {"epsilon": Epsilon, "x0": X0, "v": V, "velocity": Velocity, "score": Score, "edm": Preconditioned}
+
+
+def as_prediction(value: Any, sigma_data: float = SIGMA_DATA, name: str = "prediction") -> Prediction:
+    """Returns a prediction itself, or that of a short form; refuses anything else."""
+    if isinstance(value, Prediction):
+        return value
+    check_choice(name, value, PREDICTIONS)
+    return Preconditioned(sigma_data) if value == "edm" else PREDICTIONS[value]()
+
+
+def short_form(prediction: Prediction) -> Any:
+    """Returns what a model's configuration says of its prediction: the short form, or the serialized object."""
+    short = {cls: name for name, cls in PREDICTIONS.items()}
+    return short.get(type(prediction)) or keras.saving.serialize_keras_object(prediction)
 
 
 @keras_gen_export("keras_gen.ops.convert_prediction")
@@ -24,7 +187,7 @@ def convert_prediction(
     derivatives: tuple[Any, Any] | None = None,
     sigma_data: float = SIGMA_DATA,
 ) -> Any:
-    """Turns what a network predicts into another prediction, given `x_t = alpha x0 + sigma eps`.
+    """Converts what a network predicts into another prediction, given `x_t = alpha x0 + sigma eps`.
 
     Each prediction is a linear form `p x0 + q eps`:
 
@@ -35,13 +198,13 @@ def convert_prediction(
         score     p = 0,                      q = -1 / sigma
         edm       p = sigma / (r sigma_data), q = -alpha sigma_data / r,   r^2 = sigma^2 + alpha^2 sigma_data^2
 
-    and with `D = alpha q - sigma p` both are found from it: `x0 = (q x_t - sigma value) / D` and
+    and with `D = alpha q - sigma p` both are recovered from it: `x0 = (q x_t - sigma value) / D` and
     `eps = (alpha value - p x_t) / D`.
 
     Args:
         value: the prediction, of the shape of `x_t`.
-        source: one of these names: what `value` is.
-        target: one of these names: what to return.
+        source: one of these names, or a `Prediction`: what `value` is.
+        target: one of these names, or a `Prediction`: what to return.
         x_t: noised data `(batch, ...)`, NumPy or tensor.
         alpha: factor of the data, a number or broadcastable to `x_t`. Not 0 if `source` is `"epsilon"` or `"score"`.
         sigma: factor of the noise, likewise. Not 0 if `source` is `"x0"` and `target` is not.
@@ -56,110 +219,56 @@ def convert_prediction(
 
     Reference: Salimans and Ho 2022, arXiv:2202.00512, appendix D; Karras et al. 2022, arXiv:2206.00364, table 1.
     """
-    check_choice("source", source, PREDICTIONS)
-    check_choice("target", target, PREDICTIONS)
     check(is_number(sigma_data) and sigma_data > 0, "sigma_data", "be > 0", repr(sigma_data))
+    source, target = as_prediction(source, sigma_data, "source"), as_prediction(target, sigma_data, "target")
     if source == target:
         return value
-    c_skip, c_out = to_x0(source, alpha, sigma, derivatives, sigma_data)
+    c_skip, c_out = source.x0_form(alpha, sigma, derivatives)
     x0 = c_skip * x_t + c_out * value
-    if target == "x0":
+    if type(target) is X0:
         return x0
-    if source == "x0":
+    if type(source) is X0:
         eps = (x_t - alpha * x0) / sigma
     else:
-        p, q = linear_form(source, alpha, sigma, derivatives, sigma_data)
+        p, q = source.linear_form(alpha, sigma, derivatives)
         eps = (alpha * value - p * x_t) / (alpha * q - sigma * p)
-    p, q = linear_form(target, alpha, sigma, derivatives, sigma_data)
+    p, q = target.linear_form(alpha, sigma, derivatives)
     return p * x0 + q * eps
 
 
-def linear_form(
-    prediction: str,
-    alpha: Any,
-    sigma: Any,
-    derivatives: tuple[Any, Any] | None = None,
-    sigma_data: float = SIGMA_DATA,
-) -> tuple[Any, Any]:
-    """Returns p and q of `prediction = p x0 + q eps`; arguments as above."""
-    zero, one = 0.0 * alpha, 0.0 * alpha + 1.0
-    match prediction:
-        case "epsilon":
-            return zero, one
-        case "x0":
-            return one, zero
-        case "v":
-            return -sigma, alpha
-        case "velocity":
-            check(derivatives is not None, "derivatives", "be given for velocity", None)
-            return derivatives
-        case "score":
-            return zero, -1.0 / sigma
-        case _:
-            r = array_module(alpha).sqrt(sigma**2 + alpha**2 * sigma_data**2)
-            return sigma / (r * sigma_data), -alpha * sigma_data / r
+def coefficients(prediction: Prediction, schedule: NoiseSchedule, t: Any) -> dict[str, Any]:
+    """Returns the model's coefficients at the times `t`: arrays for NumPy times, tensors for tensors.
 
-
-def to_x0(
-    prediction: str,
-    alpha: Any,
-    sigma: Any,
-    derivatives: tuple[Any, Any] | None = None,
-    sigma_data: float = SIGMA_DATA,
-) -> tuple[Any, Any]:
-    """Returns the factors of `x_t` and of the prediction that give x0; arguments as above."""
-    if prediction == "x0":  # in the general form 0 / 0 for clean data
-        return 0.0 * alpha, 0.0 * alpha + 1.0
-    p, q = linear_form(prediction, alpha, sigma, derivatives, sigma_data)
-    return q / (alpha * q - sigma * p), -sigma / (alpha * q - sigma * p)
-
-
-def coefficients(prediction: str, schedule: NoiseSchedule, t: Any, sigma_data: float) -> dict[str, Any]:
-    """Returns what a step needs to know of the times `t`: arrays for NumPy times, tensors for tensors.
-
-        alpha, sigma   x_t = alpha x0 + sigma eps; in continuous time also d_alpha, d_sigma, their derivatives
-        p, q           the prediction is p x0 + q eps
-        c_skip, c_out  x0 = c_skip x_t + c_out prediction
-        c_in, time     the prediction is network([c_in x_t, time])
-
-    `c_in` is 1 but for "edm", where it is `1 / sqrt(sigma^2 + alpha^2 sigma_data^2)`, and `time` is
-    `schedule.network_time(t)` but for "edm", where it is `log(sigma / alpha) / 4`.
+    alpha, sigma   x_t = alpha x0 + sigma eps; in continuous time also d_alpha, d_sigma, their derivatives
+    p, q           the prediction is p x0 + q eps
+    c_skip, c_out  x0 = c_skip x_t + c_out prediction
+    c_in, time     the prediction is network([c_in x_t, time]); without a c_in the input is x_t itself
     """
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-    derivatives = schedule.velocity(t) if prediction == "velocity" else None
-    p, q = linear_form(prediction, alpha, sigma, derivatives, sigma_data)
-    c_skip, c_out = to_x0(prediction, alpha, sigma, derivatives, sigma_data)
-    c_in, time = 0.0 * alpha + 1.0, schedule.network_time(t)
-    if prediction == "edm":
-        xp = array_module(t)
-        c_in = 1 / xp.sqrt(sigma**2 + (alpha * sigma_data) ** 2)
-        time = 0.25 * (xp.log(sigma) - xp.log(alpha))
-    result = {
-        "t": t,
-        "alpha": alpha,
-        "sigma": sigma,
-        "p": p,
-        "q": q,
-        "c_skip": c_skip,
-        "c_out": c_out,
-        "c_in": c_in,
-        "time": time,
-    }
+    derivatives = schedule.velocity(t) if prediction.needs_derivatives else None
+    p, q = prediction.linear_form(alpha, sigma, derivatives)
+    c_skip, c_out = prediction.x0_form(alpha, sigma, derivatives)
+    time = prediction.network_time(schedule, t)
+    result = {"t": t, "alpha": alpha, "sigma": sigma, "p": p, "q": q, "c_skip": c_skip, "c_out": c_out, "time": time}
+    c_in = prediction.input_scale(alpha, sigma)
+    if c_in is not None:
+        result["c_in"] = c_in
     if isinstance(schedule, ContinuousSchedule):
         result["d_alpha"], result["d_sigma"] = schedule.derivatives(t)
     return result
 
 
-def takes_real_times(prediction: str, schedule: NoiseSchedule) -> bool:
-    """Returns whether the network is told real times, and not the integers of a discrete schedule."""
-    return prediction == "edm" or not isinstance(schedule, DiscreteSchedule)
+def takes_real_times(prediction: Prediction, schedule: NoiseSchedule) -> bool:
+    """Returns whether the network is conditioned on real times, and not on the integers of a discrete schedule."""
+    return np.asarray(prediction.network_time(schedule, schedule.t_min)).dtype.kind == "f"
 
 
-def check_prediction(prediction: str, schedule: NoiseSchedule) -> None:
-    """Refuses a prediction that does not tell x0 at every time of the schedule."""
-    check_choice("prediction", prediction, PREDICTIONS)
-    if prediction == "velocity":
+def check_prediction(prediction: Prediction, schedule: NoiseSchedule) -> None:
+    """Refuses a prediction that does not determine x0 at every time of the schedule."""
+    if prediction.needs_derivatives:
         check_continuous(schedule)
-    undefined = prediction in ("epsilon", "score", "edm") and schedule.alpha(schedule.t_max) == 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        noisiest = coefficients(prediction, schedule, np.asarray(schedule.t_max))
+    finite = all(np.isfinite(noisiest[name]) for name in ("c_skip", "c_out", "time"))
     rule = "be 'v', 'x0' or 'velocity' with a schedule that ends at zero signal-to-noise ratio"
-    check(not undefined, "prediction", rule, repr(prediction))
+    check(finite, "prediction", rule, repr(prediction))

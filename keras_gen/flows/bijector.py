@@ -1,4 +1,4 @@
-"""The base class of bijectors."""
+"""Base class of bijectors."""
 
 import abc
 import math
@@ -9,40 +9,41 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check
+from keras_gen.core.configured import repr_of
 from keras_gen.export import keras_gen_export
 
 
-def places(x_shape: Any) -> int:
-    """Returns the number of vectors in a sample: 1 for `(batch, features)`, height x width for images."""
+def num_positions(x_shape: Any) -> int:
+    """Returns the number of positions per sample: 1 for `(batch, features)`, height x width for images."""
     check(len(x_shape) > 1 and None not in x_shape[1:], "x", "have a known shape", f"shape {tuple(x_shape)}")
     return math.prod(x_shape[1:-1])
 
 
 @keras_gen_export("keras_gen.layers.Bijector", also=("keras_gen.bijectors.Bijector",))
 class Bijector(keras.layers.Layer):
-    """Base class of invertible layers: `y = f(x)`, with `log_det = log |det df/dx|` for each sample.
+    """Base class of invertible layers: `y = f(x)`, with `log_det = log |det df/dx|` per sample.
 
-    The forward direction goes from data to latents. A call gives both, in either direction, so that densities follow
-    from `log p(x) = log p(y) + log_det`.
+    The forward direction maps data to latents. Calls in either direction return `log_det` as well, so that densities
+    follow from `log p(x) = log p(y) + log_det`.
 
-    To write another:
+    To write a new bijector:
 
     1. `forward_and_log_det(x, condition, training) -> (y, log_det)`: `log_det` is `(batch,)`, see `sum_per_sample`.
-    2. `inverse_and_log_det(y, condition, training) -> (x, log_det)`: the other way, with minus that log-determinant.
+    2. `inverse_and_log_det(y, condition, training) -> (x, log_det)`: the inverse map, with the negated `log_det`.
     3. `build(x_shape, condition_shape=None)`, if it has weights or checks shapes; and `get_config` for its arguments.
-    4. Compute in `self.bijection_dtype`, the dtype that `x` comes in; a network inside may use a smaller one.
+    4. Compute in `self.bijection_dtype`, the dtype of `x`; inner networks may use lower precision.
     5. Add a line to `BIJECTORS` in `tests/laws/bijectors.py`, or call `keras_gen.testing.check_bijector`.
 
-    Under `mixed_bfloat16` the bijection stays in float32, so that it can be inverted; networks inside, such as those of
-    couplings, run in bfloat16. With `dtype="float64"` everything is float64.
+    Under `mixed_bfloat16` the bijection stays in float32, so that it can be inverted; inner networks, such as the
+    conditioners of couplings, run in bfloat16. With `dtype="float64"` everything is float64.
 
     Args:
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras layer.
 
     Call arguments:
-        x: `(batch, ...)`: data, or with `inverse=True` latents.
-        condition: `(batch, ...)` or `None`. What the bijection depends on besides `x`, if it uses it.
-        inverse: bool. Whether to go from latents to data. Defaults to `False`.
+        x: `(batch, ...)`. Data, or latents if `inverse=True`.
+        condition: `(batch, ...)` or `None`. Conditioning input; unconditional bijectors ignore it.
+        inverse: bool. Whether to map latents to data. Defaults to `False`.
         training: bool. Defaults to `False`.
 
     Returns:
@@ -50,7 +51,7 @@ class Bijector(keras.layers.Layer):
         log_det: `(batch,)`, of the same dtype.
 
     Raises:
-        ValueError: if `dtype` is `"float64"` on JAX while JAX has 64-bit numbers switched off.
+        ValueError: if `dtype` is `"float64"` on JAX while 64-bit types are disabled in JAX.
 
     Example:
 
@@ -66,7 +67,7 @@ class Bijector(keras.layers.Layer):
         if double and keras.backend.backend() == "jax":
             import jax
 
-            check(jax.config.jax_enable_x64, "dtype", "be float32, or JAX_ENABLE_X64=1 be set", "float64")
+            check(jax.config.jax_enable_x64, "dtype", "be float32 unless JAX_ENABLE_X64=1 is set", "float64")
         self.bijection_dtype = "float64" if double else "float32"
 
     @abc.abstractmethod
@@ -78,7 +79,7 @@ class Bijector(keras.layers.Layer):
         """Maps latents to data: returns `x` and the log-determinant `(batch,)` of this direction."""
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
-        """Creates weights and checks shapes; both come with the batch. Nothing to do by default."""
+        """Creates weights and checks shapes, which include the batch axis. Does nothing by default."""
 
     def call(self, x: Any, condition: Any = None, inverse: bool = False, training: bool = False) -> tuple[Any, Any]:
         condition = None if condition is None else ops.cast(condition, self.bijection_dtype)
@@ -86,22 +87,29 @@ class Bijector(keras.layers.Layer):
         return transform(ops.cast(x, self.bijection_dtype), condition, bool(training))
 
     def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:
-        # Inside a model with mixed precision, a weight would be read in half precision.
+        # Autocasting in a mixed-precision model would read the weight in half precision.
         return super().add_weight(*args, autocast=False, **kwargs)
 
     def check_data(self, name: str, x: np.ndarray) -> None:
-        """Refuses data outside the domain of the forward direction. Accepts everything by default."""
+        """Rejects data outside the domain of the forward direction. Accepts all data by default."""
 
     def output_shape(self, x_shape: Any) -> tuple[int | None, ...]:
-        """Returns the shape of `y`, with the batch; that of `x` by default."""
+        """Returns the shape of `y`, including the batch; the shape of `x` by default."""
         return tuple(x_shape)
 
     def get_config(self) -> dict[str, Any]:
-        # Also for subclasses without arguments of their own: Keras would refuse them once `dtype` is a policy object.
+        # For subclasses without arguments of their own: Keras rejects these if `dtype` is a policy object.
         return super().get_config()
+
+    def __repr__(self) -> str:
+        config = self.get_config()
+        of_keras = {"name": None, "trainable": True, "dtype": "float32"}
+        own = {name: value for name, value in config.items() if name not in of_keras}
+        keras_own = {"trainable": self.trainable, "dtype": self.dtype_policy.name}
+        return repr_of(self, own | {name: value for name, value in keras_own.items() if value != of_keras[name]})
 
 
 def build_layer(layer: Bijector, x_shape: Any, condition_shape: Any = None) -> None:
-    """Builds a bijector inside another, unless Keras has done so already while it loaded a file."""
+    """Builds a nested bijector, unless Keras has already built it while loading a file."""
     if not layer.built:
         layer.build(x_shape, condition_shape)

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from precision import double_precision
 
 from keras_gen.core.fixtures import randomize_weights, to_numpy
+from keras_gen.core.gradient import double_precision
 from keras_gen.core.torch.kernels import LARGE, Conv2D, convolve, product
 from keras_gen.models import UNet
 from keras_gen.ops import gradient

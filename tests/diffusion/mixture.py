@@ -10,9 +10,10 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.arrays import array_module
-from keras_gen.diffusion.prediction import linear_form
+from keras_gen.diffusion.prediction import as_prediction
 from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
 from keras_gen.models import DDPM, EDM, RectifiedFlow, ScoreSDE
+from keras_gen.predictions import Preconditioned
 from keras_gen.schedules import EDMSchedule, RectifiedFlowSchedule, Shifted
 
 
@@ -75,8 +76,8 @@ class MixtureDenoiser(keras.layers.Layer):
 
     def __init__(self, mixture, schedule, prediction="epsilon", share=None, sigma_data=0.5):
         super().__init__()
-        self.mixture, self.schedule, self.prediction = mixture, schedule, prediction
-        self.share, self.sigma_data = share, sigma_data
+        self.mixture, self.schedule, self.share = mixture, schedule, share
+        self.prediction = as_prediction(prediction, sigma_data)
 
     def call(self, inputs):
         x, time = inputs
@@ -85,7 +86,7 @@ class MixtureDenoiser(keras.layers.Layer):
             keras.tree.map_structure(lambda value: ops.reshape(value, column), part) for part in self.factors(time)
         )
         x0, eps = self.mixture.predict(x, alpha, sigma)
-        p, q = linear_form(self.prediction, alpha, sigma, derivatives, self.sigma_data)
+        p, q = self.prediction.linear_form(alpha, sigma, derivatives)
         output = p * x0 + q * eps
         if self.share is None:
             return output
@@ -93,9 +94,9 @@ class MixtureDenoiser(keras.layers.Layer):
 
     def factors(self, time):
         schedule = self.schedule
-        if self.prediction == "edm":  # what it is given is scaled, too
+        if isinstance(self.prediction, Preconditioned):  # its input is scaled, too
             level = ops.exp(4 * time)
-            scale = 1 / ops.sqrt(level**2 + self.sigma_data**2)
+            scale = 1 / ops.sqrt(level**2 + self.prediction.sigma_data**2)
             return scale, level * scale, ()
         if isinstance(schedule, DiscreteSchedule):
             return schedule.alpha(time), schedule.sigma(time), ()

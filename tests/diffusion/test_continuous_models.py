@@ -143,9 +143,9 @@ def integer_network():
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda: ScoreSDE(integer_network()), "`network` must take real times, in a float input t"),
-        (lambda: EDM(integer_network()), "`network` must take real times, in a float input t"),
-        (lambda: DDPM(integer_network(), LinearSchedule(10), "edm"), "`network` must take real times"),
+        (lambda: ScoreSDE(integer_network()), "`network` must have a float input t for real times"),
+        (lambda: EDM(integer_network()), "`network` must have a float input t for real times"),
+        (lambda: DDPM(integer_network(), LinearSchedule(10), "edm"), "`network` must have a float input t"),
         (lambda: ScoreSDE(tiny_network(real_times=True), LinearSchedule()), "`schedule` must be a ContinuousSchedule"),
         (lambda: ScoreSDE(tiny_network(real_times=True), prediction="eps"), "`prediction` must be one of 'epsilon'"),
         (lambda: ScoreSDE(tiny_network(real_times=True), weighting="p2"), "`weighting` must be one of 'simple'"),

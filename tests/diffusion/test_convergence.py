@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mixture import PAIR, exact_model, gaussian, slope_of_x0
 
-from keras_gen.samplers import DDIMSampler, DPMSolverPPSampler, EulerSampler, HeunSampler
+from keras_gen.samplers import DDIMSampler, DPMSolverPPSampler, EulerSampler, HeunSampler, PLMSSampler
 from keras_gen.schedules import EDMSchedule, RectifiedFlowSchedule, SubVPSchedule, VESchedule, VPSchedule
 
 NOISE = np.random.default_rng(0).normal(size=(100, 1))
@@ -41,6 +41,7 @@ SAMPLERS = {
     "euler": (EulerSampler, {}, 1),
     "ddim": (DDIMSampler, {}, 1),
     "heun": (HeunSampler, {}, 2),
+    "plms": (PLMSSampler, {}, 2),
     "dpm_solver_1": (DPMSolverPPSampler, {"order": 1}, 1),
     "dpm_solver_2": (DPMSolverPPSampler, {"order": 2}, 2),
     "dpm_solver_3": (DPMSolverPPSampler, {"order": 3}, 3),

@@ -358,7 +358,7 @@ def constant_output(shape):
         (lambda: DDPM(LightUNet((8, 8, 1), (4,), 1, 10), LinearSchedule(11)), "`network` must know 11 times"),
         (
             lambda: DDPM(one_input()),
-            "`network` must take x_t, t and perhaps",
+            "`network` must take x_t, t and, optionally",
         ),
     ],
 )

@@ -291,7 +291,7 @@ PLAIN = class_model(dropout=0.0)
     [
         (lambda: ClassifierFreeGuidance("2"), "`scale` must be a number"),
         (lambda: ClassifierFreeGuidance(2.0, rescale=1.5), r"`rescale` must be in \[0, 1\]"),
-        (lambda: ClassifierFreeGuidance(2.0, interval=(2.0, 1.0)), "`interval` must be None, or two numbers"),
+        (lambda: ClassifierFreeGuidance(2.0, interval=(2.0, 1.0)), "`interval` must be None or a pair"),
         (lambda: ClassifierFreeGuidance(2.0, batched=1), "`batched` must be True or False"),
         (lambda: ClassifierGuidance(lambda x: x), "`classifier` must be a keras.Model"),
         (lambda: ClassifierGuidance(classifier_with_time(VPSchedule()), None), "`scale` must be a number"),

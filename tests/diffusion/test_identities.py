@@ -12,9 +12,10 @@ from mixture import PAIR, MixtureDenoiser, exact_model, gaussian
 
 from keras_gen.core.fixtures import to_numpy
 from keras_gen.diffusion.loss_weight import WEIGHTINGS, loss_weight
-from keras_gen.diffusion.prediction import PREDICTIONS, coefficients
+from keras_gen.diffusion.prediction import PREDICTIONS, as_prediction, coefficients
 from keras_gen.models import DDPM, EDM, RectifiedFlow, ScoreSDE
 from keras_gen.ops import convert_prediction
+from keras_gen.predictions import Preconditioned
 from keras_gen.samplers import (
     AnalyticDPMSampler,
     DDIMSampler,
@@ -59,6 +60,10 @@ class Wave(keras.layers.Layer):
         x, t = inputs
         t = ops.reshape(ops.cast(t, "float32"), (-1, *[1] * (len(x.shape) - 1)))
         return 0.8 * ops.tanh(x) + 0.3 * ops.sin(3 * x) * ops.cos(t / 300)
+
+
+def weight_of(weighting, prediction, schedule, t, sigma_data):
+    return loss_weight(weighting, as_prediction(prediction, sigma_data), schedule, t, sigma_data)
 
 
 def wave_model(schedule, prediction="v", **options):
@@ -115,13 +120,13 @@ def test_predictions_of_edm_are_minus_v_at_unit_deviation():
         for target in ("edm", "v")
     ]
     np.testing.assert_allclose(both[0], -both[1], rtol=1e-9)
-    row = coefficients("edm", schedule, t, 1.0)
+    row = coefficients(Preconditioned(1.0), schedule, t)
     np.testing.assert_allclose(row["c_in"], 1)
 
 
 def test_edm_is_preconditioned_as_in_table_1():
     sigma, sigma_data = np.array([0.01, 0.5, 3.0, 80.0]), 0.7
-    row = coefficients("edm", EDMSchedule(), sigma, sigma_data)
+    row = coefficients(Preconditioned(sigma_data), EDMSchedule(), sigma)
     r = np.sqrt(sigma**2 + sigma_data**2)
     np.testing.assert_allclose(row["c_skip"], sigma_data**2 / r**2)
     np.testing.assert_allclose(row["c_out"], sigma * sigma_data / r)
@@ -225,7 +230,7 @@ def test_predictions_of_one_denoiser_sample_alike(name):
     schedule = CosineSchedule(100) if name == "analytic_dpm" else VPSchedule()
     # All of them by Euler's method, of the others three and in turn each.
     first = list(EVERY_SAMPLER).index(name)
-    predictions = PREDICTIONS if name == "euler" else {"x0", *(PREDICTIONS * 3)[2 * first : 2 * first + 2]}
+    predictions = PREDICTIONS if name == "euler" else {"x0", *(list(PREDICTIONS) * 3)[2 * first : 2 * first + 2]}
     if name == "analytic_dpm":
         predictions = {"x0", "epsilon", "v"}
     results = {}
@@ -255,12 +260,19 @@ def test_weightings_mean_the_same_for_every_prediction(schedule, weighting):
         target, output = (
             convert_prediction(value, "x0", prediction, x_t, alpha, sigma, derivatives) for value in (x0, x0 + error)
         )
-        losses[prediction] = loss_weight(weighting, prediction, schedule, t, 0.5) * (target - output) ** 2
-        tensor = loss_weight(
-            weighting, prediction, schedule, ops.convert_to_tensor(t, None if discrete else "float32"), 0.5
+        losses[prediction] = weight_of(weighting, prediction, schedule, t, 0.5) * (target - output) ** 2
+        tensor = weight_of(
+            weighting,
+            prediction,
+            schedule,
+            ops.convert_to_tensor(t, None if discrete else "float32"),
+            0.5,
         )
         np.testing.assert_allclose(
-            to_numpy(tensor), loss_weight(weighting, prediction, schedule, t, 0.5), rtol=1e-4, err_msg=prediction
+            to_numpy(tensor),
+            weight_of(weighting, prediction, schedule, t, 0.5),
+            rtol=1e-4,
+            err_msg=prediction,
         )
     snr = np.exp(schedule.log_snr(t))
     on_x0 = {"snr": snr, "min_snr": np.minimum(snr, 5), "edm": snr + 4}
@@ -272,28 +284,28 @@ def test_weightings_mean_the_same_for_every_prediction(schedule, weighting):
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_simple_weight_is_1(prediction):
-    np.testing.assert_array_equal(loss_weight("simple", prediction, VPSchedule(), np.array([0.1, 0.9]), 0.5), 1)
+    np.testing.assert_array_equal(weight_of("simple", prediction, VPSchedule(), np.array([0.1, 0.9]), 0.5), 1)
 
 
 def test_weights_that_are_simple_for_their_own_prediction():
     t = np.linspace(0.01, 0.99, 9)
-    np.testing.assert_allclose(loss_weight("edm", "edm", VPSchedule(), t, 0.3), 1)
-    np.testing.assert_allclose(loss_weight("edm", "edm", EDMSchedule(), t, 0.3), 1)
-    np.testing.assert_allclose(loss_weight("snr", "epsilon", SubVPSchedule(), t, 0.5), 1)
+    np.testing.assert_allclose(weight_of("edm", "edm", VPSchedule(), t, 0.3), 1)
+    np.testing.assert_allclose(weight_of("edm", "edm", EDMSchedule(), t, 0.3), 1)
+    np.testing.assert_allclose(weight_of("snr", "epsilon", SubVPSchedule(), t, 0.5), 1)
 
 
 def test_weight_of_the_bound_in_continuous_time_is_the_derivative_of_the_snr():
     schedule, t, h = VPSchedule(), np.linspace(0.05, 0.95, 9), 1e-6
     rate = (np.exp(schedule.log_snr(t + h)) - np.exp(schedule.log_snr(t - h))) / (2 * h)
     length = schedule.t_max - schedule.t_start
-    np.testing.assert_allclose(loss_weight("vlb", "x0", schedule, t, 0.5), -0.5 * rate * length, rtol=1e-6)
+    np.testing.assert_allclose(weight_of("vlb", "x0", schedule, t, 0.5), -0.5 * rate * length, rtol=1e-6)
 
 
 def test_weight_of_the_bound_in_discrete_time_is_the_difference_of_snrs():
     """Its mean over t is the bound's sum over the middle terms."""
     schedule = LinearSchedule(50)
     snr = np.exp(schedule.log_snr(np.arange(50)))
-    weight = loss_weight("vlb", "x0", schedule, np.arange(50), 0.5)
+    weight = weight_of("vlb", "x0", schedule, np.arange(50), 0.5)
     np.testing.assert_allclose(weight[1:], 50 * (snr[:-1] - snr[1:]) / 2, rtol=1e-9)
 
 

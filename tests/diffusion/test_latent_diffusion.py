@@ -223,7 +223,7 @@ def test_networks_of_unknown_input():
             return self.w * inputs[0]
 
     model = latent(diffusion=ddpm(Scale()))
-    with pytest.raises(ValueError, match="`model` must have seen data"):
+    with pytest.raises(ValueError, match="`model` must be built"):
         model.sample(1, verbose=0)
     model.fit(IMAGES, verbose=0)
     assert model.sample(2, verbose=0).shape == (2, 4, 4, 1)

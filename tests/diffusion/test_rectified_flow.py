@@ -49,10 +49,10 @@ def one_step_error(model, rng):
 
 def test_reflow_straightens(rng):
     """To a tenth of the error of one step."""
-    model = fitted(two_spots(4096, rng)[0])
+    model = fitted(two_spots(4096, rng)[0], epochs=15)
     before, bend = one_step_error(model, np.random.default_rng(1)), model.straightness(256, seed=0, verbose=0)
-    model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-3, 2400)))
-    model.reflow(4096, sampling_seed=1, sampling_batch_size=4096, epochs=150, batch_size=256, verbose=0)
+    model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(5e-3, 800)))
+    model.reflow(4096, sampling_seed=1, sampling_batch_size=4096, epochs=100, batch_size=512, verbose=0)
     after = one_step_error(model, np.random.default_rng(1))
     assert after < before / 10, (before, after)
     assert model.straightness(256, seed=0, verbose=0) < bend / 10

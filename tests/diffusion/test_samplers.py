@@ -448,8 +448,8 @@ def rectified_flow():
     ("call", "match"),
     [
         (lambda: HeunSampler(5, churn=-1.0), "`churn` must be >= 0"),
-        (lambda: HeunSampler(5, churn_range=(2.0, 1.0)), "`churn_range` must be None, or two numbers"),
-        (lambda: HeunSampler(5, churn_range=3.0), "`churn_range` must be None, or two numbers"),
+        (lambda: HeunSampler(5, churn_range=(2.0, 1.0)), "`churn_range` must be None or a pair"),
+        (lambda: HeunSampler(5, churn_range=3.0), "`churn_range` must be None or a pair"),
         (lambda: HeunSampler(5, churn_noise=0), "`churn_noise` must be > 0"),
         (lambda: DPMSolverPPSampler(5, order=4), r"`order` must be one of \(1, 2, 3\) with sde=False"),
         (lambda: DPMSolverPPSampler(5, order=3, sde=True), r"`order` must be one of \(1, 2\) with sde=True"),

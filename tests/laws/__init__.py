@@ -6,20 +6,27 @@ from laws.losses import LOSSES
 from laws.metrics import METRICS
 from laws.models import MODELS, autoencoder, compiled, ddpm, gumbel_vae, tiny_network, vqgan, vqvae
 from laws.networks import CONVENTIONS
-from laws.samplers import SAMPLERS
-from laws.schedules import SCHEDULES
+from laws.samplers import DIFFUSION_SAMPLERS, SAMPLERS
+from laws.schedules import PREDICTIONS, SCHEDULES, TIME_SAMPLERS
 
 # Objects of configuration alone: name -> constructor
-CONFIGURED = SCHEDULES | SAMPLERS | LOSSES | METRICS | {"unet_conventions": lambda: CONVENTIONS}
+CONFIGURED = SAMPLERS | LOSSES | METRICS | {"unet_conventions": lambda: CONVENTIONS}
+# Those of diffusion models, with laws of their own: name -> constructor
+OF_DIFFUSION = PREDICTIONS | SCHEDULES | TIME_SAMPLERS | {name: make for name, (make, _) in DIFFUSION_SAMPLERS.items()}
 
 __all__ = [
     "BIJECTORS",
     "CONFIGURED",
     "DECAY",
+    "DIFFUSION_SAMPLERS",
     "DISCRETE",
     "LAYERS",
     "MODELS",
+    "OF_DIFFUSION",
+    "PREDICTIONS",
     "SAMPLING",
+    "SCHEDULES",
+    "TIME_SAMPLERS",
     "autoencoder",
     "compiled",
     "ddpm",

@@ -6,12 +6,12 @@ import pytest
 from keras import ops
 
 from keras_gen.models import DDPM
-from keras_gen.samplers import DDIMSampler, DDPMSampler
+from keras_gen.samplers import DDIMSampler, DDPMSampler, PLMSSampler
 from keras_gen.schedules import CosineSchedule, LinearSchedule, ScaledLinearSchedule, ZeroTerminalSNR
 
 pytest.importorskip("diffusers")
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, PNDMScheduler
 from diffusers.schedulers import scheduling_ddpm
 
 N, STEPS, SHAPE = 3, 25, (4, 4, 1)
@@ -96,3 +96,25 @@ def test_ddim(prediction, eta, clip):
 def test_ddim_trailing_where_the_steps_divide_the_schedule():
     peer = DDIMScheduler(timestep_spacing="trailing", clip_sample=False)
     assert_same(ours(DDIMSampler(STEPS, spacing="trailing")), theirs(peer))
+
+
+@pytest.mark.parametrize("steps", [7, 20, 50])
+@pytest.mark.parametrize("stable_diffusion", [False, True])
+def test_plms(steps, stable_diffusion):
+    """Stable Diffusion's files shift the times by one, and end at the cleanest time instead of clean data.
+
+    For "v", diffusers 0.42 extrapolates v itself; the method is defined for the noise.
+    """
+    options = {"steps_offset": 1, "set_alpha_to_one": False} if stable_diffusion else {"set_alpha_to_one": True}
+    peer = PNDMScheduler(skip_prk_steps=True, **options)
+    peer.alphas_cumprod = torch.from_numpy(LinearSchedule().alphas_cumprod)
+    peer.final_alpha_cumprod = peer.alphas_cumprod[0] if stable_diffusion else torch.tensor(1.0, dtype=torch.float64)
+    peer.set_timesteps(steps)
+    x = torch.from_numpy(NOISE).double()
+    for t in peer.timesteps:
+        x = peer.step(torch_network(x, t), t, x).prev_sample
+    times = [*np.unique(peer.timesteps)[::-1], 0 if stable_diffusion else -1]
+    model = DDPM(Network(), LinearSchedule())
+    model.build((None, *SHAPE))
+    actual = model.sample(N, PLMSSampler(times=times), noise=NOISE, verbose=0)
+    assert_same(actual, x.numpy())

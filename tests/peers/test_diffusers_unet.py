@@ -146,8 +146,8 @@ def test_older_names_of_attention(tmp_path):
         ({"block_out_channels": [7, 16]}, "`block_out_channels` must start with an even number"),
         ({"block_out_channels": [8, 16, 16]}, "`block_out_channels` must have 2 entries"),
         ({"freq_shift": 4}, "`freq_shift` must be < 4"),
-        ({"down_block_types": ["SkipDownBlock2D"] * 2}, "`down_block_types` must hold DownBlock2D and Attn"),
-        ({"up_block_types": ["UpBlock2D", "ResnetUpsampleBlock2D"]}, "`up_block_types` must hold UpBlock2D and Attn"),
+        ({"down_block_types": ["SkipDownBlock2D"] * 2}, "`down_block_types` must consist of DownBlock2D and Attn"),
+        ({"up_block_types": ["UpBlock2D", "ResnetUpsampleBlock2D"]}, "`up_block_types` must consist of UpBlock2D and"),
         ({"up_block_types": ["UpBlock2D", "AttnUpBlock2D"]}, "`up_block_types` must mirror"),
     ],
 )
@@ -163,9 +163,9 @@ def test_refused_weights(tmp_path):
     tensors = load_file(tmp_path / WEIGHTS)
     name = "up_blocks.0.attentions.1.to_k.weight"
     for change, message in (
-        ({"up_blocks.7.weight": np.zeros(1)}, "hold no weights that a UNet lacks. Received: source=up_blocks.7.weight"),
-        ({name: None}, f"`source` must hold the weight {name}"),
-        ({"conv_in.weight": np.zeros((8, 3, 1, 1))}, r"hold conv_in.weight of shape \(3, 3, 3, 8\)"),
+        ({"up_blocks.7.weight": np.zeros(1)}, "contain only a UNet.s weights. Received: source=up_blocks.7.weight"),
+        ({name: None}, f"`source` must contain the weight {name}"),
+        ({"conv_in.weight": np.zeros((8, 3, 1, 1))}, r"contain conv_in.weight of shape \(3, 3, 3, 8\)"),
     ):
         changed = {key: tensor for key, tensor in {**tensors, **change}.items() if tensor is not None}
         save_file(changed, tmp_path / WEIGHTS)
@@ -177,7 +177,7 @@ def test_refused_sources(tmp_path):
     with pytest.raises(ValueError, match="`source` must be a UNet2DModel, or a folder with config.json"):
         UNet.from_diffusers(tmp_path)
     peer().save_pretrained(tmp_path, safe_serialization=False)
-    with pytest.raises(ValueError, match="a pickle never. Received: .*diffusion_pytorch_model.bin"):
+    with pytest.raises(ValueError, match="pickles in particular. Received: .*diffusion_pytorch_model.bin"):
         UNet.from_diffusers(tmp_path)
     with pytest.raises(ValueError, match="`source` must be a UNet2DModel, or a folder.*Received: source=int"):
         UNet.from_diffusers(3)

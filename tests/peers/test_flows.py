@@ -7,9 +7,9 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from precision import double_precision
 
 from keras_gen.core.fixtures import to_numpy
+from keras_gen.core.gradient import double_precision
 from keras_gen.layers import (
     AdditiveCoupling,
     AffineCoupling,

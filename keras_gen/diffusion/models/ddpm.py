@@ -8,6 +8,7 @@ from keras_gen.core.arrays import array_module, mean_square
 from keras_gen.core.checks import check, check_choice
 from keras_gen.diffusion.models.diffusion_model import DiffusionModel
 from keras_gen.diffusion.models.likelihood import bound_term, noise_power, variational_bound
+from keras_gen.diffusion.prediction import Prediction, short_form
 from keras_gen.diffusion.samplers.base import DiffusionSampler
 from keras_gen.diffusion.samplers.ddpm import DDPMSampler
 from keras_gen.diffusion.schedules.discrete import DiscreteSchedule, LinearSchedule
@@ -34,8 +35,8 @@ class DDPM(DiffusionModel):
             `"learned_range"`). To take a condition it must be a functional model. Its weight regularizers count, and so
             does what its layers add by `add_loss`.
         schedule: a `DiscreteSchedule`. Defaults to `None`, which is `LinearSchedule()`.
-        prediction: `"epsilon"`, `"x0"`, `"v"`, `"score"` or `"edm"`. What the network predicts, see
-            `ops.convert_prediction`. Defaults to `"epsilon"`.
+        prediction: `"epsilon"`, `"x0"`, `"v"`, `"score"` or `"edm"`, or a `Prediction`. What the network
+            predicts, see `ops.convert_prediction`. Defaults to `"epsilon"`.
         variance: `"fixed_small"` (the posterior's), `"fixed_large"` (the forward step's) or `"learned_range"` (the
             network's second half of channels mixes the two, trained by the variational bound). Defaults to
             `"fixed_small"`.
@@ -72,7 +73,7 @@ class DDPM(DiffusionModel):
         self,
         network: keras.Layer,
         schedule: DiscreteSchedule | None = None,
-        prediction: str = "epsilon",
+        prediction: str | Prediction = "epsilon",
         variance: str = "fixed_small",
         weighting: str = "simple",
         condition_dropout: float = 0.0,
@@ -223,7 +224,7 @@ class DDPM(DiffusionModel):
 
     def get_config(self) -> dict[str, Any]:
         own = {
-            "prediction": self.prediction,
+            "prediction": short_form(self.prediction),
             "variance": self.variance,
             "weighting": self.weighting,
             "condition_dropout": self.condition_dropout,

@@ -19,7 +19,14 @@ from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.random import starting_noise
 from keras_gen.diffusion.loss_weight import WEIGHTINGS, loss_weight
 from keras_gen.diffusion.models import editing
-from keras_gen.diffusion.prediction import check_prediction, coefficients, takes_real_times
+from keras_gen.diffusion.prediction import (
+    SIGMA_DATA,
+    Prediction,
+    as_prediction,
+    check_prediction,
+    coefficients,
+    takes_real_times,
+)
 from keras_gen.diffusion.samplers.base import DiffusionSampler, prepared_condition, reverse_process
 from keras_gen.diffusion.samplers.ddpm import DDPMSampler
 from keras_gen.diffusion.samplers.guidance import Guidance
@@ -50,22 +57,23 @@ class DiffusionModel(GenerativeModel):
         self,
         network: keras.Layer,
         schedule: NoiseSchedule,
-        prediction: str,
+        prediction: str | Prediction,
         weighting: str = "simple",
         time_sampler: TimeSampler | None = None,
         condition_dropout: float = 0.0,
-        sigma_data: float = 0.5,
+        sigma_data: float = SIGMA_DATA,
         outputs_per_channel: int = 1,
         seed: int | None = None,
         **kwargs: Any,
     ):
         super().__init__(seed=seed, **kwargs)
         check(isinstance(network, keras.Layer), "network", "be a keras.Layer or keras.Model", network)
-        check_prediction(prediction, schedule)
         check_choice("weighting", weighting, WEIGHTINGS)
         time_sampler = UniformTime() if time_sampler is None else time_sampler
         check(isinstance(time_sampler, TimeSampler), "time_sampler", "be a TimeSampler or None", time_sampler)
         check(is_number(sigma_data) and sigma_data > 0, "sigma_data", "be > 0", repr(sigma_data))
+        prediction = as_prediction(prediction, sigma_data)
+        check_prediction(prediction, schedule)
         in_range = is_number(condition_dropout) and 0 <= condition_dropout < 1
         check(in_range, "condition_dropout", "be in [0, 1)", repr(condition_dropout))
         rule = "be 0 for a network without a null condition: one with `num_classes`, or of vectors"
@@ -76,7 +84,9 @@ class DiffusionModel(GenerativeModel):
         self.weighting = weighting
         self.time_sampler = time_sampler
         self.condition_dropout = float(condition_dropout)
-        self.sigma_data = float(sigma_data)
+        self.sigma_data = float(getattr(prediction, "sigma_data", sigma_data))
+        rule = f"be that of the prediction, {self.sigma_data}, or left out"
+        check(sigma_data in (SIGMA_DATA, self.sigma_data), "sigma_data", rule, sigma_data)
         self.outputs_per_channel = outputs_per_channel
         self.real_times = takes_real_times(prediction, schedule)
         self.image_shape: tuple[int | None, ...] | None = None
@@ -124,7 +134,7 @@ class DiffusionModel(GenerativeModel):
 
     def coefficients(self, t: Any) -> dict[str, Any]:
         """Returns what a step needs to know of the times `t`, NumPy or tensor; see `prediction.py`."""
-        return coefficients(self.prediction, self.schedule, t, self.sigma_data)
+        return coefficients(self.prediction, self.schedule, t)
 
     def times_like(self, x_t: Any, row: dict[str, Any]) -> Any:
         """Returns what the network is told of the time of a row, once for each image."""
@@ -133,7 +143,7 @@ class DiffusionModel(GenerativeModel):
 
     def network_output(self, x_t: Any, row: dict[str, Any], condition: Any, training: bool = False) -> tuple[Any, Any]:
         """Returns the raw prediction in float32, and the weight w between the small (0) and the large log-variance."""
-        x = row["c_in"] * x_t if self.prediction == "edm" else x_t
+        x = row["c_in"] * x_t if "c_in" in row else x_t
         inputs = [x, self.times_like(x_t, row)]
         if condition is not None:
             inputs.append(condition)

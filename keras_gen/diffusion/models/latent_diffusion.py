@@ -110,7 +110,7 @@ class LatentDiffusion(GenerativeModel):
         check_autoencoder(autoencoder)
         check(isinstance(diffusion, DiffusionModel), "diffusion", "be a diffusion model, such as DDPM", diffusion)
         rule = "have sigma_data=1, the deviation of the latents"
-        check(diffusion.prediction != "edm" or diffusion.sigma_data == 1, "diffusion", rule, diffusion.sigma_data)
+        check(getattr(diffusion.prediction, "sigma_data", 1) == 1, "diffusion", rule, diffusion.sigma_data)
         autoencoder.trainable = False
         self.autoencoder = autoencoder
         self.diffusion = diffusion

@@ -7,6 +7,7 @@ import numpy as np
 from keras_gen.core.checks import check, check_integer
 from keras_gen.diffusion.models.diffusion_model import DiffusionModel
 from keras_gen.diffusion.models.likelihood import flow_log_prob
+from keras_gen.diffusion.prediction import Prediction, short_form
 from keras_gen.diffusion.samplers.base import DiffusionSampler
 from keras_gen.diffusion.samplers.euler import EulerSampler
 from keras_gen.diffusion.schedules.continuous import ContinuousSchedule, VPSchedule, check_continuous
@@ -28,8 +29,8 @@ class ScoreSDE(DiffusionModel):
             `(batch,)` float32, what `schedule.network_time` says, that gives an output like `x_t`. To take a condition
             it must be a functional model.
         schedule: a `ContinuousSchedule`. Defaults to `None`, which is `VPSchedule()`.
-        prediction: `"epsilon"`, `"x0"`, `"v"`, `"velocity"`, `"score"` or `"edm"`. What the network predicts, see
-            `ops.convert_prediction`. Defaults to `"epsilon"`.
+        prediction: `"epsilon"`, `"x0"`, `"v"`, `"velocity"`, `"score"` or `"edm"`, or a `Prediction`. What the network
+            predicts, see `ops.convert_prediction`. Defaults to `"epsilon"`.
         weighting: `"simple"`, `"snr"`, `"min_snr"`, `"edm"` or `"vlb"`. The weight of each time, see `loss_weight`.
             Defaults to `"simple"`.
         time_sampler: a `TimeSampler`. Defaults to `None`, which is `UniformTime()`.
@@ -63,7 +64,7 @@ class ScoreSDE(DiffusionModel):
         self,
         network: keras.Layer,
         schedule: ContinuousSchedule | None = None,
-        prediction: str = "epsilon",
+        prediction: str | Prediction = "epsilon",
         weighting: str = "simple",
         time_sampler: TimeSampler | None = None,
         condition_dropout: float = 0.0,
@@ -143,7 +144,7 @@ class ScoreSDE(DiffusionModel):
 
     def get_config(self) -> dict[str, Any]:
         own = {
-            "prediction": self.prediction,
+            "prediction": short_form(self.prediction),
             "weighting": self.weighting,
             "condition_dropout": self.condition_dropout,
         }

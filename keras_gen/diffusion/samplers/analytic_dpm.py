@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class AnalyticDPMSampler(DiffusionSampler):
         eta: float in [0, 1]; 1 is Analytic-DPM, 0 is Analytic-DDIM. Defaults to `1.0`.
         spacing: as for `DiffusionSampler`. Defaults to `None`, the schedule's own.
         clip_x0: as for `DiffusionSampler`. Defaults to `None`.
+        times: as for `DiffusionSampler`. Defaults to `None`.
 
     Raises:
         ValueError: if an argument is outside its range, or the model has not measured Gamma_t.
@@ -35,9 +36,14 @@ class AnalyticDPMSampler(DiffusionSampler):
     """
 
     def __init__(
-        self, steps: int | None = 50, eta: float = 1.0, spacing: str | None = None, clip_x0: float | None = None
+        self,
+        steps: int | None = 50,
+        eta: float = 1.0,
+        spacing: str | None = None,
+        clip_x0: float | None = None,
+        times: Sequence[float] | None = None,
     ):
-        super().__init__(steps, spacing, clip_x0)
+        super().__init__(steps, spacing, clip_x0, times)
         self.eta = check_fraction("eta", eta, closed=True)
 
     def check_model(self, model: Any, times: np.ndarray) -> None:

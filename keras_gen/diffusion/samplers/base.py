@@ -2,20 +2,21 @@
 
 import abc
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_choice, check_integer, is_number
+from keras_gen.core.checks import check, check_choice, check_integer, check_numbers, is_number
 from keras_gen.core.compiled import as_tensor, sequential_loop
+from keras_gen.core.configured import Configured
 from keras_gen.core.random import StepSeed
 from keras_gen.diffusion.samplers.guidance import Guidance
 from keras_gen.diffusion.samplers.threshold import DynamicThreshold
 from keras_gen.diffusion.schedules.base import NoiseSchedule
-from keras_gen.diffusion.schedules.time_grid import SPACINGS, time_grid
+from keras_gen.diffusion.schedules.time_grid import SPACINGS, explicit_times, time_grid
 from keras_gen.export import keras_gen_export
 
 
@@ -68,7 +69,7 @@ def epsilon_of(x_t: Any, x0: Any, row: dict[str, Any]) -> Any:
 
 
 @keras_gen_export("keras_gen.samplers.DiffusionSampler")
-class DiffusionSampler(abc.ABC):
+class DiffusionSampler(Configured, abc.ABC):
     """Base class: a sampler is a table of coefficients, a row for each step, and a rule that applies one row.
 
     To write another:
@@ -89,6 +90,9 @@ class DiffusionSampler(abc.ABC):
             schedule. Defaults to `None`, the schedule's own: "leading" in discrete time.
         clip_x0: float > 0, a `DynamicThreshold`, or `None`. Bounds each prediction of x0 to [-clip_x0, clip_x0]; use 1
             for images. Defaults to `None`.
+        times: `N + 1` strictly decreasing times of the schedule, instead of `steps` and `spacing`. The network is
+            evaluated at all but the last, where sampling ends: -1 is clean data in discrete time, mostly 0 in
+            continuous time. Defaults to `None`.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -96,7 +100,13 @@ class DiffusionSampler(abc.ABC):
 
     draws = 1
 
-    def __init__(self, steps: int | None = None, spacing: str | None = None, clip_x0: float | None = None):
+    def __init__(
+        self,
+        steps: int | None = None,
+        spacing: str | None = None,
+        clip_x0: float | None = None,
+        times: Sequence[float] | None = None,
+    ):
         if spacing is not None:
             check_choice("spacing", spacing, SPACINGS)
         number = is_number(clip_x0) and clip_x0 > 0
@@ -105,14 +115,17 @@ class DiffusionSampler(abc.ABC):
         self.steps = None if steps is None else check_integer("steps", steps)
         self.spacing = spacing
         self.clip_x0 = float(clip_x0) if number else clip_x0
+        self.given_times = None if times is None else check_numbers("times", times, at_least=2)
 
     def times(self, schedule: NoiseSchedule) -> np.ndarray:
-        """Returns the `N + 1` decreasing times it visits, the last one clean data."""
+        """Returns the `N + 1` decreasing times of the trajectory, the last one clean data unless they were given."""
+        if self.given_times is not None:
+            return explicit_times(schedule, self.given_times)
         steps = getattr(schedule, "num_steps", None) if self.steps is None else self.steps
         check(steps is not None, "steps", "be given for a schedule in continuous time", None)
         return time_grid(schedule, steps, self.spacing)
 
-    def check_model(self, model: Any, times: np.ndarray) -> None:  # noqa: B027 (nothing to refuse)
+    def check_model(self, model: Any, times: np.ndarray) -> None:
         """Refuses a model that it cannot sample at these times. Refuses none by default."""
 
     def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:
@@ -170,11 +183,12 @@ class DiffusionSampler(abc.ABC):
         clip_x0 = self.clip_x0
         if isinstance(clip_x0, DynamicThreshold):
             clip_x0 = keras.saving.serialize_keras_object(clip_x0)
-        return {"steps": self.steps, "spacing": self.spacing, "clip_x0": clip_x0}
+        return {"steps": self.steps, "spacing": self.spacing, "clip_x0": clip_x0, "times": self.given_times}
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "DiffusionSampler":
-        return cls(**keras.saving.deserialize_keras_object(config))
+
+def has_step_of(sampler: Any, cls: type[DiffusionSampler]) -> bool:
+    """Returns whether `sampler` steps by the rule of `cls`: it is one, or a subclass that overrides neither part."""
+    return isinstance(sampler, cls) and type(sampler).step is cls.step and type(sampler).rows is cls.rows
 
 
 def reverse_process(

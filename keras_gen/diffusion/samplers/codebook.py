@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_gen.core.checks import check, check_integer
 from keras_gen.core.compiled import as_tensor, sequential_loop
-from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler, coefficient_table
+from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler, coefficient_table, has_step_of
 from keras_gen.diffusion.samplers.ddim import DDIMSampler
 from keras_gen.diffusion.samplers.ddpm import DDPMSampler
 from keras_gen.export import keras_gen_export
@@ -83,8 +83,13 @@ class CodebookDiffusion:
         sampler = DDPMSampler() if sampler is None else sampler
         self.model, self.sampler = model, model.resolve(sampler)
         self.times = sampler.times(model.schedule)
-        stochastic = isinstance(sampler, DDPMSampler) or (isinstance(sampler, DDIMSampler) and sampler.eta > 0)
-        check(stochastic, "sampler", "be a DDPMSampler, or a DDIMSampler with eta > 0", repr(sampler))
+        is_single = has_step_of(sampler, DDPMSampler) or has_step_of(sampler, DDIMSampler)  # one evaluation in a step
+        check(
+            is_single and getattr(sampler, "eta", 1) > 0,
+            "sampler",
+            "be a DDPMSampler, or a DDIMSampler with eta > 0",
+            repr(sampler),
+        )
         self.codebook_size = check_integer("codebook_size", codebook_size, at_least=2)
         self.seed = check_integer("seed", seed, at_least=0)
         self.steps = len(self.times) - 1

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ class DDIMSampler(DiffusionSampler):
         eta: float in [0, 1], the share of fresh noise. Defaults to `0.0`.
         spacing: as for `DiffusionSampler`. Defaults to `None`, the schedule's own.
         clip_x0: as for `DiffusionSampler`. Defaults to `None`.
+        times: as for `DiffusionSampler`. Defaults to `None`.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -33,9 +34,14 @@ class DDIMSampler(DiffusionSampler):
     """
 
     def __init__(
-        self, steps: int | None = 50, eta: float = 0.0, spacing: str | None = None, clip_x0: float | None = None
+        self,
+        steps: int | None = 50,
+        eta: float = 0.0,
+        spacing: str | None = None,
+        clip_x0: float | None = None,
+        times: Sequence[float] | None = None,
     ):
-        super().__init__(steps=steps, spacing=spacing, clip_x0=clip_x0)
+        super().__init__(steps, spacing, clip_x0, times)
         self.eta = check_fraction("eta", eta, closed=True)
 
     def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, np.ndarray]:

@@ -25,6 +25,7 @@ class DDPMSampler(DiffusionSampler):
         steps: int, number of network evaluations, or `None`: as many as the schedule has. Defaults to `None`.
         spacing: as for `DiffusionSampler`. Defaults to `None`, the schedule's own.
         clip_x0: as for `DiffusionSampler`. Defaults to `None`.
+        times: as for `DiffusionSampler`. Defaults to `None`.
 
     Raises:
         ValueError: if an argument is outside its range.

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class DPMSolverPPSampler(DiffusionSampler):
             "karras"; a discrete schedule may have too few times for these, then "trailing" is best. Defaults to
             `None`, the schedule's own.
         clip_x0: as for `DiffusionSampler`. Defaults to `None`.
+        times: as for `DiffusionSampler`. Defaults to `None`.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -46,8 +47,9 @@ class DPMSolverPPSampler(DiffusionSampler):
         sde: bool = False,
         spacing: str | None = None,
         clip_x0: float | None = None,
+        times: Sequence[float] | None = None,
     ):
-        super().__init__(steps, spacing, clip_x0)
+        super().__init__(steps, spacing, clip_x0, times)
         check(isinstance(sde, bool), "sde", "be True or False", repr(sde))
         orders = (1, 2) if sde else (1, 2, 3)
         check(is_integer(order) and order in orders, "order", f"be one of {orders} with sde={sde}", repr(order))

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ class EulerSampler(DiffusionSampler):
         steps: int, number of network evaluations, or `None`: as many as the schedule has. Defaults to `50`.
         spacing: as for `DiffusionSampler`. Defaults to `None`, the schedule's own.
         clip_x0: as for `DiffusionSampler`. Defaults to `None`.
+        times: as for `DiffusionSampler`. Defaults to `None`.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -31,8 +32,14 @@ class EulerSampler(DiffusionSampler):
     Reference: Karras et al. 2022, arXiv:2206.00364, algorithm 1 without its correction; https://kexue.fm/archives/9497.
     """
 
-    def __init__(self, steps: int | None = 50, spacing: str | None = None, clip_x0: float | None = None):
-        super().__init__(steps, spacing, clip_x0)
+    def __init__(
+        self,
+        steps: int | None = 50,
+        spacing: str | None = None,
+        clip_x0: float | None = None,
+        times: Sequence[float] | None = None,
+    ):
+        super().__init__(steps, spacing, clip_x0, times)
 
     def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:
         return {**super().rows(schedule, times), **strides(schedule, times)}

@@ -2,13 +2,14 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import as_labels, check, check_fraction, check_interval, is_number
+from keras_gen.core.configured import Configured
 from keras_gen.core.gradient import gradient
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import inputs_of, null_condition, takes_condition
@@ -45,12 +46,12 @@ class Guidance(abc.ABC):
         """Returns the arguments of the constructor."""
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Guidance":
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**keras.saving.deserialize_keras_object(config))
 
 
 @keras_gen_export("keras_gen.samplers.ClassifierFreeGuidance")
-class ClassifierFreeGuidance(Guidance):
+class ClassifierFreeGuidance(Configured, Guidance):
     """Guides a model by itself: away from what it predicts without the condition.
 
         prediction = (1 - w) unconditional + w conditional

@@ -1,5 +1,5 @@
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class HeunSampler(DiffusionSampler):
         churn_noise: float > 0, deviation of the noise that is added. Defaults to `1.0`; EDM uses up to 1.007.
         spacing: as for `DiffusionSampler`. Defaults to `None`, the schedule's own.
         clip_x0: as for `DiffusionSampler`. Defaults to `None`.
+        times: as for `DiffusionSampler`. Defaults to `None`.
 
     Raises:
         ValueError: if an argument is outside its range, or there is churn on a schedule that ends at zero signal.
@@ -46,8 +47,9 @@ class HeunSampler(DiffusionSampler):
         churn_noise: float = 1.0,
         spacing: str | None = None,
         clip_x0: float | None = None,
+        times: Sequence[float] | None = None,
     ):
-        super().__init__(steps, spacing, clip_x0)
+        super().__init__(steps, spacing, clip_x0, times)
         check(is_number(churn) and churn >= 0, "churn", "be >= 0", repr(churn))
         check(is_number(churn_noise) and churn_noise > 0, "churn_noise", "be > 0", repr(churn_noise))
         self.churn, self.churn_noise = float(churn), float(churn_noise)
@@ -60,17 +62,18 @@ class HeunSampler(DiffusionSampler):
         norm, tau, of_x0 = straight_coordinates(alpha, sigma)
         norm_h, tau_h, _ = straight_coordinates(alpha_h, sigma_h)
         gain = np.divide(alpha_h, alpha[:-1], out=np.ones(len(raised)), where=raised != times[:-1])
-        last = len(raised) - 1
-        second = np.append(times[1:-1], times[last])  # clean data are no time of the network; that entry is not used
+        is_corrected = sigma[1:] > 0  # clean data are no time of the network: that entry is not used
+        second = np.where(is_corrected, times[1:], times[:-1])
+        of_x0_in_slope = np.full(len(raised), of_x0)
         return {
             **self.at(schedule, raised),
             "gain": gain,
             "churn_std": self.churn_noise * np.sqrt(np.maximum(sigma_h**2 - (gain * sigma[:-1]) ** 2, 0)),
             "of_x": norm[1:] / norm_h,
             "step": norm[1:] * (tau[1:] - tau_h),
-            "of_x0_in_slope": np.full(last + 1, of_x0),
-            "at_next": {**self.at(schedule, second), "of_x0_in_slope": np.full(last + 1, of_x0)},
-            "is_corrected": np.arange(last + 1) < last,
+            "of_x0_in_slope": of_x0_in_slope,
+            "at_next": {**self.at(schedule, second), "of_x0_in_slope": of_x0_in_slope},
+            "is_corrected": is_corrected,
         }
 
     def step(self, denoise: Denoiser, x_t: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:

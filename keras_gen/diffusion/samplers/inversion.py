@@ -5,24 +5,30 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer
-from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler
+from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler, has_step_of
 from keras_gen.diffusion.samplers.ddim import DDIMSampler
 from keras_gen.diffusion.samplers.euler import EulerSampler, slope, strides
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 
 
 class DDIMInversion(DiffusionSampler):
-    """Undoes the steps of a deterministic sampler, from clean data to noise; see `DiffusionModel.invert`.
+    """Reverses the steps of a deterministic sampler, from clean data to noise; see `DiffusionModel.invert`.
 
         y_t = y_s + (tau_t - tau_s) dy / dtau (x_t, t)
 
-    in the coordinates of `EulerSampler` is solved for y_t by iteration, which begins with the slope of the step before.
+    in the coordinates of `EulerSampler` is solved for y_t by fixed-point iteration, beginning with the previous slope.
     """
 
     def __init__(self, sampler: DiffusionSampler, iterations: int = 3):
-        deterministic = isinstance(sampler, EulerSampler) or (isinstance(sampler, DDIMSampler) and sampler.eta == 0)
-        check(deterministic, "sampler", "be a DDIMSampler with eta=0 or an EulerSampler", repr(sampler))
-        super().__init__(sampler.steps, sampler.spacing, sampler.clip_x0)
+        # A subclass may step by another rule, which these steps would not undo.
+        is_plain = any(has_step_of(sampler, cls) for cls in (EulerSampler, DDIMSampler))
+        check(
+            is_plain and getattr(sampler, "eta", 0) == 0,
+            "sampler",
+            "be a DDIMSampler with eta=0 or an EulerSampler",
+            repr(sampler),
+        )
+        super().__init__(sampler.steps, sampler.spacing, sampler.clip_x0, sampler.given_times)
         self.iterations = check_integer("iterations", iterations)
 
     def times(self, schedule: NoiseSchedule) -> np.ndarray:

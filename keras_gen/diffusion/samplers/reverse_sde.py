@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class ReverseSDESampler(DiffusionSampler):
         snr: float > 0, size of a correction. Defaults to `0.16`.
         spacing: as for `DiffusionSampler`. Defaults to `None`, the schedule's own.
         clip_x0: as for `DiffusionSampler`. Defaults to `None`.
+        times: as for `DiffusionSampler`. Defaults to `None`.
 
     Raises:
         ValueError: if an argument is outside its range, or the schedule is not a continuous one.
@@ -41,8 +42,9 @@ class ReverseSDESampler(DiffusionSampler):
         snr: float = 0.16,
         spacing: str | None = None,
         clip_x0: float | None = None,
+        times: Sequence[float] | None = None,
     ):
-        super().__init__(check_integer("steps", steps), spacing, clip_x0)
+        super().__init__(check_integer("steps", steps), spacing, clip_x0, times)
         self.corrector_steps = check_integer("corrector_steps", corrector_steps, at_least=0)
         check(is_number(snr) and snr > 0, "snr", "be > 0", repr(snr))
         self.snr = float(snr)
@@ -56,7 +58,7 @@ class ReverseSDESampler(DiffusionSampler):
         check(not ends_in_noise, "schedule", "keep some signal: the drift of its SDE is infinite else", schedule)
         drift, diffusion = schedule.drift(t), schedule.diffusion(t)
         length = np.where(np.isfinite(times[1:]), t - times[1:], 0.0)
-        last = np.arange(len(t)) == len(t) - 1
+        last = schedule.sigma(times[1:]) == 0  # the step to clean data
         of_x0 = alpha * (diffusion / sigma) ** 2 * length
         of_x_t = 1 - drift * length - (diffusion / sigma) ** 2 * length
         return {
@@ -64,7 +66,7 @@ class ReverseSDESampler(DiffusionSampler):
             "of_x_t": np.where(last, 0.0, of_x_t),
             "of_x0": np.where(last, 1.0, of_x0),
             "std": np.where(last, 0.0, diffusion * np.sqrt(length)),
-            "at_next": self.at(schedule, np.append(t[1:], t[-1])),
+            "at_next": self.at(schedule, np.where(last, t, times[1:])),
             "is_corrected": ~last,
         }
 

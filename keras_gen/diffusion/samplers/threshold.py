@@ -3,11 +3,12 @@ from typing import Any
 from keras import ops
 
 from keras_gen.core.checks import check_fraction
+from keras_gen.core.configured import Configured
 from keras_gen.export import keras_gen_export
 
 
 @keras_gen_export("keras_gen.samplers.DynamicThreshold")
-class DynamicThreshold:
+class DynamicThreshold(Configured):
     """Bounds x0 by a percentile of its own values, image by image, and scales it back to [-1, 1].
 
         s = max(1, percentile of |x0|),   x0 -> clip(x0, -s, s) / s
@@ -34,7 +35,3 @@ class DynamicThreshold:
 
     def get_config(self) -> dict[str, Any]:
         return {"percentile": self.percentile}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "DynamicThreshold":
-        return cls(**config)

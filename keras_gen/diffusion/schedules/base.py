@@ -1,15 +1,15 @@
 import abc
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_gen.core.arrays import array_module
 from keras_gen.core.checks import check, is_number
+from keras_gen.core.configured import Configured
 
 
-class NoiseSchedule(abc.ABC):
-    """What every noise schedule tells: the factors of `x_t = alpha(t) x0 + sigma(t) eps`, and which times there are.
+class NoiseSchedule(Configured, abc.ABC):
+    """Base class of noise schedules: the factors of `x_t = alpha(t) x0 + sigma(t) eps`, and the range of times.
 
     `t` is a number, an array or a tensor; the result is float64 NumPy for the first two and a float32 tensor for the
     last, so that a formula serves the table of a sampler and the compiled training step.
@@ -19,7 +19,7 @@ class NoiseSchedule(abc.ABC):
         t_min: the cleanest time that a sampler visits, before it steps to clean data.
         t_max: the noisiest time.
         t_clean: the time of clean data, alpha = 1 and sigma = 0, which no network sees.
-        spacing: how a sampler lays its times if it is not told, see `time_grid`.
+        spacing: default time spacing of samplers, see `time_grid`.
     """
 
     t_start: float = 0.0
@@ -42,7 +42,7 @@ class NoiseSchedule(abc.ABC):
 
     @abc.abstractmethod
     def times_at(self, fraction: Any) -> Any:
-        """Returns the times at the fractions in [0, 1) of the way from `t_start` to `t_max`."""
+        """Returns the times at the fractions in [0, 1) of the interval from `t_start` to `t_max`."""
 
     def log_snr(self, t: Any) -> Any:
         """Returns `log(alpha_t^2 / sigma_t^2)`, infinite for clean data and for pure noise."""
@@ -51,18 +51,11 @@ class NoiseSchedule(abc.ABC):
             return 2 * (xp.log(self.alpha(t)) - xp.log(self.sigma(t)))
 
     def check_time(self, name: str, t: Any) -> None:
-        """Refuses what is no time between `t_start` and `t_max`."""
-        valid = is_number(t) and self.t_start <= t <= self.t_max
-        check(valid, name, f"be a number in {self.t_start} .. {self.t_max}", t)
+        """Refuses a `t` that is not a time between `t_start` and `t_max`."""
+        check(
+            is_number(t) and self.t_start <= t <= self.t_max, name, f"be a number in {self.t_start} .. {self.t_max}", t
+        )
 
     def network_time(self, t: Any) -> Any:
-        """Returns what a network is told of the times `t`."""
+        """Returns the time that a network is conditioned on: int32 in discrete time, else float32. By default `t`."""
         return t
-
-    @abc.abstractmethod
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments of the constructor."""
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "NoiseSchedule":
-        return cls(**keras.saving.deserialize_keras_object(config))

@@ -1,6 +1,5 @@
 """Noise schedules in continuous time."""
 
-import abc
 import math
 from typing import Any
 
@@ -8,28 +7,46 @@ import numpy as np
 
 from keras_gen.core.arrays import array_module, as_float64
 from keras_gen.core.checks import check
+from keras_gen.core.gradient import derivative
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.export import keras_gen_export
+
+# Halvings of the interval of times that reach the precision of float64 and of float32.
+DOUBLE_BITS, SINGLE_BITS = 60, 32
 
 
 @keras_gen_export("keras_gen.schedules.ContinuousSchedule")
 class ContinuousSchedule(NoiseSchedule):
-    """Base class of schedules in continuous time: with the derivatives of alpha and sigma come the SDE and the ODE.
+    """Base class of schedules in continuous time, whose alpha and sigma determine an SDE and an ODE.
 
         forward SDE           dx = f x dt + g dw,               f = alpha' / alpha,  g^2 = 2 sigma sigma' - 2 f sigma^2
         reverse SDE           dx = (f x - g^2 score) dt + g dw
         probability-flow ODE  dx = (f x - g^2 score / 2) dt = (alpha' x0 + sigma' eps) dt
 
-    To write another: set `t_start`, `t_min` and `t_max`; define `alpha`, `sigma`, `derivatives` and `inverse_log_snr`
-    with `array_module` of `keras_gen/core/arrays.py`, so that they take NumPy and tensors; return the constructor's
-    arguments from `get_config`. A network is told `network_time(t)`, by default 1000 t.
+    To write another: define `alpha(t)` and `sigma(t)`, with the functions of `keras_gen.ops.array_module(t)`, so that
+    they take NumPy and tensors, and return the constructor's arguments from `get_config`. By default `derivatives` are
+    found by automatic differentiation, `inverse_log_snr` by bisection, and times run from 0 (data) to 1: override what
+    has a closed form or other ends. The network is conditioned on `network_time(t)`, by default 1000 t.
 
     Reference: Song et al. 2020, arXiv:2011.13456; https://kexue.fm/archives/9209.
     """
 
-    @abc.abstractmethod
+    t_start, t_min = 1e-5, 1e-3
+
     def derivatives(self, t: Any) -> tuple[Any, Any]:
-        """Returns `(d alpha / dt, d sigma / dt)` at the times `t`."""
+        """Returns `(d alpha / dt, d sigma / dt)` at the times `t`; by default by automatic differentiation."""
+        return derivative(self.alpha, t), derivative(self.sigma, t)
+
+    def inverse_log_snr(self, log_snr: Any) -> Any:
+        """Returns the time at which `log_snr(t)` is `log_snr`, or the nearest one; by default found by bisection."""
+        xp = array_module(log_snr)
+        log_snr = as_float64(log_snr)
+        cleaner, noisier = xp.full_like(log_snr, self.t_start), xp.full_like(log_snr, self.t_max)
+        for _ in range(DOUBLE_BITS if xp is np else SINGLE_BITS):
+            middle = 0.5 * (cleaner + noisier)
+            is_cleaner = self.log_snr(middle) > log_snr
+            cleaner, noisier = xp.where(is_cleaner, middle, cleaner), xp.where(is_cleaner, noisier, middle)
+        return 0.5 * (cleaner + noisier)
 
     def velocity(self, t: Any) -> tuple[Any, Any]:
         """Returns p and q of the `"velocity"` p x0 + q eps that a network predicts: by default `derivatives(t)`."""
@@ -60,9 +77,9 @@ def check_continuous(schedule: Any, name: str = "schedule") -> None:
 
 
 def check_range(name: str, low: Any, high: Any) -> tuple[float, float]:
-    """Refuses ends of which the first is not the smaller and positive one; returns them as floats."""
-    valid = all(isinstance(end, int | float | np.number) for end in (low, high)) and 0 < low < high < np.inf
-    check(valid, name, "be > 0, and less than its upper end", f"{low!r} and {high!r}")
+    """Refuses ends other than 0 < low < high; returns them as floats."""
+    are_numbers = all(isinstance(end, int | float | np.number) for end in (low, high))
+    check(are_numbers and 0 < low < high < np.inf, name, "be > 0, and less than its upper end", f"{low!r} and {high!r}")
     return float(low), float(high)
 
 
@@ -82,8 +99,6 @@ class VPSchedule(ContinuousSchedule):
 
     Reference: Song et al. 2020, arXiv:2011.13456, equation 11; https://kexue.fm/archives/9209.
     """
-
-    t_start, t_min = 1e-5, 1e-3
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0):
         self.beta_min, self.beta_max = check_range("beta_min", beta_min, beta_max)
@@ -122,7 +137,7 @@ class VPSchedule(ContinuousSchedule):
 
 @keras_gen_export("keras_gen.schedules.SubVPSchedule")
 class SubVPSchedule(VPSchedule):
-    """The sub-VP SDE: the data fade as in `VPSchedule`, with less noise at every time.
+    """The sub-VP SDE: the same alpha as `VPSchedule`, with less noise at every time.
 
         alpha = exp(-B / 2),   sigma = 1 - exp(-B),   B(t) = beta_min t + (beta_max - beta_min) t^2 / 2
 
@@ -151,11 +166,11 @@ class SubVPSchedule(VPSchedule):
 
 @keras_gen_export("keras_gen.schedules.VESchedule")
 class VESchedule(ContinuousSchedule):
-    """The variance-exploding SDE of score matching: noise is added, the data stay.
+    """The variance-exploding SDE of score matching: noise is added, and the data are not scaled.
 
         alpha = 1,   sigma = sigma_min (sigma_max / sigma_min)^t,   0 <= t <= 1
 
-    Clean data lie at no finite time. The network's inputs are as large as sigma, unless `prediction="edm"` scales them.
+    No finite time has clean data. The inputs of the network grow with sigma, unless `prediction="edm"` scales them.
 
     Args:
         sigma_min: float > 0. Defaults to `0.01`.
@@ -167,6 +182,7 @@ class VESchedule(ContinuousSchedule):
     Reference: Song et al. 2020, arXiv:2011.13456, equation 9; https://kexue.fm/archives/9209.
     """
 
+    t_start = t_min = 0.0
     t_clean = -np.inf
     spacing = "linspace"
 
@@ -196,7 +212,7 @@ class EDMSchedule(ContinuousSchedule):
 
         alpha = 1,   sigma = t,   sigma_min <= t <= sigma_max
 
-    The network is told `log(t) / 4`. Samplers lay their times by the "karras" spacing.
+    The network is conditioned on `log(t) / 4`. The default time spacing of samplers is "karras".
 
     Args:
         sigma_min: float > 0. Defaults to `0.002`.
@@ -237,16 +253,14 @@ class EDMSchedule(ContinuousSchedule):
 
 @keras_gen_export("keras_gen.schedules.RectifiedFlowSchedule")
 class RectifiedFlowSchedule(ContinuousSchedule):
-    """The straight way from data to noise, of rectified flow and flow matching: `x_t = (1 - t) x0 + t eps`.
+    """Straight trajectories from data to noise, as in rectified flow and flow matching: `x_t = (1 - t) x0 + t eps`.
 
         alpha = 1 - t,   sigma = t,   0 <= t <= 1
 
-    At t = 1 nothing is left of the data. Training begins at t = 1e-5, the spacings "linspace" and "leading" at 1e-3.
+    At t = 1 no signal is left. Training times begin at 1e-5, those of the spacings "linspace" and "leading" at 1e-3.
 
     Reference: Liu et al. 2022, arXiv:2209.03003; Lipman et al. 2022, arXiv:2210.02747; https://kexue.fm/archives/9497.
     """
-
-    t_start, t_min = 1e-5, 1e-3
 
     def alpha(self, t: Any) -> Any:
         return 1.0 - self.sigma(t)

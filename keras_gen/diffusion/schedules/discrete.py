@@ -96,9 +96,9 @@ class DiscreteSchedule(NoiseSchedule):
 
 @keras_gen_export("keras_gen.schedules.LinearSchedule")
 class LinearSchedule(DiscreteSchedule):
-    """Variances that grow in a straight line, `beta_t = beta_start + (beta_end - beta_start) t / (T - 1)`.
+    """Variances that grow linearly, `beta_t = beta_start + (beta_end - beta_start) t / (T - 1)`.
 
-    The default range belongs to 1000 steps. With fewer, raise it in proportion, or the last image keeps some data.
+    The default range is meant for 1000 steps. With fewer, raise it in proportion, or the last image keeps some signal.
 
     Args:
         num_steps: int >= 1, `T`. Defaults to `1000`.
@@ -123,9 +123,9 @@ class LinearSchedule(DiscreteSchedule):
 
 @keras_gen_export("keras_gen.schedules.ScaledLinearSchedule")
 class ScaledLinearSchedule(DiscreteSchedule):
-    """Variances whose roots grow in a straight line from `sqrt(beta_start)` to `sqrt(beta_end)`.
+    """Variances whose square roots grow linearly from `sqrt(beta_start)` to `sqrt(beta_end)`.
 
-    Used by latent diffusion. With its defaults the noisiest image still holds data: alpha = 0.068 at the last step.
+    Used by latent diffusion. With the defaults the noisiest image keeps some signal: alpha = 0.068 at the last step.
 
     Args:
         num_steps: int >= 1, `T`. Defaults to `1000`.
@@ -176,6 +176,49 @@ class CosineSchedule(DiscreteSchedule):
 
     def get_config(self) -> dict[str, Any]:
         return {"num_steps": self.num_steps, "offset": self.offset, "max_beta": self.max_beta}
+
+
+@keras_gen_export("keras_gen.schedules.SigmoidSchedule")
+class SigmoidSchedule(DiscreteSchedule):
+    """The sigmoid schedule: alpha^2 follows a logistic curve, which spends few steps near its two ends.
+
+        s(u) = sigmoid((start + u (end - start)) / tau),   f(u) = (s(1) - s(u)) / (s(1) - s(0))
+        beta_t = min(1 - f((t + 1) / T) / f(t / T), max_beta)
+
+    Args:
+        num_steps: int >= 1, `T`. Defaults to `1000`.
+        start: float, beginning of the interval of the sigmoid. Defaults to `-3.0`.
+        end: float > start, end of the interval. Defaults to `3.0`.
+        tau: float > 0, temperature: small images need a low one, large images a higher one. Defaults to `1.0`.
+        max_beta: float in (0, 1), keeps alpha of the last step above 0. Defaults to `0.999`.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Reference: Jabri et al. 2022, arXiv:2212.11972; Chen 2023, arXiv:2301.10972, algorithm 1.
+    """
+
+    def __init__(
+        self,
+        num_steps: int = 1000,
+        start: float = -3.0,
+        end: float = 3.0,
+        tau: float = 1.0,
+        max_beta: float = 0.999,
+    ):
+        check_integer("num_steps", num_steps)
+        check(is_number(start) and is_number(end) and start < end, "start", f"be a number < end={end!r}", repr(start))
+        check(is_number(tau) and tau > 0, "tau", "be > 0", repr(tau))
+        self.start, self.end, self.tau = float(start), float(end), float(tau)
+        self.max_beta = check_fraction("max_beta", max_beta)
+        u = np.arange(num_steps + 1) / num_steps
+        sigmoid = 1 / (1 + np.exp(-(self.start + u * (self.end - self.start)) / self.tau))
+        f = (sigmoid[-1] - sigmoid) / (sigmoid[-1] - sigmoid[0])
+        super().__init__(np.minimum(1 - f[1:] / f[:-1], max_beta))
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"start": self.start, "end": self.end, "tau": self.tau, "max_beta": self.max_beta}
+        return {"num_steps": self.num_steps, **own}
 
 
 @keras_gen_export("keras_gen.schedules.KexueSchedule")

@@ -47,7 +47,8 @@ def reverse_rows(schedule: NoiseSchedule, times: np.ndarray) -> dict[str, np.nda
     alpha, sigma = schedule.alpha(times), schedule.sigma(times)
     of_x_t, of_x0, small = posterior(alpha[:-1], sigma[:-1], alpha[1:], sigma[1:])
     large = sigma[:-1] ** 2 - (alpha[:-1] / alpha[1:]) ** 2 * sigma[1:] ** 2
-    small[-1] = small[-2] if len(small) > 1 else large[-1]
+    if small[-1] == 0:
+        small[-1] = small[-2] if len(small) > 1 else large[-1]
     return {
         **{"of_x_t": of_x_t, "of_x0": of_x0, "log_small": np.log(small), "log_large": np.log(large)},
         "is_stochastic": (sigma[1:] > 0).astype("float64"),

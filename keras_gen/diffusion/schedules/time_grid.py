@@ -1,5 +1,6 @@
 """The times that a sampler visits: one array, whose next entry is the next time."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,15 @@ KARRAS_RHO = 7.0
 
 
 def time_grid(schedule: NoiseSchedule, steps: int, spacing: str | None) -> np.ndarray:
-    """Returns `steps + 1` falling times, the last one clean data (-1 for a discrete schedule, else mostly 0).
+    """Returns `steps + 1` decreasing times, the last one clean data (-1 for a discrete schedule, else mostly 0).
 
-        leading   the cleanest time and equal strides up from it; never sees the noisiest times
-        linspace  first and last time both, and equal strides between them
+        leading   the cleanest time and equal strides up from it; the noisiest times are left out
+        linspace  the first and the last time, and equal strides between them
         trailing  the noisiest time, and equal strides down to clean data
-        karras    equal strides of (sigma / alpha)^(1/7), from first to last time
-        log_snr   equal strides of log(sigma / alpha), from first to last time
+        karras    equal strides of (sigma / alpha)^(1/7), from the first to the last time
+        log_snr   equal strides of log(sigma / alpha), from the first to the last time
 
-    A discrete schedule takes the nearest of its times.
+    In discrete time each is rounded to the nearest time of the schedule.
 
     Args:
         schedule: the schedule, of `T` steps if it is a discrete one.
@@ -32,7 +33,7 @@ def time_grid(schedule: NoiseSchedule, steps: int, spacing: str | None) -> np.nd
         array `(N + 1,)`, of integers for a discrete schedule.
 
     Raises:
-        ValueError: if the spacing does not exist for the schedule, or the times do not fall strictly.
+        ValueError: if the spacing does not exist for the schedule, or the times are not strictly decreasing.
 
     Reference: Lin et al. 2023, arXiv:2305.08891, table 2; Karras et al. 2022, arXiv:2206.00364, equation 5.
     """
@@ -48,8 +49,19 @@ def time_grid(schedule: NoiseSchedule, steps: int, spacing: str | None) -> np.nd
     else:
         times = _of_reals(schedule, steps, spacing)
     times = np.append(times, schedule.t_clean)
-    rule = f"be fewer: with spacing {spacing!r} the times of the grid do not fall strictly"
+    rule = f"be fewer: with spacing {spacing!r} the times of the grid are not strictly decreasing"
     check(bool(np.all(np.diff(times) < 0)), "steps", rule, steps)
+    return times
+
+
+def explicit_times(schedule: NoiseSchedule, times: Sequence[float]) -> np.ndarray:
+    """Returns the times that a user gave a sampler as an array; refuses what is no trajectory of the schedule."""
+    times = np.asarray(times)
+    if isinstance(schedule, DiscreteSchedule):
+        check(times.dtype.kind in "iu", "times", "be integers for a discrete schedule", times)
+    in_range = (times >= schedule.t_clean) & (times <= schedule.t_max)
+    rule = f"be strictly decreasing times in {schedule.t_clean} (clean data) .. {schedule.t_max}"
+    check(bool(np.all(np.diff(times) < 0) and np.all(in_range)), "times", rule, times)
     return times
 
 
@@ -60,7 +72,7 @@ def _of_integers(num_steps: int, steps: int, spacing: str) -> np.ndarray:
         times = np.linspace(num_steps - 1, 0, steps)[::-1]
     else:
         times = np.arange(1, steps + 1) * num_steps / steps - 1
-    # Rounding half up keeps times that are one apart distinct; np.round sends 1.5 and 2.5 both to 2.
+    # Rounding half up keeps times that are one apart distinct; np.round maps both 1.5 and 2.5 to 2.
     return np.floor(times[::-1] + 0.5).astype(int)
 
 
@@ -69,8 +81,12 @@ def _of_reals(schedule: NoiseSchedule, steps: int, spacing: str) -> np.ndarray:
         return np.linspace(schedule.t_max, schedule.t_min, steps)
     if spacing == "leading":
         return np.linspace(schedule.t_max, schedule.t_min, steps + 1)[1:]
-    finite = np.isfinite(schedule.t_clean)
-    check(finite, "spacing", "not be 'trailing' where clean data lie at no finite time", repr(spacing))
+    check(
+        np.isfinite(schedule.t_clean),
+        "spacing",
+        "not be 'trailing' where clean data lie at no finite time",
+        repr(spacing),
+    )
     return np.linspace(schedule.t_max, schedule.t_clean, steps + 1)[:-1]
 
 
@@ -83,5 +99,5 @@ def _by_noise(schedule: NoiseSchedule, steps: int, spacing: str) -> Any:
     else:
         ends = np.exp(np.array([first, last]) / KARRAS_RHO)
         levels = KARRAS_RHO * np.log(np.linspace(*ends, steps))
-    # Rounding must not lead beyond the ends, which are then no times of the schedule.
+    # Rounding errors must not lead beyond the ends of the schedule.
     return np.clip(schedule.inverse_log_snr(-2 * levels), schedule.t_min, schedule.t_max)

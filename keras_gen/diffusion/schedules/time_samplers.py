@@ -8,13 +8,14 @@ import keras
 from keras import ops
 
 from keras_gen.core.checks import check, is_number
+from keras_gen.core.configured import Configured
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.export import keras_gen_export
 
 
 @keras_gen_export("keras_gen.schedules.TimeSampler")
-class TimeSampler(abc.ABC):
-    """Base class: how the times of the training loss are drawn.
+class TimeSampler(Configured, abc.ABC):
+    """Base class of the distributions of training times.
 
     To write another: draw with `keras.random` in `draw`, and return the constructor's arguments from `get_config`.
     `schedule.times_at` turns fractions, 0 for the cleanest and 1 for the noisiest time, into times.
@@ -26,13 +27,6 @@ class TimeSampler(abc.ABC):
     def draw(self, batch: Any, schedule: NoiseSchedule, seed: Any) -> Any:
         """Returns times of the schedule as a tensor `(batch,)`: integers if it is a discrete one."""
 
-    def get_config(self) -> dict[str, Any]:
-        return {}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "TimeSampler":
-        return cls(**config)
-
 
 def uniform(batch: Any, seed: Any) -> Any:
     """Returns a float32 tensor `(batch,)` of uniform numbers in (0, 1); Keras's may be 0."""
@@ -41,7 +35,7 @@ def uniform(batch: Any, seed: Any) -> Any:
 
 @keras_gen_export("keras_gen.schedules.UniformTime")
 class UniformTime(TimeSampler):
-    """Draws every time of the schedule alike, as DDPM does.
+    """Samples times uniformly, as in DDPM.
 
     Reference: Ho et al. 2020, arXiv:2006.11239, algorithm 1.
     """
