@@ -20,6 +20,7 @@ from keras_gen.ops import gradient, nearest_code, nearest_neighbors
 
 RNG = np.random.default_rng(0)
 ON_TORCH = keras.backend.backend() == "torch"
+torch_only = pytest.mark.skipif(not ON_TORCH, reason="the others have no fast paths")
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +56,7 @@ def test_the_switch():
     assert config.is_torch_fast_paths_enabled()
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(("value", "enabled"), [("0", "False"), ("1", "True")])
 def test_the_environment_variable(value, enabled):
     environment = {**os.environ, "KERAS_GEN_TORCH_FAST_PATHS": value}
@@ -63,6 +65,7 @@ def test_the_environment_variable(value, enabled):
     assert result.stdout.strip() == enabled
 
 
+@torch_only
 @pytest.mark.parametrize("training", [False, True])
 def test_unet(training):
     network = UNet((8, 8, 1), (8, 16), 1, (1,))
@@ -78,7 +81,7 @@ def test_unet(training):
             return ops.square(call(x))
 
     def outputs():
-        for _ in range(PLAIN_CALLS + 1 if ON_TORCH else 1):  # the first calls are plain in any case
+        for _ in range(PLAIN_CALLS + 1):  # the first calls are plain in any case
             y = call(x)
             slope = gradient(lambda x: ops.square(call(x)), x)
         return y, slope, gradient(by_kernel, ops.convert_to_tensor(kernel))
@@ -89,7 +92,7 @@ def test_unet(training):
     assert not network._trace.calls
     config.enable_torch_fast_paths()
     fast = outputs()
-    assert bool(network._trace.graphs) == ON_TORCH
+    assert network._trace.graphs
     assert_close(fast, plain)
     config.disable_torch_fast_paths()  # graphs that were made before are not run
     network._trace.graphs = dict.fromkeys(network._trace.graphs)
@@ -149,7 +152,7 @@ def test_nearest_neighbors():
         np.testing.assert_allclose(fast, plain, rtol=1e-6)
 
 
-@pytest.mark.skipif(not ON_TORCH, reason="the others have no fast paths")
+@torch_only
 def test_no_kernel_is_called_when_disabled(monkeypatch):
     from keras_gen.core.torch import kernels
 
