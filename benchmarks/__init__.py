@@ -1,1 +1,1 @@
-"""Times and memory of our work beside that of other libraries: `python -m benchmarks --list`."""
+"""Benchmarks of time and memory against other libraries: `python -m benchmarks --list`."""

@@ -1,4 +1,4 @@
-"""Times our work and that of other libraries, in turns, on the same weights and inputs.
+"""Benchmarks against other libraries, in alternating turns, with the same weights and inputs.
 
     python -m benchmarks --list
     python -m benchmarks unet_step --backend jax
@@ -10,7 +10,7 @@
 
 Run from the root of the repository. Without `--backend`: all three, one after the other. `--all` runs every row on
 every backend and writes the table of `benchmarks/README.md`, with `--memory` that of memory and first runs; with
-`--quick` (fewer turns, smaller cases) it prints the table and writes nothing. `growth` draws time and memory against
+`--quick` (fewer turns, smaller cases) it prints the table and writes nothing. `growth` plots time and memory against
 size. Other libraries: `pip install '.[bench]'`.
 """
 
@@ -50,7 +50,7 @@ def parse() -> argparse.Namespace:
 
 
 def refuse(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Ends the program where arguments do not go together."""
+    """Exits with an error for incompatible arguments."""
     if not (arguments.list or arguments.all or arguments.names):
         parser.error(f"give a NAME, --list or --all; NAME is one of {', '.join([*ROWS, 'growth'])}")
     if arguments.all and arguments.names:
@@ -82,7 +82,7 @@ def positive(text: str) -> int:
 
 
 def run_rows(arguments: argparse.Namespace) -> bool:
-    """Runs rows in this process, one after the other; returns whether all outputs agree."""
+    """Runs rows sequentially in this process; returns whether all outputs agree."""
     environment.prepare(arguments.backend, arguments.threads)
     return all([run_row(arguments, name) for name in arguments.names])
 

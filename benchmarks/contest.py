@@ -1,4 +1,4 @@
-"""Contenders that take turns at the same work in one process."""
+"""Contenders that run the same workload in alternating turns, in one process."""
 
 import dataclasses
 import math
@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 OURS = "ours"
-WARM_RUNS, WARM_SECONDS = 12, 2.0  # before the first turn: PyTorch's networks are recorded in these runs
-PAUSE = 0.1  # seconds between two contenders: idle threads of the one spin for a while, and would slow the other
+WARM_RUNS, WARM_SECONDS = 12, 2.0  # before the first turn: PyTorch networks are traced in these runs
+PAUSE = 0.1  # seconds between contenders: idle threads spin for a while, and would slow down the next one
 
 
 @dataclasses.dataclass
 class Contender:
-    """What is timed: `run` does `units` units of work (steps, images) and waits for the result.
+    """A timed workload: `run` performs `units` units of work (steps, images) and waits for the result.
 
-    With `own_clock` it returns the seconds itself.
+    With `own_clock`, `run` measures and returns the seconds itself.
     """
 
     run: Callable[[], Any]
@@ -33,10 +33,9 @@ class Contender:
 class Contest:
     """Contenders by name, ours first.
 
-    `same` names those that compute the same function as we do: `difference` of their outputs from ours must not be
-    above `tolerance`, in any of the runs before the first turn that both made. A contest of long runs has at most
-    `turns`. One that is not `warm` has no run before them: then nothing is compared, and the median leaves out the turn
-    in which ours compiles.
+    `same` names the contenders that compute the same function as ours: the `difference` of outputs must not exceed
+    `tolerance` in any warm-up run of both. `turns` limits the turns of long runs. Without `warm` there are no warm-up
+    runs: no outputs are compared, and the median is robust to the turn in which ours compiles.
     """
 
     case: str
@@ -55,7 +54,7 @@ def largest_difference(ours: Any, theirs: Any) -> float:
 
 
 def share_unequal(ours: Any, theirs: Any) -> float:
-    """Returns how many of the entries differ: rounding decides between codes that are equally near."""
+    """Returns the fraction of differing entries: rounding decides between codes at equal distances."""
     return float(np.mean(np.asarray(ours) != np.asarray(theirs)))
 
 
@@ -63,13 +62,13 @@ def hold(contest: Contest, repeats: int, shortest: float) -> dict[str, Any]:
     """Times every contender in turns.
 
     Args:
-        contest: who takes part.
+        contest: the contenders.
         repeats: turns of each contender.
-        shortest: seconds; in a turn the work is done again and again for about as long.
+        shortest: minimum seconds per turn, for which the work is repeated.
 
     Returns:
-        dict with `times`, seconds for one unit by contender and turn, `compile`, seconds that our first run took beyond
-        the later ones, and `differences` of outputs.
+        dict with `times`, seconds per unit by contender and turn, `compile`, additional seconds of our first run, and
+        `differences` of outputs.
     """
     first, calls, differences = {}, dict.fromkeys(contest.contenders, 1), {}
     if contest.warm:
@@ -93,20 +92,20 @@ def hold(contest: Contest, repeats: int, shortest: float) -> dict[str, Any]:
 
 
 def _warm_up(contest: Contest, shortest: float) -> tuple[dict[str, float], dict[str, int], dict[str, float]]:
-    """Returns by contender the seconds of its first run, how many runs make a turn, and its difference from ours."""
+    """Returns by contender the seconds of its first run, the number of runs per turn, and its difference from ours."""
     first, outputs, calls, differences = {}, {}, {}, {}
     for name, contender in contest.contenders.items():
         _progress(f"first run of {name}")
         seconds, outputs[name] = zip(*_first_runs(contender), strict=True)
         first[name], calls[name] = seconds[0], max(1, math.ceil(shortest / seconds[-1]))
     for name in contest.same:
-        runs = zip(outputs[OURS], outputs[name], strict=False)  # of two that learn, those after as many steps
+        runs = zip(outputs[OURS], outputs[name], strict=False)  # when training, after equal numbers of steps
         differences[name] = float(np.max([contest.difference(ours, theirs) for ours, theirs in runs]))  # NaN stays
     return first, calls, differences
 
 
 def _first_runs(contender: Contender) -> list[tuple[float, Any]]:
-    """Returns seconds and output of some runs: of two at least, as the first one compiles."""
+    """Returns seconds and outputs of warm-up runs: at least two, as the first one compiles."""
     done = [timed(contender, 1), timed(contender, 1)]
     while len(done) < WARM_RUNS and sum(seconds for seconds, _ in done[1:]) < WARM_SECONDS:
         done.append(timed(contender, 1))
@@ -114,13 +113,13 @@ def _first_runs(contender: Contender) -> list[tuple[float, Any]]:
 
 
 def measure_memory(contender: Contender) -> dict[str, float]:
-    """Measures what a contender needs, in a process of its own.
+    """Measures the memory and the first run of a contender, in a separate process.
 
     Args:
-        contender: who runs.
+        contender: the contender to run.
 
     Returns:
-        dict with `peak`, the largest memory of the process in GiB, `above`, how much of it the runs needed, and
+        dict with `peak`, the peak memory of the process in GiB, `above`, the part of it that the runs added, and
         `first` and `later`, the seconds of the first and of the shortest run.
     """
     at_first = _peak()
@@ -137,18 +136,18 @@ def measure_memory(contender: Contender) -> dict[str, float]:
 
 
 def _peak() -> float:
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def _forget_peak() -> None:
-    """Lowers the largest memory to the present one: weights take more while they are made. Linux alone can."""
+    """Resets the peak memory to the current value, as creating weights takes more memory. Linux only."""
     if sys.platform == "linux":
         pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 
 def timed(contender: Contender, calls: int) -> tuple[float, Any]:
-    """Returns the seconds of some runs, and what the last one gave."""
+    """Returns the seconds of `calls` runs, and the output of the last one."""
     start = time.perf_counter()
     for _ in range(calls):
         output = contender.run()

@@ -1,4 +1,4 @@
-"""The same conditions for every contender, and what they were."""
+"""Equal conditions for all contenders, and their description."""
 
 import importlib.metadata
 import os
@@ -13,7 +13,7 @@ PACKAGES = (
     *("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "numpy"),
     *("diffusers", "vector-quantize-pytorch", "scikit-learn", "faiss-cpu", "zuko", "nflows", "normflows"),
 )
-# NPROC is XLA's. What is not set here, such as Keras's own file of settings, is the same for all.
+# NPROC is XLA's. Other settings, such as Keras's configuration file, are the same for all.
 THREADS = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
     *("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC"),
@@ -21,7 +21,7 @@ THREADS = (
 
 
 def prepare(backend: str, threads: int) -> None:
-    """Chooses backend and threads; starts the process anew if it had others, as NumPy has read them by now."""
+    """Sets backend and threads; restarts the process if they differ, as NumPy has already read them."""
     chosen = {"KERAS_BACKEND": backend, **dict.fromkeys(THREADS, str(threads))}
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if any(os.environ.get(name) != value for name, value in chosen.items()):
@@ -30,20 +30,20 @@ def prepare(backend: str, threads: int) -> None:
 
 
 def limit_torch(threads: int) -> None:
-    """Sets PyTorch's threads, if it was imported."""
+    """Sets the number of PyTorch threads, if it is imported."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
 
 
 def write_whole(path: pathlib.Path, text: str) -> None:
-    """Writes a file that is either there in full or not at all, whenever the run is killed."""
+    """Writes a file atomically, in case the run is interrupted."""
     part = path.with_suffix(".part")
     part.write_text(text)
     part.replace(path)
 
 
 def machine() -> dict[str, str]:
-    """Returns processor, cores, memory and the versions of what is installed."""
+    """Returns processor, cores, memory and the versions of installed packages."""
     versions = {"Python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""All rows on all backends, in processes of their own; what is done is kept, so that a killed run can go on."""
+"""All rows on all backends, in separate processes; results are kept, so that an interrupted run can resume."""
 
 import argparse
 import dataclasses
@@ -23,7 +23,7 @@ class CommandError(Exception):
 
 @dataclasses.dataclass
 class Task:
-    """What one process measures: times of rows, or what one contender of a row needs."""
+    """The work of one process: times of rows, or memory of one contender of a row."""
 
     names: tuple[str, ...]
     backend: str
@@ -34,7 +34,7 @@ class Task:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Runs the rows and prints the table; writes it if all ran in full. Ends with an error if a row did."""
+    """Runs the rows and prints the table; writes it for full runs. Exits with an error if a row failed."""
     backends = [arguments.backend] if arguments.backend else list(environment.BACKENDS)
     groups = _modules() if arguments.quick else [(name,) for name in ROWS]
     tasks = [Task(names, backend) for names in groups for backend in backends]
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _modules() -> list[tuple[str, ...]]:
-    """Returns the names by module: in quick runs these share a process, half of whose time are imports."""
+    """Returns the names by module: in quick runs these share a process, as imports take half of the time."""
     names: dict[str, list[str]] = {}
     for name, row in ROWS.items():
         names.setdefault(row.module, []).append(name)
@@ -54,7 +54,7 @@ def _modules() -> list[tuple[str, ...]]:
 
 
 def run_memory(arguments: argparse.Namespace) -> None:
-    """Measures memory and first runs: ours on every backend, the peers beside Keras on PyTorch alone."""
+    """Measures memory and first runs: ours on every backend, the peers with Keras on PyTorch only."""
     tasks = []
     for name in (name for name, row in ROWS.items() if row.beyond is None):
         tasks += [Task((name,), backend, OURS) for backend in environment.BACKENDS]
@@ -67,14 +67,14 @@ def run_memory(arguments: argparse.Namespace) -> None:
 
 
 def command(names: Sequence[str], backend: str, arguments: argparse.Namespace, *more: str) -> list[str]:
-    """Returns the command that runs rows as this run would."""
+    """Returns the command that runs rows with the options of this run."""
     options = ["--threads", str(arguments.threads), "--repeats", str(arguments.repeats), "--json", *more]
     options += ["--quick"] if arguments.quick else []
     return [sys.executable, "-m", "benchmarks", *names, "--backend", backend, *options]
 
 
 def last_lines(command: list[str], count: int) -> list[dict[str, Any]]:
-    """Runs a command and returns the JSON of its last lines; raises `CommandError` with what it said instead."""
+    """Runs a command and returns the JSON of its last lines; raises `CommandError` with its output on failure."""
     try:
         done = subprocess.run(command, cwd=environment.ROOT, capture_output=True, text=True, timeout=LONGEST)
         found = [json.loads(line) for line in done.stdout.splitlines()[-count:]]
@@ -89,7 +89,7 @@ def last_lines(command: list[str], count: int) -> list[dict[str, Any]]:
 
 
 def measured(arguments: argparse.Namespace, task: Task) -> list[dict[str, Any]]:
-    """Returns the times of a task's rows, or what one contender of a row needs."""
+    """Returns the times of a task's rows, or the memory of one contender of a row."""
     only = [] if task.contender is None else ["--memory", "--only", task.contender]
     return last_lines(command(task.names, task.backend, arguments, *only), len(task.names))
 
@@ -97,7 +97,7 @@ def measured(arguments: argparse.Namespace, task: Task) -> list[dict[str, Any]]:
 def _results(
     arguments: argparse.Namespace, kind: str, tasks: list[Task], text: Callable[[dict[str, Any]], str]
 ) -> list[dict[str, Any]]:
-    """Returns the results of tasks; what was kept of the same libraries is not measured again."""
+    """Returns the results of tasks; with unchanged libraries, kept results are not measured again."""
     folder = environment.RUNS / f"{kind}{'_quick' if arguments.quick else ''}"
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{task}_{arguments.threads}_{arguments.repeats}.json".replace(" ", "_") for task in tasks]
@@ -121,7 +121,7 @@ def _results(
 
 
 def _measured_apart(arguments: argparse.Namespace, task: Task) -> list[dict[str, Any]]:
-    """Measures a task; where that fails, each of its rows alone."""
+    """Measures a task; if that fails, each of its rows separately."""
     try:
         return measured(arguments, task)
     except CommandError as error:

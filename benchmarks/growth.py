@@ -1,4 +1,4 @@
-"""Measures, draws and fits how time and memory grow; each size in a process of its own."""
+"""Measures, plots and fits the growth of time and memory; each size in a separate process."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ FITTED = 3  # the largest sizes: at small ones constant costs are most of the ti
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Runs one case, if it is named, else all of them, and draws what has been measured on any backend."""
+    """Runs one case if it is named, else all cases, and plots the results of all measured backends."""
     if arguments.subject:
         environment.prepare(arguments.backend, arguments.threads)
         print(json.dumps(_case(arguments)))
@@ -67,7 +67,7 @@ def _case(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def exponent(measured: dict[str, dict[str, float]], quantity: str) -> float:
-    """Returns the slope of the largest sizes in logarithms."""
+    """Returns the slope of the largest sizes on logarithmic axes."""
     sizes = sorted(map(int, measured))[-FITTED:]
     values = [measured[str(size)][quantity] for size in sizes]
     if min(values) <= 0:
@@ -87,7 +87,7 @@ def exponents(found: dict[str, Any]) -> str:
 
 
 def draw(found: dict[str, Any], path: pathlib.Path) -> None:
-    """Draws time and memory of every subject, all backends in each panel."""
+    """Plots time and memory of every subject, all backends in each panel."""
     try:
         import matplotlib
     except ModuleNotFoundError:
@@ -106,7 +106,7 @@ def draw(found: dict[str, Any], path: pathlib.Path) -> None:
                 panel.plot(sizes, values, "o-", markersize=3, linewidth=1, label=name)
             panel.set(xscale="log", yscale="log", xlabel=about.label)
             low, high = panel.get_ylim()
-            panel.set_ylim(low / 3, 3 * high)  # a decade at least, for without it no tick has a number
+            panel.set_ylim(low / 3, 3 * high)  # at least a decade: otherwise no tick has a label
             panel.minorticks_off()
             panel.set_xticks(sizes, [f"{size:,}" for size in sizes])
             panel.tick_params(labelsize=7)

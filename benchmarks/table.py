@@ -13,7 +13,7 @@ README = pathlib.Path(__file__).parent / "README.md"
 
 
 def text(result: dict[str, Any]) -> str:
-    """Returns the lines that one row prints."""
+    """Returns the printed lines of one row."""
     if "error" in result:
         return f"{BACKENDS[result['backend']]}, {result['name']}: FAILED\n{result['error']}"
     name, times = result["name"], result["times"]
@@ -30,7 +30,7 @@ def text(result: dict[str, Any]) -> str:
 
 
 def memory_text(result: dict[str, Any]) -> str:
-    """Returns the line of what one contender needs."""
+    """Returns the printed line of one contender's memory and first run."""
     who = f"{BACKENDS[result['backend']]}, {result['name']}, {result['contender']}"
     if "error" in result:
         return f"{who}: FAILED\n{result['error']}"
@@ -65,7 +65,7 @@ def memory(results: list[dict[str, Any]]) -> str:
 
 
 def write_section(name: str, text: str) -> None:
-    """Puts text between the README's comments of a name."""
+    """Replaces the text between the README's comments of a section."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     head, rest = README.read_text(encoding="utf-8").split(begin)
     tail = rest.split(end)[1]
@@ -104,7 +104,7 @@ def _comparison(result: dict[str, Any], peer: str) -> str:
 
 
 def _mark(row: Row, peer: str, results: list[dict[str, Any] | None]) -> str:
-    """Returns the marks, and whether they are met where all backends ran."""
+    """Returns the marks, and whether they are met if all backends ran."""
     held = [result for result in results if result and result.get("agree")]
     whole = len(held) == len(BACKENDS)
     if row.beyond is not None:

@@ -1,11 +1,11 @@
-"""Analytic-DPM, https://kexue.fm/archives/9245: the best variance of each step, from one statistic of the network.
+"""Analytic-DPM, https://kexue.fm/archives/9245: the optimal variance of each step, from one statistic of the network.
 
     KERAS_BACKEND=jax python examples/analytic_dpm.py
 
-Samples the model of `examples/ddpm.py`: that of `--model`, or the one next to `--output`, which is trained first where
-it is missing. `adapt_variance` measures Gamma_t, the share of the noise that the network finds; then five samplers
-make 1,000 images each in a few steps. Writes Gamma_t, the distances and samples to `--output`, and prints the Frechet
-distances of the pixels, in units of that between two random halves of the data.
+Samples the model of `examples/ddpm.py`: that of `--model`, or the one next to `--output`, which is trained first if it
+is missing. `adapt_variance` estimates Gamma_t, the fraction of the noise variance that the network explains; then five
+samplers generate 1,000 images each in a few steps. Writes Gamma_t, the distances and samples to `--output`, and prints
+the Frechet distances of the pixels, relative to that between two random halves of the data.
 """
 
 import pathlib
@@ -22,7 +22,7 @@ from keras_gen.metrics import frechet_distance
 from keras_gen.models import DDPM
 from keras_gen.samplers import AnalyticDPMSampler, DDIMSampler, DDPMSampler, DiffusionSampler
 
-# Each by its number of steps, with the variance of the model: DDPM has a choice of two.
+# name -> (sampler for a number of steps, variance of the model, of which DDPM has a choice of two)
 SAMPLERS: dict[str, tuple[Callable[[int], DiffusionSampler], str]] = {
     "DDPM, fixed_large": (lambda steps: DDPMSampler(steps, clip_x0=1.0), "fixed_large"),
     "DDPM, fixed_small": (lambda steps: DDPMSampler(steps, clip_x0=1.0), "fixed_small"),

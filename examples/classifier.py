@@ -1,4 +1,4 @@
-"""A small classifier, to count the classes of samples, and for the features in which distances of images are measured.
+"""A small classifier, for counting the classes of samples, and for the features of Frechet distances.
 
 classifier, features = train_classifier(images, labels, test, test_labels, "runs/gan/classifier.keras")
 """
@@ -20,7 +20,7 @@ def train_classifier(
     path: str | pathlib.Path,
     seed: int = 0,
 ) -> tuple[keras.Model, keras.Model]:
-    """Trains a classifier of images in [-1, 1] and saves it, or reads it where it was saved; prints its accuracy.
+    """Trains a classifier of images in [-1, 1] and saves it, or loads a saved one; prints its accuracy.
 
     Returns:
         classifier: model from images to logits.
@@ -54,7 +54,7 @@ def classes(classifier: keras.Model, images: np.ndarray) -> np.ndarray:
 def _build(image_shape: tuple[int, ...], num_classes: int) -> keras.Model:
     conv = keras.layers.Conv2D
     x = h = keras.Input(image_shape)
-    # 8 x 8 pixels are too few to halve them twice.
+    # 8 x 8 pixels are too few for two downsamplings.
     for filters, strides in ((32, 1 if image_shape[0] < 16 else 2), (64, 2)):
         h = conv(filters, 3, strides, "same", activation="relu")(h)
     h = keras.layers.Dropout(0.3)(keras.layers.Flatten()(h))

@@ -1,14 +1,14 @@
-"""Conditional flows, after https://kexue.fm/archives/5807: which causes could have had this effect?
+"""Conditional flows, after https://kexue.fm/archives/5807: simulation-based inference of a posterior.
 
     KERAS_BACKEND=jax python examples/conditional_flow.py
     KERAS_BACKEND=torch python examples/conditional_flow.py --epochs 10
 
 Simulation-based inference: draw theta from a prior and x from a simulator, and fit p(theta | x) to the pairs. The
-simulator need not be more than a program that draws. Two cases, in which the true posterior is known:
+simulator can be any program that draws samples. Two cases, in which the true posterior is known:
 
-- `distances`: theta is a place in the plane, x its noisy distances to two stations. The mirror image of a place is as
-  good: the posterior has two crescents.
-- `linear`: x = A theta + noise, all normal, and so is the posterior, with moments in closed form.
+- `distances`: theta is a point in the plane, x its noisy distances to two stations. Its mirror image is equally
+  likely: the posterior has two crescents.
+- `linear`: x = A theta + noise, all Gaussian, and so is the posterior, with moments in closed form.
 
 Writes both posteriors of three observations, with samples, and the models to `--output`; prints the divergence of the
 flow from the posterior, as a mean over observations, and the errors of its moments.
@@ -32,7 +32,7 @@ EFFECTS = {
     "linear": lambda theta: theta @ MATRIX.T,
 }
 NOISE = np.array([0.15, 0.3])
-SIDE, CELLS = 4.0, 120  # of the square on which posteriors are computed, and how many cells it has along a side
+SIDE, CELLS = 4.0, 120  # half side and cells per side of the square on which posteriors are computed
 SHOWN = np.array([[1.2, 1.4], [2.4, 1.2], [0.7, 1.9]])
 
 
@@ -45,7 +45,7 @@ def simulate(case: str, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_grid() -> tuple[np.ndarray, float]:
-    """Returns the middles of the cells, from the top left to the bottom right, `(cells^2, 2)`, and a cell's area."""
+    """Returns the cell centers, from the top left to the bottom right, `(cells^2, 2)`, and a cell's area."""
     middles = SIDE * ((np.arange(CELLS) + 0.5) / CELLS * 2 - 1)
     grid = np.stack(np.meshgrid(middles, middles[::-1]), axis=-1).reshape(-1, 2)
     return grid.astype("float32"), (2 * SIDE / CELLS) ** 2
@@ -69,13 +69,13 @@ def mean_divergence(model: Flow, case: str, x: np.ndarray) -> float:
     """Returns the mean over x of KL(p(theta | x) || flow), in nats."""
     grid, area = make_grid()
     density = true_posteriors(case, x)
-    row, cell = np.nonzero(density > 1e-6)  # few cells: the flow need not be asked about the others
+    row, cell = np.nonzero(density > 1e-6)  # few cells: the others are negligible
     log_ratio = np.log(density[row, cell]) - model.log_prob(grid[cell], x[row], batch_size=8192, verbose=0)
     return (density[row, cell] * log_ratio).sum() * area / len(x)
 
 
 def report_moments(model: Flow, x: np.ndarray, seed: int) -> None:
-    """Prints how far mean and covariance of samples are from the normal posterior's, for the linear case."""
+    """Prints the errors of the samples' mean and covariance against the Gaussian posterior, for the linear case."""
     precision = np.eye(2) + MATRIX.T @ np.diag(NOISE**-2) @ MATRIX
     covariance = np.linalg.inv(precision)
     means = x @ np.diag(NOISE**-2) @ MATRIX @ covariance

@@ -1,10 +1,10 @@
-"""Conditional VAE, https://kexue.fm/archives/5253: each class has its own place in the plane of latents.
+"""Conditional VAE, https://kexue.fm/archives/5253: each class has its own prior mean in the latent plane.
 
     KERAS_BACKEND=jax python examples/cvae.py
     KERAS_BACKEND=torch python examples/cvae.py --dataset mnist --epochs 20
 
-Writes samples of each class (a column each, one draw of the noise for a row), the latents of test images with the
-learned means of the classes, and the model to `--output`, and prints the bound of test images in nats.
+Writes samples of each class (a column each, with the same noise along a row), the latents of test images with the
+learned class means, and the model to `--output`, and prints the ELBO of test images in nats.
 """
 
 from typing import Any

@@ -13,14 +13,14 @@ Split = tuple[np.ndarray, np.ndarray | None]
 
 
 def load_images(dataset: str, size: int = 64) -> Split:
-    """Loads the images that there are to train on: all of them, where the dataset is not split."""
+    """Loads the training images: all images if the dataset has no split."""
     return _load(dataset, size, "train")
 
 
 def load_split(dataset: str, size: int = 64) -> tuple[Split, Split]:
     """Loads images and labels, as `load_images` does, for training and for testing.
 
-    What comes without a split (the digits, a folder, an `.npz` file without `x_test`) gives every sixth to the test.
+    Without a given split (the digits, a folder, an `.npz` file without `x_test`), every sixth image is for testing.
     """
     images, labels = train = _load(dataset, size, "train")
     test = _load(dataset, size, "test")
@@ -38,16 +38,16 @@ def _load(dataset: str, size: int, part: str) -> Split | None:
     Args:
         dataset: str. `"digits"` (scikit-learn's 8 x 8 handwritten digits, no download), `"mnist"`,
             `"fashion_mnist"`, `"cifar10"` (through `keras.datasets`, which downloads them once), a path of an `.npz`
-            file with `x_train` and perhaps `y_train`, or a path of a folder of pictures.
+            file with `x_train` and optionally `y_train`, or a path of a folder of pictures.
         size: int. Height and width to which the pictures of a folder are cropped and scaled.
         part: `"train"` or `"test"`.
 
     Returns:
         images: float32 `(n, height, width, channels)` in [-1, 1].
-        labels: int32 `(n,)`, or `None` where there are none. `None` alone for a test part that does not exist.
+        labels: int32 `(n,)`, or `None` if there are none. A single `None` for a test part that does not exist.
 
     Raises:
-        ValueError: if the dataset is unknown, has no images, or holds a broken one.
+        ValueError: if the dataset is unknown, has no images, or contains a broken one.
     """
     path = pathlib.Path(dataset)
     if part == "test" and (dataset == "digits" or path.is_dir()):

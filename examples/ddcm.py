@@ -1,11 +1,11 @@
-"""Diffusion as compression (DDCM), https://kexue.fm/archives/10711: noise from a codebook, images as its indices.
+"""Diffusion as compression (DDCM), https://kexue.fm/archives/10711: noise from a codebook, images as codebook indices.
 
     KERAS_BACKEND=jax python examples/ddcm.py
 
-Takes the model of `examples/ddpm.py`: that of `--model`, or the one next to `--output`, which is trained first where it
-is missing. Each step of the sampler takes one of K fixed draws of noise instead of a fresh one; an image becomes the
-indices that lead to it. Writes images made again from few and from many bits, samples of random indices, and the
-error (PSNR) over the bits of an image to `--output`. The images are some that the model was trained on.
+Takes the model of `examples/ddpm.py`: that of `--model`, or the one next to `--output`, which is trained first if it
+is missing. Each step of the sampler uses one of K fixed noise vectors instead of fresh noise; an image is encoded as
+the indices that lead to it. Writes reconstructions from few and from many bits, samples of random indices, and the
+error (PSNR) against the bits per image to `--output`. The images belong to the training set.
 """
 
 import math
@@ -25,7 +25,7 @@ SHOWN = full_or_smoke(((25, 4), (25, 16), (25, 256), (100, 64)), ((3, 4),))
 
 
 def psnr(x: np.ndarray, y: np.ndarray) -> float:
-    """Returns the ratio of the range of pixels, 2, to the error, in decibels."""
+    """Returns the peak signal-to-noise ratio of pixels in [-1, 1], in decibels."""
     return 20 * math.log10(2) - 10 * math.log10(float(np.mean((x - y) ** 2)))
 
 

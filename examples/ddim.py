@@ -1,12 +1,12 @@
-"""DDIM, https://kexue.fm/archives/9181: one trained model, fewer steps, no noise, and a way back from image to noise.
+"""DDIM, https://kexue.fm/archives/9181: one trained model, fewer steps, no noise, and inversion from image to noise.
 
     KERAS_BACKEND=jax python examples/ddim.py
     KERAS_BACKEND=jax python examples/ddim.py --model runs/ddpm/model.keras
 
-Samples the model of `examples/ddpm.py`: that of `--model`, or the one next to `--output`, which is trained first where
-it is missing. Writes to `--output`: the same starting noise in 5 to 1000 steps, leading beside trailing steps, more and
-more fresh noise (eta), arcs and lines between two draws of noise, real images inverted and made again, and DDIM beside
-DPM-Solver++, whose distances from the result of 1000 steps are printed, too.
+Samples the model of `examples/ddpm.py`: that of `--model`, or the one next to `--output`, which is trained first if
+it is missing. Writes to `--output`: the same initial noise in 5 to 1000 steps, leading and trailing time spacing,
+increasing noise (eta), spherical and linear interpolation of noise, inversion and reconstruction of real images, and
+DDIM compared with DPM-Solver++, whose distances from the result of 1000 steps are printed, too.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def ddim(steps: int, eta: float = 0.0, spacing: str = "trailing") -> DDIMSampler
 
 
 class Experiments:
-    """Pictures of one model, all from the same starting noise and for the same labels."""
+    """Pictures of one model, all from the same initial noise and for the same labels."""
 
     def __init__(self, model: DDPM, images: np.ndarray, labels: np.ndarray | None, arguments: argparse.Namespace):
         self.model, self.images, self.output, self.seed = model, images, arguments.output, arguments.seed
@@ -79,8 +79,8 @@ class Experiments:
         if self.image_labels is not None:
             labels = self.image_labels[:COUNT]
             other = (labels + 1) % (self.image_labels.max() + 1)
-        # A step from pure noise, the first of trailing ones, cannot be undone: it multiplies every error.
-        # And clipping would leave no noise in pixels at the end of their range.
+        # A step from pure noise, the first with trailing spacing, cannot be inverted: it amplifies every error.
+        # And clipping would remove the noise of pixels at the bounds of their range.
         sampler = DDIMSampler(full_or_smoke(50, 2), spacing="leading")
         rows = {"image": x}
         for iterations in full_or_smoke((1, 3), (1,)):

@@ -1,9 +1,9 @@
-"""DDPM, https://kexue.fm/archives/9119, /9152 and /9164: learn to generate images, on scikit-learn's digits by default.
+"""DDPM, https://kexue.fm/archives/9119, /9152 and /9164: image generation, on scikit-learn's digits by default.
 
     KERAS_BACKEND=jax python examples/ddpm.py
     KERAS_BACKEND=torch python examples/ddpm.py --dataset fashion_mnist --backbone light --epochs 20
 
-Writes pictures and the model to `--output`. A killed run goes on from its last epoch when started again.
+Writes pictures and the model to `--output`. An interrupted run resumes from its last epoch.
 """
 
 import argparse
@@ -44,14 +44,14 @@ def build_network(backbone: str, image_shape: tuple[int, ...], num_classes: int 
 
 
 def frechet_unit(images: np.ndarray, seed: int, n: int | None = None) -> float:
-    """Returns the mean distance of two random halves of the images, or of two random sets of `n` if that is less."""
+    """Returns the mean distance of two random halves of the images, or of two random sets of `n` if `n` is smaller."""
     generator = np.random.default_rng(seed)
     halves = [np.array_split(generator.permutation(images), 2) for _ in range(10)]
     return float(np.mean([frechet_distance(a[:n], b[:n]) for a, b in halves]))
 
 
 def report_frechet(model: DDPM, images: np.ndarray, labels: np.ndarray | None, seed: int) -> None:
-    """Prints how far as many samples as images are from them, in units of what chance does to two random halves."""
+    """Prints the distance of an equal number of samples from the images, relative to that of two random halves."""
     unit = frechet_unit(images, seed)
     samples = model.sample(len(images), QUICK, condition=labels, seed=seed, batch_size=256)
     distance = frechet_distance(samples, images)
@@ -65,7 +65,7 @@ def fit(
     arguments: argparse.Namespace,
     sampler: DiffusionSampler = QUICK,
 ) -> None:
-    """Trains a diffusion model, with a picture of samples by `sampler` four times on the way."""
+    """Trains a diffusion model, with four pictures of samples by `sampler` during training."""
     steps = arguments.epochs * -(-len(images) // arguments.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=2e-3, warmup_steps=steps // 20)
     model.compile(keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.995))
@@ -88,17 +88,17 @@ def sampling_parser(description: str, name: str) -> argparse.ArgumentParser:
 def load_or_train(
     images: np.ndarray, labels: np.ndarray | None, arguments: argparse.Namespace, condition_dropout: float = 0.0
 ) -> tuple[DDPM, np.ndarray | None]:
-    """Reads what a run of this example wrote, or does what such a run does by default where there is nothing to read.
+    """Loads the model written by a run of this example, or trains it as a default run does if there is none.
 
     Args:
         images: float32 `(n, height, width, channels)` in [-1, 1], those of `arguments.dataset`.
         labels: int32 `(n,)`, or `None`.
         arguments: those of `sampling_parser`.
-        condition_dropout: share of labels hidden in training. Defaults to `0.0`.
+        condition_dropout: fraction of labels dropped in training. Defaults to `0.0`.
 
     Returns:
         model: the trained model.
-        labels: the labels if the model takes them, else `None`.
+        labels: the labels if the model is conditional, else `None`.
     """
     folder = "ddpm" if condition_dropout == 0 else "ddpm_dropout"
     if arguments.dataset != "digits":

@@ -1,11 +1,11 @@
-"""Diffusion without a U-Net, https://kexue.fm/archives/9984: transformers on patches of pixels, on digits by default.
+"""Diffusion without a U-Net, https://kexue.fm/archives/9984: transformers over image patches, on digits by default.
 
     KERAS_BACKEND=jax python examples/dit.py
     KERAS_BACKEND=torch python examples/dit.py --backbone pixel --epochs 20
 
-`dit` steers its blocks by the time and the label (adaLN-zero); `pixel` is the post's: gated attention units, and the
-time is added to the tokens. Writes samples, the loss curve and the model to `--output`. A killed run goes on from its
-last epoch when started again.
+`dit` modulates its blocks by time and label (adaLN-Zero); `pixel` is the post's: gated attention units, with the time
+embedding added to the tokens. Writes samples, the loss curve and the model to `--output`. An interrupted run resumes
+from its last epoch.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from keras_gen.samplers import DDIMSampler
 from keras_gen.schedules import CosineSchedule
 
 QUICK = DDIMSampler(50, spacing="trailing", clip_x0=1.0)
-# Two gated attention units have about as many weights as one block of attention and feed-forward layer.
+# Two gated attention units have about the same number of weights as one transformer block.
 BACKBONES = {"dit": (DiT, 4), "pixel": (PixelTransformer, 8)}
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     size = {"patch_size": patch_size, "width": arguments.width, "depth": arguments.depth or depth}
     network = backbone(images.shape[1:], num_classes=num_classes, **size)
     print(f"{network.count_params():,} weights")
-    # v is about as large at every time, whereas eps is most of the input at late times and little of it at early ones.
+    # v has a similar scale at all times; eps dominates the input at late times and hardly contributes at early ones.
     model = DDPM(network, CosineSchedule(), prediction="v", seed=arguments.seed)
     steps = arguments.epochs * -(-len(images) // arguments.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=2e-3, warmup_steps=steps // 20)

@@ -1,12 +1,12 @@
-"""EDM, the design that https://kexue.fm/archives/9228 leads to: one ODE of the noise level, solved by Heun's method.
+"""EDM, after https://kexue.fm/archives/9228: the probability-flow ODE in the noise level, solved by Heun's method.
 
     KERAS_BACKEND=jax python examples/edm.py
     KERAS_BACKEND=torch python examples/edm.py --dataset fashion_mnist --epochs 20
 
-Trains a network whose input, output and loss have deviation 1 at every noise level, on scikit-learn's digits by
-default. Then samples it by Heun's method in few and in more steps, without and with noise renewed on the way (churn).
-Writes samples, the way of some of them, the loss curve and the model to `--output`, and prints for each sampler the
-Frechet distance of the pixels, in units of that of two random halves of the data. A killed run goes on.
+Trains a network whose input, output and loss have unit scale at every noise level, on scikit-learn's digits by
+default. Then samples it by Heun's method in few and in more steps, without and with injected noise (churn). Writes
+samples, some trajectories, the loss curve and the model to `--output`, and prints for each sampler the Frechet distance
+of the pixels, relative to that of two random halves of the data. An interrupted run resumes.
 """
 
 import keras

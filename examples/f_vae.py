@@ -1,12 +1,12 @@
-"""f-VAE, https://kexue.fm/archives/5977: a VAE whose prior is a normalizing flow, beside the same VAE with N(0, I).
+"""f-VAE, https://kexue.fm/archives/5977: a VAE whose prior is a normalizing flow, compared with the prior N(0, I).
 
     KERAS_BACKEND=jax python examples/f_vae.py
     KERAS_BACKEND=torch python examples/f_vae.py --dataset fashion_mnist --latent-dim 32 --epochs 20
 
-What a decoder gets in training are encoded images, and these do not fill a normal distribution: the flow learns where
-they are. As in the post, the variance of q(z | x) is one learned number for each latent, whatever the image.
+In training a decoder receives encoded images, whose aggregate posterior is not N(0, I): the flow learns it. As in the
+post, the variance of q(z | x) is learned for each latent dimension and does not depend on the image.
 
-Writes samples and reconstructions of both and the models to `--output`, and prints the bounds of test images in nats.
+Writes samples and reconstructions of both and the models to `--output`, and prints the ELBOs of test images in nats.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ from keras_gen.models import VAE, Flow, RealNVP
 
 @keras.saving.register_keras_serializable(package="examples")
 class LearnedVector(keras.layers.Layer):
-    """A vector to learn, of as many numbers as an input has: the same for all samples."""
+    """A trainable vector of the size of an input, shared by all samples."""
 
     def build(self, input_shape: Any) -> None:
         self.vector = self.add_weight(name="vector", shape=input_shape[1:], initializer="zeros")

@@ -1,15 +1,15 @@
-"""GAN, https://kexue.fm/archives/6387: a generator and a discriminator trained together, by one loss.
+"""GAN, https://kexue.fm/archives/6387: a generator and a discriminator trained jointly, by one loss.
 
     KERAS_BACKEND=tensorflow python examples/gan.py
     KERAS_BACKEND=tensorflow python examples/gan.py --dataset fashion_mnist --epochs 7 --r1 0.3 --rates 1e-3 1e-3
     KERAS_BACKEND=jax python examples/gan.py --loss wasserstein
 
-As in the post, the gradient of each player's part is stopped at the other's weights, so one `fit` trains both. With
-`--mapping`, the latents that the generator sees are made by a network, as in StyleGAN, and need not be normal. It
-learns at a hundredth of the generator's rate: at the full rate the samples lost their variety.
+As in the post, the gradient of each player's loss is stopped at the other's weights, so one `fit` trains both. With
+`--mapping`, a network computes the generator's latents from noise, as in StyleGAN, and they need not be Gaussian. Its
+learning rate is a hundredth of the generator's: at the full rate the samples lost their diversity.
 
-Writes samples, a picture of latents that turn into others, both players' losses and the model to `--output`; and where
-the data have labels, counts by a classifier how many of 1,000 samples fall in each class.
+Writes samples, interpolations between latents, both players' losses and the model to `--output`; if the data have
+labels, a classifier counts how many of 1,000 samples fall in each class.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from keras_gen.callbacks import SampleGrid
 from keras_gen.losses import GradientPenalty, R1Penalty
 from keras_gen.models import GAN
 
-# Each loss with the penalty that it is commonly trained with.
+# Each loss with its common penalty.
 LOSSES = {"non_saturating": "r1", "hinge": "r1", "relativistic": "r1", "wasserstein": "gradient"}
 
 
@@ -97,7 +97,7 @@ def build_model(image_shape: tuple[int, ...], arguments: argparse.Namespace) -> 
 
 
 def interpolate(model: GAN, rows: int, columns: int, seed: int) -> np.ndarray:
-    """Goes from one draw to another on an arc, where all points are as far from 0 as draws are."""
+    """Interpolates between draws on an arc, along which norms are those of typical draws."""
     ends = np.random.default_rng(seed).standard_normal((2, rows, 1, *model.noise_shape))
     angle = np.linspace(0, np.pi / 2, columns)[:, None]
     z = np.cos(angle) * ends[0] + np.sin(angle) * ends[1]

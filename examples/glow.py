@@ -1,10 +1,10 @@
-"""Glow, https://kexue.fm/archives/5807: images by 1 x 1 convolutions and couplings at several scales.
+"""Glow, https://kexue.fm/archives/5807: multi-scale flow of invertible 1 x 1 convolutions and couplings.
 
     KERAS_BACKEND=jax python examples/glow.py
     KERAS_BACKEND=torch python examples/glow.py --dataset fashion_mnist --scales 2 --steps 16 --epochs 20
 
-Writes samples at six temperatures, a row each (0.5, 0.6, 0.7, 0.8, 0.9, 1), the ways between pairs of test images
-through the latents, and the model to `--output`; prints the bits per pixel value of test images.
+Writes samples at six temperatures, a row each (0.5, 0.6, 0.7, 0.8, 0.9, 1), interpolations between pairs of test
+images in latent space, and the model to `--output`; prints the bits per dimension of test images.
 """
 
 import keras

@@ -2,16 +2,15 @@
 
     KERAS_BACKEND=jax python examples/gradient_estimators.py
 
-Four variables choose among the values 0, 1/2 and 1, and `f(b) = (mean of the chosen values - 0.9)^2` is to be small.
-The 81 outcomes are enumerated, so that the true gradient of E f(b) with respect to the logits is known.
+Four categorical variables take the values 0, 1/2 and 1, and `f(b) = (mean of the values - 0.9)^2` is minimized. The 81
+outcomes are enumerated, so that the true gradient of E f(b) with respect to the logits is known.
 
-Every unbiased estimator sees f at three points for one estimate: REINFORCE at three draws, REBAR and RELAX at one draw
-and at two relaxed ones, where they use the derivative too. RELAX's critic, f at a learned temperature plus a small
-network, is trained by `fit` first. The moving average has seen enough to be the mean of f, the best that it can come
-to.
+Every unbiased estimator evaluates f at three points for one estimate: REINFORCE at three draws, REBAR and RELAX at one
+draw and at two relaxed ones, where they also use the derivative. RELAX's critic, f at a learned temperature plus a
+small network, is trained by `fit` first. The moving average has converged to the mean of f, its best possible value.
 
-No order holds for every f: with the REBAR paper's target, 0.45, the relaxed f is lowest where no draw is, and three
-draws are better spent on REINFORCE.
+The ranking depends on f: with the REBAR paper's target, 0.45, the minimum of the relaxed f is not at any draw, and
+three draws are better spent on REINFORCE.
 
 Writes two pictures to `--output`.
 """
@@ -52,7 +51,7 @@ def enumerate_outcomes(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Critic(keras.Layer):
-    """`eta f(softmax(z / temperature))` plus a small network that starts at 0: before training, REBAR's."""
+    """`eta f(softmax(z / temperature))` plus a small network with initial output 0: REBAR's critic before training."""
 
     def __init__(self):
         super().__init__()
@@ -68,12 +67,12 @@ class Critic(keras.Layer):
         )
 
     def call(self, z: Any) -> Any:
-        # 0.1 is the size of f: what the network learns along with fast logits must not overshoot it.
+        # 0.1 is the scale of f: a network trained jointly with fast logits must not exceed it.
         return self.eta * f(ops.softmax(z * ops.exp(-self.log_temperature))) + 0.1 * self.network(z)[:, 0]
 
 
 class Estimator(keras.Model):
-    """Estimates E f(b) for the logits it is given; `predict` returns the gradients, `fit` trains the critic alone."""
+    """Estimates E f(b) for given logits; `predict` returns the gradients, `fit` trains the critic only."""
 
     def __init__(self, estimate: Any, seed: int, average: Any = None, critic: Any = None):
         super().__init__()
@@ -81,7 +80,7 @@ class Estimator(keras.Model):
         self.seed, self.seed_generator = seed, keras.random.SeedGenerator(seed)
 
     def call(self, logits: Any) -> Any:
-        # A fixed seed, as nothing may change while a derivative is taken; so predict in one batch.
+        # A fixed seed, as no state may change while a derivative is computed; hence predict in one batch.
         return gradient(lambda logits: self.estimate(self, logits, self.seed, training=False), logits)
 
     def compute_loss(
@@ -91,7 +90,7 @@ class Estimator(keras.Model):
 
 
 class Learner(Estimator):
-    """Lowers E f(b) over its own logits, in many runs at once: a row of the batch is a run of its own."""
+    """Minimizes E f(b) over its own logits, in many runs at once: each row of the batch is an independent run."""
 
     def __init__(self, *arguments: Any, **parts: Any):
         super().__init__(*arguments, **parts)
@@ -107,7 +106,7 @@ def average_baseline(model: Estimator, logits: Any, seed: Any, training: bool) -
     return reinforce(f, logits, lambda values: model.average(values, training=training), num_samples=3, seed=seed)
 
 
-# name -> (points of f, estimate, what learns along)
+# name -> (evaluations of f, estimate, jointly trained parts)
 ESTIMATORS = {
     "REINFORCE": (3, lambda model, logits, seed, training: reinforce(f, logits, num_samples=3, seed=seed), {}),
     "with moving average": (3, average_baseline, {"average": MovingAverage}),
@@ -125,12 +124,12 @@ UNBIASED = list(ESTIMATORS)[:5]
 
 
 def measure(name: str, settings: np.ndarray, samples: int, seed: int) -> dict[str, float]:
-    """Returns the bias of an estimator, what of it is chance, the largest z-score and the variance."""
+    """Returns the bias of an estimator, its standard error, the largest z-score and the variance."""
     _, estimate, parts = ESTIMATORS[name]
     model = Estimator(estimate, seed, **{part: make() for part, make in parts.items()})
     objective, exact = enumerate_outcomes(settings)
     if model.average:
-        model.average(ops.convert_to_tensor(objective), training=True)  # as after many steps
+        model.average(ops.convert_to_tensor(objective), training=True)  # its value after many steps
     if model.critic:
         model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.02, 1000)))
         model.fit(np.tile(settings, (5000, 1, 1)), batch_size=200, epochs=10, verbose=0)
@@ -147,7 +146,7 @@ def measure(name: str, settings: np.ndarray, samples: int, seed: int) -> dict[st
 
 
 def learn(name: str, seed: int) -> list[float]:
-    """Returns the mean over runs of E f(b) after each 5 steps, each step with one estimate."""
+    """Returns the mean over runs of E f(b) after every 5 steps, with one estimate per step."""
     _, estimate, parts = ESTIMATORS[name]
     model = Learner(estimate, seed, **{part: make() for part, make in parts.items()})
     model.compile(keras.optimizers.Adam(0.05))

@@ -1,13 +1,13 @@
-"""Guidance, https://kexue.fm/archives/9257: samples that fit their label better, and given images changed or completed.
+"""Guidance, https://kexue.fm/archives/9257: guided sampling, inpainting and image-to-image.
 
     KERAS_BACKEND=jax python examples/guidance.py
 
 Samples a model of `examples/ddpm.py` that was trained with `--condition-dropout 0.1`: that of `--model`, or the one in
-`ddpm_dropout` next to `--output`, which is trained first where it is missing. Guides it by itself (classifier-free), at
-several scales and with the deviation restored; guides it without labels by a classifier of noisy images, which is
-trained here; fills in halves of images, varies images, and shows the way of one class from noise to images. Writes a
-picture of each to `--output`, and prints how many samples a classifier of clean images takes for their label, and the
-Frechet distance of the pixels in units of that of two random halves of the data.
+`ddpm_dropout` next to `--output`, which is trained first if it is missing. Applies classifier-free guidance at several
+scales and with guidance rescale; classifier guidance of the unconditional model, by a classifier of noisy images that
+is trained here; inpainting, image-to-image, and denoising trajectories of one class. Writes a picture of each to
+`--output`, and prints the accuracy of a classifier of clean images on the samples, and the Frechet distance of the
+pixels, relative to that of two random halves of the data.
 """
 
 import argparse
@@ -30,7 +30,7 @@ SCALES = full_or_smoke((0, 1, 2, 3, 5), (2,))
 
 
 class NoisyImages(keras.utils.PyDataset):
-    """Batches of images at random times: `([x_t, t], label)`, drawn anew in each epoch."""
+    """Batches of images at random times: `([x_t, t], label)`, redrawn in each epoch."""
 
     def __init__(self, model: DDPM, images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int):
         super().__init__()
@@ -73,14 +73,14 @@ def train_noisy_classifier(
 
 
 def without_labels(model: DDPM) -> DDPM:
-    """Returns the unconditional model that is in one trained with condition dropout: that of the null label."""
+    """Returns the unconditional part of a model trained with condition dropout, given by the null label."""
     x, t = (keras.Input(value.shape[1:], dtype=value.dtype) for value in model.network.inputs[:2])
     null = ops.full_like(t, model.network.num_classes, dtype="int32")
     return DDPM(keras.Model([x, t], model.network([x, t, null])), model.schedule, model.prediction)
 
 
 class Comparison:
-    """Samples for given labels under several guidances, looked at by a classifier of clean images."""
+    """Samples for given labels under several guidances, evaluated by a classifier of clean images."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, classifier: keras.Model, seed: int):
         kept = np.random.default_rng(seed).permutation(len(images))[: full_or_smoke(1000, 16)]
@@ -89,7 +89,7 @@ class Comparison:
         self.unit = frechet_unit(images, seed, len(self.x))
 
     def sample(self, name: str, model: DDPM, guidance: Guidance | None) -> np.ndarray:
-        """Prints what the samples are like, and returns one of each class."""
+        """Prints the quality of samples, and returns one of each class."""
         options = {"seed": self.seed, "batch_size": 250, "verbose": 0}
         labels = self.labels if guidance is not None or len(model.network.inputs) == 3 else None
         samples = model.sample(len(self.x), SAMPLER, labels, guidance, **options)

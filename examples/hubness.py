@@ -1,13 +1,13 @@
-"""Hubness, https://kexue.fm/archives/9147: what high dimensions do to neighbours, in four pictures, and what helps.
+"""Hubness, https://kexue.fm/archives/9147: nearest neighbours in high dimensions, in four pictures, and remedies.
 
     KERAS_BACKEND=jax python examples/hubness.py
 
-1. The ball in a cube: its share of the cube's volume falls to nothing, so there is hardly a middle.
-2. Points drawn from N(0, I): how often each is among the 5 nearest of others, in few and in many dimensions.
+1. The ball in a cube: its fraction of the cube's volume vanishes, so there is hardly a center.
+2. Points drawn from N(0, I): how often each is among the 5 nearest neighbours of others, in few and in many dimensions.
 3. The hubs are the points near the mean.
 4. Secondary distances that reduce hubness.
 
-There is nothing to train. Writes the pictures to `--output`, and prints the measures.
+No model is trained. Writes the pictures to `--output`, and prints the measures.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def ball_in_cube(dims: np.ndarray) -> np.ndarray:
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Returns Spearman's correlation; equal values share a rank."""
+    """Returns Spearman's rank correlation; ties share the mean rank."""
     ranks = [np.unique(values, return_inverse=True)[1] for values in (a, b)]
     mean_ranks = [(np.cumsum(np.bincount(r)) - (np.bincount(r) - 1) / 2)[r] for r in ranks]
     return float(np.corrcoef(*mean_ranks)[0, 1])

@@ -1,16 +1,16 @@
-"""Hubs as latents of a GAN, https://kexue.fm/archives/9147: do they give better images than latents of small norm?
+"""Hubs as latents of a GAN, https://kexue.fm/archives/9147: are their images better than those of small norms?
 
     KERAS_BACKEND=tensorflow python examples/hubness_sampling.py
     KERAS_BACKEND=tensorflow python examples/hubness_sampling.py --dataset fashion_mnist --models runs/gan/model.keras
 
-Four ways to draw latents for the same generator: from the prior; hubs, the near neighbours of many others; all latents,
-moved towards the mean until they are as near to it as the hubs are (truncation); and the latents nearest to the mean,
-as many of the draws as there were hubs. Only what hubs do better than the last two is due to hubness.
+Four methods to draw latents for the same generator: from the prior; hubs, the near neighbours of many others; all
+latents, moved towards the mean until their mean distance from it equals that of the hubs (truncation); and the latents
+nearest to the mean, the same fraction of the draws as hubs. Only an advantage over the last two is due to hubness.
 
-`--models` takes files that `gan.py` wrote, trained from several seeds; without it, one GAN is trained, with the
-arguments of `gan.py`. Where a GAN has a mapping, all is done behind it. Writes samples of the four, and prints the
-Frechet distance, precision and recall of each, in the features of a classifier: mean and standard deviation over models
-and draws.
+`--models` takes files written by `gan.py`, trained with several seeds; without it, one GAN is trained, with the
+arguments of `gan.py`. If a GAN has a mapping network, latents are its outputs. Writes samples of the four methods, and
+prints the Frechet distance, precision and recall of each, in the features of a classifier: mean and standard deviation
+over models and draws.
 """
 
 import argparse
@@ -33,7 +33,7 @@ MEASURES = ("Frechet distance", "precision", "recall", "distance to the mean")
 
 
 def draw_latents(model: GAN, n: int, fraction: float, seed: int) -> dict[str, np.ndarray]:
-    """Draws n latents in each of the four ways, all from the same pools."""
+    """Draws n latents by each of the four methods, all from the same pools."""
     source = {"latent_dim": model.noise_shape, "mapping": model.sampling_mapping}
     hubness, norm = HubnessSampler(**source, top_fraction=fraction), NormSampler(**source, fraction=fraction)
     hubs = hubness.sample(n, seed, verbose=0)
@@ -61,7 +61,7 @@ def measure(real: np.ndarray, samples: np.ndarray, features: keras.Model) -> tup
 
 
 def save_arms(path: pathlib.Path, pictures: dict[str, np.ndarray]) -> None:
-    """Draws grids of samples side by side, each under its name."""
+    """Draws grids of samples side by side, with their names above."""
     grids = {name: image_grid(images, columns=6, padding=1) for name, images in pictures.items()}
     height, width, channels = next(iter(grids.values())).shape
     gap = np.full((height, width // 10, channels), 255, "uint8")

@@ -1,14 +1,13 @@
-"""Latent diffusion, https://kexue.fm/archives/9119 on what an autoencoder makes of images, arXiv:2112.10752.
+"""Latent diffusion, https://kexue.fm/archives/9119 on the latents of an autoencoder, arXiv:2112.10752.
 
     KERAS_BACKEND=jax python examples/latent_diffusion.py
     KERAS_BACKEND=jax python examples/latent_diffusion.py --autoencoder vq
     KERAS_BACKEND=jax python examples/latent_diffusion.py --dataset mnist --autoencoder-epochs 10 --epochs 20
 
-First an autoencoder makes images small: a VAE whose divergence has little weight, or a VQ-VAE, of which the vectors are
-used that the codebook is to replace. Then a diffusion model learns the latents of each class. Writes reconstructions,
-samples by class, loss curves and both models to `--output`; prints, of the features of a classifier, the Frechet
-distance of reconstructions and of samples from test images. A killed run goes on, and an autoencoder that is there is
-not trained again.
+First an autoencoder compresses images: a VAE with a small KL weight, or a VQ-VAE, of which the vectors before
+quantization are used. Then a diffusion model learns the latents of each class. Writes reconstructions, samples by
+class, loss curves and both models to `--output`; prints the Frechet distances of reconstructions and samples from test
+images, in the features of a classifier. An interrupted run resumes, and an existing autoencoder is not trained again.
 """
 
 import argparse
@@ -27,7 +26,7 @@ from keras_gen.models import DDPM, VAE, LatentDiffusion
 from keras_gen.samplers import ClassifierFreeGuidance, DDIMSampler
 from keras_gen.schedules import CosineSchedule
 
-# Without clip_x0=1: latents are not bounded as pixels are. So the prediction is v, which needs no bound at high noise.
+# Without clip_x0=1: latents are not bounded. Hence the v-prediction, which needs no clipping at high noise levels.
 SAMPLER = DDIMSampler(full_or_smoke(50, 2), spacing="trailing")
 
 
@@ -48,7 +47,7 @@ def build_vae(image_shape: tuple[int, ...], channels: int, seed: int) -> VAE:
 
 
 def trained_autoencoder(images: np.ndarray, test: np.ndarray, arguments: argparse.Namespace) -> keras.Model:
-    """Reads what an earlier run wrote, or trains."""
+    """Loads the model of an earlier run, or trains one."""
     folder = arguments.output / f"autoencoder_{arguments.autoencoder}"
     if (folder / "model.keras").exists():
         print(f"read {folder / 'model.keras'}")
@@ -110,7 +109,7 @@ def report(
     test_labels: np.ndarray,
     arguments: argparse.Namespace,
 ) -> None:
-    """Prints how far reconstructions and samples are from test images, by a classifier and its features."""
+    """Prints Frechet distances from test images, and accuracies, of reconstructions and samples."""
     path = arguments.output / "classifier.keras"
     classifier, features = train_classifier(images, labels, test, test_labels, path, arguments.seed)
     options = {"seed": arguments.seed, "batch_size": 256, "verbose": 0}

@@ -1,10 +1,10 @@
-"""MADE: one masked network for all conditionals of the chain rule (https://kexue.fm/archives/9152), in several orders.
+"""MADE: one masked network for all conditionals of the chain rule (https://kexue.fm/archives/9152), several orderings.
 
     KERAS_BACKEND=jax python examples/made.py
     KERAS_BACKEND=jax python examples/made.py --dataset mnist --epochs 40 --batch-size 100 --units 2000 --masks 1 8
 
-A model with several masks and orderings is the mixture of all: probabilities are averaged. Averages of logits, which
-look better on paper, are no distribution: here their "probabilities" of test images are compared with the true ones.
+A model with several masks and orderings is a mixture: probabilities are averaged. Averaged logits, which seem to score
+higher, do not define a distribution: here their "probabilities" of test images are compared with the true ones.
 Writes samples and the models to `--output`, and prints the log-likelihood of test images in nats.
 """
 
@@ -18,7 +18,7 @@ from keras_gen.models import MADE
 
 
 def mean_logits_score(model: MADE, x: np.ndarray) -> float:
-    """Returns the mean "log-likelihood" by averaged logits, which is none."""
+    """Returns the mean "log-likelihood" of averaged logits, which is not a true one."""
     flat = ops.convert_to_tensor(x.reshape(len(x), -1).astype("float32"))
     logits = np.mean([ops.convert_to_numpy(model.masked_logits(flat, mask)) for mask in range(model.num_masks)], axis=0)
     return float((x.reshape(len(x), -1) * logits - np.logaddexp(0, logits)).sum(axis=1).mean())

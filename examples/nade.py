@@ -1,11 +1,11 @@
-"""FVSBN and NADE: binary images by the chain rule, one pixel given those before it (https://kexue.fm/archives/9152).
+"""FVSBN and NADE: binary images by the chain rule, each pixel given those before (https://kexue.fm/archives/9152).
 
     KERAS_BACKEND=jax python examples/nade.py
     KERAS_BACKEND=tensorflow python examples/nade.py --dataset mnist --epochs 16 --batch-size 100 --units 500
 
 A fully visible sigmoid belief network has a logistic regression for each pixel, NADE a hidden layer, with shared
-weights. Both tell exact probabilities. Pixels are drawn black or white once, with their gray as the probability. Writes
-samples, pixels' probabilities and the models to `--output`, and prints the log-likelihood of test images in nats.
+weights. Both have exact likelihoods. Pixels are binarized once, with their gray level as the probability. Writes
+samples and the models to `--output`, and prints the log-likelihood of test images in nats.
 """
 
 import keras

@@ -1,16 +1,16 @@
-"""NICE, https://kexue.fm/archives/5776: images by additive couplings, with an exact likelihood, and inpainting with it.
+"""NICE, https://kexue.fm/archives/5776: additive couplings, exact likelihood, and inpainting.
 
     KERAS_BACKEND=jax python examples/nice.py
     KERAS_BACKEND=torch python examples/nice.py --dataset mnist --recipe kexue --epochs 30
 
 The default recipe is the paper's: four couplings of the even and the odd pixels, networks with linear output, and a
-logistic base. `--recipe kexue` is the post's: a normal base, and samples at temperature 0.75. Three things in its
-script are not kept. Its loss lacked the constants of the normal density, 720.4 nats on MNIST, and its noise, of 0.01 at
-most, was not made for the levels of a pixel: so its loss was no likelihood. And its networks ended in a ReLU, so that
-each could only push to one side.
+logistic base. `--recipe kexue` is the post's: a normal base, and samples at temperature 0.75. It differs from the
+post's script in three points. The script's loss omits the constants of the normal density, 720.4 nats on MNIST, and its
+noise, of at most 0.01, does not match the spacing of pixel levels: so it is not a likelihood. And its networks end in a
+ReLU, so that each can only shift in one direction.
 
-Writes samples, test images with a half hidden and found again by climbing the density (a row of images, one with noise
-for what is hidden, one of results), and the model to `--output`; prints the log-likelihood of test images.
+Writes samples, inpainted halves of test images by gradient ascent on the density (a row of images, one with noise in
+the hidden half, one of results), and the model to `--output`; prints the log-likelihood of test images.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def half_masks(n: int, height: int, width: int) -> np.ndarray:
 
 
 def spread(images: np.ndarray, levels: int, generator: np.random.Generator) -> np.ndarray:
-    """Spreads the levels of images over [0, 1], as `Dequantize` does."""
+    """Dequantizes images to [0, 1] by uniform noise, as `Dequantize` does."""
     k = np.round((images + 1) / 2 * (levels - 1))
     return ((k + generator.random(images.shape)) / levels).astype("float32")
 
@@ -56,14 +56,14 @@ def spread(images: np.ndarray, levels: int, generator: np.random.Generator) -> n
 def inpaint(
     model: NICE, y: np.ndarray, hidden: np.ndarray, variance: np.ndarray, steps: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Moves hidden pixels to where the density is high, by the paper's climb with noise that fades away.
+    """Fills in hidden pixels by the paper's gradient ascent on the density, with decreasing noise.
 
-    Steps are in proportion to the variance of each pixel: those that are black in all images are given little room.
+    Step sizes are proportional to the variance of each pixel: pixels that are black in all images hardly change.
     """
 
     def log_density(y: Any) -> Any:
         log_p = 0.0
-        for bijector in model.bijector.bijectors[1:]:  # all but `Dequantize`: between the levels there is a gradient
+        for bijector in model.bijector.bijectors[1:]:  # without `Dequantize`: continuous values have a gradient
             y, log_det = bijector(y)
             log_p = log_p + log_det
         return model.base(y) + log_p

@@ -1,12 +1,12 @@
-"""Short sequences packed in rows: a model of names with restarted rotary positions (https://kexue.fm/archives/8265).
+"""Sequence packing: a model of names with rotary positions per sequence (https://kexue.fm/archives/8265).
 
     KERAS_BACKEND=jax python examples/packing.py
     KERAS_BACKEND=torch python examples/packing.py --corpus my_words.txt --row-length 128
 
 By default the sequences are the public names of Python's own modules, such as `combinations_with_replacement`; a corpus
-is a text file with one in each line. They are packed side by side, attention stays within each, and padding counts
-nowhere, so that an epoch costs half of what padding every name to the longest one does: the script times both. Writes
-names that the model invents and the model to `--output`, and prints nats for each held-out name, packed and one by one.
+is a text file with one name per line. They are packed in rows, attention is limited to each sequence, and padding is
+ignored, so that an epoch takes half the time of padding every name to the longest one: the script times both. Writes
+generated names and the model to `--output`, and prints nats per held-out name, packed and unpacked.
 """
 
 import argparse
@@ -41,24 +41,24 @@ def python_names() -> list[str]:
 
 
 def as_codes(names: list[str], characters: str) -> list[list[int]]:
-    """Returns names as numbers of characters, each with the code of the end, 0, behind it."""
+    """Returns names as character codes, each followed by the end token, 0."""
     return [[*(characters.index(character) + 1 for character in name), 0] for name in names]
 
 
 def as_names(codes: np.ndarray, characters: str) -> list[str]:
-    """Returns rows of codes as names, up to the end."""
+    """Returns rows of codes as names, up to the end token."""
     ends = [row.index(0) if 0 in row else len(row) for row in codes.tolist()]
     return ["".join(characters[code - 1] for code in row[:end]) for row, end in zip(codes, ends, strict=True)]
 
 
 def padded(sequences: list[list[int]], length: int) -> dict[str, np.ndarray]:
-    """Returns one sequence in each row."""
+    """Returns packed rows with one sequence each."""
     parts = [pack_sequences([sequence], length) for sequence in sequences]
     return {name: np.concatenate([part[name] for part in parts]) for name in ("codes", "segments")}
 
 
 def epoch_seconds(model: CodeTransformer, rows: dict[str, np.ndarray], batch_size: int) -> float:
-    """Returns the time of an epoch, the second one: the first compiles."""
+    """Returns the time of the second epoch: the first includes compilation."""
     for _ in range(2):
         start = time.time()
         model.fit(rows, batch_size=batch_size, verbose=0)

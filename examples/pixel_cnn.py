@@ -1,10 +1,10 @@
-"""Gated PixelCNN: gray images pixel by pixel, the chain rule by masked convolutions (https://kexue.fm/archives/9152).
+"""Gated PixelCNN: autoregressive gray images by masked convolutions (https://kexue.fm/archives/9152).
 
     KERAS_BACKEND=jax python examples/pixel_cnn.py
     KERAS_BACKEND=tensorflow python examples/pixel_cnn.py --dataset mnist --levels 4 --epochs 10
 
-Pixels are levels of gray without any order; a class label is the condition. Writes samples of each class at three
-temperatures and the model to `--output`, and prints the bits of a pixel of test images.
+Gray levels are categorical, without an order; the class label is the condition. Writes samples of each class at three
+temperatures and the model to `--output`, and prints the bits per pixel of test images.
 """
 
 import keras

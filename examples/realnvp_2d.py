@@ -1,14 +1,14 @@
-"""Flows in the plane, https://kexue.fm/archives/5807: RealNVP and its kin on densities that are known.
+"""Flows in the plane, https://kexue.fm/archives/5807: RealNVP and other flows on known densities.
 
     KERAS_BACKEND=jax python examples/realnvp_2d.py
     KERAS_BACKEND=torch python examples/realnvp_2d.py --flow spline --epochs 30
 
-Points are uniform on curves, with normal noise around them, or uniform on a checkerboard: so their true density can be
-computed. Flows are continuous and map connected sets to connected ones: between two moons a thread of density remains.
-`--flow continuous` solves an equation in each step and takes many times as long as the others.
+Points are uniform on curves, with Gaussian noise, or uniform on a checkerboard: so their true density is known. Flows
+are continuous and map connected sets to connected sets: a thin bridge of density remains between the two moons.
+`--flow continuous` solves an ODE in each training step and is many times slower than the others.
 
 Writes data, samples and densities in one picture, and the models to `--output`; prints the log-likelihood of test
-points, by the flow and by the true density, and what the flow's density adds up to.
+points under the flow and under the true density, and the integral of the flow's density.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from keras_gen.layers import ActNorm, Chain, ContinuousFlow, MaskedAutoregressiv
 from keras_gen.models import Flow, RealNVP
 
 NOISE = 0.15
-SIDE, CELLS = 4.0, 160  # of the square that is drawn, and how many cells it has along a side
+SIDE, CELLS = 4.0, 160  # half side and cells per side of the plotted square
 
 
 def moons(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -48,7 +48,7 @@ NAMES = [*CURVES, "checkerboard"]
 
 
 def draw_points(name: str, n: int, seed: int) -> np.ndarray:
-    """Draws points of the plane: float32 `(n, 2)`."""
+    """Draws points in the plane: float32 `(n, 2)`."""
     generator = np.random.default_rng(seed)
     if name == "checkerboard":
         column, row, place = generator.integers(4, size=n), generator.integers(2, size=n), generator.random((n, 2))
@@ -59,7 +59,7 @@ def draw_points(name: str, n: int, seed: int) -> np.ndarray:
 
 
 def true_log_density(name: str, points: np.ndarray) -> np.ndarray:
-    """Returns the logarithm of the density that `draw_points` draws from, `(n,)`."""
+    """Returns the log-density of the distribution of `draw_points`, `(n,)`."""
     if name == "checkerboard":
         return np.full(len(points), -np.log(8 * 1.5**2))
     centers = np.stack(CURVES[name]((np.arange(1000) + 0.5) / 1000), axis=1)
@@ -80,7 +80,7 @@ def build_flow(kind: str, seed: int) -> Flow:
 
 
 def save_densities(path: pathlib.Path, rows: list[list[np.ndarray]], columns: list[str]) -> None:
-    """Draws rows of densities on the square, each column on one scale: that of its data."""
+    """Plots rows of densities on the square, each column on the scale of its data."""
     brightest = [np.quantile(data, 0.99) for data in rows[0]]
     tiles = np.block([[tile / top for tile, top in zip(row, brightest, strict=True)] for row in rows])
 

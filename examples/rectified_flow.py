@@ -1,13 +1,13 @@
-"""Rectified flow, https://kexue.fm/archives/9497: straight ways from noise to data, and straighter ones by reflow.
+"""Rectified flow, https://kexue.fm/archives/9497: straight trajectories from noise to data, straightened by reflow.
 
     KERAS_BACKEND=jax python examples/rectified_flow.py
     KERAS_BACKEND=jax python examples/rectified_flow.py --pairing optimal
 
-First in the plane, from a normal distribution to a ring of eight: the ways of samples for random and for optimal pairs,
-before and after reflow. Then for images, scikit-learn's digits by default: samples in 1 to 20 steps, before and after
-reflow. Writes pictures, loss curves and models to `--output`; prints how straight the ways are, how far one step is
-from a hundred, and Frechet distances of the pixels, in units of that of two random halves of the data. A killed run
-goes on, and a stage whose model is there is not trained again.
+First in the plane, from a Gaussian to a ring of eight: sampling trajectories for random and for optimal pairs, before
+and after reflow. Then for images, scikit-learn's digits by default: samples in 1 to 20 steps, before and after reflow.
+Writes pictures, loss curves and models to `--output`; prints the straightness of the trajectories, the error of one
+step against a hundred, and Frechet distances of the pixels, relative to that of two random halves of the data. An
+interrupted run resumes, and a stage whose model exists is not trained again.
 """
 
 import argparse
@@ -28,11 +28,11 @@ from keras_gen.models import RectifiedFlow
 from keras_gen.samplers import EulerSampler
 from keras_gen.schedules import LogitNormalTime
 
-STEPS = full_or_smoke(100, 1)  # of Euler's method, where its error shall not count
+STEPS = full_or_smoke(100, 1)  # of Euler's method, where its error must be negligible
 
 
 def ring(n: int, seed: int) -> np.ndarray:
-    """Draws points near eight places on a circle of radius 3."""
+    """Draws points near eight centers on a circle of radius 3."""
     generator = np.random.default_rng(seed)
     angle = generator.integers(8, size=n) * np.pi / 4
     points = 3 * np.stack([np.cos(angle), np.sin(angle)], axis=1) + 0.2 * generator.standard_normal((n, 2))
@@ -53,7 +53,7 @@ def compile_model(model: RectifiedFlow, rate: float, updates: int) -> None:
 
 
 def stage(path: pathlib.Path, train_model: Callable[[], RectifiedFlow]) -> RectifiedFlow:
-    """Reads what an earlier run wrote, or trains."""
+    """Loads the model of an earlier run, or trains one."""
     if path.exists():
         print(f"read {path}")
         return keras.models.load_model(path)
@@ -61,14 +61,14 @@ def stage(path: pathlib.Path, train_model: Callable[[], RectifiedFlow]) -> Recti
 
 
 def one_step_error(model: RectifiedFlow, condition: np.ndarray | None, n: int, seed: int) -> float:
-    """Returns how far one step ends from many steps, the root of the mean square."""
+    """Returns the root mean square difference between samples in one step and in many."""
     options = {"condition": condition, "seed": seed, "batch_size": 1000, "verbose": 0}
     one, many = (model.sample(n, EulerSampler(steps), **options) for steps in (1, STEPS))
     return float(np.sqrt(np.mean((one - many) ** 2)))
 
 
 def plane_panel(model: RectifiedFlow, title: str, data: np.ndarray, seed: int) -> Callable[[Any], None]:
-    """Prints how straight the ways of a model are, and returns what draws some of them."""
+    """Prints the straightness of a model's trajectories, and returns a function that plots some of them."""
     n = full_or_smoke(2000, 8)
     options = {"seed": seed, "batch_size": 1000, "verbose": 0}
     straightness, error = model.straightness(n, steps=STEPS, **options), one_step_error(model, None, n, seed)
@@ -149,7 +149,7 @@ def run_images(arguments: argparse.Namespace) -> None:
 def sample_images(
     model: RectifiedFlow, x: np.ndarray, y: np.ndarray | None, unit: float, arguments: argparse.Namespace
 ) -> dict[str, np.ndarray]:
-    """Returns the first samples in 1 to 20 steps, and prints the distance of all of them from as many images."""
+    """Returns the first samples in 1 to 20 steps, and prints the distance of all samples from the images."""
     rows = {}
     for steps in full_or_smoke((1, 2, 5, 20), (1,)):
         samples = model.sample(len(x), EulerSampler(steps), y, seed=arguments.seed, batch_size=250, verbose=0)

@@ -1,12 +1,12 @@
-"""Score SDEs, https://kexue.fm/archives/9209 and /9228: samples by an SDE or its ODE, and by the ODE an exact density.
+"""Score SDEs, https://kexue.fm/archives/9209 and /9228: samples by an SDE or its ODE, and exact likelihoods.
 
     KERAS_BACKEND=jax python examples/score_sde.py
     KERAS_BACKEND=jax python examples/score_sde.py --schedule ve
 
 Trains a model in continuous time on scikit-learn's digits by default. Writes samples by the reverse SDE, with a
 corrector, and by the probability-flow ODE, the loss curve and the model to `--output`. Prints the Frechet distances of
-the pixels, in units of that of two random halves of the data, and the bits per dimension of test images, of the same
-images upside down, and of noise. A killed run goes on from its last epoch when started again.
+the pixels, relative to that of two random halves of the data, and the bits per dimension of test images, of the same
+images upside down, and of noise. An interrupted run resumes from its last epoch.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from keras_gen.models import ScoreSDE
 from keras_gen.samplers import EulerSampler, ProbabilityFlowSampler, ReverseSDESampler
 from keras_gen.schedules import SubVPSchedule, VESchedule, VPSchedule
 
-# Each with what the network predicts and how that is weighted. Images of VE are large, until "edm" scales them.
+# name -> (schedule, prediction, loss weighting). VE states have a large scale, which "edm" normalizes.
 SCHEDULES = {
     "vp": (VPSchedule, "v", "simple"),
     "subvp": (SubVPSchedule, "v", "simple"),

@@ -1,4 +1,4 @@
-"""What the examples share: arguments, training that can be killed and started again, and pictures."""
+"""Shared code of the examples: arguments, resumable training, and pictures."""
 
 import argparse
 import functools
@@ -14,7 +14,7 @@ from keras_gen.ops import image_grid
 
 
 def parser(description: str, name: str, epochs: int, batch_size: int = 64) -> argparse.ArgumentParser:
-    """Returns the parser of the arguments that all examples have."""
+    """Returns the parser of the arguments common to all examples."""
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument(
         "--dataset", default="digits", help="digits, mnist, fashion_mnist, cifar10, an .npz file or a folder"
@@ -36,7 +36,7 @@ def train(
     validation_data: Any = None,
     folder: str = "",
 ) -> None:
-    """Fits a compiled model, saves it, and draws its loss; a killed run goes on from its last epoch."""
+    """Fits a compiled model, saves it, and plots its loss; an interrupted run resumes from its last epoch."""
     output = arguments.output / folder
     output.mkdir(parents=True, exist_ok=True)
     backup = output / "backup"
@@ -64,18 +64,18 @@ def train(
 
 
 def full_or_smoke(full: Any, smoke: Any) -> Any:
-    """Returns the second where Keras was told to cut every `fit` short: then it only counts whether the script runs."""
+    """Returns `smoke` if Keras is configured to limit the epochs of every `fit`, for a smoke test, else `full`."""
     return full if keras.config.max_epochs() is None else smoke
 
 
 def binarized(images: np.ndarray, seed: int | Sequence[int]) -> np.ndarray:
-    """Draws each pixel black or white, once, with its gray as the probability."""
+    """Binarizes each pixel by one draw, with its gray level as the probability of white."""
     white = np.random.default_rng(seed).uniform(-1, 1, images.shape) < images
     return np.where(white, 1, -1).astype("float32")
 
 
 class RedrawnPixels(keras.utils.PyDataset):
-    """Batches of gray images whose pixels are drawn black or white anew in each epoch, in another order."""
+    """Batches of gray images, shuffled and binarized by new draws in each epoch."""
 
     def __init__(self, images: np.ndarray, batch_size: int, seed: int):
         super().__init__()
@@ -103,7 +103,7 @@ def save_picture(path: pathlib.Path, images: np.ndarray, columns: int) -> None:
 
 
 def save_rows(path: pathlib.Path, rows: dict[str, np.ndarray], title: str) -> None:
-    """Writes rows of images in [-1, 1], each with its name at its left."""
+    """Writes rows of images in [-1, 1], each with its name on the left."""
     save_row_panels(path, {title: rows})
 
 
@@ -131,14 +131,14 @@ def draw_rows(axes: Any, rows: dict[str, np.ndarray], title: str) -> None:
 
 
 def save_figure(path: pathlib.Path, draw: Callable[[Any], None], width: float = 6, height: float = 3.5) -> None:
-    """Writes what `draw` draws on the axes it is given."""
+    """Writes a figure with one panel, plotted by `draw`."""
     save_panels(path, [draw], 1, width, height)
 
 
 def save_panels(
     path: pathlib.Path, draws: Sequence[Callable[[Any], None]], columns: int = 2, width: float = 5, height: float = 3.2
 ) -> None:
-    """Writes a figure of several panels, each as wide and high as told, row by row."""
+    """Writes a figure of several panels, each of size `width` x `height`, row by row."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -155,7 +155,7 @@ def save_panels(
 
 
 def save_loss_curve(path: pathlib.Path, log: pathlib.Path) -> None:
-    """Draws the loss, and the validation loss if there is one, from what `CSVLogger` wrote."""
+    """Plots the loss, and the validation loss if there is one, from the file of `CSVLogger`."""
     table = np.atleast_1d(np.genfromtxt(log, delimiter=",", names=True))
 
     def draw(axes: Any) -> None:

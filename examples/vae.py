@@ -1,10 +1,10 @@
-"""VAE, https://kexue.fm/archives/5253: images as points of a plane, and the plane as images.
+"""VAE, https://kexue.fm/archives/5253: images as points in a latent plane, and the plane as images.
 
     KERAS_BACKEND=jax python examples/vae.py
     KERAS_BACKEND=torch python examples/vae.py --dataset fashion_mnist --epochs 20
 
-Writes the latents of test images colored by class, the images that a grid of latents decodes to, samples and the model
-to `--output`, and prints the bound of test images in nats.
+Writes the latents of test images colored by class, the decoded images of a grid of latents, samples and the model to
+`--output`, and prints the ELBO of test images in nats.
 """
 
 from typing import Any
@@ -41,7 +41,7 @@ def save_scatter(path: Any, z: np.ndarray, labels: np.ndarray | None) -> None:
 
 
 def manifold(side: int = 15) -> np.ndarray:
-    """Returns latents at equal steps of probability, from the top left to the bottom right: `(side^2, 2)`."""
+    """Returns a grid of latents at equally spaced quantiles, from the top left to the bottom right: `(side^2, 2)`."""
     steps = norm.ppf(np.linspace(0.05, 0.95, side))
     return np.stack(np.meshgrid(steps, steps[::-1]), axis=-1).reshape(-1, 2)
 

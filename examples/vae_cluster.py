@@ -1,10 +1,10 @@
-"""Clustering VAE, https://kexue.fm/archives/5887: classes found without labels, over several seeds.
+"""Clustering VAE, https://kexue.fm/archives/5887: unsupervised classes, over several seeds.
 
     KERAS_BACKEND=jax python examples/vae_cluster.py
     KERAS_BACKEND=jax python examples/vae_cluster.py --dataset mnist --epochs 50 --batch-size 256
 
-Each class found is named after the label that most of its training images have. Prints the accuracy of that on training
-and test images for each seed, and writes samples of each class (a column each) and the models to `--output`.
+Each cluster is assigned the most frequent label of its training images. Prints the accuracy of this assignment on
+training and test images for each seed, and writes samples of each class (a column each) and the models to `--output`.
 """
 
 import keras
@@ -30,10 +30,10 @@ def build_model(image_shape: tuple[int, ...], steps: int, seed: int) -> ClusterV
         h = keras.layers.Dense(units, "relu")(h)
     decoder = keras.Model(z, keras.layers.Reshape(image_shape)(keras.layers.Dense(int(np.prod(image_shape)))(h)))
     classifier = keras.Sequential([keras.layers.Dense(256, "relu"), keras.layers.Dense(NUM_CLUSTERS)])
-    # The post weighs half the squared error of 784 pixels in [0, 1] by 2.5: a variance of 1 / 2.5, or 4 / 2.5 in
-    # [-1, 1]. Fewer pixels need a smaller one to weigh as much against the divergence.
+    # The post weights half the squared error of 784 pixels in [0, 1] by 2.5: a variance of 1 / 2.5, or 4 / 2.5 in
+    # [-1, 1]. Fewer pixels need a smaller variance for the same balance with the KL divergence.
     likelihood = GaussianLikelihood(4 / 2.5 * np.prod(image_shape[:2]) / 784)
-    # The divergence comes in over the first third: at its full weight from the start, it merges classes for good.
+    # KL annealing (warm-up) over the first third: with the full weight from the start, classes merge irreversibly.
     kl_weight = keras.optimizers.schedules.PolynomialDecay(0.0, max(1, steps // 3), end_learning_rate=1.0)
     model = ClusterVAE(encoder, decoder, classifier, NUM_CLUSTERS, likelihood, kl_weight, seed=seed)
     model.compile(keras.optimizers.Adam(1e-3))

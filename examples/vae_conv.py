@@ -1,10 +1,10 @@
-"""Convolutional VAE, https://kexue.fm/archives/5253: the same idea with convolutions and a normal likelihood.
+"""Convolutional VAE, https://kexue.fm/archives/5253: a VAE with convolutions and a Gaussian likelihood.
 
     KERAS_BACKEND=jax python examples/vae_conv.py
     KERAS_BACKEND=torch python examples/vae_conv.py --dataset my_pictures --size 64 --latent-dim 128 --epochs 50
 
-Pixels are normal around the decoder's output, with one variance for all; the post's sum of squares is the variance 1/2.
-Writes samples, reconstructions, interpolations between test images and the model to `--output`, and prints the bound
+Pixels are Gaussian around the decoder's output, with one shared variance; the post's squared error is variance 1/2.
+Writes samples, reconstructions, interpolations between test images and the model to `--output`, and prints the ELBO
 of test images in nats.
 """
 

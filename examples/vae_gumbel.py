@@ -1,11 +1,11 @@
-"""Gumbel-softmax, https://kexue.fm/archives/6705: a VAE with 32 latents of 10 classes, soft and straight-through.
+"""Gumbel-softmax, https://kexue.fm/archives/6705: a VAE with 32 categorical latents, soft and straight-through.
 
     KERAS_BACKEND=jax python examples/vae_gumbel.py
     KERAS_BACKEND=jax python examples/vae_gumbel.py --dataset mnist --epochs 30 --batch-size 100
 
-Pixels are black or white, drawn anew in each epoch (`--fixed-pixels`: once). The temperature falls with the training
-step, inside the compiled `fit`. Both ways to train are compared by the bound of test images with hard (one-hot)
-samples, in nats. Writes pictures and models to `--output`.
+Pixels are binarized by new draws in each epoch (`--fixed-pixels`: once). The temperature decreases with the training
+step, inside the compiled `fit`. Both estimators are compared by the ELBO of test images with hard (one-hot) samples, in
+nats. Writes pictures and models to `--output`.
 """
 
 import keras
@@ -42,9 +42,9 @@ def build_model(image_shape: tuple[int, ...], hard: bool, steps: int, seed: int)
             keras.layers.Reshape(image_shape),
         ]
     )
-    # Soft samples come near to hard ones as the temperature falls, while the noise of the gradient grows. The
-    # divergence comes in over the first third: at its full weight from the start it leaves most latents without a use;
-    # without any, logits run away, and no gradient brings them back.
+    # Soft samples approach hard ones as the temperature decreases, while the variance of the gradient grows. KL
+    # annealing (warm-up) over the first third: with the full weight from the start most latents collapse to the prior;
+    # without any, logits diverge, and their gradients vanish.
     temperature = PolynomialDecay(1.0, max(1, steps // 2), end_learning_rate=0.2)
     kl_weight = PolynomialDecay(0.3, max(1, steps // 3), end_learning_rate=1.0)
     model = GumbelVAE(encoder, decoder, temperature, hard, kl_weight=kl_weight, seed=seed)

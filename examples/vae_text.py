@@ -1,11 +1,11 @@
-"""VAE on text, https://kexue.fm/archives/5332: couplets of five characters from a latent vector, all at once.
+"""VAE on text, https://kexue.fm/archives/5332: couplets of five characters decoded in parallel from a latent vector.
 
     KERAS_BACKEND=jax python examples/vae_text.py
     KERAS_BACKEND=torch python examples/vae_text.py --corpus my_couplets.txt --epochs 50
 
-A corpus is a text file with a couplet of equal halves in each line; the one beside this script holds some 300 from
-poems of the Tang dynasty and earlier. Writes couplets drawn from the prior, couplets on the way from one to another,
-and the model to `--output`, and prints the bound of the corpus in nats for each couplet.
+A corpus is a text file with a couplet of equal halves per line; the one next to this script contains some 300 from
+poems of the Tang dynasty and earlier. Writes couplets drawn from the prior, interpolations between couplets, and the
+model to `--output`, and prints the ELBO of the corpus in nats per couplet.
 """
 
 import argparse
@@ -24,7 +24,7 @@ COMMA = "\N{FULLWIDTH COMMA}"
 
 
 def load_corpus(path: pathlib.Path) -> tuple[np.ndarray, str]:
-    """Returns tokens `(couplets, 2 * length)`, and the characters that they stand for."""
+    """Returns tokens `(couplets, 2 * length)`, and the characters of the vocabulary."""
     lines = [line.strip().replace(COMMA, "") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     lengths = {len(line) for line in lines}
     if len(lengths) != 1 or lengths.pop() % 2:

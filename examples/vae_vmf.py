@@ -1,10 +1,10 @@
-"""Hyperspherical VAE, https://kexue.fm/archives/8404: latents on the unit sphere, where the divergence is a constant.
+"""Hyperspherical VAE, https://kexue.fm/archives/8404: latents on the unit sphere, with a constant KL divergence.
 
     KERAS_BACKEND=jax python examples/vae_vmf.py
     KERAS_BACKEND=torch python examples/vae_vmf.py --dataset mnist --epochs 20
 
-Writes walks around great circles of the sphere, samples, reconstructions and the model to `--output`; prints the bound
-of test images in nats, and the mean of mu . z against its closed form.
+Writes decoded great circles of the sphere, samples, reconstructions and the model to `--output`; prints the ELBO of
+test images in nats, and the mean of mu . z against its closed form.
 """
 
 import keras

@@ -1,10 +1,10 @@
-"""VQ-VAE, https://kexue.fm/archives/6760: images as small maps of codes from a codebook.
+"""VQ-VAE, https://kexue.fm/archives/6760: images as small maps of discrete codes.
 
     KERAS_BACKEND=jax python examples/vq_vae.py
     KERAS_BACKEND=jax python examples/vq_vae.py --dataset mnist --epochs 20 --num-codes 128
 
-Writes reconstructions with and without the codebook, interpolations that are quantized again, images that show what
-single codes are, and the model to `--output`; prints the error of test images, and how many codes are used.
+Writes reconstructions with and without quantization, quantized interpolations, images decoded from a single code each,
+and the model to `--output`; prints the error of test images, and the code usage.
 """
 
 import keras

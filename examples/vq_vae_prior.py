@@ -1,13 +1,13 @@
-"""Compress, then generate: a prior for the codes of a VQ-VAE, https://kexue.fm/archives/6760, trained by a second fit.
+"""Compress, then generate: a prior over the codes of a VQ-VAE, https://kexue.fm/archives/6760, trained by a second fit.
 
     KERAS_BACKEND=jax python examples/vq_vae_prior.py
     KERAS_BACKEND=tensorflow python examples/vq_vae_prior.py --dataset mnist --epochs 5 --prior-epochs 20
     KERAS_BACKEND=jax python examples/vq_vae_prior.py --prior pixel_cnn
 
-First a VQ-VAE turns images into small maps of codes, then a causal transformer or a PixelCNN learns what maps there
-are, given the class. Writes samples of each class, samples of codes drawn evenly, which are what the prior is for, and
-the model with its prior to `--output`; prints nats and Frechet distances in the features of a classifier. A killed run
-goes on, and a VQ-VAE that is there is not trained again.
+First a VQ-VAE encodes images as small maps of codes, then a causal transformer or a PixelCNN learns the distribution of
+the maps, given the class. Writes samples of each class, images of uniformly drawn codes for comparison, and the model
+with its prior to `--output`; prints nats and Frechet distances in the features of a classifier. An interrupted run
+resumes, and an existing VQ-VAE is not trained again.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from keras_gen.models import VQVAE, CodeTransformer, PixelCNN
 
 
 def build_prior(arguments: argparse.Namespace, num_codes: int, codes: np.ndarray, classes: int | None) -> keras.Model:
-    # Some thousand codes are soon learned by heart.
+    # A prior quickly overfits on a few thousand maps.
     small = len(codes) < 10_000
     options = {"num_classes": classes, "condition_dropout": 0.1 if classes else 0.0, "seed": arguments.seed}
     if arguments.prior == "pixel_cnn":
@@ -35,7 +35,7 @@ def build_prior(arguments: argparse.Namespace, num_codes: int, codes: np.ndarray
 
 
 def trained_vqvae(images: np.ndarray, arguments: argparse.Namespace) -> VQVAE:
-    """Reads what an earlier run wrote, for whose codes the prior may be half trained, or trains."""
+    """Loads the model of an earlier run, on whose codes the prior may be partly trained, or trains one."""
     path = arguments.output / "vq_vae" / "model.keras"
     if path.exists():
         print(f"read {path}")

@@ -3,16 +3,16 @@
     KERAS_BACKEND=jax python examples/vqgan.py
     KERAS_BACKEND=jax python examples/vqgan.py --dataset fashion_mnist --epochs 4 --num-codes 128
 
-The first half, the compression. A VQ-VAE and a VQGAN are trained with equal networks and budget, where the codes are
-few: 24 bits for a digit of 8 x 8 pixels. Where they do not tell what an image was, the squared error is least for a
-mean of all that it could have been, which is blurred; the discriminator and the features of a classifier ask for
-something that looks like data instead, at the price of a greater squared error. On digits the strokes come out whiter
-and their edges harder, some of them in the wrong place. The Frechet distance is measured in the features of another
-classifier than the one that the VQGAN was trained with; both saw the same images, though. It compares reconstructions
-with the very images they are made from, on 299 digits by default: it ranks the two, and is no measure of new images.
+The first half, the compression. A VQ-VAE and a VQGAN are trained with equal networks and budgets, at a low bit rate: 24
+bits for a digit of 8 x 8 pixels. Where the codes do not determine the image, the squared error is minimized by the mean
+of all possible images, which is blurry; the discriminator and the perceptual loss favor realistic images instead, at
+the cost of a larger squared error. On digits the strokes become brighter and their edges sharper, some of them in the
+wrong position. The Frechet distance uses the features of another classifier than the one in the VQGAN's loss, trained
+on the same images. It compares reconstructions with their originals, on 299 digits by default: it ranks the two models,
+but does not measure the quality of new images.
 
 Writes reconstructions of test images, the weight of the adversarial loss over the epochs and both models to `--output`;
-prints the squared error and the Frechet distance of the reconstructions, and how many keep their class.
+prints the squared error and the Frechet distance of the reconstructions, and the fraction that keep their class.
 """
 
 import pathlib
@@ -53,7 +53,7 @@ def residual_block(x: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def build_discriminator(image_shape: tuple[int, ...]) -> keras.Model:
-    """Returns a network with a logit for each patch: of 5 pixels where the image has less than 16, else of 10."""
+    """Returns a patch discriminator with a receptive field of 5 pixels for images of less than 16, else of 10."""
     x = keras.Sequential([keras.Input(image_shape)], name="discriminator")
     for filters, size, strides in ((32, 3, 1), (64, 3, 1)) if image_shape[0] < 16 else ((32, 4, 2), (64, 4, 2)):
         x.add(conv(filters, size, strides, "same", kernel_initializer="he_normal"))
@@ -70,7 +70,7 @@ def build_vqgan(image_shape: tuple[int, ...], arguments: Any, features: keras.Mo
 
 
 def maps_of(classifier: keras.Model) -> keras.Model:
-    """Returns a model from images to the classifier's maps of features."""
+    """Returns a model from images to the classifier's feature maps."""
     return keras.Model(classifier.inputs, [layer.output for layer in classifier.layers if isinstance(layer, conv)])
 
 

@@ -1,4 +1,4 @@
-"""Bijectors, the maps of flows: also found in `keras_gen.layers`."""
+"""Bijectors, the invertible transforms of flows, also available in `keras_gen.layers`."""
 
 from keras_gen.flows.bijector import Bijector as Bijector
 from keras_gen.flows.compose import Chain as Chain

@@ -1,4 +1,4 @@
-"""Settings of the whole library."""
+"""Library-wide settings."""
 
 from keras_gen.core.torch.switch import disable_torch_fast_paths as disable_torch_fast_paths
 from keras_gen.core.torch.switch import enable_torch_fast_paths as enable_torch_fast_paths

@@ -1,4 +1,4 @@
-"""Base distributions of flows: also found in `keras_gen.layers`."""
+"""Base distributions of flows, also available in `keras_gen.layers`."""
 
 from keras_gen.flows.distributions import Base as Base
 from keras_gen.flows.distributions import LearnedNormalBase as LearnedNormalBase

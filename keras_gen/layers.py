@@ -1,4 +1,4 @@
-"""Layers."""
+"""Layers: building blocks of networks, bijectors, sampling layers and quantizers."""
 
 from keras_gen.flows.bijector import Bijector as Bijector
 from keras_gen.flows.compose import Chain as Chain

@@ -1,4 +1,4 @@
-"""Losses, as functions of tensors."""
+"""Loss functions, likelihoods, adversarial losses and gradient penalties."""
 
 from keras_gen.adversarial.losses import HingeLoss as HingeLoss
 from keras_gen.adversarial.losses import NonSaturatingLoss as NonSaturatingLoss

@@ -1,4 +1,4 @@
-"""Measures of sample quality."""
+"""Metrics of sample quality, clustering and codebook usage."""
 
 from keras_gen.evaluation.cluster_accuracy import cluster_accuracy as cluster_accuracy
 from keras_gen.evaluation.frechet_distance import FrechetDistance as FrechetDistance

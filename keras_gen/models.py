@@ -1,4 +1,4 @@
-"""Models: networks, and generative models that are trained by `fit` and sampled by `sample`."""
+"""Networks, and generative models, which are trained by `fit` and sampled by `sample`."""
 
 from keras_gen.adversarial.gan import GAN as GAN
 from keras_gen.autoregressive.binary import FVSBN as FVSBN

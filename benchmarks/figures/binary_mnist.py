@@ -4,9 +4,9 @@ arXiv:1502.03509, table 6).
     KERAS_BACKEND=tensorflow python benchmarks/figures/binary_mnist.py nade --dataset mnist.npz
     KERAS_BACKEND=jax python benchmarks/figures/binary_mnist.py made --dataset mnist.npz
 
-Each pixel is drawn black or white once, with its gray as the probability, from NumPy's generator with seed 0: the
-procedure of the published set, but not its draw. 50,000 images to train on, 10,000 to watch, 10,000 to test. A killed
-run goes on from its last epoch. Writes the curve, samples and the model to `--output`.
+Each pixel is binarized once, with its gray level as the probability, by NumPy's generator with seed 0: the procedure of
+the published set, but not its draw. 50,000 training, 10,000 validation and 10,000 test images. An interrupted run
+resumes from its last epoch. Writes the learning curve, samples and the model to `--output`.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import numpy as np
 from keras_gen.models import MADE, NADE
 from keras_gen.ops import image_grid
 
-# name -> (constructor, epochs, learning rate at its height, weight decay as a multiple of the learning rate)
+# name -> (constructor, epochs, peak learning rate, weight decay as a multiple of the learning rate)
 MODELS = {
     "nade": (lambda arguments: NADE(500, seed=arguments.seed), 16, 3e-3, 0.0),
     "made": (lambda arguments: MADE([arguments.units], arguments.masks, seed=arguments.seed), 30, 1e-3, 0.1),
@@ -27,7 +27,7 @@ MODELS = {
 
 
 def binarized_mnist(path: str) -> list[np.ndarray]:
-    """Returns the images to train on, to watch and to test, `(n, 784)`, 0 or 1."""
+    """Returns the training, validation and test images, `(n, 784)`, 0 or 1."""
     generator = np.random.default_rng(0)
     with np.load(path, allow_pickle=False) as arrays:
         gray = [arrays[name].reshape(-1, 784) / 255 for name in ("x_train", "x_test")]

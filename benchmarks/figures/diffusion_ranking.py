@@ -1,11 +1,11 @@
-"""Which sampler, with how many evaluations, and which training: Frechet distances of digits in a classifier's features.
+"""Ranking of samplers, numbers of evaluations and trainings: Frechet distances of digits in a classifier's features.
 
     KERAS_BACKEND=jax python benchmarks/figures/diffusion_ranking.py --seeds 3
 
 Trains a DDPM and two rectified flows (uniform and logit-normal times) for each seed on scikit-learn's digits, with the
-network and the labels of `examples/ddpm.py`; the second flow is refitted on its own pairs. Then draws 1,797 samples by
-each sampler, with the labels of the data. Writes the models and a table of mean and spread over the seeds to
-`--output`; models that are there are read.
+network and the labels of `examples/ddpm.py`; the second flow is refined by reflow. Then draws 1,797 samples by
+each sampler, with the labels of the data. Writes the models and a table of means and deviations over the seeds to
+`--output`; existing models are loaded.
 """
 
 import argparse
@@ -31,7 +31,7 @@ CLIP = {"clip_x0": 1.0}
 
 
 def ddpm_samplers(steps: int) -> dict[str, samplers.DiffusionSampler]:
-    """Returns what is compared on the DDPM, each with `steps` evaluations of the network."""
+    """Returns the samplers compared on the DDPM, each with `steps` network evaluations."""
     even = {"spacing": "trailing", **CLIP}
     return {
         "DDPM": samplers.DDPMSampler(steps, **even),
@@ -52,7 +52,7 @@ def fit(model: keras.Model, images: np.ndarray, labels: np.ndarray, epochs: int)
 
 
 def trained(path: pathlib.Path, train: Callable[[], keras.Model]) -> keras.Model:
-    """Returns the model in the file, or trains it and writes the file."""
+    """Loads the model from the file, or trains it and writes the file."""
     if path.exists():
         return keras.models.load_model(path)
     start = time.time()

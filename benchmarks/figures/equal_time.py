@@ -6,12 +6,12 @@
     KERAS_BACKEND=tensorflow python benchmarks/figures/equal_time.py --contender score
 
 Each contender trains for `--minutes` on Fashion-MNIST without labels, compilation included, and draws `--samples`
-images by `--evaluations` passes of the network each, not counted in the minutes. Let them have the machine to
-themselves, one after the other. Ours is a DDPM on TensorFlow or PyTorch (on JAX a callback cannot set the learning rate
-within an epoch). The peer is the library's default model with the defaults of its `Trainer`; what would only cost it is
-left out: mirrored images, which the test images are not, and samples with their FID on the way.
+images by `--evaluations` network evaluations each, not counted in the minutes. Run them one after the other on an
+otherwise idle machine. Ours is a DDPM on TensorFlow or PyTorch (on JAX a callback cannot set the learning rate within
+an epoch). The peer is the library's default model with the defaults of its `Trainer`, without two options that would
+only be a disadvantage: random mirroring, as test images are not mirrored, and samples with their FID during training.
 
-Writes models, samples, a picture and figures to `--output`. A model that is there is not trained again.
+Writes models, samples, a picture and figures to `--output`. An existing model is not trained again.
 """
 
 import argparse
@@ -46,7 +46,7 @@ MARGIN = 2  # the peer's four levels need sides that are multiples of 8: 32 inst
 
 
 class Clock:
-    """The wall clock of a training, from its construction on."""
+    """The wall clock of a training, started at construction."""
 
     def __init__(self, minutes: float):
         self.start, self.budget = time.perf_counter(), 60 * minutes
@@ -56,7 +56,7 @@ class Clock:
         return time.perf_counter() - self.start
 
     def share(self) -> float:
-        """Returns which part of the time is over, at most 1."""
+        """Returns the elapsed fraction of the time, at most 1."""
         return min(self.seconds() / self.budget, 1.0)
 
     def checkpoint_is_due(self) -> bool:
@@ -65,7 +65,7 @@ class Clock:
 
 
 class TimeBudget(keras.callbacks.Callback):
-    """Lets the learning rate fall with the time that is left, and stops the training when there is none."""
+    """Decreases the learning rate with the remaining time, and stops training at its end."""
 
     def __init__(self, clock: Clock, checkpoint: pathlib.Path):
         super().__init__()
@@ -99,7 +99,7 @@ class Ours:
         # the callback sets the learning rate
         model.compile(keras.optimizers.AdamW(global_clipnorm=1.0, use_ema=True, ema_momentum=EMA_MOMENTUM))
         budget = TimeBudget(clock, path.with_stem("ours_checkpoint"))
-        # more epochs than fit into any time
+        # more epochs than any time budget allows
         model.fit(images, batch_size=BATCH_SIZE, epochs=1_000_000, callbacks=[budget], verbose=0)
         seconds = clock.seconds()
         model.save(path)
@@ -157,13 +157,13 @@ class Peer:
 
 
 def build_peer(evaluations: int) -> Any:
-    """Returns the peer's diffusion, in the memory format in which it trains fastest on a CPU."""
+    """Returns the peer's diffusion model, in the memory format that trains fastest on a CPU."""
     import torch
 
     try:
         import torchvision.transforms  # noqa: F401
     except ImportError:
-        # The peer imports it for folders of images alone, and there is not one for each build of torch.
+        # The peer needs it for image folders only, and it is not available for every build of torch.
         for name in ("torchvision", "torchvision.transforms", "torchvision.utils"):
             sys.modules[name] = types.ModuleType(name)
     from denoising_diffusion_pytorch import denoising_diffusion_pytorch as peer
@@ -175,7 +175,7 @@ def build_peer(evaluations: int) -> Any:
 
 
 def peer_batches(images: np.ndarray, seed: int) -> Iterator[np.ndarray]:
-    """Yields batches without end: images of 32 x 32 in [0, 1], channels first, in another order in each epoch."""
+    """Yields batches indefinitely: images of 32 x 32 in [0, 1], channels first, reshuffled in each epoch."""
     margins = ((0, 0), (0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN))
     padded = np.pad((images.transpose(0, 3, 1, 2) + 1) / 2, margins)
     generator = np.random.default_rng(seed)
@@ -186,7 +186,7 @@ def peer_batches(images: np.ndarray, seed: int) -> Iterator[np.ndarray]:
 
 
 def facts(weights: int, steps: int, batch_size: int, seconds: float) -> dict[str, Any]:
-    """Returns what is written about a training."""
+    """Returns the record of a training."""
     return {
         "weights": weights,
         "steps": steps,
@@ -201,7 +201,7 @@ def report(steps: int, loss: float, clock: Clock) -> None:
 
 
 def run(name: str, images: np.ndarray, arguments: argparse.Namespace) -> None:
-    """Trains a contender, draws its samples, and writes both and what they took."""
+    """Trains a contender, draws its samples, and writes both with their costs."""
     contender, output = CONTENDERS[name](), arguments.output
     path, record = output / f"{name}{contender.suffix}", output / f"{name}.json"
     if path.exists() and record.exists():
@@ -222,14 +222,14 @@ def run(name: str, images: np.ndarray, arguments: argparse.Namespace) -> None:
 
 
 def score(arguments: argparse.Namespace) -> None:
-    """Prints the distances of all samples from the test images, and that of as many training images; draws them."""
+    """Prints the distances of samples, and of equally many training images, from the test images; plots them."""
     (images, labels), (test, test_labels) = load_split(arguments.dataset)
     output = arguments.output
     _, features = train_classifier(images, labels, test, test_labels, output / "classifier.keras")
     real = features.predict(test, batch_size=256, verbose=0)
     drawn = {name: np.load(output / f"{name}_samples.npz")["samples"] for name in CONTENDERS}
     sizes = {name: len(samples) for name, samples in drawn.items()}
-    # The distance falls with the number of samples.
+    # The distance decreases with the number of samples.
     if len(set(sizes.values())) > 1:
         raise ValueError(f"`--output` must hold as many samples of each contender. Received: {sizes}")
     n, generator = sizes["ours"], np.random.default_rng(arguments.seed)

@@ -3,9 +3,9 @@
     KERAS_BACKEND=jax python benchmarks/figures/nice_mnist.py --dataset mnist.npz
 
 Pixels are (k + u) / 256 with uniform u; the density is that on [0, 1]^784. The networks are the paper's: four additive
-couplings of the even and the odd pixels, each with five layers of 1000 units, and a scaling; 50,000 images to train on,
-10,000 to watch, 10,000 to test. A killed run goes on from its last epoch. Writes the curve, samples and the model to
-`--output`.
+couplings of the even and the odd pixels, each with five layers of 1000 units, and a scaling; 50,000 training, 10,000
+validation and 10,000 test images. An interrupted run resumes from its last epoch. Writes the learning curve, samples
+and the model to `--output`.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from keras_gen.ops import image_grid
 
 PIXELS = 784
 HIDDEN = [1000] * 5
-COUPLINGS = {"additive": (AdditiveCoupling, 1), "affine": (AffineCoupling, 2)}  # and parameters of each pixel
+COUPLINGS = {"additive": (AdditiveCoupling, 1), "affine": (AffineCoupling, 2)}  # and parameters per pixel
 
 
 def build_model(kind: str, dropout: float, seed: int) -> Flow:

@@ -1,12 +1,12 @@
-"""Digits in two stages and in one: Frechet distances of VQ-VAE with a prior, latent diffusion, and DDPM on pixels.
+"""Two-stage and one-stage models of digits: Frechet distances of VQ-VAE with prior, latent diffusion, and pixel DDPM.
 
     cd examples
     for script in ddpm vq_vae_prior latent_diffusion; do KERAS_BACKEND=jax python $script.py; done
     KERAS_BACKEND=jax python ../benchmarks/figures/two_stage.py
 
-Reads the models that these examples wrote to `--runs`, by whatever backend, and draws 1,797 samples of each, with the
-labels of the digits. The features are those of a classifier of all digits. DDPM has seen all 1,797 of them, the
-other two five sixths. Writes samples of each class side by side, and prints the distances, mean and spread over draws.
+Loads the models that these examples wrote to `--runs`, on any backend, and draws 1,797 samples of each, with the labels
+of the digits. The features are those of a classifier of all digits. DDPM is trained on all 1,797 digits, the other two
+on five sixths. Writes samples of each class side by side, and prints mean and deviation of the distances over draws.
 """
 
 import argparse

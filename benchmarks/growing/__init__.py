@@ -1,11 +1,11 @@
-"""How time and memory grow with the size of the work: `python -m benchmarks growth`."""
+"""Growth of time and memory with the size of the workload: `python -m benchmarks growth`."""
 
 import dataclasses
 
 
 @dataclasses.dataclass
 class Subject:
-    """What grows, the sizes, and those of `--quick`. The work is the function of its name in `cases.py`."""
+    """A growing quantity, its sizes, and those of `--quick`. `cases.py` defines the workload, by name."""
 
     title: str
     label: str

@@ -1,4 +1,4 @@
-"""The work that grows: each function takes a size and returns what is timed. Imported when the backend is chosen."""
+"""Workloads of growing size: functions from a size to the timed call. Imported after the backend is set."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,7 @@
-"""The work that is compared, by name.
+"""The benchmarked workloads, by name.
 
-A row is a function `name(quick)` of the module that it names here, which returns a `Contest` of "ours" and the peers.
-The modules import Keras and the peers, so they are themselves imported when the backend is chosen.
+A row is a function `name(quick)` in the module given here, which returns a `Contest` of "ours" and the peers. The
+modules import Keras and the peers, so they are imported only after the backend is set.
 """
 
 import dataclasses
@@ -12,10 +12,10 @@ from benchmarks.contest import OURS, Contest
 
 @dataclasses.dataclass
 class Row:
-    """Where the function of a row is, what the table says of it, and its marks.
+    """The module of a row's function, its title and peers in the table, and its marks.
 
-    `marks` are ratios, ours to a peer's: of the best backend (or `None`), and of every backend. `beyond` instead is
-    how many milliseconds ours may take, which here comes after the peer.
+    `marks` are ratios, ours to a peer's: of the best backend (or `None`), and of every backend. `beyond` instead is a
+    limit in milliseconds on our time, measured after the peer's work.
     """
 
     module: str

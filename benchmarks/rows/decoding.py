@@ -1,4 +1,4 @@
-"""One code after the other: with kept keys and values, and by a pass over all codes before it."""
+"""Autoregressive decoding: with cached keys and values, and by a forward pass over all previous codes."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ BATCH, CODES, WIDTH, BLOCKS, HEADS = 16, 512, 256, 6, 8
 
 
 def cached_decoding(quick: bool) -> Contest:
-    """The last eighth of the positions; the pass is that of its middle."""
+    """Times the last eighth of the positions, and the full pass at its middle."""
     length = 64 if quick else 256
     start, middle = length * 7 // 8, length * 15 // 16
     model = CodeTransformer(CODES, length, WIDTH, BLOCKS, HEADS, seed=0)
@@ -32,7 +32,7 @@ def cached_decoding(quick: bool) -> Contest:
 
     cached = model.program("cached", draw_codes)
     first, begin, end = (ops.convert_to_tensor(position, "int32") for position in (0, start, length))
-    fill = model.program("before", draw_codes)  # not `cached`, whose first run is measured
+    fill = model.program("before", draw_codes)  # separate from `cached`, whose first run is measured
     before = fill(ops.zeros((BATCH, length), "int32"), model.empty_cache(BATCH, length), first, begin)
     one_pass = model.program("whole", lambda codes: model.logits(codes)[:, -1])
     prefix = ops.convert_to_tensor(ops.convert_to_numpy(before[0])[:, :middle])

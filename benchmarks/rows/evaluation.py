@@ -1,4 +1,4 @@
-"""Measures of samples against what one would write with PyTorch."""
+"""Sample quality metrics against a direct PyTorch implementation."""
 
 import numpy as np
 import torch
@@ -30,5 +30,5 @@ def precision_recall(quick: bool) -> Contest:
 
 
 def _share_in_balls(queries: torch.Tensor, points: torch.Tensor) -> float:
-    reach = torch.cdist(points, points).topk(K + 1, largest=False).values[:, -1]  # the point itself is the first
+    reach = torch.cdist(points, points).topk(K + 1, largest=False).values[:, -1]  # the first is the point itself
     return (torch.cdist(queries, points) <= reach).any(dim=1).float().mean().item()

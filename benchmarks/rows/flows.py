@@ -47,7 +47,7 @@ def linears(module: torch.nn.Module) -> list[torch.nn.Module]:
 
 
 def to_ours(source: torch.nn.Module, couplings: Sequence[keras.Layer]) -> None:
-    """Copies all linear layers of theirs, in their order."""
+    """Copies the weights of all their linear layers, in order."""
     layers = [layer for coupling in couplings for layer in coupling.conditioner.dense]
     for theirs, ours in zip(linears(source), layers, strict=True):
         ours.kernel.assign(theirs.weight.detach().numpy().T)
@@ -79,7 +79,7 @@ def nice_log_prob(quick: bool) -> Contest:
 
 
 def flow_log_prob(quick: bool) -> Contest:
-    """normflows goes from latents to data and has another map of scales: the same work, not the same function."""
+    """normflows maps latents to data and uses another scale function: equal work, but a different function."""
     model, zuko_flow, normflows_flow = _affine()
     x = np.random.default_rng(0).standard_normal((BATCH, DIM), "float32")
     peers = {"zuko": lambda x: zuko_flow().log_prob(x), "normflows": normflows_flow.log_prob}
@@ -109,7 +109,7 @@ def spline_coupling(quick: bool) -> Contest:
     model = Flow(coupling)
     model.build((None, DIM))
     to_ours(peer, [coupling])
-    # Parameters 0 are the identity here; theirs are the derivatives' logarithms, by softplus.
+    # Zero parameters are the identity in ours; in nflows derivatives are softplus of the parameters.
     last = coupling.conditioner.dense[-1].bias
     bias = np.array(ops.convert_to_numpy(last)).reshape(half, -1)
     bias[:, 2 * BINS :] -= np.log(np.expm1(1 - 1e-3))
@@ -120,9 +120,9 @@ def spline_coupling(quick: bool) -> Contest:
 
 
 def _nice() -> tuple[Flow, tuple[torch.nn.Module, Callable], tuple[torch.nn.Module, Callable]]:
-    """Returns our flow and theirs, all with the weights of nflows: each module with its `log_prob`."""
+    """Returns our flow and those of the peers, with the weights of nflows: each peer with its `log_prob`."""
     torch.manual_seed(0)
-    masks = [[(place + i) % 2 for place in range(PIXELS)] for i in range(COUPLINGS)]  # 1 where numbers change
+    masks = [[(place + i) % 2 for place in range(PIXELS)] for i in range(COUPLINGS)]  # 1 for transformed dimensions
     transforms = [
         nflows.transforms.AdditiveCouplingTransform(mask, lambda inputs, outputs: Network(inputs, outputs, UNITS))
         for mask in masks
@@ -181,7 +181,7 @@ def _numpy(run: Callable[[], torch.Tensor]) -> Callable[[], np.ndarray]:
 
 
 def _fit(module: torch.nn.Module, log_prob: Callable[[torch.Tensor], torch.Tensor], x: np.ndarray) -> Callable:
-    """Returns the loop that one would write for it, an epoch with AdamW."""
+    """Returns a typical training loop, one epoch with AdamW."""
     optimizer = torch.optim.AdamW(module.parameters(), RATE, weight_decay=DECAY, eps=1e-7, fused=True)
     batches = torch.tensor(x).split(NICE_BATCH)
 

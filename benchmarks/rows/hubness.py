@@ -1,4 +1,4 @@
-"""Counts of neighbours against scikit-learn and faiss, and against the matrix product that they all need."""
+"""k-occurrence against scikit-learn and faiss, and against the matrix product that all of them need."""
 
 import faiss
 import numpy as np

@@ -1,6 +1,6 @@
-"""What `import keras_gen` costs beyond `import keras`, in fresh processes.
+"""Time of `import keras_gen` in addition to `import keras`, in fresh processes.
 
-They look at the clock themselves: whole processes differ by more than what is measured.
+The processes measure the time themselves: total process times vary by more than the measured difference.
 """
 
 import os
@@ -27,7 +27,7 @@ def import_time(quick: bool) -> Contest:
 
 
 def _seconds(module: str, before: str = "") -> float:
-    # Python is to keep what it compiled, as it does for users: else every import compiles anew.
+    # Python must cache bytecode, as it does for users: otherwise every import compiles again.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     command = [sys.executable, "-c", SCRIPT.format(module=module, before=before)]
     return float(

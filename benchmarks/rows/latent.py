@@ -1,4 +1,4 @@
-"""Gumbel-softmax against PyTorch's own. Each draws its noise."""
+"""Gumbel-softmax against PyTorch's implementation. Each draws its own noise."""
 
 import numpy as np
 import torch

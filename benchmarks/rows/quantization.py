@@ -1,4 +1,4 @@
-"""Quantizers against vector-quantize-pytorch, from the same codes."""
+"""Quantizers against vector-quantize-pytorch, with the same codes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,11 +19,11 @@ UNEQUAL = 1e-3
 
 
 def vq_lookup(quick: bool) -> Contest:
-    """Theirs also takes the codes and computes their loss, which it cannot leave out."""
+    """The peer also gathers the codes and computes the loss, which cannot be switched off."""
     x, codebook = _data()
     inputs = ops.convert_to_tensor(x), ops.convert_to_tensor(codebook)
     lookup = compiled(None, nearest_code)
-    # the largest products: all of them are 64 MB, which ours never hands back
+    # maxima only: all products would be 64 MB of output, which ours never returns
     product = compiled(None, lambda x, codebook: ops.max(ops.matmul(x, ops.transpose(codebook)), axis=1))
     theirs = _peer(x, codebook)
     contenders = {

@@ -1,4 +1,4 @@
-"""Whole runs of samplers against those of diffusers, and against the steps that they are made of."""
+"""Complete sampling runs against those of diffusers, and against their single steps."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ from keras_gen.models import DDPM
 from keras_gen.samplers import DDIMSampler, DDPMSampler, DiffusionSampler, DPMSolverPPSampler
 
 NOISE = np.random.default_rng(0).standard_normal((BATCH, SIZE, SIZE, 1), "float32")
-FEW = NOISE[:4]  # for the run of 1000 steps, and for quick ones
+FEW = NOISE[:4]  # for the run of 1000 steps, and for quick runs
 
 
 def sampling_ddpm(quick: bool) -> Contest:
-    """Some 20 seconds for each run, so that there are three at most."""
+    """Some 20 seconds per run, hence at most three turns."""
     steps = 20 if quick else 1000
     contest = _runs(steps, DDPMSampler(steps), DDPMScheduler(clip_sample=False), FEW)
     if not quick:
@@ -35,7 +35,7 @@ def sampling_ddim(quick: bool) -> Contest:
 
 
 def sampling_dpm_solver(quick: bool) -> Contest:
-    """Not the same levels: theirs are rounded to whole times of the schedule."""
+    """Noise levels differ: the peer's are rounded to integer times of the schedule."""
     steps = 10 if quick else 20
     scheduler = DPMSolverMultistepScheduler(solver_order=2)
     return _runs(steps, DPMSolverPPSampler(steps, 2), scheduler, FEW if quick else NOISE)
@@ -47,7 +47,7 @@ def _runs(steps: int, sampler: DiffusionSampler, scheduler: Any, noise: np.ndarr
 
     @torch.inference_mode()
     def theirs() -> np.ndarray:
-        scheduler.set_timesteps(steps)  # the solver of several steps keeps state
+        scheduler.set_timesteps(steps)  # the multistep solver keeps state
         x = to_torch(noise)
         for t in scheduler.timesteps:
             x = scheduler.step(peer(x, t).sample, t, x).prev_sample

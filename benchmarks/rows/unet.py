@@ -1,4 +1,4 @@
-"""The U-Net against the same one of diffusers."""
+"""The U-Net against the same architecture in diffusers."""
 
 import keras
 import numpy as np
@@ -34,7 +34,7 @@ def networks() -> tuple[UNet, UNet2DModel]:
 
 
 def to_torch(images: np.ndarray) -> torch.Tensor:
-    """Returns images as PyTorch names their axes, laid out in memory as they were."""
+    """Returns images with the axes of PyTorch, channels first, in unchanged memory layout."""
     return torch.tensor(images).permute(0, 3, 1, 2)
 
 
@@ -53,7 +53,7 @@ def unet_step(quick: bool) -> Contest:
 
 
 def unet_train(quick: bool) -> Contest:
-    """Both with AdamW. Ours is `fit` as it is called; theirs is the loop that one would write for it."""
+    """Training with AdamW: ours by `fit`, the peer by a typical training loop."""
     steps = 4 if quick else 8
     network, peer = networks()
     images = np.random.default_rng(0).uniform(-1, 1, (steps * BATCH, SIZE, SIZE, 1)).astype("float32")
@@ -81,6 +81,6 @@ def unet_train(quick: bool) -> Contest:
             total += loss.detach()
         return total.item() / steps
 
-    # The first loss is that of other noise: the same but for its draw.
+    # The first losses differ only by the draw of the noise.
     contenders = {OURS: Contender(ours, steps), "diffusers": Contender(theirs, steps)}
     return Contest(f"{CASE}, `fit` of {steps} steps", contenders, same=("diffusers",), tolerance=0.2)

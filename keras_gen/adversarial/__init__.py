@@ -1,1 +1,1 @@
-"""Generative adversarial networks: a generator against a discriminator, in one loss."""
+"""Generative adversarial networks: a generator against a discriminator, trained with one loss."""

@@ -30,38 +30,38 @@ PENALTIES = {"r1": R1Penalty, "gradient": GradientPenalty}
 
 @keras_gen_export("keras_gen.models.GAN")
 class GAN(GenerativeModel):
-    """Generative adversarial network: a generator learns to draw what a discriminator cannot tell from data.
+    """Generative adversarial network: a generator trained against a discriminator of data and samples.
 
         x' = G(z),   z ~ N(0, I)      or, with a mapping,   x' = G(w),   w = mapping(z)
         loss = L_D(D(x), D(stop(x'))) + penalty   for the discriminator
              + L_G(D(x'))                         for the generator, the weights of D held constant
 
-    Each player's part has no gradient in the weights of the other, so that one `fit` with one loss trains both, in one
-    step each. The second part is logged as `generator_loss`; `loss` is the discriminator's alone, which does not tell
-    how good the samples are. Samples are drawn with a moving average of the generator's weights.
+    Each player's term has no gradient with respect to the other's weights, so that one `fit` with one loss trains both,
+    one step each. The second term is logged as `generator_loss`; `loss` is the discriminator's only, which does not
+    measure sample quality. Samples are drawn with a moving average of the generator's weights.
 
     Args:
         generator: a Keras layer or model from latents to data.
-        discriminator: a Keras layer or model from data to logits, `(batch,)` or more, of which the mean is taken.
+        discriminator: a Keras layer or model from data to logits, `(batch,)` or, for a patch discriminator,
+            `(batch, ...)`, averaged per sample.
         loss: `"non_saturating"`, `"hinge"`, `"wasserstein"`, `"relativistic"`, or an `AdversarialLoss` (see
             `keras_gen/adversarial/losses.py`). Defaults to `"non_saturating"`.
         penalty: `"r1"`, `"gradient"` (WGAN-GP), a `Penalty` (see `keras_gen/adversarial/penalties.py`), or `None`.
             Defaults to `None`.
-        mapping: a Keras layer or model from z to w, the latents that the generator sees, or `None`. Defaults to `None`.
-        ema_momentum: float in (0, 1). Momentum of the average, after a start in which it is less; or `None`, no
-            average. Defaults to `0.999`.
-        seed: int or `None`. Seeds all draws of the model. Defaults to `None`, a seed from Keras's global one.
+        mapping: a Keras layer or model from z to w, the input latents of the generator, or `None`. Defaults to `None`.
+        ema_momentum: float in (0, 1). Momentum of the moving average, after a warm-up with lower momentum; or `None`,
+            no average. Defaults to `0.999`.
+        seed: int or `None`. Seed of all random draws. Defaults to `None`, a seed from Keras's global generator.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
         x: data `(batch, ...)`; images are scaled to [-1, 1].
 
     Returns:
-        The data unchanged: the work is in `fit`, `sample` and `map_latents`.
+        The data unchanged; use `fit`, `sample` and `map_latents`.
 
     Raises:
-        ValueError: if an argument is of the wrong type, or generator, discriminator, mapping and data do not fit
-            together.
+        ValueError: if an argument has the wrong type, or generator, discriminator, mapping and data are incompatible.
 
     Example:
 
@@ -111,16 +111,16 @@ class GAN(GenerativeModel):
         """Configures training.
 
         Args:
-            optimizer: Keras optimizer of the generator, and of what has none of its own. Defaults to `"adam"`.
-            discriminator_optimizer: Keras optimizer or `None`. With several, Keras's callbacks cannot set a learning
-                rate: give each its schedule. Defaults to `None`.
-            mapping_optimizer: Keras optimizer or `None`. A mapping that learns as fast as the generator may shrink the
-                space of its latents, and with it the variety of samples; StyleGAN's learns at a hundredth of the rate.
-                Defaults to `None`.
+            optimizer: Keras optimizer of the generator, and of parts without their own. Defaults to `"adam"`.
+            discriminator_optimizer: Keras optimizer or `None`. With several optimizers, Keras's callbacks cannot set a
+                learning rate: use a schedule for each. Defaults to `None`.
+            mapping_optimizer: Keras optimizer or `None`. A mapping with the generator's learning rate may shrink its
+                latent space, and with it the diversity of samples; StyleGAN uses a hundredth of that rate. Defaults to
+                `None`.
             **kwargs: as for `keras.Model.compile`.
         """
-        given = mapping_optimizer is None or self.mapping is not None
-        check(given, "mapping_optimizer", "be None, where there is no mapping", mapping_optimizer)
+        is_applicable = mapping_optimizer is None or self.mapping is not None
+        check(is_applicable, "mapping_optimizer", "be None without a mapping", mapping_optimizer)
         self.players = PlayerOptimizers.get(optimizer, discriminator_optimizer, mapping_optimizer)
         self.compile_options = kwargs
         super().compile(optimizer=self.players.joined(self.discriminator, self.mapping), **kwargs)
@@ -139,8 +139,8 @@ class GAN(GenerativeModel):
             latents = self.mapping(z)
         self.latent_shape = tuple(latents.shape[1:])
         output_shape = tuple(self.generator(latents).shape[1:])
-        fits = same_shape(output_shape, self.data_shape)
-        check(fits, "generator", f"give outputs of shape {batch_of(self.data_shape)}", batch_of(output_shape))
+        is_data = same_shape(output_shape, self.data_shape)
+        check(is_data, "generator", f"return outputs of shape {batch_of(self.data_shape)}", batch_of(output_shape))
         self.discriminator(keras.Input(self.data_shape))
         if self.ema_momentum is not None:
             self.average = WeightAverage(self._averaged(), self.ema_momentum)
@@ -153,8 +153,8 @@ class GAN(GenerativeModel):
         fixed_samples = ops.stop_gradient(samples)
 
         real = self._logits(x, training)
-        # What the discriminator assigns, it assigns once: on torch a second `SpectralNormalization` of the same kernel
-        # would overwrite what the gradient of the first needs. So its running statistics are those of the data.
+        # The discriminator is updated by the call above only: on torch a second `SpectralNormalization` of the same
+        # kernel would overwrite tensors that the gradient of the first needs. So running statistics are those of data.
         with stateless(self.discriminator):
             fake = self._logits(fixed_samples, training)
         loss = self.adversarial_loss.discriminator(real, fake)
@@ -168,7 +168,7 @@ class GAN(GenerativeModel):
         if training and self.average is not None:
             self.average.update(self._averaged())
         generator_loss = ops.mean(generator_loss)
-        self.add_loss(generator_loss - ops.stop_gradient(generator_loss))  # counts in the gradient alone
+        self.add_loss(generator_loss - ops.stop_gradient(generator_loss))  # contributes to the gradient only
         return loss
 
     def check_data(self, x: Any, y: Any) -> None:
@@ -181,7 +181,7 @@ class GAN(GenerativeModel):
             self.check_batch(x, y)
 
     def map_latents(self, z: Any, batch_size: int = 256) -> np.ndarray:
-        """Finds the latents that the generator sees: `mapping(z)`, or `z` itself where there is no mapping.
+        """Computes the input latents of the generator: `mapping(z)`, or `z` itself without a mapping.
 
         Args:
             z: `(n, *noise_shape)`.
@@ -191,7 +191,7 @@ class GAN(GenerativeModel):
             float32 array `(n, *latent_shape)`.
 
         Raises:
-            ValueError: if `z` does not fit the model.
+            ValueError: if `z` is incompatible with the model.
         """
         self.build_from(self.discriminator)
         self.check_built()
@@ -206,12 +206,12 @@ class GAN(GenerativeModel):
 
     @property
     def sampling_generator(self) -> keras.Layer:
-        """The generator that `sample` uses: the average, if one is kept."""
+        """The generator that `sample` uses: the moving average, if there is one."""
         return self.generator if self.average is None else self.average.layers[0]
 
     @property
     def sampling_mapping(self) -> keras.Layer | None:
-        """The mapping that `sample` uses: the average, if one is kept; `None` where there is no mapping."""
+        """The mapping that `sample` uses: the moving average, if there is one; `None` without a mapping."""
         return self.mapping if self.average is None or self.mapping is None else self.average.layers[1]
 
     def sample(
@@ -223,35 +223,35 @@ class GAN(GenerativeModel):
         batch_size: int = 256,
         verbose: str | int = "auto",
     ) -> np.ndarray:
-        """Draws latents and generates data from them, by the averaged weights if there are any.
+        """Draws latents and generates data from them, with the averaged weights if there are any.
 
         Args:
-            n: int >= 1, how many, or `None`: as many as `latents` or `noise`. Defaults to `None`.
-            latents: `(n, *latent_shape)`, what the generator sees, such as a latent sampler gives; no draw then.
-                Defaults to `None`.
-            seed: int or `None`. Draw k depends on `seed` and k alone, on any backend and for any `batch_size`.
-                Defaults to `None`, a draw from the model's own generator.
-            noise: `(n, *noise_shape)`, the z to use instead of a draw. Defaults to `None`.
-            batch_size: int >= 1. How many are generated together. Defaults to `256`.
+            n: int >= 1, number of samples, or `None`: the length of `latents` or `noise`. Defaults to `None`.
+            latents: `(n, *latent_shape)`, input latents of the generator, for example from a latent sampler, used
+                instead of draws. Defaults to `None`.
+            seed: int or `None`. Draw k depends only on `seed` and k, not on the backend or `batch_size`. Defaults to
+                `None`, a seed from the model's own generator.
+            noise: `(n, *noise_shape)`, used as z instead of draws. Defaults to `None`.
+            batch_size: int >= 1. Number of samples generated at a time. Defaults to `256`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
 
         Returns:
             float32 array `(n, *data_shape)`.
 
         Raises:
-            ValueError: if an argument does not fit the model.
+            ValueError: if an argument is incompatible with the model.
         """
         self.build_from(self.discriminator)
         self.check_built()
-        check(latents is None or noise is None, "noise", "be None where latents are given", "a value")
+        check(latents is None or noise is None, "noise", "be None if latents are given", "a value")
         given = latents if latents is not None else noise
-        check(n is not None or given is not None, "n", "be given, where neither latents nor noise are", n)
+        check(n is not None or given is not None, "n", "be given unless latents or noise are", n)
         n = len(given) if n is None else check_integer("n", n)
         if latents is None:
             z = starting_noise(n, self.noise_shape, self.draw_seed(seed)) if noise is None else noise
             check(len(z) == n, "noise", f"hold {n} draws", f"shape {np.shape(z)}")
             latents = self.map_latents(_latents("noise", z, self.noise_shape), batch_size)
-        check(len(latents) == n, "latents", f"hold {n} of them", f"shape {np.shape(latents)}")
+        check(len(latents) == n, "latents", f"hold {n} latents", f"shape {np.shape(latents)}")
 
         def generate(latents: Any) -> Any:
             return ops.cast(self.sampling_generator(latents, training=False), "float32")
@@ -279,12 +279,12 @@ class GAN(GenerativeModel):
         return ops.mean(ops.reshape(logits, (ops.shape(logits)[0], -1)), axis=1)
 
     def _penalty(self, x: Any, samples: Any, training: bool) -> Any:
-        # Drawn here: a generator must not move on within `ops.jvp` or `gradient`.
+        # Drawn here: a seed generator must not advance within `ops.jvp` or `gradient`.
         row = keras.random.randint((2,), 0, 2**31 - 1, seed=self.seed_generator)
         seed = StepSeed(ops.cast(row, self.seed_generator.state.dtype))
 
         def discriminator(x: Any) -> Any:
-            # A scope for each call: on JAX one would hand the state of a differentiated call to the next.
+            # One scope per call: on JAX a common scope would pass the state of a differentiated call on to the next.
             with stateless(self.discriminator):
                 return self._logits(x, training)
 
@@ -299,8 +299,9 @@ class GAN(GenerativeModel):
 
 
 def _one_of(name: str, value: Any, choices: dict[str, Any], kind: type) -> Any:
-    known = isinstance(value, kind) or (isinstance(value, str) and value in choices)
-    check(known, name, f"be one of {', '.join(map(repr, choices))}, or of class {kind.__name__}", repr(value))
+    is_choice = isinstance(value, kind) or (isinstance(value, str) and value in choices)
+    rule = f"be one of {', '.join(map(repr, choices))}, or an instance of {kind.__name__}"
+    check(is_choice, name, rule, repr(value))
     return choices[value]() if isinstance(value, str) else value
 
 
@@ -312,6 +313,6 @@ def _latents(name: str, values: Any, shape: tuple[int | None, ...]) -> np.ndarra
 
 def _input_shape(name: str, layer: keras.Layer) -> tuple[int, ...]:
     inputs = getattr(layer, "inputs", None)
-    known = inputs and len(inputs) == 1 and None not in inputs[0].shape[1:]
-    check(bool(known), name, "be a model with one input of known shape: start it with keras.Input", layer)
+    is_known = inputs and len(inputs) == 1 and None not in inputs[0].shape[1:]
+    check(bool(is_known), name, "be a model with one input of known shape: start it with keras.Input", layer)
     return tuple(inputs[0].shape[1:])

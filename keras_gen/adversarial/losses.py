@@ -1,4 +1,4 @@
-"""Losses of the two players of a GAN."""
+"""Adversarial losses of generator and discriminator."""
 
 import abc
 from typing import Any
@@ -9,10 +9,10 @@ from keras_gen.export import keras_gen_export
 
 
 class AdversarialLoss(abc.ABC):
-    """Base class: the loss of each player, as a function of the discriminator's outputs.
+    """Base class of adversarial losses: the loss of each player, as a function of the discriminator's outputs.
 
-    To write another: define `discriminator` and `generator`, and `get_config` for the arguments of its own. `real` and
-    `fake` are float32 `(batch,)`: `D(x)` of data, the higher the more likely to be data, and `D(G(z))` of samples.
+    Subclasses define `discriminator` and `generator`, and `get_config` for their own arguments. `real` and `fake` are
+    float32 `(batch,)`: `D(x)` of data and `D(G(z))` of samples, logits of being data.
     """
 
     @abc.abstractmethod
@@ -33,14 +33,11 @@ class AdversarialLoss(abc.ABC):
 
 @keras_gen_export("keras_gen.losses.NonSaturatingLoss")
 class NonSaturatingLoss(AdversarialLoss):
-    """The first GAN's: the discriminator tells data from samples, the generator wants its samples told wrong.
+    """Non-saturating loss of the original GAN.
 
         L_D = -log s(D(x)) - log(1 - s(D(G(z)))),   L_G = -log s(D(G(z))),   s(y) = 1 / (1 + exp(-y))
 
-    Minus `L_D` would be the generator's side of the same game, but it has no gradient where the discriminator is sure.
-
-    Raises:
-        ValueError: never; the loss has no arguments.
+    The minimax loss of the generator, `-L_D`, saturates: it has no gradient where the discriminator is confident.
 
     Reference: Goodfellow et al. 2014, arXiv:1406.2661; https://kexue.fm/archives/4439.
     """
@@ -54,12 +51,9 @@ class NonSaturatingLoss(AdversarialLoss):
 
 @keras_gen_export("keras_gen.losses.HingeLoss")
 class HingeLoss(AdversarialLoss):
-    """The discriminator is content with a margin of 1 on each side.
+    """Hinge loss with margin 1.
 
         L_D = max(0, 1 - D(x)) + max(0, 1 + D(G(z))),   L_G = -D(G(z))
-
-    Raises:
-        ValueError: never; the loss has no arguments.
 
     Reference: Lim and Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957.
     """
@@ -73,15 +67,12 @@ class HingeLoss(AdversarialLoss):
 
 @keras_gen_export("keras_gen.losses.WassersteinLoss")
 class WassersteinLoss(AdversarialLoss):
-    """Minus the loss of the discriminator estimates the Wasserstein distance, if its slope is at most 1.
+    """Wasserstein loss: `-L_D` estimates the Wasserstein distance if the discriminator is 1-Lipschitz.
 
         L_D = D(G(z)) - D(x),   L_G = -D(G(z))
 
-    The slope is bounded by `GradientPenalty` (WGAN-GP), or by `keras.layers.SpectralNormalization` in the
-    discriminator. Without either the loss falls for ever.
-
-    Raises:
-        ValueError: never; the loss has no arguments.
+    The Lipschitz constant is bounded by `GradientPenalty` (WGAN-GP), or by `keras.layers.SpectralNormalization` in the
+    discriminator. Without either, the loss decreases without bound.
 
     Reference: Arjovsky et al. 2017, arXiv:1701.07875; https://kexue.fm/archives/4439.
     """
@@ -95,12 +86,9 @@ class WassersteinLoss(AdversarialLoss):
 
 @keras_gen_export("keras_gen.losses.RelativisticLoss")
 class RelativisticLoss(AdversarialLoss):
-    """The discriminator says which of two is data, rather than whether one is (RSGAN).
+    """Relativistic loss (RSGAN): the discriminator compares data with samples instead of classifying each alone.
 
         L_D = -log s(D(x) - D(G(z))),   L_G = -log s(D(G(z)) - D(x)),   s(y) = 1 / (1 + exp(-y))
-
-    Raises:
-        ValueError: never; the loss has no arguments.
 
     Reference: Jolicoeur-Martineau 2018, arXiv:1807.00734; https://kexue.fm/archives/6110.
     """

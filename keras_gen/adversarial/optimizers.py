@@ -1,4 +1,4 @@
-"""Optimizers of the players of a GAN, and the average of a generator's weights."""
+"""Optimizers of the players of a GAN, and the moving average of the generator's weights."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from keras import ops
 
 @dataclasses.dataclass
 class PlayerOptimizers:
-    """The optimizers of a GAN's parts. Not a tuple: Keras would save what is in one, and the joined one is saved."""
+    """Optimizers of the parts of a GAN. Not a tuple: Keras would save its elements, besides the joint optimizer."""
 
     generator: keras.optimizers.Optimizer | None = None
     discriminator: keras.optimizers.Optimizer | None = None
@@ -18,12 +18,12 @@ class PlayerOptimizers:
 
     @classmethod
     def get(cls, generator: Any, discriminator: Any, mapping: Any) -> "PlayerOptimizers":
-        """Returns those that are meant by names, configurations or optimizers."""
+        """Creates the optimizers from names, configurations or optimizers."""
         get = keras.optimizers.get
         return cls(get(generator), *(None if choice is None else get(choice) for choice in (discriminator, mapping)))
 
     def joined(self, discriminator: keras.Layer, mapping: keras.Layer | None) -> keras.optimizers.Optimizer:
-        """Returns one optimizer that treats the weights of each part as its own optimizer does, if it has one."""
+        """Returns one optimizer that applies the optimizer of each part, if it has one, to the weights of that part."""
         own = [
             (part, choice) for part, choice in ((discriminator, self.discriminator), (mapping, self.mapping)) if choice
         ]
@@ -39,7 +39,7 @@ class PlayerOptimizers:
         return keras.optimizers.MultiOptimizer(choose)
 
     def serialized(self) -> dict[str, Any]:
-        """Returns the arguments of `compile` that give the same."""
+        """Returns the arguments of `compile` that recreate these optimizers."""
         serialize = keras.saving.serialize_keras_object
         return {
             "optimizer": serialize(self.generator),
@@ -49,14 +49,14 @@ class PlayerOptimizers:
 
 
 class WeightAverage(keras.layers.Layer):
-    """Copies of layers whose weights follow the originals'.
+    """Copies of layers, with an exponential moving average (EMA) of their weights.
 
         average <- average + (1 - m) (weight - average),   m = min(momentum, (1 + n) / (10 + n)) in update n
 
-    What is not trained, such as running statistics, is copied.
+    Non-trainable weights, such as running statistics, are copied.
 
     Args:
-        originals: built layers or models with one input each, which can be copied by their configuration.
+        originals: built layers or models with one input each, which can be recreated from their configuration.
         momentum: float in (0, 1).
         **kwargs: `name`, `dtype`, as for any Keras layer.
     """
@@ -71,7 +71,7 @@ class WeightAverage(keras.layers.Layer):
         self.built = True
 
     def update(self, originals: Sequence[keras.Layer]) -> None:
-        """Moves the averages towards the present weights of the originals."""
+        """Moves the averages towards the current weights of the originals."""
         n = self.updates + 0
         move = 1 - ops.minimum(self.momentum, (1 + n) / (10 + n))
         for layer, original in zip(self.layers, originals, strict=True):

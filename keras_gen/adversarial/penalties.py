@@ -1,4 +1,4 @@
-"""Gradient penalties of a discriminator."""
+"""Gradient penalties for discriminators."""
 
 import abc
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from keras_gen.export import keras_gen_export
 
 
 class Penalty(abc.ABC):
-    """Base class of penalties on the gradient of a discriminator.
+    """Base class of gradient penalties.
 
-    To write another: define `__call__`. `discriminator` takes data and returns `(batch,)`; it may be called as often as
-    is needed, also within `keras.ops.jvp` and `keras_gen.ops.gradient`. Draw from `seed`.
+    Subclasses define `__call__`. `discriminator` takes data and returns `(batch,)`; it may be called any number of
+    times, also within `keras.ops.jvp` and `keras_gen.ops.gradient`. Random draws use `seed`.
 
-    The gradient is that of each sample alone, so a discriminator with batch normalization is not for it.
+    Gradients are computed per sample, so the discriminator must not use batch normalization.
     """
 
     def __init__(self, weight: float = 10.0):
@@ -40,16 +40,16 @@ class Penalty(abc.ABC):
 
 @keras_gen_export("keras_gen.losses.R1Penalty")
 class R1Penalty(Penalty):
-    """Half the squared gradient of the discriminator at the data, without which GANs need not converge.
+    """R1 gradient penalty: the squared gradient norm of the discriminator at the data, which helps GANs converge.
 
         weight / 2 |grad D(x)|^2 = weight / 2 E_v[(v . grad D(x))^2],   v = +-1 in each dimension, even odds
 
-    The right side takes one derivative along one drawn `v`, by forward-mode differentiation, and no second reverse
-    pass. It is right on average for a squared norm only.
+    The right-hand side needs one forward-mode derivative along one random `v`, and no second reverse pass. This
+    estimate is unbiased for the squared norm only.
 
     Args:
-        weight: float >= 0. More for larger images: of the order of the number of pixels over a thousand to ten, by
-            batch size and data. Defaults to `10.0`.
+        weight: float >= 0. Larger for larger images: between a thousandth and a tenth of the number of pixels,
+            depending on batch size and data. Defaults to `10.0`.
 
     Raises:
         ValueError: if `weight` is negative.
@@ -64,12 +64,12 @@ class R1Penalty(Penalty):
         return self.weight / 2 * ops.square(slope)
 
 
-TINY = 1e-12  # the root has no slope at 0
+TINY = 1e-12  # the square root is not differentiable at 0
 
 
 @keras_gen_export("keras_gen.losses.GradientPenalty")
 class GradientPenalty(Penalty):
-    """Pulls the slope of the discriminator to 1 on the straight lines between data and samples (WGAN-GP).
+    """Gradient penalty of WGAN-GP: pulls the gradient norm to 1 on straight lines between data and samples.
 
         weight (|grad D(y)| - 1)^2,   y = u x + (1 - u) G(z),   u ~ U(0, 1)
 

@@ -1,1 +1,1 @@
-"""Autoregressive models, by the chain rule: of binary vectors, of pixels, of codes; sequences packed in rows."""
+"""Autoregressive models of binary vectors, pixels and code sequences, and sequence packing."""

@@ -1,4 +1,4 @@
-"""The base class of autoregressive models."""
+"""Base class of autoregressive models."""
 
 import abc
 import math
@@ -14,13 +14,13 @@ from keras_gen.core.generative_model import GenerativeModel
 
 
 class AutoregressiveModel(GenerativeModel):
-    """A distribution over arrays of codes 0 .. num_codes - 1, by the chain rule: each code given those before it.
+    """Base class of autoregressive models of arrays of codes 0 .. num_codes - 1, factorized by the chain rule.
 
         log p(x) = sum_i log p(x_i | x_1 .. x_{i-1}),   loss = -mean log p(x)
 
-    To write another: define `log_density`, and for sampling `next_logits`, with `empty_cache` for what it carries from
-    step to step and `position` where codes do not come in the order of the array. A model with a condition defines
-    `prepare_condition` and `null_condition`.
+    Subclasses define `log_density`, and for sampling `next_logits`, with `empty_cache` for the state carried between
+    steps and `position` if codes are not drawn in the order of the array. Conditional models define `prepare_condition`
+    and `null_condition`.
     """
 
     def __init__(self, num_codes: int, seed: int | None = None, **kwargs: Any):
@@ -31,44 +31,44 @@ class AutoregressiveModel(GenerativeModel):
 
     def build(self, input_shape: Any) -> None:
         shape = tuple(input_shape[1:])
-        known = len(shape) > 0 and None not in shape
-        check(known, "x", "be codes (batch, ...) of a known shape", f"shape {tuple(input_shape)}")
+        is_known = len(shape) > 0 and None not in shape
+        check(is_known, "x", "be codes (batch, ...) of a known shape", f"shape {tuple(input_shape)}")
         self.data_shape = shape
         self.length = math.prod(shape)
 
     @abc.abstractmethod
     def log_density(self, x: Any, condition: Any = None, training: bool = False) -> Any:
-        """Returns log p(x) of tensors, float32 `(batch,)`: for losses and gradients; for arrays there is `log_prob`."""
+        """Returns log p(x) of tensors, float32 `(batch,)`, for losses and gradients; for arrays use `log_prob`."""
 
     @abc.abstractmethod
     def next_logits(self, i: Any, codes: Any, cache: Any, inputs: dict[str, Any]) -> tuple[Any, Any]:
-        """Computes the distribution of the code that is drawn in step `i`.
+        """Computes the logits of the code drawn in step `i`.
 
         Args:
             i: int tensor.
-            codes: int32 `(batch, length)`, of which those drawn before are right.
-            cache: what step `i - 1` returned, or `empty_cache` at first.
-            inputs: `"condition"`, if there is one, and what `sample` was given.
+            codes: int32 `(batch, length)`, valid where drawn in earlier steps.
+            cache: the cache returned by step `i - 1`, or `empty_cache` in the first step.
+            inputs: the inputs of the sampling loop, among them `"condition"`, if there is one.
 
         Returns:
-            float32 logits `(batch, num_codes)`, and the cache.
+            float32 logits `(batch, num_codes)`, and the updated cache.
         """
 
     def empty_cache(self, batch: int, length: int) -> Any:
-        """Returns what the first step is given: nothing by default."""
+        """Returns the cache of the first step, empty by default."""
         return ()
 
     def position(self, i: Any, inputs: dict[str, Any]) -> Any:
-        """Returns the place in the flat array of the code that is drawn in step `i`."""
+        """Returns the position in the flat array of the code drawn in step `i`."""
         return i
 
     def prepare_condition(self, condition: Any, n: int, name: str = "condition") -> np.ndarray | None:
-        """Returns the condition of `n` samples as an array, or `None` for a model that takes none."""
+        """Returns the condition of `n` samples as an array, or `None` for an unconditional model."""
         check(condition is None, name, "be None: the model takes no condition", "a value")
         return None
 
     def null_condition(self, condition: np.ndarray) -> np.ndarray:
-        """Returns the condition that says nothing, once for each of `condition`."""
+        """Returns null conditions, of the shape of `condition`, for classifier-free guidance."""
         raise NotImplementedError(f"{type(self).__name__} takes no condition")
 
     def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
@@ -88,7 +88,7 @@ class AutoregressiveModel(GenerativeModel):
             self.prepare_condition(y, len(x), "y")
 
     def prepare_codes(self, name: str, x: Any) -> np.ndarray:
-        """Returns codes as an int32 array, after a check of dtype, values and shape; builds the model if need be."""
+        """Returns codes as an int32 array, after checking dtype, values and shape; builds the model if necessary."""
         x = np.asarray(ops.convert_to_numpy(x))
         check(x.ndim > 1 and len(x) > 0, name, "hold at least one sample (n, ...)", f"shape {x.shape}")
         self.check_values(name, x)
@@ -99,17 +99,17 @@ class AutoregressiveModel(GenerativeModel):
         return x.astype("int32")
 
     def check_values(self, name: str, x: np.ndarray) -> None:
-        """Refuses arrays that hold anything but codes."""
+        """Raises `ValueError` for arrays with values other than codes."""
         check(x.dtype.kind in "iu", name, "be integers", f"dtype {x.dtype}")
-        inside = bool((x >= 0).all() and (x < self.num_codes).all())
-        check(inside, name, f"be codes in 0 .. {self.num_codes - 1}", f"values in [{x.min()}, {x.max()}]")
+        is_in_range = bool((x >= 0).all() and (x < self.num_codes).all())
+        check(is_in_range, name, f"be codes in 0 .. {self.num_codes - 1}", f"values in [{x.min()}, {x.max()}]")
 
     def log_prob(self, x: Any, condition: Any = None, batch_size: int = 256, verbose: str | int = "auto") -> np.ndarray:
         """Computes the exact log-probability of codes.
 
         Args:
             x: codes `(n, *data_shape)`.
-            condition: for a model that takes one, one for each sample or one for all. Defaults to `None`.
+            condition: for a conditional model, one for each sample or one for all. Defaults to `None`.
             batch_size: int >= 1. Defaults to `256`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
 
@@ -129,7 +129,7 @@ class AutoregressiveModel(GenerativeModel):
         return self.in_batches("log_prob", log_prob, *arrays, batch_size=batch_size, verbose=verbose)
 
     def bits_per_dim(self, x: Any, condition: Any = None, batch_size: int = 256) -> np.ndarray:
-        """Computes `-log_2 p(x)` over the number of codes; arguments as for `log_prob`.
+        """Computes `-log_2 p(x)` divided by the number of codes.
 
         Args:
             x: as for `log_prob`.
@@ -146,7 +146,7 @@ class AutoregressiveModel(GenerativeModel):
         return nats / (self.lengths(x) * math.log(2)).astype("float32")
 
     def lengths(self, x: Any) -> np.ndarray:
-        """Returns how many codes each sample has."""
+        """Returns the number of codes of each sample."""
         return np.full(len(x), self.length)
 
     def sample(
@@ -162,26 +162,26 @@ class AutoregressiveModel(GenerativeModel):
         batch_size: int = 256,
         verbose: str | int = "auto",
     ) -> np.ndarray:
-        """Draws one code after the other, each given those before it.
+        """Draws samples by ancestral sampling, one code at a time.
 
-        With the defaults these are draws from the model: `log_prob` tells their probability. The other options change
-        the distribution, for samples that are more typical and less varied.
+        With the defaults, samples follow the model's distribution, whose probabilities `log_prob` computes. The other
+        options change the distribution, for samples that are more typical and less diverse.
 
         Args:
-            n: int >= 1. How many.
-            condition: for a model that takes one, one for each sample or one for all. Defaults to `None`.
-            guidance: float w, classifier-free guidance of a model that was trained with `condition_dropout`: logits
+            n: int >= 1. Number of samples.
+            condition: for a conditional model, one for each sample or one for all. Defaults to `None`.
+            guidance: float w, weight of classifier-free guidance, for a model trained with `condition_dropout`: logits
                 are (1 - w) unconditional + w conditional. Defaults to `None`, which is 1.
             temperature: float > 0. Logits are divided by it. Defaults to `1.0`.
-            top_k: int in 1 .. num_codes. Only the k most likely codes are drawn, and those as likely as the last of
-                them; 1 is the greedy choice. Defaults to `None`, all.
-            top_p: float in (0, 1]. Only the most likely codes that together have this probability are drawn. Defaults
-                to `None`, all.
-            seed: int or `None`. Sample k depends on `seed` and k alone, on any backend and for any `batch_size`.
+            top_k: int in 1 .. num_codes. Only the k most likely codes are drawn, and those tied with the k-th; 1 is
+                greedy decoding. Defaults to `None`, all.
+            top_p: float in (0, 1]. Nucleus sampling: only the most likely codes with this total probability are drawn.
+                Defaults to `None`, all.
+            seed: int or `None`. Sample k depends on `seed` and k only, on any backend and for any `batch_size`.
                 Defaults to `None`, a draw from the model's own generator.
-            noise: `(n, *data_shape)`, uniform numbers in [0, 1) to use instead of a draw: a code is drawn where the
-                cumulative distribution passes its number. Defaults to `None`.
-            batch_size: int >= 1. How many are drawn together. Defaults to `256`.
+            noise: `(n, *data_shape)`, uniform values in [0, 1) to use instead of a draw, by inverse transform
+                sampling: a code is drawn where the cumulative distribution exceeds its value. Defaults to `None`.
+            batch_size: int >= 1. Number of samples drawn at a time. Defaults to `256`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
 
         Returns:
@@ -195,7 +195,7 @@ class AutoregressiveModel(GenerativeModel):
         self.check_built()
         options = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
         self.check_sampling(n, condition, **options)
-        # With `noise` there is nothing left to draw, but for what a mixture chooses: that is fixed then, too.
+        # With `noise`, only the component of a mixture is left to draw (see `MADE`): it is fixed then, too.
         seed = 0 if seed is None and noise is not None else self.draw_seed(seed)
         noise = self._uniform(n, noise, seed)
         condition = self.prepare_condition(condition, n)
@@ -203,7 +203,7 @@ class AutoregressiveModel(GenerativeModel):
         return codes.reshape(n, *self.data_shape)
 
     def draw(self, noise: np.ndarray, seed: int, **options: Any) -> np.ndarray:
-        """Returns the codes `(n, length)` of uniform numbers `(n, length)`; the rest is as `sample` checked it."""
+        """Returns the codes `(n, length)` of uniform `noise` `(n, length)`; `options` are checked by `sample`."""
         return ancestral_sampling(self, noise, {}, **options)
 
     def check_sampling(
@@ -221,11 +221,11 @@ class AutoregressiveModel(GenerativeModel):
         if top_k is not None:
             check_integer("top_k", top_k)
             check(top_k <= self.num_codes, "top_k", f"be at most the number of codes, {self.num_codes}", top_k)
-        in_range = top_p is None or (is_number(top_p) and 0 < top_p <= 1)
-        check(in_range, "top_p", "be in (0, 1]", repr(top_p))
+        is_probability = top_p is None or (is_number(top_p) and 0 < top_p <= 1)
+        check(is_probability, "top_p", "be in (0, 1]", repr(top_p))
         if guidance is not None:
-            finite = is_number(guidance) and math.isfinite(guidance)
-            check(finite, "guidance", "be a finite number", repr(guidance))
+            is_finite = is_number(guidance) and math.isfinite(guidance)
+            check(is_finite, "guidance", "be a finite number", repr(guidance))
             dropout = getattr(self, "condition_dropout", 0)
             rule = "be None for a model that was not trained with `condition_dropout` > 0"
             check(dropout > 0, "guidance", rule, guidance)

@@ -1,4 +1,4 @@
-"""Models of binary vectors by the chain rule: FVSBN and NADE."""
+"""Autoregressive models of binary vectors: FVSBN and NADE."""
 
 import abc
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from keras_gen.export import keras_gen_export
 
 
 class BinaryModel(AutoregressiveModel):
-    """A distribution over binary arrays, flattened and taken in an ordering.
+    """Base class of autoregressive models of binary arrays, flattened and permuted by an ordering.
 
-        log p(x) = sum_i x_i l_i - log(1 + exp(l_i)),   l_i = logit of p(x_i = 1 | those before it)
+        log p(x) = sum_i x_i l_i - log(1 + exp(l_i)),   l_i = logit of p(x_i = 1 | x_1 .. x_{i-1})
 
-    To write another: define `logits` of ordered vectors, and for sampling `next_logit`. `self.length` is their size.
+    Subclasses define `logits` of ordered vectors, and for sampling `next_logit`. `self.length` is their dimension.
     """
 
     def __init__(self, ordering: Sequence[int] | None = None, seed: int | None = None, **kwargs: Any):
@@ -28,7 +28,7 @@ class BinaryModel(AutoregressiveModel):
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
         self.order = np.arange(self.length) if self.ordering is None else np.array(self.ordering)
-        rule = f"have as many entries as x has numbers, {self.length}"
+        rule = f"have {self.length} entries, the number of dimensions of x"
         check(len(self.order) == self.length, "ordering", rule, self.ordering)
 
     @abc.abstractmethod
@@ -37,7 +37,7 @@ class BinaryModel(AutoregressiveModel):
 
     @abc.abstractmethod
     def next_logit(self, i: Any, before: Any, cache: Any) -> tuple[Any, Any]:
-        """Returns the logit `(batch,)` of `x_i`, and the cache, from `before` = `x_{i-1}` `(batch,)`, 0 at first."""
+        """Returns the logit `(batch,)` of `x_i`, and the cache, from `before` = `x_{i-1}` `(batch,)`, initially 0."""
 
     def log_density(self, x: Any, condition: Any = None, training: bool = False) -> Any:
         x = ops.reshape(ops.cast(x, "float32"), (-1, self.length))
@@ -64,36 +64,37 @@ class BinaryModel(AutoregressiveModel):
 
 
 def bernoulli_log_prob(x: Any, logits: Any) -> Any:
-    """Returns the log-probability `(batch,)` of independent binary numbers `(batch, length)`, given their logits."""
+    """Returns the log-probability `(batch,)` of independent binary variables `(batch, length)`, given their logits."""
     return ops.sum(x * logits - ops.softplus(logits), axis=1)
 
 
 def two_logits(logit: Any) -> Any:
-    """Returns the logits `(batch, 2)` of 0 and 1 from that of 1, `(batch,)`."""
+    """Converts the logit of 1, `(batch,)`, to the logits of 0 and 1, `(batch, 2)`."""
     logit = ops.cast(logit, "float32")
     return ops.stack([ops.zeros_like(logit), logit], axis=1)
 
 
 def check_ordering(name: str, ordering: Any) -> list[int]:
-    """Returns a permutation of 0 .. length - 1 as a list."""
-    whole = isinstance(ordering, list | tuple | range | np.ndarray) and all(is_integer(i) for i in ordering)
-    ordering = [int(i) for i in ordering] if whole else ordering
-    permutation = whole and sorted(ordering) == list(range(len(ordering)))
-    check(permutation, name, "be a permutation of 0 .. length - 1", ordering)
+    """Returns `ordering` as a list, after checking that it is a permutation of 0 .. length - 1."""
+    is_integers = isinstance(ordering, list | tuple | range | np.ndarray) and all(is_integer(i) for i in ordering)
+    ordering = [int(i) for i in ordering] if is_integers else ordering
+    is_permutation = is_integers and sorted(ordering) == list(range(len(ordering)))
+    check(is_permutation, name, "be a permutation of 0 .. length - 1", ordering)
     return ordering
 
 
 @keras_gen_export("keras_gen.models.FVSBN")
 class FVSBN(BinaryModel):
-    """Fully visible sigmoid belief network: each binary number by a logistic regression on those before it.
+    """Fully visible sigmoid belief network (FVSBN): logistic regression of each binary variable on the preceding ones.
 
         p(x_i = 1 | x_1 .. x_{i-1}) = sigmoid(b_i + sum_{j<i} W_{ji} x_j)
 
-    Train with `fit(x)`; no `loss` is given to `compile`. The loss is in nats for each sample, exact.
+    Train with `fit(x)`; no `loss` is given to `compile`. The loss is the exact negative log-likelihood, in nats per
+    sample.
 
     Args:
-        ordering: permutation of 0 .. length - 1, the places of the flattened array in the order of the chain rule, or
-            `None`, row by row. Defaults to `None`.
+        ordering: permutation of 0 .. length - 1, positions of the flattened array in the order of the chain rule, or
+            `None`, row-major order. Defaults to `None`.
         seed: int or `None`. Seeds `sample`. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
@@ -101,11 +102,10 @@ class FVSBN(BinaryModel):
         x: binary data `(batch, ...)`, 0 or 1 in any dtype.
 
     Returns:
-        The data unchanged: the work is in `fit`, `log_prob` and `sample`.
+        The data unchanged; use `fit`, `log_prob` and `sample`.
 
     Raises:
-        ValueError: if `ordering` is not a permutation of as many places as the data have, or arrays of data are not
-            binary.
+        ValueError: if `ordering` is not a permutation of the positions of the data, or arrays of data are not binary.
 
     Example:
 
@@ -132,7 +132,7 @@ class FVSBN(BinaryModel):
         return ops.zeros((batch, length)) + ops.convert_to_tensor(self.bias)
 
     def next_logit(self, i: Any, before: Any, cache: Any) -> tuple[Any, Any]:
-        # The row of x_{i-1}; what it adds to places before i is not looked at any more.
+        # The row of x_{i-1}; its contribution to positions before i is no longer used.
         row = ops.take(ops.convert_to_tensor(self.kernel), ops.maximum(i - 1, 0), axis=0)
         cache = cache + before[:, None] * row
         return ops.take(cache, i, axis=1), cache
@@ -141,24 +141,24 @@ class FVSBN(BinaryModel):
         return {**super().get_config(), "ordering": self.ordering}
 
 
-BLOCK = 16  # numbers whose hidden units are computed together: more would leave the processor's cache
+BLOCK = 16  # dimensions whose hidden units are computed together: a larger block exceeds the CPU cache
 
 
 @keras_gen_export("keras_gen.models.NADE")
 class NADE(BinaryModel):
-    """Neural autoregressive distribution estimator: a hidden layer for each binary number, all with shared weights.
+    """Neural autoregressive distribution estimator (NADE): one hidden layer for each variable, with shared weights.
 
         a_1 = c,   a_{i+1} = a_i + W_i x_i
         p(x_i = 1 | x_1 .. x_{i-1}) = sigmoid(b_i + V_i . g(a_i))
 
-    Since `a_{i+1}` takes one row of W more than `a_i`, all hidden layers together cost O(length x units). Train with
-    `fit(x)`; no `loss` is given to `compile`. The loss is in nats for each sample, exact.
+    Since `a_{i+1}` adds one row of W to `a_i`, all hidden layers together cost O(length x units). Train with `fit(x)`;
+    no `loss` is given to `compile`. The loss is the exact negative log-likelihood, in nats per sample.
 
     Args:
         units: int >= 1. Size of the hidden layers. Defaults to `500`.
         activation: the function g, as for `keras.layers.Activation`. Defaults to `"sigmoid"`.
-        ordering: permutation of 0 .. length - 1, the places of the flattened array in the order of the chain rule, or
-            `None`, row by row. Defaults to `None`.
+        ordering: permutation of 0 .. length - 1, positions of the flattened array in the order of the chain rule, or
+            `None`, row-major order. Defaults to `None`.
         seed: int or `None`. Seeds `sample`. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
@@ -166,11 +166,11 @@ class NADE(BinaryModel):
         x: binary data `(batch, ...)`, 0 or 1 in any dtype.
 
     Returns:
-        The data unchanged: the work is in `fit`, `log_prob` and `sample`.
+        The data unchanged; use `fit`, `log_prob` and `sample`.
 
     Raises:
-        ValueError: if `units` is no positive integer, `ordering` is not a permutation of as many places as the data
-            have, or arrays of data are not binary.
+        ValueError: if `units` is not a positive integer, `ordering` is not a permutation of the data's positions, or
+            arrays of data are not binary.
 
     Example:
 

@@ -15,30 +15,30 @@ from keras_gen.networks.blocks.transformer_block import TransformerBlock
 
 @keras_gen_export("keras_gen.models.CodeTransformer")
 class CodeTransformer(ConditionalModel):
-    """Causal transformer over codes: sequences, or maps of codes row by row, such as a `VQVAE` makes of images.
+    """Causal transformer over codes: sequences, or maps in row-major order, such as the codes of a `VQVAE`.
 
         p(x | condition) = prod_i softmax(network(start + condition, x_1 .. x_{i-1}))[x_i]
 
-    Train with `fit(codes)`, or `fit(codes, condition)`; no `loss` is given to `compile`. The loss is in nats for each
-    sample, exact. In `sample` the keys and values of earlier codes are kept, so that a code costs one pass of one
-    token.
+    Train with `fit(codes)`, or `fit(codes, condition)`; no `loss` is given to `compile`. The loss is the exact
+    negative log-likelihood, in nats per sample. `sample` caches the keys and values of earlier codes, so that each code
+    costs one forward pass of one token.
 
-    Sequences of several lengths are packed in rows by `keras_gen.ops.pack_sequences`: `fit(packed)`,
-    `log_prob(packed)`. A code then sees those of its own sequence alone, positions start anew, the first code is told
-    from the start as ever, and padding counts nowhere. The loss of packed rows is in nats for each code. `sample` draws
-    sequences of `max_length` codes: let one code stand for the end.
+    Sequences of different lengths are packed in rows by `keras_gen.ops.pack_sequences`: `fit(packed)`,
+    `log_prob(packed)`. Codes then attend only to their own sequence, positions restart at 0, the first code of each
+    sequence is predicted from the start token, and padding is ignored. The loss of packed rows is in nats per code.
+    `sample` draws sequences of `max_length` codes: reserve one code as an end token.
 
     Args:
         num_codes: int >= 2.
-        max_length: int >= 1. Length of the longest sequence; of packed rows, that of a sequence in them.
-        dim: int >= 1, channels of the network. Defaults to `128`.
+        max_length: int >= 1. Maximum length of a sequence; packed rows may be longer.
+        dim: int >= 1. Number of channels of the network. Defaults to `128`.
         depth: int >= 1. Number of blocks. Defaults to `4`.
         num_heads: int >= 1. Must divide `dim`. Defaults to `4`.
         positions: `"learned"` or `"rotary"`. Defaults to `"learned"`.
         dropout: float in [0, 1). Defaults to `0.0`.
-        num_classes: int >= 1 or `None`. Then the condition is a label in 0 .. num_classes - 1. Defaults to `None`.
-        condition_dim: int >= 1 or `None`. Then the condition is a vector of this size. Defaults to `None`.
-        condition_dropout: float in [0, 1). Share of conditions that are hidden in training, for `guidance`. Defaults to
+        num_classes: int >= 1 or `None`. If given, the condition is a label in 0 .. num_classes - 1. Defaults to `None`.
+        condition_dim: int >= 1 or `None`. If given, the condition is a vector of this size. Defaults to `None`.
+        condition_dropout: float in [0, 1). Fraction of conditions dropped in training, for `guidance`. Defaults to
             `0.0`.
         seed: int or `None`. Seeds all draws of the model. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
@@ -47,11 +47,11 @@ class CodeTransformer(ConditionalModel):
         x: integers `(batch, ...)`.
 
     Returns:
-        The data unchanged: the work is in `fit`, `log_prob` and `sample`.
+        The data unchanged; use `fit`, `log_prob` and `sample`.
 
     Raises:
-        ValueError: if an argument is outside its range, arrays of data are not such codes, or there are more than
-            `max_length`. Codes that a dataset gives are not looked at.
+        ValueError: if an argument is outside its range, arrays of data are not such codes, or sequences are
+            longer than `max_length`. Codes from a dataset are not checked.
 
     Example:
 
@@ -99,13 +99,13 @@ class CodeTransformer(ConditionalModel):
             for i in range(self.depth)
         ]
         check(self.dim % num_heads == 0, "num_heads", f"divide dim, {dim}", num_heads)
-        whole = positions == "learned" or self.dim // num_heads % 2 == 0
-        check(whole, "dim", "give heads of even size for rotary positions", f"{dim} in {num_heads} heads")
+        is_even = positions == "learned" or self.dim // num_heads % 2 == 0
+        check(is_even, "dim", "give heads of even size for rotary positions", f"{dim} in {num_heads} heads")
 
     def build(self, input_shape: Any) -> None:
         super().build((None, self.max_length) if isinstance(input_shape, dict) else input_shape)
-        longest = f"have at most max_length={self.max_length} codes"
-        check(self.length <= self.max_length, "x", longest, f"{self.length}")
+        rule = f"have at most max_length={self.max_length} codes"
+        check(self.length <= self.max_length, "x", rule, f"{self.length}")
         options = {"dtype": self.dtype_policy}
         self.build_condition(self.dim)
         self.code_embedding = keras.layers.Embedding(self.num_codes, self.dim, name="codes", **options)
@@ -124,12 +124,12 @@ class CodeTransformer(ConditionalModel):
         self.head.build(tokens)
 
     def logits(self, x: Any, condition: Any = None, segments: Any = None, training: bool = False) -> Any:
-        """Returns the logits `(rows, length, num_codes)` of all codes of tensors, each from those before.
+        """Returns the logits `(rows, length, num_codes)` of all codes of tensors, each given the preceding ones.
 
         Args:
             x: int32 `(rows, length)`.
-            condition: `(rows, ...)`, for a model that takes one. Defaults to `None`.
-            segments: int32 `(rows, length)`, what belongs together in packed rows. Defaults to `None`.
+            condition: `(rows, ...)`, for a conditional model. Defaults to `None`.
+            segments: int32 `(rows, length)`, the segment ids of packed rows. Defaults to `None`.
             training: bool. Defaults to `False`.
         """
         h = self.code_embedding(x)
@@ -146,7 +146,7 @@ class CodeTransformer(ConditionalModel):
         return self.head(self.norm(h))
 
     def _start(self, rows: Any, condition: Any, training: bool = False) -> Any:
-        """Returns what the first code is told from, `(rows, 1, dim)`."""
+        """Returns the start token, from which the first code is predicted, `(rows, 1, dim)`."""
         start = self.start(ops.zeros((rows, 1), "int32"))
         return start if condition is None else start + self.embed(condition, training)[:, None]
 
@@ -183,7 +183,7 @@ class CodeTransformer(ConditionalModel):
         mean = ops.sum(nll) / count
         self.nll_tracker.update_state(mean, count)
         self.bits_tracker.update_state(mean / np.log(2), count)
-        # The mean over the rows is then that over all codes.
+        # The mean over the rows then equals the mean over all codes.
         return nll * (ops.cast(ops.shape(nll)[0], nll.dtype) / count)
 
     def check_batch(self, x: Any, y: Any) -> None:
@@ -200,24 +200,25 @@ class CodeTransformer(ConditionalModel):
         self.prepare_packed(x)
 
     def check_unconditional(self, y: Any) -> None:
-        """Refuses conditions, which packed rows have none of."""
+        """Raises `ValueError` for conditions, which packed rows do not support."""
         check(not self.takes_condition, "x", "not be packed rows for a model with a condition", "packed rows")
         check(y is None, "y", "be None for packed rows", "a value")
 
     def prepare_packed(self, x: dict[str, Any]) -> list[np.ndarray]:
-        """Returns the arrays of packed rows, after a check; builds the model if need be."""
-        check(set(x) == {"codes", "segments"}, "x", "hold 'codes' and 'segments', as pack_sequences gives", set(x))
+        """Returns the arrays of packed rows, after checking them; builds the model if necessary."""
+        rule = "hold 'codes' and 'segments', as returned by pack_sequences"
+        check(set(x) == {"codes", "segments"}, "x", rule, set(x))
         codes, segments = (np.asarray(ops.convert_to_numpy(x[name])) for name in ("codes", "segments"))
-        integers = codes.dtype.kind in "iu" and segments.dtype.kind in "iu"
-        check(integers and codes.ndim == 2, "x", "hold integers (rows, length)", f"{codes.dtype}, {codes.shape}")
+        is_integers = codes.dtype.kind in "iu" and segments.dtype.kind in "iu"
+        check(is_integers and codes.ndim == 2, "x", "hold integers (rows, length)", f"{codes.dtype}, {codes.shape}")
         check(codes.shape == segments.shape, "segments", f"have the codes' shape, {codes.shape}", segments.shape)
         check(bool((segments > 0).any()), "segments", "hold at least one sequence", f"shape {segments.shape}")
         self.check_values("codes", codes)
         sequences = unpack_sequences(codes, segments)
-        # A sequence that is interrupted would start anew, but see its beginning.
+        # After an interruption, positions would restart at 0, but attention would include the earlier part.
         starts = (segments > 0) & (np.diff(segments, axis=1, prepend=0) != 0)
-        whole = starts.sum() == len(sequences)
-        check(whole, "segments", "be whole, each in one piece", f"{starts.sum()} pieces of {len(sequences)} sequences")
+        is_contiguous = starts.sum() == len(sequences)
+        check(is_contiguous, "segments", "be contiguous", f"{starts.sum()} pieces of {len(sequences)} sequences")
         longest = max(map(len, sequences))
         check(longest <= self.max_length, "x", f"have sequences of at most max_length={self.max_length} codes", longest)
         if not self.built:
@@ -228,8 +229,8 @@ class CodeTransformer(ConditionalModel):
         """Computes the exact log-probability of codes, or of each sequence in packed rows.
 
         Args:
-            x: codes `(n, *data_shape)`, or what `pack_sequences` gave.
-            condition: for a model that takes one, one for each sample or one for all. Defaults to `None`.
+            x: codes `(n, *data_shape)`, or the output of `pack_sequences`.
+            condition: for a conditional model, one for each sample or one for all. Defaults to `None`.
             batch_size: int >= 1. Defaults to `256`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
 

@@ -1,4 +1,4 @@
-"""The base class of models of codes that take a condition."""
+"""Base class of conditional autoregressive models."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from keras_gen.core.checks import as_labels, batch_of, check, check_integer, is_
 
 
 class ConditionalModel(AutoregressiveModel):
-    """A distribution over codes given class labels or vectors, or given nothing.
+    """Base class of autoregressive models of codes with class labels, vectors or nothing as condition.
 
-    In training a share of the conditions is replaced by one that says nothing, the class `num_classes` or the zero
-    vector, for classifier-free guidance. To write another: call `build_condition` in `build`, and `embed` wherever the
-    condition is needed.
+    In training a fraction of the conditions is replaced by the null condition, the class `num_classes` or the zero
+    vector, for classifier-free guidance. Subclasses call `build_condition` in `build`, and `embed` wherever the
+    condition is used.
     """
 
     def __init__(
@@ -30,21 +30,21 @@ class ConditionalModel(AutoregressiveModel):
         super().__init__(num_codes, seed=seed, **kwargs)
         self.num_classes = None if num_classes is None else check_integer("num_classes", num_classes)
         self.condition_dim = None if condition_dim is None else check_integer("condition_dim", condition_dim)
-        one = num_classes is None or condition_dim is None
-        check(one, "condition_dim", "be None where num_classes is given", condition_dim)
-        share = is_number(condition_dropout) and 0 <= condition_dropout < 1
-        check(share, "condition_dropout", "be in [0, 1)", repr(condition_dropout))
+        is_single = num_classes is None or condition_dim is None
+        check(is_single, "condition_dim", "be None where num_classes is given", condition_dim)
+        is_rate = is_number(condition_dropout) and 0 <= condition_dropout < 1
+        check(is_rate, "condition_dropout", "be in [0, 1)", repr(condition_dropout))
         rule = "be 0 for a model without a condition"
         check(condition_dropout == 0 or self.takes_condition, "condition_dropout", rule, condition_dropout)
         self.condition_dropout = float(condition_dropout)
 
     @property
     def takes_condition(self) -> bool:
-        """Whether there is a condition."""
+        """Whether the model is conditional."""
         return self.num_classes is not None or self.condition_dim is not None
 
     def build_condition(self, width: int) -> None:
-        """Builds the embedding of the condition, if there is one."""
+        """Builds the embedding layer of the condition, if there is one."""
         options = {"dtype": self.dtype_policy, "name": "condition"}
         if self.num_classes is not None:
             self.condition_layer = keras.layers.Embedding(self.num_classes + 1, width, **options)
@@ -55,14 +55,14 @@ class ConditionalModel(AutoregressiveModel):
             self.condition_layer.build((None, self.condition_dim))
 
     def embed(self, condition: Any, training: bool = False) -> Any:
-        """Returns the embedding `(batch, width)` of conditions, a share of them hidden in training."""
+        """Returns the embedding `(batch, width)` of conditions, a fraction of which is dropped in training."""
         if training and self.condition_dropout > 0:
             drawn = keras.random.uniform((ops.shape(condition)[0],), dtype="float32", seed=self.seed_generator)
-            hidden = drawn < self.condition_dropout
+            dropped = drawn < self.condition_dropout
             if self.num_classes is not None:
-                condition = ops.where(hidden, self.num_classes, condition)
+                condition = ops.where(dropped, self.num_classes, condition)
             else:
-                condition = ops.where(hidden[:, None], 0.0, condition)
+                condition = ops.where(dropped[:, None], 0.0, condition)
         return self.condition_layer(condition)
 
     def null_condition(self, condition: np.ndarray) -> np.ndarray:
@@ -70,14 +70,14 @@ class ConditionalModel(AutoregressiveModel):
 
     def check_batch(self, x: Any, y: Any) -> None:
         super().check_batch(x, None)
-        integer = "int" in keras.backend.standardize_dtype(x.dtype)
-        check(integer, "x", "be integers", f"dtype {x.dtype}")
+        is_integer = "int" in keras.backend.standardize_dtype(x.dtype)
+        check(is_integer, "x", "be integers", f"dtype {x.dtype}")
         if not self.takes_condition:
             check(y is None, "y", "be None: the model takes no condition", "a value")
             return
         check(y is not None, "y", "be given: the model takes a condition", None)
-        fits = same_shape(y.shape[1:], self._condition_shape())
-        check(fits, "y", f"have shape {batch_of(self._condition_shape())}", f"shape {tuple(y.shape)}")
+        is_condition = same_shape(y.shape[1:], self._condition_shape())
+        check(is_condition, "y", f"have shape {batch_of(self._condition_shape())}", f"shape {tuple(y.shape)}")
 
     def _condition_shape(self) -> tuple[int, ...]:
         return () if self.condition_dim is None else (self.condition_dim,)
@@ -107,7 +107,7 @@ class ConditionalModel(AutoregressiveModel):
 
 
 def code_log_prob(logits: Any, codes: Any) -> Any:
-    """Returns the log-probability of each code, float32, from logits with an axis more."""
+    """Returns the log-probability of each code, float32, from logits with one more axis."""
     logits = ops.cast(logits, "float32")
     chosen = ops.take_along_axis(logits, ops.cast(codes, "int32")[..., None], axis=-1)[..., 0]
     return chosen - ops.logsumexp(logits, axis=-1)

@@ -16,23 +16,24 @@ from keras_gen.networks.blocks.masked import MaskedDense, spread_degrees
 
 @keras_gen_export("keras_gen.models.MADE")
 class MADE(BinaryModel):
-    """Masked autoencoder for distribution estimation: one network for all conditionals, its weights masked.
+    """Masked autoencoder for distribution estimation (MADE): one network for all conditionals, with masked weights.
 
         h = g(h (W * M) + b) for each of `units`;   l = h (V * M') + x (A * M'') + c
         M_{jk} = [degree of k >= degree of j],   M', M'': > instead of >=
 
-    The degree of x_i is its place in the ordering, those of hidden units are spread over 1 .. length - 1. With several
-    masks, each of another spread and perhaps another ordering, training takes one for each batch at random. The model
-    is then the mixture of all, p(x) = mean over masks of p_m(x): the mean of probabilities, not of logits, which would
-    not be a distribution. Evaluation, `log_prob` and `sample` use the mixture.
+    The degree of x_i is its position in the ordering; degrees of hidden units are distributed over 1 .. length - 1.
+    With several masks, which differ in these degrees and optionally in the ordering, each training batch uses a random
+    one. The model is then a mixture, p(x) = mean over masks of p_m(x): the mean of probabilities, since that of logits
+    would not be a distribution in general. Evaluation, `log_prob` and `sample` use the mixture.
 
-    Train with `fit(x)`; no `loss` is given to `compile`. The loss is in nats for each sample, exact.
+    Train with `fit(x)`; no `loss` is given to `compile`. The loss is the exact negative log-likelihood, in nats per
+    sample.
 
     Args:
         units: sequence of ints >= 1, sizes of the hidden layers. Defaults to `(500,)`.
         num_masks: int >= 1. Defaults to `1`.
-        orderings: `"natural"`, row by row in all masks; `"random"`; or a permutation of 0 .. length - 1 for each mask.
-            Defaults to `"natural"`.
+        orderings: `"natural"`, row-major order for all masks; `"random"`; or a permutation of 0 .. length - 1 for each
+            mask. Defaults to `"natural"`.
         activation: the function g, as for `keras.layers.Activation`. Defaults to `"relu"`.
         seed: int or `None`. Seeds masks, orderings and `sample`. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
@@ -41,12 +42,11 @@ class MADE(BinaryModel):
         x: binary data `(batch, ...)`, 0 or 1 in any dtype.
 
     Returns:
-        The data unchanged: the work is in `fit`, `log_prob` and `sample`.
+        The data unchanged; use `fit`, `log_prob` and `sample`.
 
     Raises:
-        ValueError: if an argument is outside its range, `orderings` are not permutations of as many places as the data
-            have, or arrays of data are not
-            binary.
+        ValueError: if an argument is outside its range, `orderings` are not permutations of the data's positions, or
+            arrays of data are not binary.
 
     Example:
 
@@ -74,9 +74,11 @@ class MADE(BinaryModel):
         self.num_masks = check_integer("num_masks", num_masks)
         if isinstance(orderings, list | tuple | np.ndarray):
             orderings = [check_ordering("orderings", ordering) for ordering in orderings]
-            check(len(orderings) == self.num_masks, "orderings", f"be {num_masks}, as `num_masks`", len(orderings))
+            rule = f"have one ordering for each of num_masks={num_masks}"
+            check(len(orderings) == self.num_masks, "orderings", rule, f"{len(orderings)} orderings")
         else:
-            check(orderings in ("natural", "random"), "orderings", "be 'natural', 'random' or lists", repr(orderings))
+            rule = "be 'natural', 'random' or a list of permutations"
+            check(orderings in ("natural", "random"), "orderings", rule, repr(orderings))
         self.orderings = orderings
         self.activation = keras.activations.get(activation)
 
@@ -85,7 +87,7 @@ class MADE(BinaryModel):
         generator = np.random.default_rng(fixed_seed(self.seed))
         orders = self._orders(generator)
         self.orders = self._table("orders", orders)
-        # The degree of a place is its rank in the ordering, from 1.
+        # The degree of a position is its rank in the ordering, from 1.
         self.ranks = self._table("ranks", np.argsort(orders, axis=1) + 1)
         spreads = [spread_degrees(units, max(1, self.length - 1)) for units in self.units]
         self.degrees, self.hidden = [], []
@@ -103,8 +105,9 @@ class MADE(BinaryModel):
             return np.tile(np.arange(self.length), (self.num_masks, 1))
         if self.orderings == "random":
             return np.stack([generator.permutation(self.length) for _ in range(self.num_masks)])
-        fits = all(len(ordering) == self.length for ordering in self.orderings)
-        check(fits, "orderings", f"have as many entries as x has numbers, {self.length}", self.orderings)
+        is_complete = all(len(ordering) == self.length for ordering in self.orderings)
+        rule = f"have {self.length} entries, the number of dimensions of x"
+        check(is_complete, "orderings", rule, self.orderings)
         return np.array(self.orderings)
 
     def _table(self, name: str, values: np.ndarray) -> keras.Variable:
@@ -123,7 +126,7 @@ class MADE(BinaryModel):
         return dense
 
     def masked_logits(self, x: Any, mask: Any) -> Any:
-        """Returns the logits `(batch, length)` of flat data under the mask of a number, a tensor."""
+        """Returns the logits `(batch, length)` of flat data under the mask with index `mask`, a tensor."""
         ranks = ops.take(ops.convert_to_tensor(self.ranks), mask, axis=0)
         h, before = x, ranks
         for dense, table in zip(self.hidden, self.degrees, strict=True):
@@ -145,7 +148,7 @@ class MADE(BinaryModel):
         return sequential_loop(1, self.num_masks, add, first) - np.log(self.num_masks)
 
     def next_logits(self, i: Any, codes: Any, cache: Any, inputs: dict[str, Any]) -> tuple[Any, Any]:
-        # What stands at places that are not drawn yet does not matter: they are masked.
+        # Values at positions that are not drawn yet do not matter: they are masked.
         logits = self.masked_logits(ops.cast(codes, "float32"), inputs["mask"])
         return two_logits(ops.take(logits, self.position(i, inputs), axis=1)), cache
 
@@ -154,13 +157,13 @@ class MADE(BinaryModel):
 
     def draw(self, noise: np.ndarray, seed: int, **options: Any) -> np.ndarray:
         chosen = np.random.default_rng([seed, 1]).integers(0, self.num_masks, len(noise))
-        most = 1 << int(np.bincount(chosen).max() - 1).bit_length()
+        group_size = 1 << int(np.bincount(chosen).max() - 1).bit_length()
         codes = np.empty(noise.shape, "int32")
         for mask in np.unique(chosen):
-            # All groups are filled up to one size, a power of 2: other seeds seldom need another program.
+            # All groups are padded to one size, a power of 2, so that other seeds rarely cause a recompilation.
             rows = np.flatnonzero(chosen == mask)
-            filled = np.resize(rows, most)
-            drawn = ancestral_sampling(self, noise[filled], {"mask": np.int32(mask)}, **options)
+            padded = np.resize(rows, group_size)
+            drawn = ancestral_sampling(self, noise[padded], {"mask": np.int32(mask)}, **options)
             codes[rows] = drawn[: len(rows)]
         return codes
 

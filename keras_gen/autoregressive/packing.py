@@ -1,4 +1,4 @@
-"""Packing: several short sequences in one row, and the masks that keep them apart."""
+"""Sequence packing: several short sequences per row, and the masks that separate them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,22 +12,21 @@ from keras_gen.export import keras_gen_export
 
 
 def check_segments(segments: Any) -> None:
-    """Refuses what is not a batch of rows of integers."""
-    integers = "int" in keras.backend.standardize_dtype(segments.dtype)
-    valid = len(segments.shape) == 2 and integers
-    check(valid, "segments", "be integers (rows, length)", f"{segments.dtype} of shape {tuple(segments.shape)}")
+    """Raises `ValueError` unless segments are integers `(rows, length)`."""
+    is_rows = len(segments.shape) == 2 and "int" in keras.backend.standardize_dtype(segments.dtype)
+    check(is_rows, "segments", "be integers (rows, length)", f"{segments.dtype} of shape {tuple(segments.shape)}")
 
 
 @keras_gen_export("keras_gen.ops.pack_sequences")
 def pack_sequences(sequences: Sequence[Any], length: int) -> dict[str, np.ndarray]:
-    """Puts short sequences side by side in rows, the longest first, each in the first row that has room.
+    """Packs short sequences in rows by first-fit decreasing: the longest first, each in the first row with room.
 
-    Filled so, most rows have no or little padding, where padding each sequence to the longest one may waste half of the
-    work. `segments` says what belongs together: entry `k + 1` is sequence `k`, 0 is padding. It is what `segment_mask`,
-    `segment_positions` and `unpack_sequences` take, and `CodeTransformer.fit` takes both arrays as they are.
+    Most rows then have no or little padding, whereas padding each sequence to the longest one may waste half of the
+    computation. `segments` holds segment ids: `k + 1` for sequence `k`, 0 for padding. It is the argument of
+    `segment_mask`, `segment_positions` and `unpack_sequences`; `CodeTransformer.fit` takes the dict of both arrays.
 
     Args:
-        sequences: sequences of integers, each of 1 .. length of them.
+        sequences: sequences of integers, each of length 1 .. `length`.
         length: int >= 1. Length of a row.
 
     Returns:
@@ -47,55 +46,53 @@ def pack_sequences(sequences: Sequence[Any], length: int) -> dict[str, np.ndarra
     """
     length = check_integer("length", length)
     check(len(sequences) > 0, "sequences", "hold at least one sequence", len(sequences))
-    sequences = [_checked(sequence, number, length) for number, sequence in enumerate(sequences)]
+    sequences = [_checked(sequence, index, length) for index, sequence in enumerate(sequences)]
     rows = _first_fit(np.array([len(sequence) for sequence in sequences]), length)
     codes, segments = (np.zeros((len(rows), length), "int32") for _ in range(2))
     for row, members in enumerate(rows):
         start = 0
-        for number in members:
-            place = slice(start, start + len(sequences[number]))
-            codes[row, place], segments[row, place] = sequences[number], number + 1
-            start = place.stop
+        for index in members:
+            span = slice(start, start + len(sequences[index]))
+            codes[row, span], segments[row, span] = sequences[index], index + 1
+            start = span.stop
     return {"codes": codes, "segments": segments}
 
 
-def _checked(sequence: Any, number: int, length: int) -> np.ndarray:
+def _checked(sequence: Any, index: int, length: int) -> np.ndarray:
     sequence = np.asarray(sequence)
-    valid = sequence.ndim == 1 and (sequence.dtype.kind in "iu" or len(sequence) == 0)
-    check(valid, f"sequences[{number}]", "be a sequence of integers", f"{sequence.dtype} of shape {sequence.shape}")
-    small = len(sequence) == 0 or np.abs(sequence).max() < 2**31
-    check(small, f"sequences[{number}]", "hold integers of 32 bits", "larger ones")
-    check(
-        0 < len(sequence) <= length, f"sequences[{number}]", f"have 1 .. {length} entries", f"{len(sequence)} entries"
-    )
+    is_ints = sequence.ndim == 1 and (sequence.dtype.kind in "iu" or len(sequence) == 0)
+    check(is_ints, f"sequences[{index}]", "be a sequence of integers", f"{sequence.dtype} of shape {sequence.shape}")
+    is_small = len(sequence) == 0 or np.abs(sequence).max() < 2**31
+    check(is_small, f"sequences[{index}]", "hold 32-bit integers", "larger integers")
+    check(0 < len(sequence) <= length, f"sequences[{index}]", f"have 1 .. {length} entries", f"{len(sequence)} entries")
     return sequence
 
 
 def _first_fit(sizes: np.ndarray, length: int) -> list[list[int]]:
-    """Returns the numbers of the sequences in each row."""
+    """Returns the indices of the sequences in each row."""
     rows: list[list[int]] = []
-    room = np.empty(len(sizes), "int64")  # of each row
-    for number in np.argsort(-sizes, kind="stable"):
-        # A sequence never needs more rows than there are sequences before it.
-        fits = room[: len(rows)] >= sizes[number]
-        row = int(fits.argmax()) if fits.any() else len(rows)
+    room = np.empty(len(sizes), "int64")  # remaining in each row
+    for index in np.argsort(-sizes, kind="stable"):
+        # There are never more rows than sequences placed so far.
+        has_room = room[: len(rows)] >= sizes[index]
+        row = int(has_room.argmax()) if has_room.any() else len(rows)
         if row == len(rows):
             rows.append([])
             room[row] = length
-        rows[row].append(int(number))
-        room[row] -= sizes[number]
+        rows[row].append(int(index))
+        room[row] -= sizes[index]
     return rows
 
 
 @keras_gen_export("keras_gen.ops.unpack_sequences")
 def unpack_sequences(values: Any, segments: Any) -> list[np.ndarray]:
-    """Takes packed rows apart, in the order in which `pack_sequences` was given the sequences.
+    """Splits packed rows into their sequences, in the order of the input of `pack_sequences`.
 
-    Where each row counts its segments from 1, the first ones of all rows come first, then the second ones, and so on.
+    If each row numbers its segments from 1, the first segments of all rows come first, then the second, and so on.
 
     Args:
-        values: `(rows, length, ...)`, the packed codes, or what was computed of each.
-        segments: integers `(rows, length)`, as `pack_sequences` gave them.
+        values: `(rows, length, ...)`, the packed codes, or values computed from each.
+        segments: integers `(rows, length)`, as returned by `pack_sequences`.
 
     Returns:
         list of arrays `(length of the sequence, ...)`.
@@ -110,11 +107,11 @@ def unpack_sequences(values: Any, segments: Any) -> list[np.ndarray]:
     Reference: Krell et al. 2021, arXiv:2107.02027.
     """
     values, segments = (np.asarray(ops.convert_to_numpy(array)) for array in (values, segments))
-    fits = segments.ndim == 2 and values.shape[:2] == segments.shape
-    check(fits, "values", f"have shape {segments.shape} or more, as segments", f"shape {values.shape}")
-    # By segment, then by row: rows of others than `pack_sequences` may count their segments anew.
+    is_aligned = segments.ndim == 2 and values.shape[:2] == segments.shape
+    check(is_aligned, "values", f"have leading axes {segments.shape}, the shape of segments", f"shape {values.shape}")
+    # By segment, then by row: rows not made by `pack_sequences` may each number their segments from 1.
     owner = (segments.astype("int64") * len(segments) + np.arange(len(segments))[:, None]).reshape(-1)
-    order = np.argsort(owner, kind="stable")  # stable: within a segment, the order of the row
+    order = np.argsort(owner, kind="stable")  # stable: keeps the order within a segment
     order = order[segments.reshape(-1)[order] > 0]
     if len(order) == 0:
         return []
@@ -124,7 +121,7 @@ def unpack_sequences(values: Any, segments: Any) -> list[np.ndarray]:
 
 @keras_gen_export("keras_gen.ops.segment_positions")
 def segment_positions(segments: Any) -> Any:
-    """Computes the position of each token in its own segment: 0, 1, 2, ... anew for each, 0 for padding.
+    """Computes the position of each token in its own segment: 0, 1, 2, ..., and 0 for padding.
 
         position_i = number of tokens of the segment of i before i
 
@@ -149,15 +146,15 @@ def segment_positions(segments: Any) -> Any:
 
 @keras_gen_export("keras_gen.ops.segment_mask")
 def segment_mask(segments: Any, causal: bool = True) -> Any:
-    """Computes which tokens of a packed row see each other: those of one segment, and no padding.
+    """Computes the attention mask of packed rows: tokens attend to their own segment only, never to padding.
 
         mask[b, 0, i, j] = segments[b, i] == segments[b, j] > 0   and   i >= j if `causal`
 
-    All conditions are in one mask, of the shape that attention takes on every backend.
+    A single mask combines all conditions, in the shape that attention accepts on every backend.
 
     Args:
         segments: integers `(rows, length)`, 0 for padding; see `pack_sequences`.
-        causal: bool. Whether tokens see none behind them. Defaults to `True`.
+        causal: bool. Whether to mask future tokens. Defaults to `True`.
 
     Returns:
         bool tensor `(rows, 1, length, length)`.
@@ -175,19 +172,19 @@ def segment_mask(segments: Any, causal: bool = True) -> Any:
     check_segments(segments)
     mask = ops.logical_and(segments[:, :, None] == segments[:, None, :], segments[:, :, None] > 0)
     if causal:
-        places = ops.arange(segments.shape[1])
-        mask = ops.logical_and(mask, places[:, None] >= places)
+        positions = ops.arange(segments.shape[1])
+        mask = ops.logical_and(mask, positions[:, None] >= positions)
     return mask[:, None]
 
 
 @keras_gen_export("keras_gen.ops.next_code_mask")
 def next_code_mask(segments: Any) -> Any:
-    """Computes where the next token of a packed row belongs to the same segment: where a loss of the next token counts.
+    """Computes the loss mask of next-token prediction on packed rows: where the next token is of the same segment.
 
         mask[b, i] = segments[b, i] == segments[b, i + 1] > 0,   False at the end of a row
 
-    For networks of your own that see a token and tell the next. `CodeTransformer` needs none: it tells each first code
-    from a start of its own.
+    For custom networks that predict the next token. `CodeTransformer` does not need it: it predicts the first code of
+    each segment from a start token.
 
     Args:
         segments: integers `(rows, length)`, 0 for padding; see `pack_sequences`.

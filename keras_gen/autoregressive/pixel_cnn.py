@@ -13,23 +13,23 @@ from keras_gen.networks.blocks.masked import MaskedConv2D
 
 @keras_gen_export("keras_gen.models.PixelCNN")
 class PixelCNN(ConditionalModel):
-    """Gated PixelCNN: each pixel, or code of a map, given those before it, row by row, by masked convolutions.
+    """Gated PixelCNN: masked convolutions predict each pixel, or code of a map, from the preceding ones, row by row.
 
         p(x | condition) = prod_i softmax(network(x_1 .. x_{i-1}, condition))[x_i]
 
-    Pixels are codes 0 .. num_codes - 1, each with an embedding; nothing is assumed of their order. Pixels of several
-    numbers are drawn one number after the other. Train with `fit(codes)`, or `fit(codes, condition)`; no `loss` is
-    given to `compile`. The loss is in nats for each sample, exact. Drawing takes one pass of the network for each
-    number.
+    Pixels are codes 0 .. num_codes - 1, each with an embedding; no order of the codes is assumed. The channels of a
+    pixel are predicted one after the other. Train with `fit(codes)`, or `fit(codes, condition)`; no `loss` is given to
+    `compile`. The loss is the exact negative log-likelihood, in nats per sample. Sampling takes one forward pass for
+    each code.
 
     Args:
         num_codes: int >= 2.
-        filters: int >= 1, channels of the network, in each number of a pixel. Defaults to `64`.
-        blocks: int >= 2. Defaults to `5`.
-        kernel_size: odd int >= 3, of all convolutions. Defaults to `3`.
-        num_classes: int >= 1 or `None`. Then the condition is a label in 0 .. num_classes - 1. Defaults to `None`.
-        condition_dim: int >= 1 or `None`. Then the condition is a vector of this size. Defaults to `None`.
-        condition_dropout: float in [0, 1). Share of conditions that are hidden in training, for `guidance`. Defaults to
+        filters: int >= 1. Number of features for each channel of a pixel. Defaults to `64`.
+        blocks: int >= 2. Number of gated blocks. Defaults to `5`.
+        kernel_size: odd int >= 3. Kernel size of all convolutions. Defaults to `3`.
+        num_classes: int >= 1 or `None`. If given, the condition is a label in 0 .. num_classes - 1. Defaults to `None`.
+        condition_dim: int >= 1 or `None`. If given, the condition is a vector of this size. Defaults to `None`.
+        condition_dropout: float in [0, 1). Fraction of conditions dropped in training, for `guidance`. Defaults to
             `0.0`.
         seed: int or `None`. Seeds all draws of the model. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
@@ -38,11 +38,11 @@ class PixelCNN(ConditionalModel):
         x: integers `(batch, height, width)` or `(batch, height, width, channels)`.
 
     Returns:
-        The data unchanged: the work is in `fit`, `log_prob` and `sample`.
+        The data unchanged; use `fit`, `log_prob` and `sample`.
 
     Raises:
-        ValueError: if an argument is outside its range, or arrays of data are not such codes. Codes that a dataset
-            gives are not looked at.
+        ValueError: if an argument is outside its range, or arrays of data are not such codes. Codes from a dataset are
+            not checked.
 
     Example:
 
@@ -97,7 +97,7 @@ class PixelCNN(ConditionalModel):
             self.head[-1].build(map_shape)
 
     def features(self, x: Any, condition: Any = None, training: bool = False) -> Any:
-        """Returns the features `(batch, height, width, any)` that the distributions of all pixels are made of."""
+        """Returns the features `(batch, height, width, any)` from which the logits of all pixels are computed."""
         x = self.code_embedding(ops.reshape(ops.cast(x, "int32"), (-1, *self.data_shape[:2], self.channels)))
         vertical = horizontal = ops.reshape(x, (*ops.shape(x)[:3], self.channels * self.filters))
         embedding = [self.embed(condition, training)] if self.takes_condition else []

@@ -1,4 +1,4 @@
-"""Ancestral sampling: one code after the other, in one compiled loop."""
+"""Ancestral sampling: one code at a time, in a compiled loop."""
 
 from typing import Any
 
@@ -7,21 +7,21 @@ from keras import ops
 
 from keras_gen.core.compiled import as_tensor, sequential_loop
 
-LOWEST_TEMPERATURE = 1e-30  # a lower one would be 0, or make the division overflow
-MASKED = -1e30  # the logit of a code that is not drawn
-LARGEST = 1 - 1e-6  # a uniform number above would be 1 once it is multiplied, and pass the last code
+LOWEST_TEMPERATURE = 1e-30  # a lower one would be 0 in float32, or make the division overflow
+MASKED = -1e30  # logit of an excluded code
+LARGEST = 1 - 1e-6  # a larger uniform value would be rounded to 1 in the product, beyond the last code
 
 
 def next_code(logits: Any, uniform: Any, temperature: Any = 1.0, top_k: int | None = None, top_p: Any = None) -> Any:
-    """Draws codes by inverting their cumulative distribution: the first code k with P(0) + .. + P(k) > u.
+    """Draws codes by inverse transform sampling: the first code k with P(0) + .. + P(k) > u.
 
     Args:
         logits: float32 `(batch, num_codes)`.
-        uniform: float32 `(batch,)`, numbers u in [0, 1).
+        uniform: float32 `(batch,)`, values u in [0, 1).
         temperature: float or scalar tensor > 0, by which logits are divided. Defaults to `1.0`.
         top_k: int or `None`. Only the k most likely codes are drawn. Defaults to `None`.
-        top_p: float or scalar tensor, or `None`. Only the most likely codes that together have this probability are
-            drawn. Defaults to `None`.
+        top_p: float or scalar tensor, or `None`. Only the most likely codes with this total probability are drawn.
+            Defaults to `None`.
 
     Returns:
         int32 `(batch,)`.
@@ -30,13 +30,13 @@ def next_code(logits: Any, uniform: Any, temperature: Any = 1.0, top_k: int | No
     if top_k is not None:
         logits = _at_least(logits, ops.sort(logits, axis=-1)[:, -top_k, None])
     if top_p is not None:
-        falling = ops.flip(ops.sort(logits, axis=-1), axis=-1)
-        p = ops.softmax(falling)
-        # The likelier codes before one have less than top_p together: it belongs to the set.
+        descending = ops.flip(ops.sort(logits, axis=-1), axis=-1)
+        p = ops.softmax(descending)
+        # A code belongs to the nucleus if the more likely codes have a total probability below top_p.
         inside = ops.cumsum(p, axis=-1) - p < top_p
-        logits = _at_least(logits, ops.min(ops.where(inside, falling, -MASKED), axis=-1, keepdims=True))
+        logits = _at_least(logits, ops.min(ops.where(inside, descending, -MASKED), axis=-1, keepdims=True))
     p = ops.softmax(logits)
-    # On JAX the sum may step at codes of probability 0, by rounding: they are left out by name.
+    # On JAX, by rounding, the sum may increase at codes of probability 0: they are excluded explicitly.
     cumulative = ops.where(p > 0, ops.cumsum(p, axis=-1), 0.0)
     passed = ops.minimum(uniform, LARGEST)[:, None] * ops.max(cumulative, axis=-1, keepdims=True)
     return ops.cast(ops.argmax(ops.cast(cumulative > passed, "int32"), axis=-1), "int32")
@@ -49,7 +49,7 @@ def _at_least(logits: Any, least: Any) -> Any:
 def ancestral_sampling(
     model: Any,
     noise: np.ndarray,
-    given: dict[str, np.ndarray],
+    extra_inputs: dict[str, np.ndarray],
     *,
     condition: np.ndarray | None = None,
     guidance: float | None = None,
@@ -59,14 +59,14 @@ def ancestral_sampling(
     batch_size: int = 256,
     verbose: str | int = "auto",
 ) -> np.ndarray:
-    """Draws x_1 ~ p(x_1), x_2 ~ p(x_2 | x_1), ... for each row of uniform numbers; see `AutoregressiveModel.sample`.
+    """Draws x_1 ~ p(x_1), x_2 ~ p(x_2 | x_1), ... for each row of uniform values; see `AutoregressiveModel.sample`.
 
-    The loop is compiled once for each batch shape: noise, condition, temperature and so on are its arguments.
+    The loop is compiled once for each batch shape: noise, condition, temperature etc. are its arguments.
 
     Args:
         model: an `AutoregressiveModel`.
         noise: float32 `(n, length)`.
-        given: further arrays that `model.next_logits` is to find.
+        extra_inputs: further arrays for the `inputs` of `model.next_logits`.
         condition: `(n, ...)` or `None`.
         guidance: float or `None`.
         temperature: float.
@@ -79,9 +79,9 @@ def ancestral_sampling(
         int32 array `(n, length)`.
     """
     n, length = noise.shape
-    numbers = {"temperature": temperature, "guidance": guidance, "top_p": top_p}
-    numbers = {name: as_tensor(np.float32(value)) for name, value in numbers.items() if value is not None}
-    given = {name: as_tensor(np.asarray(value)) for name, value in given.items()}
+    scalars = {"temperature": temperature, "guidance": guidance, "top_p": top_p}
+    scalars = {name: as_tensor(np.float32(value)) for name, value in scalars.items() if value is not None}
+    extra_inputs = {name: as_tensor(np.asarray(value)) for name, value in extra_inputs.items()}
     arrays = {"noise": noise}
     if condition is not None:
         arrays["condition"] = condition
@@ -114,14 +114,14 @@ def ancestral_sampling(
 
     codes = np.empty((n, length), "int32")
     states = model.run_steps(
-        ("sample", top_k, *sorted([*numbers, *given])),
+        ("sample", top_k, *sorted([*scalars, *extra_inputs])),
         loop,
         arrays,
         start,
         steps=length,
         batch_size=batch_size,
         verbose=verbose,
-        shared={**numbers, **given},
+        shared={**scalars, **extra_inputs},
     )
     for index, _, (drawn, _) in states:
         codes[index] = ops.convert_to_numpy(drawn)

@@ -1,1 +1,1 @@
-"""What every family of models shares: argument checks, random draws, compilation, and the model base class."""
+"""Infrastructure shared by all model families: argument checks, random draws, compilation, model base class."""

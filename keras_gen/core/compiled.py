@@ -1,4 +1,4 @@
-"""Compilation of functions that read a model's weights, in batches of one size, and loops inside them."""
+"""Compilation of functions that read a model's weights, batches of equal size, and compiled loops."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,10 +12,10 @@ from keras import ops
 def compiled(
     model: keras.Layer | None, function: Callable[..., Any], extra_layers: Sequence[keras.Layer] = ()
 ) -> Callable[..., Any]:
-    """Compiles `function` as its backend can: `jax.jit`, `tf.function`, or (torch) a call that records no gradient.
+    """Compiles `function` by `jax.jit` or `tf.function`; on torch, disables gradients only.
 
-    The weights of `model` are arguments of the compiled function, so that it sees their current values. The function
-    must be pure otherwise: whatever it assigns is lost on JAX. It is compiled again for each new shape of an argument.
+    The weights of `model` are arguments of the compiled function, so it always uses their current values. Otherwise
+    the function must be pure: assignments are lost on JAX. It is recompiled for each new shape of an argument.
 
     Args:
         model: the model or layer whose variables `function` reads, or `None`.
@@ -23,7 +23,7 @@ def compiled(
         extra_layers: further layers whose variables it reads. Defaults to `()`.
 
     Returns:
-        A function of the same arguments.
+        A function with the same arguments.
     """
     match keras.backend.backend():
         case "jax":
@@ -42,7 +42,7 @@ def compiled(
 
             # Loops and branches are those of `keras.ops`: AutoGraph has nothing to convert, and fails at `match`.
             traced = tf.function(function, jit_compile=getattr(model, "jit_compile", False), autograph=False)
-            # Through `get_concrete_function`: a plain call warns of too many traces, which here are one for each shape.
+            # Through `get_concrete_function`: a plain call warns of too many traces, here one per shape.
             return lambda *args: traced.get_concrete_function(*args)(*args)
         case "torch":
             import torch
@@ -53,16 +53,16 @@ def compiled(
 
 
 def as_tensor(array: np.ndarray, float_dtype: Any = "float32") -> Any:
-    """Returns an argument of a compiled function: floats as `float_dtype`, seeds as they are, int64 as int32."""
+    """Converts an argument of a compiled function: floats to `float_dtype`, int64 to int32, seeds unchanged."""
     if array.dtype.kind == "f":
         return ops.convert_to_tensor(array, str(float_dtype))
     return ops.convert_to_tensor(array, "int32" if array.dtype == "int64" else None)
 
 
 def even_batches(n: int, batch_size: int) -> Iterator[np.ndarray]:
-    """Yields index arrays of one length <= `batch_size` that together run through 0 .. n - 1.
+    """Yields index arrays of equal length <= `batch_size` that together cover 0 .. n - 1.
 
-    The last one is filled up with `n - 1`; whoever joins the results keeps the first `n`.
+    The last batch is padded with index n - 1; keep the first n results.
     """
     batches = -(-n // batch_size)
     size = -(-n // batches)
@@ -76,8 +76,8 @@ PARTS = 20
 def sequential_loop(start: Any, stop: Any, body: Callable[[Any, Any], Any], state: Any) -> Any:
     """Computes `state = body(i, state)` for `i = start .. stop - 1`, as `keras.ops.fori_loop` does.
 
-    TensorFlow's loop starts up to ten iterations side by side, in which its fused convolutions (oneDNN, TensorFlow
-    2.21) crash the process. Each of our steps needs the one before, so there is nothing to gain from that.
+    TensorFlow's loop runs up to ten iterations in parallel, in which its fused convolutions (oneDNN, TensorFlow 2.21)
+    crash the process. Each step here depends on the previous one, so parallel iterations would gain nothing.
     """
     if keras.backend.backend() != "tensorflow":
         return ops.fori_loop(start, stop, body, state)
@@ -107,10 +107,10 @@ def run_in_parts(
     bar: keras.utils.Progbar,
     part: Callable[[int, int], dict[str, Any]] | None = None,
 ) -> Iterator[tuple[int, Any]]:
-    """Runs `state = program(inputs, state, first, last)` from step 0 to `steps`, yields `(stop, state)` at each stop.
+    """Runs `state = program(inputs, state, first, last)` from step 0 to `steps`; yields `(stop, state)` at each stop.
 
-    Without progress output the loop is split at the stops only. `part(first, last)` gives further inputs of the steps
-    between two stops; then the loop is split nowhere else.
+    Without progress output the loop is split at the stops only. `part(first, last)` returns further inputs for the
+    steps between two stops; with it, the loop is split at the stops only.
     """
     stops = set(stops)
     shown = bar.verbose and part is None
@@ -119,12 +119,12 @@ def run_in_parts(
         own = inputs if part is None else {**inputs, **part(first, last)}
         state = program(own, state, ops.convert_to_tensor(first, "int32"), ops.convert_to_tensor(last, "int32"))
         if bar.verbose:
-            ops.convert_to_numpy(keras.tree.flatten(state)[0])  # waits: the bar shows what is done, not what is queued
+            ops.convert_to_numpy(keras.tree.flatten(state)[0])  # waits: the bar counts finished steps, not queued ones
         bar.add(last - first)
         if last in stops:
             yield last, state
 
 
 def progress_bar(target: int, verbose: str | int) -> keras.utils.Progbar:
-    """Returns a bar of `target` steps; `verbose` is `"auto"` or 1 (shown), or 0 (silent), as in `predict`."""
+    """Returns a progress bar of `target` steps; `verbose` is `"auto"` or 1 (shown), or 0 (silent), as in `predict`."""
     return keras.utils.Progbar(target, verbose=1 if verbose == "auto" else int(verbose))

@@ -1,4 +1,4 @@
-"""The divergence `trace(df/dx)` of a field f, for each sample, together with f(x)."""
+"""Divergence `trace(df/dx)` of a vector field f for each sample, together with f(x)."""
 
 import math
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from keras_gen.core.arrays import sum_per_sample
 
 
 def exact_divergence(f: Callable[..., Any], x: Any, *extras: Any) -> tuple[Any, Any]:
-    """Computes derivatives in all directions, as one batch of as many copies of the samples as one has numbers.
+    """Computes f(x) and its exact divergence: derivatives along all axes, in one batch with a copy of x per dimension.
 
     Args:
-        f: called as `f(x, *extras)`, returns a tensor like `x`. It treats each sample alone.
-        x: float tensor `(batch, ...)`, of known shape but for the batch.
-        *extras: what f needs besides of each sample, such as its time or condition, copied as x is: tensors
-            `(batch, ...)` or `None`, which is handed on.
+        f: called as `f(x, *extras)`, returns a tensor like `x`. It must act on each sample independently.
+        x: float tensor `(batch, ...)`, whose shape is known except for the batch.
+        *extras: further per-sample arguments of f, such as time or condition, copied like x: tensors `(batch, ...)`,
+            or `None`, which is passed through.
 
     Returns:
         `f(x, *extras)`, and the divergence `(batch,)`.
@@ -30,13 +30,13 @@ def exact_divergence(f: Callable[..., Any], x: Any, *extras: Any) -> tuple[Any, 
 
 
 def hutchinson_divergence(f: Callable[..., Any], x: Any, signs: Any, *extras: Any) -> tuple[Any, Any]:
-    """Estimates the divergence by `v^T (df/dx) v`, whose mean over random signs v it is: one derivative.
+    """Computes f(x) and Hutchinson's estimate `v^T (df/dx) v` of the divergence, unbiased for random signs v.
 
     Args:
-        f: called as `f(x, *extras)`, returns a tensor like `x`. It treats each sample alone.
+        f: called as `f(x, *extras)`, returns a tensor like `x`. It must act on each sample independently.
         x: float tensor `(batch, ...)`.
-        signs: v, a tensor like `x`, from `random_signs`. The same v throughout an integral makes its estimate smooth.
-        *extras: handed to f.
+        signs: v, a tensor like `x`, from `random_signs`. The same v throughout an integral keeps the integrand smooth.
+        *extras: passed to f.
 
     Returns:
         `f(x, *extras)`, and the estimate `(batch,)`.
@@ -46,7 +46,7 @@ def hutchinson_divergence(f: Callable[..., Any], x: Any, signs: Any, *extras: An
 
 
 def random_signs(x: Any, seed: Any) -> Any:
-    """Draws -1 or 1 for each number of `x`, in its dtype."""
+    """Draws random signs, -1 or 1, of the shape and dtype of `x` (Rademacher)."""
     signs = keras.random.randint(ops.shape(x), 0, 2, dtype="int32", seed=seed)
     return ops.cast(2 * signs - 1, x.dtype)
 

@@ -1,4 +1,4 @@
-"""Small helpers to put a layer or model on trial."""
+"""Helpers for testing layers and models."""
 
 import pathlib
 import tempfile
@@ -11,13 +11,12 @@ from keras import ops
 
 
 def randomize_weights(layer: keras.Layer, seed: int = 0, scale: float = 0.3) -> None:
-    """Sets the weights to fixed random numbers, the same on every backend: a layer that starts at zero hides faults.
+    """Sets the weights to fixed random values, the same on every backend: zero initialization would hide errors.
 
     Args:
         layer: a built layer or model.
         seed: int. Defaults to `0`.
-        scale: float. Standard deviation of a vector; that of a matrix is less by the root of its inputs. Defaults to
-            `0.3`.
+        scale: float. Standard deviation of vectors; for kernels it is divided by sqrt(fan_in). Defaults to `0.3`.
     """
     generator = np.random.default_rng(seed)
     for weight in layer.weights:
@@ -29,19 +28,19 @@ def randomize_weights(layer: keras.Layer, seed: int = 0, scale: float = 0.3) -> 
 
 
 def functional(layer: keras.Layer, *arrays: np.ndarray) -> keras.Model:
-    """Returns a functional model of one layer, with unknown batch size."""
+    """Wraps one layer in a functional model with unknown batch size."""
     inputs = [keras.Input(array.shape[1:], dtype=array.dtype.name) for array in arrays]
     return keras.Model(inputs, layer(inputs if len(inputs) > 1 else inputs[0]))
 
 
 def as_inputs(arrays: Sequence[np.ndarray]) -> Any:
-    """Returns the arrays as a layer takes them: one tensor, or a list."""
+    """Converts arrays to the inputs of a layer: one tensor, or a list."""
     tensors = [ops.convert_to_tensor(array) for array in arrays]
     return tensors if len(tensors) > 1 else tensors[0]
 
 
 def save_and_load(model: keras.Model) -> keras.Model:
-    """Returns the model as read back from a `.keras` file, in safe mode."""
+    """Saves the model to a `.keras` file and loads it again, in safe mode."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model.keras"
         model.save(path)
@@ -49,18 +48,18 @@ def save_and_load(model: keras.Model) -> keras.Model:
 
 
 def made_alike(make: Callable[[], keras.Model]) -> keras.Model:
-    """Returns a new model whose initial weights are the same each time."""
+    """Returns a new model with reproducible initial weights."""
     keras.utils.set_random_seed(0)
     return make()
 
 
 def to_numpy(tensor: Any) -> np.ndarray:
-    """Returns a tensor as NumPy, half precision as float32."""
+    """Converts a tensor to NumPy, half precision to float32."""
     if keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)):
         tensor = ops.cast(tensor, "float64" if "64" in str(tensor.dtype) else "float32")
     return ops.convert_to_numpy(tensor)
 
 
 def flat_numpy(outputs: Any) -> list[np.ndarray]:
-    """Returns the tensors of a nested structure as a list of arrays."""
+    """Returns the tensors of a nested structure as a flat list of arrays."""
     return [to_numpy(output) for output in keras.tree.flatten(outputs)]

@@ -11,17 +11,17 @@ from keras_gen.core.compiled import sequential_loop, sequential_while
 State = tuple[Any, ...]
 Field = Callable[[Any, State], State]
 
-SMALLEST_STEP = 1e-4  # of the interval: so an adaptive solver ends, whatever f is
+SMALLEST_STEP = 1e-4  # fraction of the interval: so that the adaptive solver terminates for any f
 
 
 def runge_kutta_4(f: Field, x: State, t0: float, t1: float, steps: int) -> State:
-    """Solves by the classical Runge-Kutta method, with steps of one size.
+    """Integrates an ODE by the classical fourth-order Runge-Kutta method, with a fixed step size.
 
     Args:
-        f: takes a scalar time and a state, returns the derivative of each part of the state.
+        f: takes a scalar time and a state, returns the derivative of each component of the state.
         x: the state at `t0`.
         t0: float.
-        t1: float, also less than `t0`.
+        t1: float; may be less than `t0`.
         steps: int >= 1.
 
     Returns:
@@ -59,15 +59,16 @@ ERRORS = np.array([71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 
 
 
 def dormand_prince(f: Field, x: State, t0: float, t1: float, tolerance: float) -> State:
-    """Solves with steps as large as an error of `tolerance` per step allows, relative and absolute.
+    """Integrates an ODE by the Dormand-Prince 5(4) method, with an adaptive step size.
 
-    The loop has no fixed length: JAX cannot take its gradient.
+    The error per step is at most `tolerance`, relative and absolute. The loop has no fixed length: JAX cannot compute
+    its gradient.
 
     Args:
-        f: takes a scalar time and a state, returns the derivative of each part of the state.
+        f: takes a scalar time and a state, returns the derivative of each component of the state.
         x: the state at `t0`.
         t0: float.
-        t1: float, also less than `t0`.
+        t1: float; may be less than `t0`.
         tolerance: float > 0.
 
     Returns:
@@ -83,7 +84,7 @@ def dormand_prince(f: Field, x: State, t0: float, t1: float, tolerance: float) -
     def step(done: Any, h: Any, x: State) -> tuple[Any, Any, State]:
         h = ops.where(h < 1 - done, h, 1 - done)
 
-        # A loop, so that f, mostly a network, is compiled once and not seven times.
+        # A loop, so that f, usually a network, is compiled once instead of seven times.
         def stage(k: Any, state: tuple[State, State]) -> tuple[State, State]:
             slopes, _ = state
             inner = _combined(x, h * length * stages[k], slopes)
@@ -99,7 +100,7 @@ def dormand_prince(f: Field, x: State, t0: float, t1: float, tolerance: float) -
         slopes, new = sequential_loop(0, len(NODES), stage, (zeros, x))
         error = _combined(tuple(ops.zeros_like(part) for part in x), h * length * errors, slopes)
         ratio = ops.stop_gradient(_largest(error, x, new)) / tolerance
-        ratio = ops.where(ops.isnan(ratio), 0.0, ratio)  # no smaller step would help
+        ratio = ops.where(ops.isnan(ratio), 0.0, ratio)  # a smaller step would not help
         accept = (ratio <= 1) | (h <= SMALLEST_STEP)
         factor = ops.clip(0.9 * ops.maximum(ratio, 1e-10) ** -0.2, 0.2, 5.0)
         x = tuple(ops.where(accept, b, a) for a, b in zip(x, new, strict=True))
@@ -117,7 +118,7 @@ def _add(x: State, *terms: tuple[Any, State]) -> State:
 
 
 def _combined(x: State, weights: Any, slopes: State) -> State:
-    """Returns x plus the sum over the first axis of `weights` times slopes."""
+    """Returns x plus the sum of `weights * slopes` over the first axis."""
     return tuple(
         part + ops.sum(ops.reshape(weights, (-1, *[1] * len(part.shape))) * slope, axis=0)
         for part, slope in zip(x, slopes, strict=True)
@@ -125,7 +126,7 @@ def _combined(x: State, weights: Any, slopes: State) -> State:
 
 
 def _largest(error: State, old: State, new: State) -> Any:
-    """Returns the largest of the errors of all numbers of all samples."""
+    """Returns the largest scaled error over all samples and dimensions."""
     ratios = [
         ops.max(ops.abs(e) / (1 + ops.maximum(ops.abs(a), ops.abs(b)))) for e, a, b in zip(error, old, new, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Random draws whose values do not depend on how the work is split."""
+"""Random draws that do not depend on how the work is split into batches."""
 
 import random
 from typing import Any
@@ -10,7 +10,7 @@ from keras_gen.core.checks import check_integer
 
 
 class StepSeed(keras.random.SeedGenerator):
-    """Hands one fixed seed to the `keras.random` functions: a seed for step `i` of a compiled loop.
+    """Seed generator with one fixed seed for the `keras.random` functions: that of step `i` of a compiled loop.
 
     A `SeedGenerator` advances by assigning a variable, which a JAX loop does not allow. So the seeds of all steps are
     drawn before the loop, and the loop picks row `i`.
@@ -27,15 +27,15 @@ class StepSeed(keras.random.SeedGenerator):
 
 
 def fixed_seed(seed: int | None) -> int:
-    """Returns `seed`, or for `None` one from Python's generator, which `keras.utils.set_random_seed` reaches."""
+    """Returns `seed`, or for `None` one from Python's generator, which `keras.utils.set_random_seed` seeds."""
     return random.randrange(2**31) if seed is None else check_integer("seed", seed, at_least=0)
 
 
 def starting_noise(n: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Draws `n` standard normal arrays; draw `k` depends on `seed` and `k` alone, not on `n` or the backend.
+    """Draws `n` standard normal arrays; draw `k` depends only on `seed` and `k`, not on `n` or the backend.
 
     Args:
-        n: int. How many.
+        n: int. Number of draws.
         shape: shape of one draw.
         seed: int >= 0.
 
@@ -46,16 +46,16 @@ def starting_noise(n: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 
 def step_seeds(steps: int, seed: int, batch: int, dtype: str) -> np.ndarray:
-    """Draws the rows for `StepSeed`, other ones for each `batch` and for each `seed`.
+    """Draws the rows for `StepSeed`, different for each `batch` and each `seed`.
 
     Args:
         steps: int. Number of rows.
         seed: int >= 0.
-        batch: int >= 0. Index of the batch that the loop works on.
+        batch: int >= 0. Index of the batch.
         dtype: str. Dtype of a `SeedGenerator` state on this backend.
 
     Returns:
         integer array `(steps, 2)`.
     """
-    # [seed, batch + 1]: the stream of starting_noise is that of [seed], and no other.
+    # [seed, batch + 1]: a stream distinct from that of starting_noise, [seed].
     return np.random.default_rng([seed, batch + 1]).integers(0, 2**31 - 1, (steps, 2)).astype(dtype)

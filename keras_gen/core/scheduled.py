@@ -1,4 +1,4 @@
-"""A number of a model that changes with the number of its training steps."""
+"""Scalar hyperparameters scheduled by the training step."""
 
 from typing import Any
 
@@ -9,24 +9,24 @@ from keras_gen.core.checks import check, is_number
 
 
 class Scheduled(keras.layers.Layer):
-    """Gives `schedule(step)`, where `step` counts the calls with `training=True`; or a constant.
+    """Scheduled scalar: `schedule(step)`, where `step` counts the calls with `training=True`; or a constant.
 
-    The layer counts by a weight of its own, so that the count advances inside a compiled `fit` on every backend (where
-    a callback for each batch does nothing on JAX) and is in the model's file.
+    The step counter is a non-trainable weight of the layer: it advances inside a compiled `fit` on every backend (a
+    per-batch callback has no effect on JAX) and is saved with the model.
 
     Args:
-        name: str. What the argument is called, for errors.
+        name: str. Name of the argument in error messages.
         schedule: float, or a `keras.optimizers.schedules.LearningRateSchedule`.
-        lowest: float. The value is kept >= this.
-        positive: bool. Whether a constant or the schedule's start may not be 0.
+        lowest: float. Lower bound of the value.
+        positive: bool. Whether the constant, or the schedule's initial value, must be > 0.
     """
 
     def __init__(self, name: str, schedule: Any, lowest: float = 0.0, positive: bool = False):
         super().__init__(name=name)
         self.scheduled = isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule)
         start = float(schedule(0)) if self.scheduled else schedule
-        valid = is_number(start) and (start > 0 if positive else start >= 0)
-        check(valid, name, "be > 0" if positive else "be >= 0", repr(start))
+        is_inside = is_number(start) and (start > 0 if positive else start >= 0)
+        check(is_inside, name, "be > 0" if positive else "be >= 0", repr(start))
         self.schedule = schedule if self.scheduled else float(schedule)
         self.lowest = lowest
         if self.scheduled:
@@ -38,10 +38,10 @@ class Scheduled(keras.layers.Layer):
         if not self.scheduled:
             return ops.convert_to_tensor(self.schedule, "float32")
         value = ops.maximum(ops.cast(self.schedule(ops.convert_to_tensor(self.step)), "float32"), self.lowest)
-        if training:  # not before: on torch and TensorFlow, the tensor is the weight itself, and would change too
+        if training:  # not before: on torch and TensorFlow, the tensor is the weight itself, and would change, too
             self.step.assign_add(1)
         return value
 
     def serialized(self) -> Any:
-        """Returns the schedule as a part of a configuration."""
+        """Returns the serialized schedule, for `get_config`."""
         return keras.saving.serialize_keras_object(self.schedule)

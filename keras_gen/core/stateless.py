@@ -1,4 +1,4 @@
-"""Calls of a layer that leave it as it is."""
+"""Calls of a layer without side effects on it."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -11,12 +11,12 @@ from keras import ops
 def stateless(layer: keras.Layer, frozen: bool = False) -> contextlib.AbstractContextManager[None]:
     """Returns a scope in which calls of `layer` leave it unchanged: assignments, draws, added losses are discarded.
 
-    No other layer may be called in it: on JAX it would not find its weights.
+    No other layer may be called in this scope: on JAX its weights would not be found.
 
     Args:
         layer: a built layer or model.
-        frozen: bool. Whether its weights are constants, too, which no gradient reaches. Gradients still pass through
-            the layer to its inputs. Defaults to `False`.
+        frozen: bool. Whether its weights are treated as constants, without gradients. Gradients still pass through the
+            layer to its inputs. Defaults to `False`.
 
     Returns:
         A context manager.
@@ -27,8 +27,8 @@ def stateless(layer: keras.Layer, frozen: bool = False) -> contextlib.AbstractCo
 
 @contextlib.contextmanager
 def in_state(layer: keras.Layer, state: Sequence[tuple[keras.Variable, Any]]) -> Iterator[None]:
-    """The same scope, with values of the caller's for the layer's variables."""
-    # A call clears what the one before has added, in any scope.
+    """Opens the same scope, with given values for the layer's variables."""
+    # A call clears the losses that the previous call added, in any scope.
     added = [(part, list(part._losses)) for part in layer._flatten_layers()]
     try:
         with keras.StatelessScope(state_mapping=state):

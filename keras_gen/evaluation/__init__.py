@@ -1,1 +1,1 @@
-"""Looking at samples and measuring them."""
+"""Visualization and evaluation of samples."""

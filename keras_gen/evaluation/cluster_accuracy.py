@@ -8,23 +8,24 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.metrics.cluster_accuracy")
 def cluster_accuracy(clusters: Any, labels: Any, reference: tuple[Any, Any] | None = None) -> float:
-    """Computes how often a cluster's most frequent label is the right one.
+    """Computes the fraction of samples whose label is the most frequent one of their cluster.
 
         mean_i [label_i = argmax_y #{j in reference: cluster_j = cluster_i, label_j = y}]
 
-    Several clusters may stand for one label, so the figure is only fair for about as many clusters as labels.
+    Several clusters may have one label, so the accuracy is meaningful only if there are about as many clusters as
+    labels. Without a `reference` it is also known as purity.
 
     Args:
         clusters: integers `(n,)`.
         labels: integers `(n,)`, >= 0.
-        reference: `(clusters, labels)` that the clusters are named after, such as those of the training data; a
-            cluster that it does not have counts as wrong. Defaults to `None`, the same data.
+        reference: `(clusters, labels)` that determine the label of each cluster, such as those of the training data;
+            clusters without a label count as wrong. Defaults to `None`, the same data.
 
     Returns:
         A float in [0, 1].
 
     Raises:
-        ValueError: if clusters and labels are not integers of one shape.
+        ValueError: if clusters and labels are not integers of the same shape.
 
     Reference: https://kexue.fm/archives/5887.
     """
@@ -39,8 +40,8 @@ def cluster_accuracy(clusters: Any, labels: Any, reference: tuple[Any, Any] | No
 def _pair(name: str, clusters: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     clusters, labels = np.asarray(clusters), np.asarray(labels)
     integers = clusters.dtype.kind in "iu" and labels.dtype.kind in "iu"
-    valid = integers and clusters.shape == labels.shape and clusters.ndim == 1 and len(clusters) > 0
+    is_pair = integers and clusters.shape == labels.shape and clusters.ndim == 1 and len(clusters) > 0
     shapes = f"{clusters.dtype} {clusters.shape} and {labels.dtype} {labels.shape}"
-    check(valid, name, "be integers of shape (n,), as labels", shapes)
-    check(min(clusters.min(), labels.min()) >= 0, name, "be >= 0, as labels", min(clusters.min(), labels.min()))
+    check(is_pair, name, "be integers of shape (n,), like labels", shapes)
+    check(min(clusters.min(), labels.min()) >= 0, name, "be >= 0, like labels", min(clusters.min(), labels.min()))
     return clusters, labels

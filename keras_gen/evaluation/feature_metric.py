@@ -14,10 +14,10 @@ KINDS = ("real", "generated")
 class FeatureMetric(keras.metrics.Metric):
     """Base class of metrics that compare features of data and of samples.
 
-    To write another: define `collect`, `result` and, on top of this one, `reset_state`.
+    Subclasses define `collect` and `result`, and extend `reset_state`.
 
-    The features are collected on the host, so that it works on arrays and eager tensors: call it after training or from
-    a callback, not in `compile(metrics=...)`. Its configuration holds the feature model's, not the weights.
+    Features are collected on the host, from arrays and eager tensors: use the metric after training or in a callback,
+    not in `compile(metrics=...)`. Its configuration includes that of the feature model, not the weights.
 
     Args:
         feature_model: a Keras layer or model from data to features, or `None`: the data themselves.
@@ -27,23 +27,23 @@ class FeatureMetric(keras.metrics.Metric):
 
     def __init__(self, feature_model: keras.Layer | None, name: str | None = None, dtype: Any = None):
         super().__init__(name=name, dtype=dtype)
-        valid = feature_model is None or isinstance(feature_model, keras.Layer)
-        check(valid, "feature_model", "be a Keras layer, a model, or None", feature_model)
+        is_layer = feature_model is None or isinstance(feature_model, keras.Layer)
+        check(is_layer, "feature_model", "be a Keras layer, a model, or None", feature_model)
         self.feature_model = feature_model
         self.extract: Any = None
         self.reset_state()
 
     def reset_state(self) -> None:
-        """Forgets all features, and how many there were of each sample."""
+        """Discards all features, and the number of features per sample."""
         self.num_features: int | None = None
 
     @abc.abstractmethod
     def collect(self, name: str, features: np.ndarray) -> None:
-        """Takes float32 features `(batch, num_features)`; `name` is `"real"` or `"generated"`."""
+        """Adds float32 features `(batch, num_features)`; `name` is `"real"` or `"generated"`."""
 
     def update_state(self, real: Any, generated: Any, sample_weight: Any = None) -> None:
-        """Adds a batch of data and one of samples, not always of one size; either may be `None`."""
-        check(sample_weight is None, "sample_weight", "be None: all samples count the same", "a value")
+        """Adds a batch of data and a batch of samples, possibly of different sizes; either may be `None`."""
+        check(sample_weight is None, "sample_weight", "be None: all samples have equal weight", "a value")
         for name, x in zip(KINDS, (real, generated), strict=True):
             if x is not None:
                 self.collect(name, self._features(name, finite_floats(name, x)))

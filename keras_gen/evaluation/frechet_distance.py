@@ -13,14 +13,14 @@ def frechet_distance(x: Any, y: Any) -> float:
 
         |mean_x - mean_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2))
 
-    Its value falls with the number of samples even for equal distributions: compare sets of one size.
+    It is biased upwards for few samples: compare sets of equal size.
 
     Args:
-        x: `(n, ...)`, features of n >= 2 samples; what follows the first axis is flattened.
-        y: `(m, ...)`, features of m >= 2 samples, as many for each.
+        x: `(n, ...)`, features of n >= 2 samples; all axes but the first are flattened.
+        y: `(m, ...)`, features of m >= 2 samples, the same number per sample.
 
     Returns:
-        float >= 0, in the squared unit of the features.
+        float >= 0, in squared units of the features.
 
     Raises:
         ValueError: if a set has fewer than 2 samples or the numbers of features differ.
@@ -38,7 +38,7 @@ def frechet_distance(x: Any, y: Any) -> float:
 
 
 class Moments:
-    """Mean and covariance of what was added, in float64, whatever the batches."""
+    """Running mean and covariance in float64, for any split into batches."""
 
     def __init__(self) -> None:
         self.n = 0
@@ -46,7 +46,7 @@ class Moments:
         self.scatter: Any = 0.0  # sum of (x - mean)(x - mean)^T
 
     def add(self, x: np.ndarray) -> None:
-        """Adds samples `(batch, features)`; each batch keeps its own mean, so that no digits cancel."""
+        """Adds samples `(batch, features)`, centered at the mean of the batch to avoid cancellation."""
         x = np.asarray(x, "float64")
         n, mean = len(x), x.mean(axis=0)
         step = mean - self.mean
@@ -69,22 +69,21 @@ class Moments:
 
 @keras_gen_export("keras_gen.metrics.FrechetDistance")
 class FrechetDistance(FeatureMetric):
-    """The squared Frechet distance of features of data and of samples, collected batch by batch.
+    """Squared Frechet distance between features of data and of samples, accumulated over batches.
 
         |mean_x - mean_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2))
 
-    With the features of an Inception network this is FID. Means and covariances are those of all that was seen since
-    the last `reset_state`, in float64, whatever the batches; only they are kept. It falls with the number of samples
-    even for equal distributions: compare sets of one size.
+    With the features of an Inception network this is FID. Only the means and covariances since the last `reset_state`
+    are kept, in float64. The distance is biased upwards for few samples: compare sets of equal size.
 
     Args:
-        feature_model: a Keras layer or model from data to features, or `None`: the data themselves. What follows the
-            batch is flattened.
+        feature_model: a Keras layer or model from data to features, or `None`: the data themselves. All axes but the
+            batch are flattened.
         name: str or `None`. Defaults to `None`.
 
     Raises:
-        ValueError: if `feature_model` is no layer; in `update_state`, if features are not finite or of another number;
-            in `result`, if there are fewer than 2 samples of a kind.
+        ValueError: if `feature_model` is not a layer; in `update_state`, if features are not finite or their number
+            differs; in `result`, if there are fewer than 2 samples of a kind.
 
     Example:
 
@@ -104,5 +103,5 @@ class FrechetDistance(FeatureMetric):
 
     def result(self) -> float:
         for name in KINDS:
-            check(self.moments[name].n > 1, name, "have at least 2 samples by now", self.moments[name].n)
+            check(self.moments[name].n > 1, name, "have at least 2 samples in total", self.moments[name].n)
         return self.moments["real"].distance(self.moments["generated"])

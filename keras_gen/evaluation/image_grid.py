@@ -9,23 +9,23 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.ops.image_grid")
 def image_grid(images: Any, columns: int | None = None, scale: int = 1, padding: int = 1) -> np.ndarray:
-    """Lays images out as one picture, row by row.
+    """Arranges images in a grid, row by row.
 
     Args:
         images: `(n, height, width, channels)`, 1 or 3 channels, scaled to [-1, 1]; values outside are clipped.
         columns: int >= 1 or `None`, which is `ceil(sqrt(n))`. Defaults to `None`.
-        scale: int >= 1. Side of the square that shows one pixel. Defaults to `1`.
-        padding: int >= 0. White pixels between images and around them. Defaults to `1`.
+        scale: int >= 1. Upsampling factor of the pixels. Defaults to `1`.
+        padding: int >= 0. Width of the white border between and around images. Defaults to `1`.
 
     Returns:
         uint8 array `(height, width, channels)`.
 
     Raises:
-        ValueError: if an argument is outside its range, or `images` is no batch of images.
+        ValueError: if an argument is outside its range, or `images` is not a batch of images.
     """
     images = np.asarray(images, "float32")
-    valid = images.ndim == 4 and len(images) > 0 and images.shape[-1] in (1, 3)
-    check(valid, "images", "have shape (n, height, width, 1 or 3)", f"shape {images.shape}")
+    is_batch = images.ndim == 4 and len(images) > 0 and images.shape[-1] in (1, 3)
+    check(is_batch, "images", "have shape (n, height, width, 1 or 3)", f"shape {images.shape}")
     columns = math.ceil(math.sqrt(len(images))) if columns is None else columns
     check_integer("columns", columns)
     check_integer("scale", scale)

@@ -8,30 +8,30 @@ from keras_gen.evaluation.feature_metric import KINDS, FeatureMetric
 from keras_gen.export import keras_gen_export
 from keras_gen.hubness.neighbors import Index, nearest_neighbors, nearest_program, precise_search
 
-CANDIDATES = 4  # balls looked at closely for each sample, after the ranking by products
+CANDIDATES = 4  # balls checked precisely for each sample, after the ranking by products
 BLOCK_SIZE = 1024
 
 
 @keras_gen_export("keras_gen.metrics.PrecisionRecall")
 class PrecisionRecall(FeatureMetric):
-    """How many samples are among the data, and how much of the data is among the samples.
+    """Precision and recall of samples: their fidelity, and their coverage of the data.
 
-        precision = share of samples in the union of balls around the data
-        recall    = share of data in the union of balls around the samples
+        precision = fraction of samples in the union of balls around the data
+        recall    = fraction of data in the union of balls around the samples
 
-    The ball of a point reaches to its k-th nearest neighbour of its own kind, in the space of features. Samples that
-    are good but all alike have high precision and low recall. Both depend on the number of samples: compare sets of one
-    size. Features are kept until `reset_state`; `result` works on blocks of them, never on all distances.
+    The radius of a ball is the distance to the point's k-th nearest neighbour of its own kind, in feature space. Good
+    samples without diversity (mode collapse) have high precision and low recall. Both depend on the number of samples:
+    compare sets of equal size. Features are kept until `reset_state`; `result` computes distances in blocks.
 
     Args:
-        feature_model: a Keras layer or model from data to features, or `None`: the data themselves. What follows the
-            batch is flattened.
+        feature_model: a Keras layer or model from data to features, or `None`: the data themselves. All axes but the
+            batch are flattened.
         k: int >= 1. Defaults to `3`.
         name: str or `None`. Defaults to `None`.
 
     Raises:
-        ValueError: if an argument is outside its range; in `update_state`, if features are not finite or of another
-            number; in `result`, if there are fewer than k + 1 samples of a kind.
+        ValueError: if an argument is outside its range; in `update_state`, if features are not finite or their
+            number differs; in `result`, if there are fewer than k + 1 samples of a kind.
 
     Example:
 
@@ -56,18 +56,19 @@ class PrecisionRecall(FeatureMetric):
     def result(self) -> dict[str, float]:
         for name, batches in self.batches.items():
             n = sum(map(len, batches))
-            check(n > self.k, name, f"have at least k + 1 = {self.k + 1} samples by now", n)
+            check(n > self.k, name, f"have at least k + 1 = {self.k + 1} samples in total", n)
         real, generated = (np.concatenate(self.batches[name]) for name in KINDS)
-        return {"precision": share_in_balls(generated, real, self.k), "recall": share_in_balls(real, generated, self.k)}
+        precision, recall = fraction_in_balls(generated, real, self.k), fraction_in_balls(real, generated, self.k)
+        return {"precision": precision, "recall": recall}
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "k": self.k}
 
 
-def share_in_balls(queries: np.ndarray, points: np.ndarray, k: int) -> float:
-    """Returns the share of queries that are in the ball of a point, which reaches to its k-th neighbour."""
+def fraction_in_balls(queries: np.ndarray, points: np.ndarray, k: int) -> float:
+    """Returns the fraction of queries inside the ball of any point, which extends to its k-th neighbour."""
     reach = nearest_neighbors(points, k=k, block_size=BLOCK_SIZE)[0][:, -1]
-    # Of |q - x|^2 - reach the least decides; the ranking rounds, so the best few are looked at.
+    # The minimum of |q - x|^2 - reach decides; the ranking has rounding errors, so the best few are checked.
     blocks = Index(points, reach).search(nearest_program(min(CANDIDATES, len(points))), queries, BLOCK_SIZE, 0)
     distances, indices, beyond = (np.concatenate(parts)[: len(queries)] for parts in zip(*blocks, strict=True))
     inside = (distances <= reach[indices]).any(axis=1)

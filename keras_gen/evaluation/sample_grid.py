@@ -12,21 +12,21 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.callbacks.SampleGrid")
 class SampleGrid(keras.callbacks.Callback):
-    """Writes a picture of samples after each epoch, always from the same starting noise.
+    """Callback that saves an image grid of samples after each epoch, always from the same starting noise.
 
-    If the optimizer keeps averages of the weights (`use_ema=True`), the samples are drawn with them. Needs Pillow.
+    If the optimizer keeps averages of the weights (`use_ema=True`), the samples are drawn with them. Requires Pillow.
 
     Args:
-        filepath: str or path of a PNG file. `{epoch}` is replaced by the number of the epoch, counted from 1.
-            Missing folders are made. Defaults to `"samples/epoch_{epoch:04d}.png"`.
-        n: int >= 1. How many samples. Defaults to `16`.
-        every: int >= 1. Writes after each `every`-th epoch. Defaults to `1`.
-        scale: int >= 1. Side of the square that shows one pixel. Defaults to `1`.
+        filepath: str or path of a PNG file. `{epoch}` is replaced by the epoch number, starting at 1. Missing
+            folders are created. Defaults to `"samples/epoch_{epoch:04d}.png"`.
+        n: int >= 1. Number of samples. Defaults to `16`.
+        every: int >= 1. Number of epochs between grids. Defaults to `1`.
+        scale: int >= 1. Upsampling factor of the pixels. Defaults to `1`.
         seed: int >= 0. Seed of the starting noise. Defaults to `0`.
         **options: passed to the model's `sample`, such as `sampler` and `condition`.
 
     Raises:
-        ValueError: if an argument is outside its range or, when training begins, `options` do not fit the model.
+        ValueError: if an argument is outside its range or, when training begins, `options` are invalid for the model.
         ImportError: if Pillow is not installed.
 
     Example:
@@ -72,8 +72,8 @@ class SampleGrid(keras.callbacks.Callback):
         optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
         if not getattr(optimizer, "use_ema", False):
             return model.sample(self.n, seed=self.seed, **self.options)
-        # Keras's own callback knows how to put the averages in place on each backend. (Its `on_predict_end`, in Keras
-        # 3.15, does not take them out again; `on_test_end` does.)
+        # Keras's own callback swaps the averages in on each backend. (In Keras 3.15 its `on_predict_end` does not swap
+        # them out again; `on_test_end` does.)
         self._averages.set_model(model)
         self._averages.on_test_begin()
         try:

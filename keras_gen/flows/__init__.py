@@ -1,1 +1,1 @@
-"""Normalizing flows: bijectors, base distributions, and the models made of them."""
+"""Normalizing flows: bijectors, base distributions, and models built from them."""

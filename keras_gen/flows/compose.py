@@ -1,4 +1,4 @@
-"""Bijectors made of other bijectors."""
+"""Compositions of bijectors."""
 
 import math
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from keras_gen.flows.coupling import LastAxisSplit
 
 @keras_gen_export("keras_gen.layers.Chain", also=("keras_gen.bijectors.Chain",))
 class Chain(Bijector):
-    """Bijectors one after the other.
+    """Composition of bijectors, applied in sequence.
 
         y = f_n(... f_2(f_1(x))),   log_det = sum of all log_dets
 
     Args:
-        bijectors: sequence of bijectors, at least one; the first is the nearest to the data.
+        bijectors: non-empty sequence of bijectors; the first one acts on the data.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
         x: `(batch, ...)`.
-        condition: `(batch, ...)` or `None`. Goes to each of them. Defaults to `None`.
+        condition: `(batch, ...)` or `None`. Passed to each bijector. Defaults to `None`.
         inverse: bool. Defaults to `False`.
         training: bool. Defaults to `False`.
 
@@ -35,7 +35,7 @@ class Chain(Bijector):
         log_det: float32 `(batch,)`.
 
     Raises:
-        ValueError: if `bijectors` is empty or holds something else.
+        ValueError: if `bijectors` is not a non-empty list of bijectors.
 
     Example:
 
@@ -87,28 +87,28 @@ class Chain(Bijector):
 
 
 def check_bijectors(name: str, bijectors: Any) -> list[Bijector]:
-    """Returns the bijectors as a list; refuses anything else."""
+    """Returns the bijectors as a list; rejects anything else."""
     check(isinstance(bijectors, list | tuple) and len(bijectors) > 0, name, "be a list of bijectors", bijectors)
     for bijector in bijectors:
-        check(isinstance(bijector, Bijector), name, "hold bijectors alone", bijector)
+        check(isinstance(bijector, Bijector), name, "contain only bijectors", bijector)
     return list(bijectors)
 
 
 @keras_gen_export("keras_gen.layers.Invert", also=("keras_gen.bijectors.Invert",))
 class Invert(Bijector):
-    """A bijector with its directions exchanged, on the same weights.
+    """Inverse of a bijector, with shared weights.
 
         y = f^{-1}(x)
 
     `Invert(MaskedAutoregressive(...))` is an inverse autoregressive flow (IAF): sampling is the fast direction.
 
     Args:
-        bijector: the bijector f, of which input and output have the same shape.
+        bijector: the bijector f; it must preserve the shape of its input.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
         x: `(batch, ...)`.
-        condition: `(batch, ...)` or `None`. Goes to `bijector`. Defaults to `None`.
+        condition: `(batch, ...)` or `None`. Passed to `bijector`. Defaults to `None`.
         inverse: bool. Defaults to `False`.
         training: bool. Defaults to `False`.
 
@@ -117,7 +117,7 @@ class Invert(Bijector):
         log_det: float32 `(batch,)`.
 
     Raises:
-        ValueError: if `bijector` is no bijector, or changes the shape of `x`.
+        ValueError: if `bijector` is not a bijector, or changes the shape of `x`.
 
     Example:
 
@@ -152,31 +152,30 @@ class Invert(Bijector):
 
 @keras_gen_export("keras_gen.layers.MultiScale", also=("keras_gen.bijectors.MultiScale",))
 class MultiScale(Bijector):
-    """Multi-scale architecture: after each level but the last, half of the channels are done.
+    """Multi-scale architecture: after each level but the last, half of the channels are factored out.
 
         h_0 = x;   (z_i, h_i) = halves(f_i(h_{i-1}));   y = (z_1, ..., z_{n-1}, f_n(h_{n-1})) as one vector
 
-    Let a level end with an `AffineCoupling(..., split="channel", flip=True)` to give the half that leaves a Gaussian
-    whose moments depend on the half that stays.
+    End a level with an `AffineCoupling(..., split="channel", flip=True)` to make the factored-out half Gaussian, with
+    mean and scale predicted from the remaining half (learned prior).
 
     Args:
-        levels: sequence of bijectors f, such as a `Chain` that starts with `Squeeze`; the first is the nearest to the
-            data.
+        levels: sequence of bijectors f, such as a `Chain` that starts with `Squeeze`; the first one acts on the data.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
         x: `(batch, ..., channels)`.
-        condition: `(batch, ...)` or `None`. Goes to each level. Defaults to `None`.
+        condition: `(batch, ...)` or `None`. Passed to each level. Defaults to `None`.
         inverse: bool. Defaults to `False`.
         training: bool. Defaults to `False`.
 
     Returns:
-        y: float32 `(batch, numbers of a sample)`.
+        y: float32 `(batch, dimensions)`, flattened.
         log_det: float32 `(batch,)`.
 
     Raises:
-        ValueError: if `levels` is empty or holds something else, or a level but the last gives an odd number of
-            channels.
+        ValueError: if `levels` is not a non-empty list of bijectors, or a level before the last outputs an odd number
+            of channels.
 
     Example:
 

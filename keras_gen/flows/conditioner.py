@@ -11,28 +11,28 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.layers.Conditioner")
 class Conditioner(keras.layers.Layer):
-    """The network of a coupling: dense layers for vectors, convolutions for images.
+    """Conditioner network of a coupling layer: dense layers for vectors, convolutions for images.
 
         h = x;   h = activation(W h + b) for each of `units`;   output = W h + b
 
-    For images the first and the last convolution are 3 x 3, the ones between 1 x 1. The hidden layers start as He et
-    al. proposed for ReLU (with Glorot's smaller weights NICE learns slower), the last one at zero, so that a coupling
+    For images the first and the last convolution are 3 x 3, the others 1 x 1. The hidden layers use He initialization
+    (with Glorot's smaller weights NICE learns more slowly), the last one is initialized to zero, so that a coupling
     starts as the identity.
 
     Args:
         outputs: int >= 1. Size of the output's last axis.
         units: sequence of ints >= 1. Sizes of the hidden layers; empty for none.
         activation: as for `keras.layers.Activation`. Defaults to `"relu"`.
-        dropout: float in [0, 1). Rate of what is dropped of each hidden layer. Defaults to `0.0`.
+        dropout: float in [0, 1). Dropout rate after each hidden layer. Defaults to `0.0`.
         seed: int or `None`. Seeds dropout and initial weights. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
-        inputs: `(batch, features)` or `(batch, height, width, channels)`; or a list of it and conditions, of the same
-            shape up to features or channels, or `(batch, features)`, or `(batch,)`.
+        inputs: `(batch, features)` or `(batch, height, width, channels)`; or a list of such a tensor and conditions, of
+            the same shape up to the last axis, or `(batch, features)`, or `(batch,)`.
 
     Returns:
-        A tensor like the first input, with `outputs` on the last axis.
+        A tensor like the first input, with a last axis of size `outputs`.
 
     Raises:
         ValueError: if an argument is out of range, or the inputs are neither vectors nor images.
@@ -90,7 +90,8 @@ class Conditioner(keras.layers.Layer):
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         x, *conditions = inputs if isinstance(inputs, list | tuple) else [inputs]
-        h = ops.concatenate([x, *(spread(condition, x) for condition in conditions)], axis=-1) if conditions else x
+        conditions = [broadcast_condition(condition, x) for condition in conditions]
+        h = ops.concatenate([x, *conditions], axis=-1) if conditions else x
         for i, layer in enumerate(self.dense[:-1]):
             h = self.activation(layer(h))
             h = self.dropouts[i](h, training=training) if self.dropout else h
@@ -108,14 +109,14 @@ class Conditioner(keras.layers.Layer):
 
 
 class Dense(keras.layers.Dense):
-    """A dense layer that keeps float64: Keras 3.15 multiplies matrices in float32 on JAX and torch, always."""
+    """Dense layer that supports float64: Keras 3.15 always multiplies matrices in float32 on JAX and torch."""
 
     def call(self, inputs: Any) -> Any:
         return product(inputs, ops.convert_to_tensor(self.kernel)) + ops.convert_to_tensor(self.bias)
 
 
-def spread(condition: Any, x: Any) -> Any:
-    """Repeats a condition `(batch, features)` over the places of images; leaves one of their shape as it is."""
+def broadcast_condition(condition: Any, x: Any) -> Any:
+    """Broadcasts a condition `(batch, features)` over the positions of images; keeps conditions of the rank of `x`."""
     condition = ops.cast(condition, x.dtype)
     if len(condition.shape) == 1:
         condition = condition[:, None]

@@ -15,30 +15,30 @@ from keras_gen.flows.conditioner import Conditioner
 
 @keras_gen_export("keras_gen.layers.ContinuousFlow", also=("keras_gen.bijectors.ContinuousFlow",))
 class ContinuousFlow(Bijector):
-    """Continuous normalizing flow (FFJORD): moves along a velocity field for one unit of time.
+    """Continuous normalizing flow (FFJORD): solves the ODE of a velocity field from t = 0 to 1 (neural ODE).
 
         dx/dt = f(x, t),   y = x(1) for x = x(0),   log_det = integral of trace(df/dx) dt from 0 to 1
 
-    Training solves the equation by `steps` steps of the Runge-Kutta method of order 4; both directions then agree up to
-    the method's error, of order steps^-4. With a `tolerance`, inference takes Dormand-Prince steps of adapted size.
+    Training solves the ODE with `steps` steps of the fourth-order Runge-Kutta method; the two directions are then
+    inverse up to its error, O(steps^-4). With a `tolerance`, inference uses Dormand-Prince with an adaptive step size.
 
-    The trace is exact, at the cost of one derivative for each number of a sample, or Hutchinson's estimate
-    `v^T (df/dx) v` with random signs v, one derivative, drawn anew in each call.
+    The trace is exact, at the cost of one derivative per dimension, or Hutchinson's estimate `v^T (df/dx) v`, at the
+    cost of one derivative, with random signs v (Rademacher) redrawn in each call.
 
     Args:
         network: a Keras layer or model f, called as `network([x, t])` or `network([x, t, condition])`, with t of shape
-            `(batch,)`. Defaults to `None`, a `Conditioner` with `units` and softplus.
+            `(batch,)`. Defaults to `None`, a `Conditioner` with `units` and softplus activation.
         units: sizes of the hidden layers of the default network. Defaults to `None`.
         steps: int >= 1. Defaults to `16`.
-        tolerance: float > 0, error for each adaptive step, relative and absolute; or `None`, the fixed steps of
-            training. Defaults to `None`.
+        tolerance: float > 0, relative and absolute error of each adaptive step; or `None`, the fixed steps of training.
+            Defaults to `None`.
         trace: `"exact"` or `"hutchinson"`. Defaults to `"exact"`.
-        seed: int or `None`. Seeds Hutchinson's signs. Defaults to `None`, a seed from Keras's global one.
+        seed: int or `None`. Seeds the random signs v. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
         x: `(batch, ...)`.
-        condition: `(batch, ...)` or `None`. Goes to the network. Defaults to `None`.
+        condition: `(batch, ...)` or `None`. Passed to the network. Defaults to `None`.
         inverse: bool. Defaults to `False`.
         training: bool. Defaults to `False`.
 
@@ -47,8 +47,8 @@ class ContinuousFlow(Bijector):
         log_det: float32 `(batch,)`.
 
     Raises:
-        ValueError: if not exactly one of `network` and `units` is given, the network's output has not the shape of x,
-            or another argument is out of range.
+        ValueError: if not exactly one of `network` and `units` is given, the network's output does not have the shape
+            of x, or another argument is out of range.
 
     Example:
 
@@ -68,13 +68,14 @@ class ContinuousFlow(Bijector):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        check((network is None) != (units is None), "network", "be given, or else `units`", f"{network}, units={units}")
+        rule = "be given if and only if `units` is not"
+        check((network is None) != (units is None), "network", rule, f"{network}, units={units}")
         is_layer = network is None or isinstance(network, keras.Layer)
         check(is_layer, "network", "be a keras.Layer or keras.Model", network)
         positive = tolerance is None or (is_number(tolerance) and tolerance > 0)
         check(positive, "tolerance", "be > 0 or None", repr(tolerance))
         check_choice("trace", trace, ("exact", "hutchinson"))
-        self.given = network is not None
+        self.has_custom_network = network is not None
         self.network = network
         self.units = None if units is None else check_units(units)
         self.steps = check_integer("steps", steps)
@@ -112,7 +113,7 @@ class ContinuousFlow(Bijector):
             solution = runge_kutta_4(f, state, t0, t1, self.steps)
         else:
             solution = dormand_prince(f, state, t0, t1, self.tolerance)
-        self.network._clear_losses()  # tensors of the solver's loop, which cannot leave it
+        self.network._clear_losses()  # tensors of the solver's loop, which must not escape it
         return solution
 
     def _velocity(self, x: Any, t: Any, condition: Any, training: bool) -> Any:
@@ -125,7 +126,7 @@ class ContinuousFlow(Bijector):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "network": keras.saving.serialize_keras_object(self.network) if self.given else None,
+            "network": keras.saving.serialize_keras_object(self.network) if self.has_custom_network else None,
             "units": self.units,
             "steps": self.steps,
             "tolerance": self.tolerance,

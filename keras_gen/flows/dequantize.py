@@ -13,37 +13,37 @@ from keras_gen.flows.bijector import Bijector, build_layer
 
 @keras_gen_export("keras_gen.layers.Dequantize", also=("keras_gen.bijectors.Dequantize",))
 class Dequantize(Bijector):
-    """Spreads pixels of finitely many levels over [0, 1] by noise, so that they have a density.
+    """Dequantization: adds noise to discrete pixel values, so that they have a density on [0, 1].
 
         k = (x + 1) / 2 (levels - 1),   y = (k + u) / levels,   u ~ q(u | x) on [0, 1)
         log_det = -D log(levels) - log q(u | x)
 
-    for images x in [-1, 1] of D numbers, k being integers. With this `log_det`, `log p(y) + log_det` is a bound, on
-    average over u, on the logarithm of the *probability* of x: of the sum of the density over its cell. The inverse
-    gives the nearest level below: exactly x.
+    for images x in [-1, 1] of D dimensions, with integers k. With this `log_det`, `log p(y) + log_det`, averaged over
+    u, is a lower bound on the log-*probability* of x, the integral of the density over its cell. The inverse rounds
+    down to the nearest level, which recovers x exactly.
 
-    q is uniform; or it is learned (variational dequantization): then `bijector` maps logits of u to standard normal
-    noise, given x as its condition.
+    q is uniform or learned (variational dequantization): then `bijector`, conditioned on x, maps logits of u to
+    standard normal noise.
 
     Args:
-        levels: int >= 2. How many values a pixel can have. Defaults to `256`.
-        bijector: a bijector whose shape is that of x. Defaults to `None`, uniform noise.
+        levels: int >= 2. Number of possible pixel values. Defaults to `256`.
+        bijector: a bijector that preserves the shape of x. Defaults to `None`, uniform noise.
         seed: int or `None`. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
         x: `(batch, ...)`, images in [-1, 1].
-        condition: is ignored. Defaults to `None`.
+        condition: ignored. Defaults to `None`.
         inverse: bool. Defaults to `False`.
-        training: bool. Noise is drawn in training and in inference alike. Defaults to `False`.
+        training: bool. Noise is drawn in both training and inference. Defaults to `False`.
 
     Returns:
         y: a float32 tensor like `x`, in [0, 1].
         log_det: float32 `(batch,)`.
 
     Raises:
-        ValueError: if `levels` is less than 2, or `bijector` is no bijector; in a model, also if data are not of these
-            levels.
+        ValueError: if `levels` is less than 2, or `bijector` is not a bijector; in a model, also if the data are not
+            quantized to these levels.
 
     Example:
 
@@ -61,7 +61,7 @@ class Dequantize(Bijector):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
-        self.numbers = math.prod(x_shape[1:])
+        self.num_dims = math.prod(x_shape[1:])
         if self.bijector is not None:
             build_layer(self.bijector, x_shape, x_shape)
             y_shape = self.bijector.output_shape(x_shape)
@@ -71,7 +71,7 @@ class Dequantize(Bijector):
     def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         k = ops.round((x + 1) / 2 * (self.levels - 1))
         u, log_q = self._draw(x, training)
-        # So close to the ends, rounding would move k + u to another level.
+        # Closer to the ends, rounding would move k + u to another level.
         margin = self.levels * float(np.finfo(self.bijection_dtype).eps)
         return (k + clip(u, margin, 1 - margin)) / self.levels, self._cells(x) - log_q
 
@@ -81,7 +81,7 @@ class Dequantize(Bijector):
         return x, self._log_q(y * self.levels - k, x, training) - self._cells(y)
 
     def _cells(self, x: Any) -> Any:
-        return broadcast_to_batch(-self.numbers * math.log(self.levels), x)
+        return broadcast_to_batch(-self.num_dims * math.log(self.levels), x)
 
     def _draw(self, x: Any, training: bool) -> tuple[Any, Any]:
         options = {"dtype": self.bijection_dtype, "seed": self.seed_generator}
@@ -119,5 +119,5 @@ def _log_normal(eps: Any) -> Any:
 
 
 def _log_sigmoid_slope(logits: Any) -> Any:
-    """Returns the log-determinant of logits as a function of u: minus that of the sigmoid."""
+    """Returns the log-determinant of the map from u to logits, the negative of the sigmoid's."""
     return sum_per_sample(ops.softplus(logits) + ops.softplus(-logits))

@@ -15,10 +15,10 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.layers.Base", also=("keras_gen.distributions.Base",))
 class Base(keras.layers.Layer):
-    """Base class of the distributions that a flow maps data to.
+    """Base class of base distributions: densities of a flow's latents.
 
-    To write another: define `log_density` for what `call` gives, `draw_noise` in NumPy, and `place`, from noise to
-    latents; all weights in `build`.
+    To write a new base distribution, define `log_density`, `draw_noise` in NumPy, and `from_noise`, from noise to
+    latents; create all weights in `build`.
 
     Args:
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras layer.
@@ -27,10 +27,10 @@ class Base(keras.layers.Layer):
         z: `(batch, ...)`.
 
     Returns:
-        log p(z), `(batch,)`, float32 (or float64, if z is), every constant in.
+        log p(z), `(batch,)`, float32 (or float64, if z is), including all normalizing constants.
 
     Raises:
-        ValueError: if a weight cannot be made for the shape of z.
+        ValueError: if a weight cannot be created for the shape of z.
 
     Example:
 
@@ -42,26 +42,31 @@ class Base(keras.layers.Layer):
     def __init__(self, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
 
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "place" in vars(cls):  # the name of `from_noise` in version 0.1
+            cls.from_noise = cls.place
+
     @abc.abstractmethod
     def log_density(self, z: Any) -> Any:
         """Returns log p(z), `(batch,)`."""
 
     @abc.abstractmethod
     def draw_noise(self, n: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
-        """Draws float32 noise `(n, *shape)`; draw k depends on `seed` and k alone."""
+        """Draws float32 noise `(n, *shape)`; draw k depends only on `seed` and k."""
 
-    def place(self, noise: Any, temperature: float) -> Any:
-        """Turns noise into latents, drawn closer around their center by a `temperature` less than 1."""
+    def from_noise(self, noise: Any, temperature: float) -> Any:
+        """Maps noise to latents; a `temperature` below 1 contracts them toward their center."""
         return temperature * noise
 
     def build(self, z_shape: Any) -> None:
-        """Creates weights. Nothing to do by default."""
+        """Creates weights. Does nothing by default."""
 
     def call(self, z: Any) -> Any:
         return self.log_density(z if keras.backend.standardize_dtype(z.dtype) == "float64" else ops.cast(z, "float32"))
 
     def get_config(self) -> dict[str, Any]:
-        # Also for subclasses without arguments of their own: Keras would refuse them once `dtype` is a policy object.
+        # For subclasses without arguments of their own: Keras rejects these if `dtype` is a policy object.
         return super().get_config()
 
 
@@ -79,7 +84,7 @@ class NormalBase(Base):
         log p(z), float32 `(batch,)`.
 
     Raises:
-        ValueError: if `dtype` names no dtype.
+        ValueError: if `dtype` is not a valid dtype.
 
     Example:
 
@@ -97,7 +102,7 @@ class NormalBase(Base):
 
 @keras_gen_export("keras_gen.layers.LearnedNormalBase", also=("keras_gen.distributions.LearnedNormalBase",))
 class LearnedNormalBase(Base):
-    """Normal distribution with a mean and a deviation to learn for each number.
+    """Normal distribution with learned mean and standard deviation for each dimension.
 
         log p(z) = -1/2 sum_i [((z_i - mean_i) / sigma_i)^2 + 2 log sigma_i + log 2 pi]
 
@@ -134,14 +139,16 @@ class LearnedNormalBase(Base):
     def draw_noise(self, n: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
         return starting_noise(n, shape, seed)
 
-    def place(self, noise: Any, temperature: float) -> Any:
+    def from_noise(self, noise: Any, temperature: float) -> Any:
         sigma = ops.exp(ops.cast(self.log_sigma, noise.dtype))
         return ops.cast(self.mean, noise.dtype) + temperature * sigma * noise
 
 
 @keras_gen_export("keras_gen.layers.LogisticBase", also=("keras_gen.distributions.LogisticBase",))
 class LogisticBase(Base):
-    """Standard logistic distribution, with heavier tails: `log p(z) = -sum_i [softplus(z_i) + softplus(-z_i)]`.
+    """Standard logistic distribution, with heavier tails than the normal distribution.
+
+        log p(z) = -sum_i [softplus(z_i) + softplus(-z_i)]
 
     Args:
         **kwargs: `name`, `dtype`, as for any Keras layer.
@@ -153,7 +160,7 @@ class LogisticBase(Base):
         log p(z), float32 `(batch,)`.
 
     Raises:
-        ValueError: if `dtype` names no dtype.
+        ValueError: if `dtype` is not a valid dtype.
 
     Example:
 
@@ -183,7 +190,7 @@ class UniformBase(Base):
         log p(z), float32 `(batch,)`.
 
     Raises:
-        ValueError: if `dtype` names no dtype.
+        ValueError: if `dtype` is not a valid dtype.
 
     Example:
 
@@ -198,5 +205,5 @@ class UniformBase(Base):
     def draw_noise(self, n: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
         return np.random.default_rng(seed).random((n, *shape), dtype="float32")
 
-    def place(self, noise: Any, temperature: float) -> Any:
+    def from_noise(self, noise: Any, temperature: float) -> Any:
         return 0.5 + temperature * (noise - 0.5)

@@ -1,4 +1,4 @@
-"""Bijectors that act on each dimension by itself."""
+"""Elementwise bijectors."""
 
 import math
 from typing import Any
@@ -8,25 +8,25 @@ from keras import ops
 from keras_gen.core.arrays import broadcast_to_batch, clip, sum_per_sample
 from keras_gen.core.checks import check, is_number
 from keras_gen.export import keras_gen_export
-from keras_gen.flows.bijector import Bijector, places
+from keras_gen.flows.bijector import Bijector, num_positions
 
 
 @keras_gen_export("keras_gen.layers.Scale", also=("keras_gen.bijectors.Scale",))
 class Scale(Bijector):
-    """Scales each feature, or each channel: the last layer of NICE.
+    """Learned scaling of each feature or channel: the last layer of NICE.
 
-        y = x exp(s),   s = rate w,   log_det = places sum(s)
+        y = x exp(s),   s = rate w,   log_det = num_positions sum(s)
 
-    with one weight w, at first 0, for each entry of the last axis; `places` is how many such entries a sample has.
+    with one weight w, initially 0, for each feature or channel; `num_positions` is height x width for images, else 1.
 
     Args:
-        rate: float > 0. With Adam and its kin, `s` learns `rate` times as fast as other weights. A scale has far to go
-            (NICE on MNIST: from 0 to 6), weights of networks have not. Defaults to `1.0`.
+        rate: float > 0. Learning rate multiplier of `s` under optimizers such as Adam. A scale has to move far (NICE on
+            MNIST: from 0 to 6), network weights do not. Defaults to `1.0`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
         x: `(batch, ..., features)`.
-        condition: is ignored. Defaults to `None`.
+        condition: ignored. Defaults to `None`.
         inverse: bool. Defaults to `False`.
         training: bool. Defaults to `False`.
 
@@ -50,16 +50,16 @@ class Scale(Bijector):
         self.rate = float(rate)
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
-        self.places = places(x_shape)
+        self.num_positions = num_positions(x_shape)
         self.log_scale = self.add_weight(name="log_scale", shape=(x_shape[-1],), initializer="zeros")
 
     def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         s = self._s()
-        return x * ops.exp(s), broadcast_to_batch(self.places * ops.sum(s), x)
+        return x * ops.exp(s), broadcast_to_batch(self.num_positions * ops.sum(s), x)
 
     def inverse_and_log_det(self, y: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         s = self._s()
-        return y * ops.exp(-s), broadcast_to_batch(-self.places * ops.sum(s), y)
+        return y * ops.exp(-s), broadcast_to_batch(-self.num_positions * ops.sum(s), y)
 
     def _s(self) -> Any:
         return self.rate * ops.cast(self.log_scale, self.bijection_dtype)
@@ -73,22 +73,22 @@ LEAST_STD = 1e-6
 
 @keras_gen_export("keras_gen.layers.ActNorm", also=("keras_gen.bijectors.ActNorm",))
 class ActNorm(Bijector):
-    """Activation normalization of Glow: the first training batch comes out with mean 0 and deviation 1.
+    """Activation normalization of Glow: the first training batch is normalized to mean 0 and standard deviation 1.
 
-        y = (x - mean) exp(s - log std) + b,   log_det = places sum(s - log std)
+        y = (x - mean) exp(s - log std) + b,   log_det = num_positions sum(s - log std)
 
-    for each feature or channel; `places` is the number of places of an image, 1 for vectors. `mean` and `std` are those
-    of the first batch seen in training, kept as weights that are not trained; `s` and `b`, at first 0, are trained.
-    Until then the layer is the identity. A loaded layer does not start again.
+    for each feature or channel; `num_positions` is height x width for images, else 1. `mean` and `std` are those of the
+    first training batch, stored as non-trainable weights; `s` and `b`, initially 0, are trained. Before that batch the
+    layer is the identity. A loaded layer is not initialized again.
 
     Args:
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
         x: `(batch, ..., features)`.
-        condition: is ignored. Defaults to `None`.
+        condition: ignored. Defaults to `None`.
         inverse: bool. Defaults to `False`.
-        training: bool. Whether the batch may be the one to start from. Defaults to `False`.
+        training: bool. Whether to initialize from the batch, unless already initialized. Defaults to `False`.
 
     Returns:
         y: a float32 tensor like `x`.
@@ -105,8 +105,8 @@ class ActNorm(Bijector):
     """
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
-        self.places = places(x_shape)
-        # Statistics have their own weights: on JAX, what a layer assigns to a trained weight within `fit` is lost.
+        self.num_positions = num_positions(x_shape)
+        # Statistics have their own weights: on JAX, assignments to trainable weights within `fit` are lost.
         self.mean, self.log_std, self.log_scale, self.bias = (
             self.add_weight(name=name, shape=(x_shape[-1],), initializer="zeros", trainable=trainable)
             for name, trainable in (("mean", False), ("log_std", False), ("log_scale", True), ("bias", True))
@@ -116,13 +116,13 @@ class ActNorm(Bijector):
     def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         mean, log_std = self._start(x) if training else self._statistics()
         s = self._read(self.log_scale) - log_std
-        return (x - mean) * ops.exp(s) + self._read(self.bias), broadcast_to_batch(self.places * ops.sum(s), x)
+        return (x - mean) * ops.exp(s) + self._read(self.bias), broadcast_to_batch(self.num_positions * ops.sum(s), x)
 
     def inverse_and_log_det(self, y: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         mean, log_std = self._statistics()
         s = self._read(self.log_scale) - log_std
         x = (y - self._read(self.bias)) * ops.exp(-s) + mean
-        return x, broadcast_to_batch(-self.places * ops.sum(s), y)
+        return x, broadcast_to_batch(-self.num_positions * ops.sum(s), y)
 
     def _start(self, x: Any) -> tuple[Any, Any]:
         started = ops.convert_to_tensor(self.initialized)
@@ -134,14 +134,14 @@ class ActNorm(Bijector):
         return mean, log_std
 
     def _statistics(self) -> tuple[Any, Any]:
-        # `+ 0`: on some backends the tensor of a variable would change with it.
+        # `+ 0` copies: on some backends the tensor of a variable would change with the variable.
         return self._read(self.mean) + 0, self._read(self.log_std) + 0
 
     def _statistics_of(self, x: Any) -> tuple[Any, Any]:
         axes = tuple(range(len(x.shape) - 1))
         x = ops.stop_gradient(x)
         mean = ops.mean(x, axes)
-        variance = ops.mean((x - mean) ** 2, axes)  # on torch, `ops.moments` subtracts squares
+        variance = ops.mean((x - mean) ** 2, axes)  # on torch, `ops.moments` computes E[x^2] - E[x]^2
         return mean, ops.log(ops.maximum(ops.sqrt(variance), LEAST_STD))
 
     def _read(self, weight: Any) -> Any:
@@ -150,21 +150,21 @@ class ActNorm(Bijector):
 
 @keras_gen_export("keras_gen.layers.LogitTransform", also=("keras_gen.bijectors.LogitTransform",))
 class LogitTransform(Bijector):
-    """Takes numbers in [0, 1] to the real line.
+    """Logit transform: maps [0, 1] to the real line.
 
         p = alpha + (1 - 2 alpha) x,   y = log p - log(1 - p)
         log_det = sum [softplus(y) + softplus(-y) + log(1 - 2 alpha)]
 
-    Outside of [0, 1] there is no density: there `log_det` is minus infinity. With `alpha=0`, uniform data become
-    standard logistic.
+    Outside [0, 1] the density is zero: `log_det` is minus infinity. With `alpha=0`, uniform data become standard
+    logistic.
 
     Args:
-        alpha: float in [0, 0.5). Keeps the ends of [0, 1] away from infinity. Defaults to `0.05`.
+        alpha: float in [0, 0.5). Keeps the logits of 0 and 1 finite. Defaults to `0.05`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
         x: `(batch, ...)`, in [0, 1].
-        condition: is ignored. Defaults to `None`.
+        condition: ignored. Defaults to `None`.
         inverse: bool. Defaults to `False`.
         training: bool. Defaults to `False`.
 

@@ -17,23 +17,23 @@ BASES = {"normal": NormalBase, "logistic": LogisticBase}
 
 @keras_gen_export("keras_gen.models.Flow")
 class Flow(GenerativeModel):
-    """Normalizing flow: a density by change of variables, trained by maximum likelihood.
+    """Normalizing flow: a density model by change of variables, trained by maximum likelihood.
 
         log p(x) = log p_base(f(x)) + log |det df/dx|,   loss = -mean log p(x)
 
-    Train with `fit(x)`, or `fit(x, condition)` for a density given a condition; no `loss` is given to `compile`. The
-    loss is in nats for each sample, beside it `bits_per_dim` is logged. Both may be negative: a density can exceed 1.
+    Train with `fit(x)`, or `fit(x, condition)` for a conditional density; `compile` takes no `loss`. The loss is in
+    nats per sample; `bits_per_dim` is logged as well. Both may be negative: a density can exceed 1.
 
-    `log_prob` is the true one, with every constant: a standard normal in two dimensions has `log_prob` -log(2 pi) =
-    -1.8379 at the origin, 1.3257 bits/dim. With a `Dequantize` in front it is (a bound on) the logarithm of the
-    *probability* of the discrete data: images of 256 levels under a uniform density have exactly 8 bits/dim. The log
-    density on [0, 1] that some papers state is more by D log(levels).
+    `log_prob` includes all normalizing constants: a standard normal in two dimensions has `log_prob` -log(2 pi) =
+    -1.8379 at the origin, 1.3257 bits/dim. With a leading `Dequantize` it is (a lower bound on) the log-*probability*
+    of the discrete data: images of 256 levels under a uniform density have exactly 8 bits/dim. The log-density on
+    [0, 1] that some papers report is larger by D log(levels).
 
     Args:
-        bijector: a bijector f, most often a `Chain`; see `keras_gen.layers.Bijector`.
+        bijector: a bijector f, usually a `Chain`; see `keras_gen.layers.Bijector`.
         base: `"normal"`, `"logistic"`, or a distribution such as `keras_gen.layers.LearnedNormalBase()`. Defaults to
             `"normal"`.
-        seed: int or `None`. Seeds the draws of the model. Defaults to `None`, a seed from Keras's global one.
+        seed: int or `None`. Seeds the model's random draws. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
@@ -41,7 +41,7 @@ class Flow(GenerativeModel):
         condition: `(batch, ...)` or `None`. Defaults to `None`.
 
     Returns:
-        The data unchanged: the work is in `fit`, `log_prob`, `sample`, `encode` and `decode`.
+        The data unchanged; see `fit`, `log_prob`, `sample`, `encode` and `decode`.
 
     Raises:
         ValueError: if an argument is of the wrong type, or the bijector does not fit the data.
@@ -62,15 +62,15 @@ class Flow(GenerativeModel):
     def __init__(self, bijector: Bijector, base: str | Base = "normal", seed: int | None = None, **kwargs: Any):
         super().__init__(seed=seed, **kwargs)
         check(isinstance(bijector, Bijector), "bijector", "be a bijector, see keras_gen.layers.Bijector", bijector)
-        known = isinstance(base, Base) or (isinstance(base, str) and base in BASES)
-        check(known, "base", f"be a Base or one of {', '.join(map(repr, BASES))}", repr(base))
+        is_known = isinstance(base, Base) or (isinstance(base, str) and base in BASES)
+        check(is_known, "base", f"be a Base or one of {', '.join(map(repr, BASES))}", repr(base))
         self.bijector = bijector
         self.base = BASES[base](dtype=self.dtype_policy) if isinstance(base, str) else base
         self.nll_tracker = keras.metrics.Mean(name="nll")
         self.bits_tracker = keras.metrics.Mean(name="bits_per_dim")
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
-        """Builds the model for data of a shape and, for a conditional one, conditions of a shape, both with a batch."""
+        """Builds the model for given shapes of data and, if conditional, condition, both including the batch axis."""
         self.data_shape = tuple(x_shape[1:])
         self.condition_shape = None if condition_shape is None else tuple(condition_shape[1:])
         condition = None if condition_shape is None else keras.Input(self.condition_shape)
@@ -82,7 +82,7 @@ class Flow(GenerativeModel):
         return super().call(x)
 
     def log_density(self, x: Any, condition: Any = None, training: bool = False) -> Any:
-        """Returns log p(x) of tensors, `(batch,)`: for losses and gradients; for arrays there is `log_prob`."""
+        """Returns log p(x) of tensors, `(batch,)`, for losses and gradients; see `log_prob` for arrays."""
         z, log_det = self.bijector(x, condition, training=training)
         return self.base(z) + log_det
 
@@ -105,11 +105,11 @@ class Flow(GenerativeModel):
             check(y is None, "y", rule, "a value")
         else:
             check(y is not None, "y", "be given: the model was built for a condition", None)
-            fits = same_shape(y.shape[1:], self.condition_shape)
-            check(fits, "y", f"have shape {batch_of(self.condition_shape)}", f"shape {tuple(y.shape)}")
+            rule = f"have shape {batch_of(self.condition_shape)}"
+            check(same_shape(y.shape[1:], self.condition_shape), "y", rule, f"shape {tuple(y.shape)}")
 
     def _prepare_data(self, name: str, x: Any, condition_shape: Any = None) -> np.ndarray:
-        """Returns data as an array, after a check of dtype, values and shape; builds the model if that is to do."""
+        """Returns data as an array after checking dtype, values and shape; builds the model if necessary."""
         x = np.asarray(ops.convert_to_numpy(x))
         check(x.ndim > 1 and len(x) > 0, name, "hold at least one sample (n, ...)", f"shape {x.shape}")
         check(x.dtype.kind == "f", name, "be floating-point", f"dtype {x.dtype}")
@@ -122,7 +122,7 @@ class Flow(GenerativeModel):
         return x.astype(self.bijector.bijection_dtype, copy=False)
 
     def _prepare_condition(self, name: str, condition: Any, n: int) -> list[np.ndarray]:
-        """Returns the conditions of `n` samples as a list of one array, or of none."""
+        """Returns the conditions of `n` samples as a list of one array, empty for an unconditional model."""
         if self.condition_shape is None:
             check(condition is None, name, "be None: the model was built without a condition", "a value")
             return []
@@ -147,8 +147,8 @@ class Flow(GenerativeModel):
 
         Args:
             x: `(n, *data_shape)`.
-            condition: `(n, *condition_shape)`, or one for all. Defaults to `None`.
-            seed: int or `None`. Seeds what is random in the bijector: the noise of `Dequantize`. Defaults to `None`, a
+            condition: `(n, *condition_shape)`, or a single condition for all samples. Defaults to `None`.
+            seed: int or `None`. Seeds random parts of the bijector: the noise of `Dequantize`. Defaults to `None`, a
                 draw from the model's own generator.
             batch_size: int >= 1. Defaults to `256`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
@@ -172,11 +172,11 @@ class Flow(GenerativeModel):
         batch_size: int = 256,
         verbose: str | int = "auto",
     ) -> np.ndarray:
-        """Computes `-log p(x) / (D log 2)`, for samples of D numbers.
+        """Computes `-log p(x) / (D log 2)`, for samples of D dimensions.
 
         Args:
             x: `(n, *data_shape)`.
-            condition: `(n, *condition_shape)`, or one for all. Defaults to `None`.
+            condition: `(n, *condition_shape)`, or a single condition for all samples. Defaults to `None`.
             seed: int or `None`. Seeds the noise of `Dequantize`. Defaults to `None`, a draw from the model's generator.
             batch_size: int >= 1. Defaults to `256`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
@@ -205,14 +205,14 @@ class Flow(GenerativeModel):
         """Draws latents from the base distribution and maps them to data.
 
         Args:
-            n: int >= 1. How many.
-            condition: `(n, *condition_shape)`, or one for all. Defaults to `None`.
-            temperature: float >= 0. Factor for the noise of the base; less than 1 gives typical, less varied samples.
+            n: int >= 1. Number of samples.
+            condition: `(n, *condition_shape)`, or a single condition for all samples. Defaults to `None`.
+            temperature: float >= 0. Scale of the base noise; below 1, samples are more typical and less diverse.
                 Defaults to `1.0`.
-            seed: int or `None`. Latent k depends on `seed` and k alone, on any backend and for any `batch_size`.
+            seed: int or `None`. Latent k depends only on `seed` and k, on any backend and for any `batch_size`.
                 Defaults to `None`, a draw from the model's own generator.
-            noise: `(n, *latent_shape)`, the standard noise of the base to use instead.
-            batch_size: int >= 1. How many are computed together. Defaults to `256`.
+            noise: `(n, *latent_shape)`, standard noise of the base distribution to use instead of a draw.
+            batch_size: int >= 1. Number of samples per batch. Defaults to `256`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
 
         Returns:
@@ -233,8 +233,8 @@ class Flow(GenerativeModel):
         temperatures = np.full(n, temperature, noise.dtype)
 
         def generate(noise: Any, temperatures: Any, *conditions: Any) -> Any:
-            # For all samples one temperature, as an argument: another one needs no new program.
-            return self._to_data(self.base.place(noise, temperatures[0]), *conditions)
+            # One temperature for all samples, passed as an argument: a new value needs no recompilation.
+            return self._to_data(self.base.from_noise(noise, temperatures[0]), *conditions)
 
         options = {"batch_size": batch_size, "verbose": verbose, "seed": seed}
         return self.in_batches("sample", generate, noise, temperatures, *conditions, **options)
@@ -248,7 +248,7 @@ class Flow(GenerativeModel):
 
         Args:
             x: `(n, *data_shape)`.
-            condition: `(n, *condition_shape)`, or one for all. Defaults to `None`.
+            condition: `(n, *condition_shape)`, or a single condition for all samples. Defaults to `None`.
             seed: int or `None`. Seeds the noise of `Dequantize`. Defaults to `None`, a draw from the model's generator.
             batch_size: int >= 1. Defaults to `256`.
 
@@ -271,7 +271,7 @@ class Flow(GenerativeModel):
 
         Args:
             z: `(n, *latent_shape)`.
-            condition: `(n, *condition_shape)`, or one for all. Defaults to `None`.
+            condition: `(n, *condition_shape)`, or a single condition for all samples. Defaults to `None`.
             batch_size: int >= 1. Defaults to `256`.
 
         Returns:
@@ -291,13 +291,13 @@ class Flow(GenerativeModel):
         return self.bijector(z, *conditions, inverse=True)[0]
 
     def interpolate(self, x_a: Any, x_b: Any, condition: Any = None, points: int = 9) -> np.ndarray:
-        """Maps to data the latents on the straight way from one to another.
+        """Interpolates linearly between latents and maps the interpolated latents to data.
 
         Args:
-            x_a: `(n, *data_shape)`, where the ways begin.
-            x_b: `(n, *data_shape)`, where they end.
-            condition: one for all. Defaults to `None`.
-            points: int >= 2. How many of each way, both ends included. Defaults to `9`.
+            x_a: `(n, *data_shape)`, start of each path.
+            x_b: `(n, *data_shape)`, end of each path.
+            condition: a single condition for all samples. Defaults to `None`.
+            points: int >= 2. Number of points per path, including both ends. Defaults to `9`.
 
         Returns:
             float32 array `(n, points, *data_shape)`.

@@ -15,29 +15,29 @@ from keras_gen.flows.shape import Squeeze
 
 @keras_gen_export("keras_gen.models.Glow")
 class Glow(Flow):
-    """Glow: at several scales, steps of activation normalization, 1 x 1 convolution and affine coupling of channels.
+    """Glow: multi-scale flow of activation normalization, invertible 1 x 1 convolutions and affine couplings.
 
-    After each scale but the last, half of the channels are done: normal, with moments that a convolution makes of the
-    other half.
+    After each scale but the last, half of the channels are factored out: Gaussian, with mean and scale predicted from
+    the other half by a convolution (learned prior).
 
     Args:
-        scales: int >= 1. How often the images are squeezed. Defaults to `2`.
-        steps: int >= 1. Steps of each scale. Defaults to `4`.
-        units: numbers of filters of the hidden layers of each network. Defaults to `(64, 64)`.
-        levels: int, how many values a pixel of images in [-1, 1] has; or `None` for continuous data. Defaults to
+        scales: int >= 1. Number of scales, each with one `Squeeze`. Defaults to `2`.
+        steps: int >= 1. Number of steps per scale. Defaults to `4`.
+        units: numbers of hidden filters of each coupling network. Defaults to `(64, 64)`.
+        levels: int, number of possible pixel values of images in [-1, 1]; or `None` for continuous data. Defaults to
             `256`.
-        seed: int or `None`. Seeds the draws of the model and the first rotations. Defaults to `None`, seeds from
+        seed: int or `None`. Seeds the model's random draws and the initial rotations. Defaults to `None`, seeds from
             Keras's global one.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
-        x: images `(batch, height, width, channels)`, in [-1, 1] if there are `levels`.
+        x: images `(batch, height, width, channels)`, in [-1, 1] unless `levels` is `None`.
 
     Returns:
-        The data unchanged: the work is in `fit`, `log_prob`, `sample`, `encode` and `decode`.
+        The data unchanged; see `fit`, `log_prob`, `sample`, `encode` and `decode`.
 
     Raises:
-        ValueError: if an argument is out of range, or the images cannot be halved so often.
+        ValueError: if an argument is out of range, or height or width is not divisible by 2^scales.
 
     Example:
 
@@ -74,7 +74,7 @@ class Glow(Flow):
         front = [] if levels is None else [Dequantize(levels, seed=seed, **dtype)]
         bijectors = [*front, MultiScale([scale(i) for i in range(scales)], **dtype)]
         super().__init__(Chain(bijectors, **dtype), "normal", seed, **kwargs)
-        self.own = {"scales": scales, "steps": steps, "units": check_units(units), "levels": levels}
+        self.preset = {"scales": scales, "steps": steps, "units": check_units(units), "levels": levels}
 
     def get_config(self) -> dict[str, Any]:
-        return {**super(Flow, self).get_config(), **self.own}
+        return {**super(Flow, self).get_config(), **self.preset}

@@ -7,26 +7,26 @@ from keras_gen.core.arrays import broadcast_to_batch
 from keras_gen.core.checks import check
 from keras_gen.core.random import fixed_seed
 from keras_gen.export import keras_gen_export
-from keras_gen.flows.bijector import Bijector, places
+from keras_gen.flows.bijector import Bijector, num_positions
 
 
 @keras_gen_export("keras_gen.layers.Invertible1x1Conv", also=("keras_gen.bijectors.Invertible1x1Conv",))
 class Invertible1x1Conv(Bijector):
-    """Mixes channels by an invertible matrix, the same at each place; for vectors, an invertible dense layer.
+    """Invertible 1 x 1 convolution of Glow: mixes the channels at each position; a dense layer for vectors.
 
-        y = x W,   W = P L (U + diag(sign exp(s))),   log_det = places sum(s)
+        y = x W,   W = P L (U + diag(sign exp(s))),   log_det = num_positions sum(s)
 
-    with a fixed permutation P, a lower triangular L with ones on the diagonal, a strictly upper triangular U. So the
-    determinant costs nothing and W stays invertible.
+    with a fixed permutation P, a unit lower triangular L and a strictly upper triangular U (LU decomposition). So the
+    determinant is free and W stays invertible.
 
     Args:
-        matrix: invertible array `(features, features)`, where W starts. Defaults to `None`, a random rotation.
-        seed: int or `None`. Seeds the rotation. Defaults to `None`, another rotation for each layer.
+        matrix: invertible array `(features, features)`, the initial W. Defaults to `None`, a random rotation.
+        seed: int or `None`. Seeds the rotation. Defaults to `None`, a different rotation for each layer.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
         x: `(batch, ..., features)`.
-        condition: is ignored. Defaults to `None`.
+        condition: ignored. Defaults to `None`.
         inverse: bool. Defaults to `False`.
         training: bool. Defaults to `False`.
 
@@ -35,7 +35,7 @@ class Invertible1x1Conv(Bijector):
         log_det: float32 `(batch,)`.
 
     Raises:
-        ValueError: if `matrix` is not square, not invertible, or not of as many features as `x` has.
+        ValueError: if `matrix` is not square, not invertible, or does not match the features of `x`.
 
     Example:
 
@@ -50,12 +50,12 @@ class Invertible1x1Conv(Bijector):
         self.seed = None if seed is None else fixed_seed(seed)
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
-        self.places = places(x_shape)
+        self.num_positions = num_positions(x_shape)
         size = x_shape[-1]
         matrix = self.matrix
         if matrix is None:
             matrix = np.linalg.qr(np.random.default_rng(fixed_seed(self.seed)).standard_normal((size, size)))[0]
-        check(len(matrix) == size, "matrix", f"be {size} x {size}, as x has features", f"{matrix.shape}")
+        check(len(matrix) == size, "matrix", f"be {size} x {size}, as x has {size} features", f"{matrix.shape}")
         order, lower, upper = lu(matrix)
         diagonal = np.diag(upper)
         values = {
@@ -95,7 +95,7 @@ class Invertible1x1Conv(Bijector):
         return ops.tril(lower, -1) + identity, ops.triu(upper, 1) + identity * (sign * ops.exp(s))
 
     def _log_det(self, x: Any) -> Any:
-        return broadcast_to_batch(self.places * ops.sum(ops.cast(self.log_diagonal, self.bijection_dtype)), x)
+        return broadcast_to_batch(self.num_positions * ops.sum(ops.cast(self.log_diagonal, self.bijection_dtype)), x)
 
     def get_config(self) -> dict[str, Any]:
         matrix = None if self.matrix is None else self.matrix.tolist()
@@ -103,7 +103,7 @@ class Invertible1x1Conv(Bijector):
 
 
 def lu(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns `order`, lower and upper triangular factors with `matrix[order] = lower @ upper`, by partial pivoting."""
+    """Computes `order`, `lower`, `upper` with `matrix[order] = lower @ upper`: LU decomposition, partial pivoting."""
     upper, lower, order = matrix.copy(), np.eye(len(matrix)), np.arange(len(matrix))
     for i in range(len(matrix)):
         pivot = i + np.argmax(np.abs(upper[i:, i]))
@@ -118,6 +118,6 @@ def _check_matrix(matrix: Any) -> np.ndarray:
     matrix = np.asarray(matrix, "float64")
     check(matrix.ndim == 2 and len(matrix) == matrix.shape[1], "matrix", "be square", f"shape {matrix.shape}")
     check(bool(np.isfinite(matrix).all()), "matrix", "be finite", "NaN or infinite values")
-    invertible = np.linalg.cond(matrix) < 1e6
-    check(invertible, "matrix", "be invertible, of condition less than 1e6", f"condition {np.linalg.cond(matrix):.3g}")
+    rule = "be invertible, with a condition number below 1e6"
+    check(np.linalg.cond(matrix) < 1e6, "matrix", rule, f"condition number {np.linalg.cond(matrix):.3g}")
     return matrix

@@ -17,22 +17,22 @@ from keras_gen.networks.blocks.masked import MaskedDense, spread_degrees
 
 @keras_gen_export("keras_gen.layers.MaskedAutoregressive", also=("keras_gen.bijectors.MaskedAutoregressive",))
 class MaskedAutoregressive(Bijector):
-    """Masked autoregressive flow (MAF): each number is scaled and shifted by what a network makes of those before it.
+    """Masked autoregressive flow (MAF): each dimension is scaled and shifted by a function of the preceding ones.
 
         t_i, s_i = MADE(x_1 .. x_{i-1});   y_i = x_i exp(g(s_i)) + t_i,   log_det = sum g(s_i)
 
-    The forward direction takes one pass of the network, the inverse one for each number, in a compiled loop. Put a
-    `Permutation("reverse")` between two of them.
+    The forward direction takes one network pass, the inverse one pass per dimension, in a compiled loop. Put a
+    `Permutation("reverse")` between two such layers.
 
     Args:
-        units: sequence of ints >= 1, sizes of the hidden layers of the network (MADE).
+        units: sequence of ints >= 1, sizes of MADE's hidden layers.
         activation: as for `keras.layers.Activation`. Defaults to `"relu"`.
-        scale_map: the map g, see `AffineCoupling`. Defaults to `"tanh"`.
+        scale_map: the scale map g, see `AffineCoupling`. Defaults to `"tanh"`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
         x: `(batch, features)`, at least 2 features.
-        condition: `(batch, any)` or `None`. All numbers see it. Defaults to `None`.
+        condition: `(batch, any)` or `None`. All dimensions depend on it. Defaults to `None`.
         inverse: bool. Defaults to `False`.
         training: bool. Defaults to `False`.
 
@@ -41,7 +41,7 @@ class MaskedAutoregressive(Bijector):
         log_det: float32 `(batch,)`.
 
     Raises:
-        ValueError: if an argument is out of range, or x is not a batch of vectors of at least 2 features.
+        ValueError: if an argument is out of range, or x is not a batch of vectors with at least 2 features.
 
     Example:
 

@@ -16,31 +16,31 @@ from keras_gen.flows.shape import Reshape
 
 @keras_gen_export("keras_gen.models.NICE")
 class NICE(Flow):
-    """NICE: additive couplings of alternating halves, the even and the odd numbers of a sample, then a scaling.
+    """NICE: additive couplings of alternating halves, the even and the odd dimensions, then a learned scaling.
 
         y_a = x_a,   y_b = x_b + m(x_a),   log_det = 0          each coupling, with a network m
         z = exp(s) y,   log p(x) = sum_i log p(z_i) + sum_i s_i     with a learned scale s
 
-    Images become vectors. The paper's scaling starts from the statistics of the first batch here, by an `ActNorm`, and
-    learns 20 times as fast as the networks: else it needs most of the training to reach its values.
+    Images are flattened. Unlike in the paper, the scaling is initialized from the first batch, by an `ActNorm`, and
+    learns 20 times as fast as the networks: otherwise it would take most of the training to reach its values.
 
     Args:
         num_couplings: int >= 1. Defaults to `4`.
         units: sizes of the hidden layers of each network. Defaults to `(1000, 1000, 1000, 1000, 1000)`.
-        levels: int, how many values a pixel of images in [-1, 1] has; or `None` for continuous data. Defaults to
+        levels: int, number of possible pixel values of images in [-1, 1]; or `None` for continuous data. Defaults to
             `256`.
         base: as for `Flow`. Defaults to `"logistic"`.
-        seed: int or `None`. Seeds the draws of the model. Defaults to `None`, a seed from Keras's global one.
+        seed: int or `None`. Seeds the model's random draws. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
         x: data `(batch, ...)`.
 
     Returns:
-        The data unchanged: the work is in `fit`, `log_prob`, `sample`, `encode` and `decode`.
+        The data unchanged; see `fit`, `log_prob`, `sample`, `encode` and `decode`.
 
     Raises:
-        ValueError: if an argument is out of range, or a sample has an odd number of numbers.
+        ValueError: if an argument is out of range, or samples have an odd number of dimensions.
 
     Example:
 
@@ -70,7 +70,7 @@ class NICE(Flow):
         front = [] if levels is None else [Dequantize(levels, seed=seed, **dtype)]
         bijectors = [*front, Reshape(**dtype), *couplings, ActNorm(**dtype), Scale(rate=20.0, **dtype)]
         super().__init__(Chain(bijectors, **dtype), base, seed, **kwargs)
-        self.own = {"num_couplings": num_couplings, "units": check_units(units), "levels": levels}
+        self.preset = {"num_couplings": num_couplings, "units": check_units(units), "levels": levels}
 
     def get_config(self) -> dict[str, Any]:
-        return {**super(Flow, self).get_config(), **self.own, "base": keras.saving.serialize_keras_object(self.base)}
+        return {**super(Flow, self).get_config(), **self.preset, "base": keras.saving.serialize_keras_object(self.base)}

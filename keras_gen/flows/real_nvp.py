@@ -14,30 +14,30 @@ from keras_gen.flows.shape import Squeeze
 
 @keras_gen_export("keras_gen.models.RealNVP")
 class RealNVP(Flow):
-    """RealNVP: affine couplings of alternating halves, of vectors or, at several scales, of images.
+    """RealNVP: affine couplings of alternating halves, for vectors or, in a multi-scale architecture, for images.
 
-    An `ActNorm` comes before each coupling, in the place of the paper's batch normalization. For images, each scale has
-    `num_couplings` of checkerboards, a `Squeeze`, and as many of channels; then half of the channels are done. The last
-    scale has checkerboards alone.
+    An `ActNorm` precedes each coupling, in place of the paper's batch normalization. For images, each scale has
+    `num_couplings` checkerboard couplings, a `Squeeze`, and `num_couplings` channel couplings; then half of the
+    channels are factored out. The last scale has only checkerboard couplings.
 
     Args:
-        num_couplings: int >= 1. Of vectors in all; of images in each half of a scale. Defaults to `8`.
+        num_couplings: int >= 1. In total for vectors; of each kind per scale for images. Defaults to `8`.
         units: sizes of the hidden layers of each network. Defaults to `(64, 64)`.
-        scales: int >= 0. How often images are squeezed; 0 for vectors. Defaults to `0`.
-        levels: int, how many values a pixel of images in [-1, 1] has; or `None` for continuous data. Defaults to
+        scales: int >= 0. Number of squeezes of images; 0 for vectors. Defaults to `0`.
+        levels: int, number of possible pixel values of images in [-1, 1]; or `None` for continuous data. Defaults to
             `None`.
-        seed: int or `None`. Seeds the draws of the model. Defaults to `None`, a seed from Keras's global one.
+        seed: int or `None`. Seeds the model's random draws. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
         x: data `(batch, ...)`.
 
     Returns:
-        The data unchanged: the work is in `fit`, `log_prob`, `sample`, `encode` and `decode`.
+        The data unchanged; see `fit`, `log_prob`, `sample`, `encode` and `decode`.
 
     Raises:
-        ValueError: if an argument is out of range, or vectors have an odd number of features, or images a size that
-            cannot be halved so often.
+        ValueError: if an argument is out of range, vectors have an odd number of features, or images cannot be halved
+            at every scale.
 
     Example:
 
@@ -79,7 +79,7 @@ class RealNVP(Flow):
             )
             bijectors = [MultiScale([*scale, Chain(couplings("checkerboard"), **dtype)], **dtype)]
         super().__init__(Chain([*front, *bijectors], **dtype), "normal", seed, **kwargs)
-        self.own = {"num_couplings": num_couplings, "units": check_units(units), "scales": scales, "levels": levels}
+        self.preset = {"num_couplings": num_couplings, "units": check_units(units), "scales": scales, "levels": levels}
 
     def get_config(self) -> dict[str, Any]:
-        return {**super(Flow, self).get_config(), **self.own}
+        return {**super(Flow, self).get_config(), **self.preset}

@@ -1,4 +1,4 @@
-"""Bijectors that move numbers and change none."""
+"""Bijectors that rearrange values: reshaping, squeezing, permutation."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from keras_gen.flows.bijector import Bijector
 
 @keras_gen_export("keras_gen.layers.Reshape", also=("keras_gen.bijectors.Reshape",))
 class Reshape(Bijector):
-    """Gives the numbers of a sample another shape: images to vectors, by default. `log_det = 0`.
+    """Reshaping of samples, by default flattening of images to vectors. `log_det = 0`.
 
     Args:
         target_shape: sequence of ints, the new shape without the batch; one may be -1. Defaults to `(-1,)`.
@@ -24,7 +24,7 @@ class Reshape(Bijector):
 
     Call arguments:
         x: `(batch, ...)`.
-        condition: is ignored. Defaults to `None`.
+        condition: ignored. Defaults to `None`.
         inverse: bool. Defaults to `False`.
         training: bool. Defaults to `False`.
 
@@ -33,20 +33,21 @@ class Reshape(Bijector):
         log_det: float32 `(batch,)`, zeros.
 
     Raises:
-        ValueError: if `target_shape` is no shape, or not one for as many numbers as a sample has.
+        ValueError: if `target_shape` is not a valid shape, or does not match the size of a sample.
 
     Example:
 
     >>> y, log_det = keras_gen.layers.Reshape()(images)        # (n, 28, 28, 1) -> (n, 784)
 
-    Reference: https://kexue.fm/archives/5776 (NICE takes images as vectors).
+    Reference: https://kexue.fm/archives/5776 (NICE flattens images).
     """
 
     def __init__(self, target_shape: Sequence[int] = (-1,), **kwargs: Any):
         super().__init__(**kwargs)
-        shape = isinstance(target_shape, list | tuple) and len(target_shape) > 0
-        whole = shape and all(is_integer(size) and (size > 0 or size == -1) for size in target_shape)
-        check(whole and list(target_shape).count(-1) <= 1, "target_shape", "be sizes, -1 at most once", target_shape)
+        is_shape = isinstance(target_shape, list | tuple) and len(target_shape) > 0
+        is_shape = is_shape and all(is_integer(size) and (size > 0 or size == -1) for size in target_shape)
+        rule = "be positive integers, except for at most one -1"
+        check(is_shape and list(target_shape).count(-1) <= 1, "target_shape", rule, target_shape)
         self.target_shape = tuple(int(size) for size in target_shape)
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
@@ -63,8 +64,8 @@ class Reshape(Bijector):
         check(None not in x_shape[1:], "x", "have a known shape", f"shape {tuple(x_shape)}")
         size = math.prod(x_shape[1:])
         known = math.prod(n for n in self.target_shape if n != -1)
-        fits = size % known == 0 if -1 in self.target_shape else size == known
-        check(fits, "target_shape", f"hold the {size} numbers of a sample", self.target_shape)
+        is_compatible = size % known == 0 if -1 in self.target_shape else size == known
+        check(is_compatible, "target_shape", f"hold the {size} values of a sample", self.target_shape)
         return (x_shape[0], *(size // known if n == -1 else n for n in self.target_shape))
 
     def get_config(self) -> dict[str, Any]:
@@ -73,17 +74,17 @@ class Reshape(Bijector):
 
 @keras_gen_export("keras_gen.layers.Squeeze", also=("keras_gen.bijectors.Squeeze",))
 class Squeeze(Bijector):
-    """Turns each square of an image into channels: `(h, w, c)` becomes `(h / f, w / f, f f c)`.
+    """Squeezing of images (space to depth): `(h, w, c)` becomes `(h / f, w / f, f f c)`.
 
         y[i, j, (a f + b) c + k] = x[i f + a, j f + b, k],   log_det = 0
 
     Args:
-        factor: int >= 2, the side f of a square. Defaults to `2`.
+        factor: int >= 2, the side length f of the squares that become channels. Defaults to `2`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
         x: `(batch, height, width, channels)`.
-        condition: is ignored. Defaults to `None`.
+        condition: ignored. Defaults to `None`.
         inverse: bool. Defaults to `False`.
         training: bool. Defaults to `False`.
 
@@ -109,7 +110,7 @@ class Squeeze(Bijector):
         check(len(x_shape) == 4, "x", "be images (batch, height, width, channels)", f"shape {tuple(x_shape)}")
         f, sides = self.factor, x_shape[1:3]
         divisible = all(side is not None and side % f == 0 for side in sides)
-        check(divisible, "x", f"have height and width that {f} divides", f"shape {tuple(x_shape)}")
+        check(divisible, "x", f"have height and width divisible by {f}", f"shape {tuple(x_shape)}")
 
     def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         f, (_, h, w, c) = self.factor, x.shape
@@ -133,20 +134,20 @@ class Squeeze(Bijector):
 
 @keras_gen_export("keras_gen.layers.Permutation", also=("keras_gen.bijectors.Permutation",))
 class Permutation(Bijector):
-    """Reorders the last axis: features of vectors, channels of images.
+    """Permutation of the last axis: features of vectors, channels of images.
 
         y_i = x_{order(i)},   log_det = 0
 
-    The order is a weight that is not trained: it is drawn once and saved.
+    The order is a non-trainable weight: it is drawn once and saved.
 
     Args:
         order: `"random"`, `"reverse"`, or a sequence of the integers 0 .. features - 1. Defaults to `"random"`.
-        seed: int or `None`. Seeds the random order. Defaults to `None`, another order for each layer.
+        seed: int or `None`. Seeds the random order. Defaults to `None`, a different order for each layer.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
         x: `(batch, ..., features)`.
-        condition: is ignored. Defaults to `None`.
+        condition: ignored. Defaults to `None`.
         inverse: bool. Defaults to `False`.
         training: bool. Defaults to `False`.
 
@@ -155,7 +156,7 @@ class Permutation(Bijector):
         log_det: float32 `(batch,)`, zeros.
 
     Raises:
-        ValueError: if `order` is not a permutation, or not of as many features as `x` has.
+        ValueError: if `order` is not a permutation, or does not match the features of `x`.
 
     Example:
 
@@ -169,17 +170,17 @@ class Permutation(Bijector):
         if isinstance(order, str):
             check(order in ("random", "reverse"), "order", "be 'random', 'reverse' or a permutation", repr(order))
         else:
-            whole = isinstance(order, list | tuple | np.ndarray) and all(is_integer(i) for i in order)
-            check(whole, "order", "be 'random', 'reverse' or a permutation", order)
+            is_integers = isinstance(order, list | tuple | np.ndarray) and all(is_integer(i) for i in order)
+            check(is_integers, "order", "be 'random', 'reverse' or a permutation", order)
             order = [int(i) for i in order]
-            check(sorted(order) == list(range(len(order))), "order", "hold each of 0 .. features - 1 once", order)
+            check(sorted(order) == list(range(len(order))), "order", "contain each of 0 .. features - 1 once", order)
         self.order = order
         self.seed = None if seed is None else fixed_seed(seed)
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
         size = x_shape[-1]
         if isinstance(self.order, list):
-            check(len(self.order) == size, "order", f"have as many entries as x has features, {size}", self.order)
+            check(len(self.order) == size, "order", f"have one entry per feature of x, {size}", self.order)
             order = np.array(self.order)
         elif self.order == "reverse":
             order = np.arange(size)[::-1]

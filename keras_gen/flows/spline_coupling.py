@@ -1,4 +1,4 @@
-"""Coupling by monotonic rational-quadratic splines."""
+"""Coupling layers with monotonic rational-quadratic splines (neural spline flows)."""
 
 import math
 from collections.abc import Sequence
@@ -12,20 +12,20 @@ from keras_gen.core.checks import check, check_integer, is_number
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.coupling import Coupling
 
-SMALLEST = 1e-3  # least share of a bin, and least derivative at a knot
-UNIT_DERIVATIVE = math.log(math.expm1(1 - SMALLEST))  # softplus of it, plus SMALLEST, is 1
+SMALLEST = 1e-3  # minimum bin size, as a fraction of the interval, and minimum derivative at a knot
+UNIT_DERIVATIVE = math.log(math.expm1(1 - SMALLEST))  # its softplus, plus SMALLEST, is 1
 
 
 @keras_gen_export("keras_gen.ops.rational_quadratic_spline")
 def rational_quadratic_spline(x: Any, parameters: Any, bound: float = 5.0, inverse: bool = False) -> tuple[Any, Any]:
-    """Maps numbers by a monotonic spline of K bins on [-bound, bound], and by the identity outside.
+    """Applies a monotonic spline with K bins on [-bound, bound], and the identity outside.
 
         xi = (x - x_k) / w_k,   s_k = h_k / w_k,   q = s_k + (d_k + d_{k+1} - 2 s_k) xi (1 - xi)
         y  = y_k + h_k (s_k xi^2 + d_k xi (1 - xi)) / q
         dy/dx = s_k^2 (d_{k+1} xi^2 + 2 s_k xi (1 - xi) + d_k (1 - xi)^2) / q^2
 
-    Widths `w` and heights `h` of the bins are softmaxes of parameters, the derivatives `d` at the inner knots are
-    softpluses; at both ends the derivative is 1. All parameters zero give the identity.
+    Bin widths `w` and heights `h` are softmaxes of parameters, the derivatives `d` at the inner knots are softpluses;
+    at both ends the derivative is 1. All-zero parameters give the identity.
 
     Args:
         x: float tensor of any shape.
@@ -35,7 +35,7 @@ def rational_quadratic_spline(x: Any, parameters: Any, bound: float = 5.0, inver
 
     Returns:
         y: a tensor like `x`.
-        log_derivative: a tensor like `x`, the logarithm of the derivative in the direction asked for.
+        log_derivative: a tensor like `x`, the log-derivative of the chosen direction.
 
     Reference: Durkan et al. 2019, arXiv:1906.04032, section 3.1.
     """
@@ -45,7 +45,7 @@ def rational_quadratic_spline(x: Any, parameters: Any, bound: float = 5.0, inver
     derivatives = SMALLEST + ops.softplus(parameters[..., 2 * bins :] + UNIT_DERIVATIVE)
     derivatives = ops.pad(derivatives, [(0, 0)] * len(x.shape) + [(1, 1)], constant_values=1)
 
-    # Outside, the spline is evaluated where it is well-behaved: no NaN reaches a gradient.
+    # Outside, the spline is evaluated at the boundary, so that no NaN reaches a gradient.
     inside = clip(x, -bound, bound)
     knots = y_knots if inverse else x_knots
     position = ops.sum(ops.cast(inside[..., None] >= knots[..., 1:-1], "int32"), axis=-1, keepdims=True)
@@ -74,14 +74,14 @@ def rational_quadratic_spline(x: Any, parameters: Any, bound: float = 5.0, inver
 def _knots(parameters: Any, bound: float) -> Any:
     bins = parameters.shape[-1]
     shares = SMALLEST + (1 - SMALLEST * bins) * ops.softmax(parameters, axis=-1)
-    sums = shares @ ops.triu(ops.ones((bins, bins), shares.dtype))  # on torch, Keras's cumsum makes float64 float32
+    sums = shares @ ops.triu(ops.ones((bins, bins), shares.dtype))  # on torch, Keras's cumsum casts float64 to float32
     inner = bound * (2 * sums[..., :-1] - 1)
     ends = ops.full_like(parameters[..., :1], bound)
     return ops.concatenate([-ends, inner, ends], axis=-1)
 
 
 def _solve(rise: Any, h: Any, slope: Any, d: Any, curve: Any) -> Any:
-    """Returns xi where the spline has risen by `rise`: the root in [0, 1] of a xi^2 + b xi + c = 0."""
+    """Returns xi at height `rise` above the lower knot of a bin: the root in [0, 1] of a xi^2 + b xi + c = 0."""
     a = h * (slope - d) + rise * curve
     b = h * d - rise * curve
     c = -slope * rise
@@ -91,28 +91,27 @@ def _solve(rise: Any, h: Any, slope: Any, d: Any, curve: Any) -> Any:
 
 @keras_gen_export("keras_gen.layers.SplineCoupling", also=("keras_gen.bijectors.SplineCoupling",))
 class SplineCoupling(Coupling):
-    """Spline coupling: each number of one half goes through a spline that a network makes of the other half.
+    """Spline coupling layer: maps one half elementwise by splines with parameters predicted from the other half.
 
         y_a = x_a,   y_b = spline(x_b; conditioner(x_a)),   log_det = sum log spline'(x_b)
 
     The splines are monotonic and rational-quadratic on [-bound, bound], and the identity outside; see
-    `keras_gen.ops.rational_quadratic_spline`. Put an `ActNorm` before, so that the data are where the splines are.
+    `keras_gen.ops.rational_quadratic_spline`. Put an `ActNorm` before it, so that the data lie within the bound.
 
     Args:
-        conditioner: a Keras layer or model. It is called with the half `x_a`, or with a list of it and the condition.
-            The last axis of its output is `3 num_bins - 1` times that of `x_b`. Defaults to `None`, a `Conditioner`
-            with `units`.
+        conditioner: a Keras layer or model, called on `x_a` or `[x_a, condition]`. The last axis of its output is
+            `3 num_bins - 1` times that of `x_b`. Defaults to `None`, a `Conditioner` with `units`.
         units: sizes of the hidden layers of the default conditioner. Defaults to `None`.
-        split: `"half"`, `"interleave"`, of the last axis; for images also `"channel"`, `"checkerboard"`. Defaults to
+        split: `"half"` or `"interleave"` of the last axis; for images also `"channel"` or `"checkerboard"`. Defaults to
             `"half"`.
-        flip: bool. Whether the second half is the unchanged one. Defaults to `False`.
+        flip: bool. Whether to leave the second half unchanged instead of the first. Defaults to `False`.
         num_bins: int from 2 to 500. Defaults to `8`.
         bound: float > 0. Defaults to `5.0`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
         x: `(batch, features)` or `(batch, height, width, channels)`.
-        condition: `(batch, ...)` or `None`. Goes to the conditioner. Defaults to `None`.
+        condition: `(batch, ...)` or `None`. Passed to the conditioner. Defaults to `None`.
         inverse: bool. Defaults to `False`.
         training: bool. Defaults to `False`.
 
@@ -121,8 +120,8 @@ class SplineCoupling(Coupling):
         log_det: float32 `(batch,)`.
 
     Raises:
-        ValueError: if not exactly one of `conditioner` and `units` is given, the data cannot be halved, the
-            conditioner's output does not fit, or `num_bins` or `bound` is out of range.
+        ValueError: if not exactly one of `conditioner` and `units` is given, the data cannot be split into halves, the
+            conditioner's output has the wrong shape, or `num_bins` or `bound` is out of range.
 
     Example:
 
@@ -148,7 +147,7 @@ class SplineCoupling(Coupling):
         self.bound = float(bound)
 
     @property
-    def parameters_per_number(self) -> int:
+    def params_per_dim(self) -> int:
         return 3 * self.num_bins - 1
 
     def transform(self, x: Any, parameters: Any, inverse: bool) -> tuple[Any, Any]:

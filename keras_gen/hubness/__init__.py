@@ -1,1 +1,1 @@
-"""Hubness: points that are neighbours of very many others, how to measure it, and latents chosen by it."""
+"""Hubness (points that are neighbours of very many others): measures, reduction methods, and latent samplers."""

@@ -16,18 +16,18 @@ def k_occurrence(
     metric: str = "euclidean",
     verbose: str | int = 0,
 ) -> np.ndarray:
-    """Counts for each point of how many others it is one of the k nearest neighbours.
+    """Counts how often each point is among the k nearest neighbours of other points.
 
         N_k(x_i) = #{j != i: x_i is one of the k nearest neighbours of x_j},   sum_i N_k(x_i) = n k
 
-    The mean is k in any dimension. In high dimensions a few points have most of the counts, the hubs, and many have
-    none, the anti-hubs.
+    The mean is k in any dimension. In high dimensions a few points, the hubs, have most of the counts, and many, the
+    anti-hubs, have none.
 
     Args:
-        x: `(n, dim)`, array or tensor; for `"precomputed"` distances `(n, n)`.
+        x: `(n, dim)`, array or tensor; for `"precomputed"` a distance matrix `(n, n)`.
         k: int >= 1, less than n. Defaults to `5`.
         include_self: bool. Whether a point is one of its own k neighbours. Defaults to `False`.
-        block_size: int >= 1. How many points are worked on together, see `nearest_neighbors`. Defaults to `1024`.
+        block_size: int >= 1. Number of points processed at a time, see `nearest_neighbors`. Defaults to `1024`.
         metric: `"euclidean"`, `"cosine"` or `"precomputed"`. Defaults to `"euclidean"`.
         verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `0`.
 
@@ -49,10 +49,10 @@ def k_occurrence(
     x = as_points("x", x)
     n, columns = x.shape
     check(k < n, "x", f"have at least k + 1 = {k + 1} rows", f"shape {x.shape}")
-    check(metric != "precomputed" or columns == n, "x", "be a square matrix of distances", f"shape {x.shape}")
+    check(metric != "precomputed" or columns == n, "x", "be a square distance matrix", f"shape {x.shape}")
     if metric == "cosine":
-        x, metric = unit_rows("x", x), "euclidean"  # of unit vectors, the nearest are the same
-    # With itself, which is nearest of all, a point has k - 1 neighbours among the others.
+        x, metric = unit_rows("x", x), "euclidean"  # unit vectors have the same nearest neighbours
+    # A point that is its own nearest neighbour has k - 1 neighbours among the other points.
     neighbors = k - 1 if include_self and k != 1 else k
     _, indices = nearest_neighbors(x, None, neighbors, block_size, metric, verbose)
     if include_self:

@@ -22,17 +22,17 @@ PRIORS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] 
 
 
 class LatentSampler(GenerativeModel):
-    """Base class: draws latents for a generator, in pools, and hands on some of them.
+    """Base class of latent samplers, which draw pools of latents for a generator and select from them.
 
-    It is a Keras model without anything to learn, so that it saves and loads together with its mapping, and counts its
-    own seeds. To write another: define `sample` on top of `pool`, and `get_config` for the arguments of its own.
+    It is a Keras model without training, so that it is saved and loaded together with its mapping and its random state.
+    Subclasses define `sample` in terms of `pool`, and `get_config` for their own arguments.
 
     Args:
-        latent_dim: int, or shape of one draw from the prior, or `None`: as the mapping has it. Defaults to `None`.
+        latent_dim: int or shape of one prior draw, or `None`: the input shape of the mapping. Defaults to `None`.
         prior: `"normal"`, `"uniform"` on [-1, 1], `"sphere"` (normal, scaled to length 1), or a function of `n` and an
             int seed that returns `(n, *shape)`. Defaults to `"normal"`.
-        mapping: a Keras layer or model from z to the latents w that the generator sees, or `None`. Defaults to `None`.
-        pool_size: int >= 1. How many are drawn together. Defaults to `10000`.
+        mapping: a Keras layer or model from z to the input latents w of the generator, or `None`. Defaults to `None`.
+        pool_size: int >= 1. Number of latents per pool. Defaults to `10000`.
         seed: int or `None`. Seeds all calls of `sample` without a seed of their own. Defaults to `None`.
         **kwargs: `name`, `dtype`, as for any Keras model.
     """
@@ -47,8 +47,9 @@ class LatentSampler(GenerativeModel):
         **kwargs: Any,
     ):
         super().__init__(seed=seed, **kwargs)
-        known = callable(prior) or (isinstance(prior, str) and prior in PRIORS)
-        check(known, "prior", f"be a function of n and a seed, or one of {', '.join(map(repr, PRIORS))}", repr(prior))
+        is_prior = callable(prior) or (isinstance(prior, str) and prior in PRIORS)
+        rule = f"be a function of n and a seed, or one of {', '.join(map(repr, PRIORS))}"
+        check(is_prior, "prior", rule, repr(prior))
         check(mapping is None or isinstance(mapping, keras.Layer), "mapping", "be None, a layer or a model", mapping)
         self.latent_dim = latent_dim
         self.prior = prior
@@ -56,29 +57,29 @@ class LatentSampler(GenerativeModel):
         self.pool_size = check_integer("pool_size", pool_size)
         self.noise_shape = _shape_of(latent_dim, mapping)
         if mapping is not None:
-            # Two rows, to see that two come out: a symbolic call does not tell.
+            # Two rows, to check that two come out: a symbolic call would not reveal it.
             rows = mapping(ops.zeros((2, *self.noise_shape)), training=False).shape[0]
-            check(rows == 2, "mapping", "keep the batch size", f"a mapping that makes {rows} rows of 2")
+            check(rows == 2, "mapping", "keep the batch size", f"a mapping that returns {rows} rows for 2")
         self.built = True
 
     def pool(self, seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draws the pool of a number: z from the prior, and the latents w that the generator sees.
+        """Draws a pool: z from the prior, and the input latents w of the generator.
 
         Args:
             seed: int >= 0.
-            number: int >= 0. Each number has draws of its own.
+            number: int >= 0. Index of the pool; pools are independent.
 
         Returns:
-            float32 arrays `(pool_size, *noise_shape)` and `(pool_size, ...)`; without a mapping, the same one twice.
+            float32 arrays `(pool_size, *noise_shape)` and `(pool_size, ...)`; without a mapping, the same array twice.
 
         Raises:
-            ValueError: if a prior that is a function gives draws of another shape.
+            ValueError: if a prior function returns draws of the wrong shape.
         """
         sequence = np.random.SeedSequence([seed, number])
         shape = (self.pool_size, *self.noise_shape)
         if callable(self.prior):
             z = np.asarray(ops.convert_to_numpy(self.prior(self.pool_size, int(sequence.generate_state(1)[0] // 2))))
-            check(z.shape == shape, "prior", f"give draws of shape {shape}", f"shape {z.shape}")
+            check(z.shape == shape, "prior", f"return draws of shape {shape}", f"shape {z.shape}")
             z = z.astype("float32", copy=False)
         else:
             z = PRIORS[self.prior](np.random.default_rng(sequence), shape)
@@ -87,14 +88,14 @@ class LatentSampler(GenerativeModel):
         return z, self.in_batches("map", lambda z: ops.cast(self.mapping(z, training=False), "float32"), z)
 
     def share(self, fraction: float) -> int:
-        """Returns how many latents of a pool a fraction of it is, at least one."""
+        """Returns the number of latents in a fraction of a pool, at least 1."""
         return max(1, round(fraction * self.pool_size))
 
     def call(self, x: Any) -> Any:
         return x if self.mapping is None else self.mapping(x, training=False)
 
     def check_data(self, x: Any, y: Any) -> None:
-        check(False, "model", "be one that learns; a sampler of latents does not", type(self).__name__)
+        check(False, "model", "be trainable; a latent sampler is not", type(self).__name__)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -113,14 +114,14 @@ class LatentSampler(GenerativeModel):
 def _shape_of(latent_dim: Any, mapping: keras.Layer | None) -> tuple[int, ...]:
     inputs = getattr(mapping, "inputs", None)
     if latent_dim is None:
-        known = inputs and None not in inputs[0].shape[1:]
-        check(bool(known), "latent_dim", "be given, unless the mapping is a model that tells its input's shape", None)
+        is_known = inputs and None not in inputs[0].shape[1:]
+        check(bool(is_known), "latent_dim", "be given, unless the mapping is a model of known input shape", None)
         return tuple(inputs[0].shape[1:])
     sizes = latent_dim if isinstance(latent_dim, list | tuple) else (latent_dim,)
     return tuple(check_integer("latent_dim", size) for size in sizes)
 
 
-def check_share(name: str, value: Any) -> float:
-    """Refuses a `value` outside (0, 1]; returns it as a Python float."""
+def check_pool_fraction(name: str, value: Any) -> float:
+    """Checks that `value` is in (0, 1] and returns it as a Python float."""
     check(is_number(value) and 0 < value <= 1, name, "be in (0, 1]", repr(value))
     return float(value)

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours, in blocks."""
+"""Exact nearest neighbour search, in blocks."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -16,18 +16,18 @@ METRICS = ("euclidean", "cosine", "precomputed")
 
 
 def as_points(name: str, x: Any) -> np.ndarray:
-    """Returns points as an array `(n, dim)`; refuses other shapes, and values that are not finite."""
-    x = x if isinstance(x, np.ndarray) else np.asarray(ops.convert_to_numpy(x))  # which copies arrays, too
+    """Returns points as an array `(n, dim)`, after checking shape and dtype, and that all values are finite."""
+    x = x if isinstance(x, np.ndarray) else np.asarray(ops.convert_to_numpy(x))  # which also copies arrays
     check(x.ndim == 2 and x.size > 0, name, "have shape (n, dim)", f"shape {x.shape}")
     check(x.dtype.kind in "fiu", name, "be real numbers", f"dtype {x.dtype}")
-    # A sum is finite only if its terms are: no mask of the size of the data.
+    # A sum is finite only if its terms are: this needs no mask of the size of the data.
     broken = int((~np.isfinite(x.sum(axis=1, dtype="float64"))).sum())
     check(broken == 0, name, "be finite", f"NaN or infinite values in {broken} of {len(x)} rows")
     return x
 
 
 def unit_rows(name: str, x: np.ndarray) -> np.ndarray:
-    """Returns points scaled to length 1; refuses those at the origin, which have no direction."""
+    """Returns points normalized to unit length, after checking that none is at the origin."""
     norms = np.sqrt(np.einsum("ij,ij->i", x, x, dtype="float64"))
     zeros = int((norms == 0).sum())
     check(zeros == 0, name, "have no rows of zeros, for cosine distances", f"{zeros} of {len(x)}")
@@ -35,7 +35,7 @@ def unit_rows(name: str, x: np.ndarray) -> np.ndarray:
 
 
 def as_matrix(name: str, matrix: Any, k: int = 1) -> np.ndarray:
-    """Returns a finite square matrix as float64, after a check that each row has k entries beside the diagonal's."""
+    """Returns a finite square matrix as float64, after checking that each row has k off-diagonal entries."""
     matrix = as_points(name, matrix).astype("float64", copy=False)
     check(matrix.shape[0] == matrix.shape[1], name, "be square, (n, n)", f"shape {matrix.shape}")
     check_integer("k", k)
@@ -44,35 +44,35 @@ def as_matrix(name: str, matrix: Any, k: int = 1) -> np.ndarray:
 
 
 def as_distances(distances: Any, k: int = 1) -> np.ndarray:
-    """Returns a matrix of distances as float64; refuses negative ones."""
+    """Returns a distance matrix as float64, after checking that it is nonnegative."""
     distances = as_matrix("distances", distances, k)
     check(bool((distances >= 0).all()), "distances", "be >= 0", f"a minimum of {distances.min()}")
     return distances
 
 
 def smallest_others(matrix: np.ndarray, k: int) -> np.ndarray:
-    """Returns the k smallest entries of each row beside the diagonal's, in rising order: `(n, k)`."""
+    """Returns the k smallest off-diagonal entries of each row, in increasing order: `(n, k)`."""
     matrix = matrix.copy()
     np.fill_diagonal(matrix, np.inf)
     return np.sort(np.partition(matrix, k - 1, axis=1)[:, :k], axis=1)
 
 
-CELLS = 2**25  # products held at a time, 128 MB
-CHUNK = 16  # columns of which only the largest is ranked at first
-EPSILON = 2.0**-24  # the relative rounding of float32
+CELLS = 2**25  # products in memory at a time, 128 MB
+CHUNK = 16  # columns per chunk; only their maximum is ranked at first
+EPSILON = 2.0**-24  # unit roundoff of float32
 
 
 class Index:
-    """Points laid out so that one matrix product ranks them: row `i` is `(x_i, -|x_i|^2 / 2)`.
+    """Search index that ranks points by one matrix product: row `i` is `(x_i, -|x_i|^2 / 2)`.
 
     For a query `q`, the product of `(q, 1)` with row `i` is `q . x_i - |x_i|^2 / 2`, largest for the nearest point.
-    The mean is taken from points and queries before anything is rounded to float32: far from the origin the products
+    The mean is subtracted from points and queries before they are rounded to float32: far from the origin the products
     would have no digits left for the differences.
 
     Args:
         points: array `(n, dim)`.
-        reach: array `(n,)` or `None`. Squared distances to take off each point's: then the product is largest for the
-            point whose ball is the nearest. Defaults to `None`.
+        reach: array `(n,)` or `None`. Squared radii, subtracted from the squared distances: then the product is
+            largest for the point with the nearest ball. Defaults to `None`.
     """
 
     def __init__(self, points: np.ndarray, reach: np.ndarray | None = None):
@@ -89,7 +89,7 @@ class Index:
     def search(
         self, program: Callable[[Any, Any], Any], queries: np.ndarray, block_size: int, verbose: str | int
     ) -> Iterator[list[np.ndarray]]:
-        """Yields what `program(block of queries, rows)` gives; the last block is filled up with the last query."""
+        """Yields the results of `program(block of queries, rows)`; the last block is padded with the last query."""
         block_size = min(block_size, max(1, CELLS // len(self.rows)))
         blocks = list(even_batches(len(queries), block_size))
         bar = progress_bar(len(blocks), verbose)
@@ -123,10 +123,10 @@ def scores(queries: Any, rows: Any) -> Any:
 
 
 def largest(values: Any, count: int) -> tuple[Any, Any]:
-    """Finds the largest values of each row: indices and values, both `(rows, count)`, in falling order.
+    """Finds the largest values of each row: indices and values, both `(rows, count)`, in decreasing order.
 
-    They lie in the `count` chunks of columns that have the largest maxima. A chunk is every m-th column: its maximum is
-    one of whole vectors, faster than ranking all columns.
+    They lie in the `count` chunks of columns with the largest maxima. A chunk is every m-th column: the maxima are
+    those of whole vectors, faster than ranking all columns.
     """
     n, columns = values.shape
     m = columns // CHUNK
@@ -142,28 +142,28 @@ def largest(values: Any, count: int) -> tuple[Any, Any]:
 
 
 def _ranked(values: Any, count: int) -> Any:
-    # The values of `top_k` are not used: on JAX (0.10, CPU) it then sorts whole rows, 100 times slower.
+    # The values of `top_k` are not used: with them, JAX (0.10, CPU) sorts whole rows, 100 times slower.
     return ops.cast(ops.top_k(values, count)[1], "int32")
 
 
 def _best_rows(queries: Any, rows: Any, count: int) -> Any:
-    """Returns the indices of the rows of the largest scores, `(queries, count)`, in falling order."""
+    """Returns the indices of the rows with the largest scores, `(queries, count)`, in decreasing order."""
     n, size = rows.shape[0], tile_size(queries.shape[0], rows.shape[0], CHUNK)
     tiles = [
         (start, *largest(scores(queries, rows[start : start + size]), min(count, size, n - start)))
         for start in range(0, n, size)
     ]
     indices = ops.concatenate([start + indices for start, indices, _ in tiles], axis=1)
-    places = _ranked(ops.concatenate([values for *_, values in tiles], axis=1), count)
-    return ops.take_along_axis(indices, places, axis=1)
+    positions = _ranked(ops.concatenate([values for *_, values in tiles], axis=1), count)
+    return ops.take_along_axis(indices, positions, axis=1)
 
 
 @functools.cache
 def nearest_program(candidates: int) -> Callable[[Any, Any], Any]:
     """Returns the compiled search for the nearest points: squared distances and indices, both `(queries, candidates)`.
 
-    The candidates are ranked by products; their distances are then taken from differences, which keeps all digits. The
-    third result `(queries,)` is what the squared distances of all other points are not below, whatever the rounding.
+    The candidates are ranked by products; their distances are then computed from differences, which keeps all digits.
+    The third result `(queries,)` is a lower bound of the squared distances to all other points, for any rounding.
     """
 
     def nearest(queries: Any, rows: Any) -> tuple[Any, Any, Any]:
@@ -178,7 +178,7 @@ def nearest_program(candidates: int) -> Callable[[Any, Any], Any]:
     return compiled(None, nearest)
 
 
-SPARE = 4  # candidates beyond k, of which the ranking by products may have the order wrong
+SPARE = 4  # candidates beyond k, since the ranking by products may get the order wrong
 
 
 @keras_gen_export("keras_gen.ops.nearest_neighbors")
@@ -190,30 +190,30 @@ def nearest_neighbors(
     metric: str = "euclidean",
     verbose: str | int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the k nearest points of each query, exactly.
+    """Finds the exact k nearest neighbours of each query.
 
-    A block of queries at a time: one matrix product ranks all points, after the mean is taken from the data, and the
-    distances of the best are then computed from differences. Memory is that of a float32 copy of the points and of
-    `block_size x n` products, 128 MB at most, never of `n x n`.
+    For each block of queries, one matrix product ranks all points, after the mean is subtracted from the data, and the
+    distances of the candidates are then computed from differences. Memory holds a float32 copy of the points and
+    `block_size x n` products, 128 MB at most, never `n x n`.
 
     Args:
         queries: `(m, dim)`, arrays or tensors.
-        points: `(n, dim)`, or `None`: the queries themselves, and then no point is a neighbour of its own. It is left
-            out by its index, so that of two equal points each finds the other. Defaults to `None`.
-        k: int >= 1, and at most as many as there are other points. Defaults to `5`.
-        block_size: int >= 1. How many queries are worked on together; fewer, where there are more than 32,768 points.
+        points: `(n, dim)`, or `None`: the queries themselves, and then no point is its own neighbour. It is excluded by
+            its index, so that two equal points find each other. Defaults to `None`.
+        k: int >= 1, at most the number of other points. Defaults to `5`.
+        block_size: int >= 1. Number of queries processed at a time; fewer if there are more than 32,768 points.
             Defaults to `1024`.
-        metric: `"euclidean"`, `"cosine"`, or `"precomputed"`: then the queries are a matrix of distances `(m, n)`, and
-            `points` is `None`; the point itself is left out if the matrix is square. Defaults to `"euclidean"`.
+        metric: `"euclidean"`, `"cosine"`, or `"precomputed"`: then the queries are a distance matrix `(m, n)`, and
+            `points` is `None`; the point itself is excluded if the matrix is square. Defaults to `"euclidean"`.
         verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `0`.
 
     Returns:
-        distances: array `(m, k)`, nearest first: squared ones for `"euclidean"`, `1 - cos` for `"cosine"`, those of the
-            matrix for `"precomputed"`.
+        distances: array `(m, k)`, nearest first: squared for `"euclidean"`, `1 - cos` for `"cosine"`, matrix entries
+            for `"precomputed"`.
         indices: int32 array `(m, k)`.
 
     Raises:
-        ValueError: if there are fewer points than are asked for, an array is not two-dimensional or not finite, or an
+        ValueError: if there are fewer than k other points, an array is not two-dimensional or not finite, or an
             argument is outside its range.
 
     Example:
@@ -228,11 +228,11 @@ def nearest_neighbors(
     itself = points is None
     queries = as_points("queries", queries)
     if metric == "precomputed":
-        check(itself, "points", "be None, for a matrix of distances", "a value")
+        check(itself, "points", "be None for a distance matrix", "a value")
         return _nearest_in_matrix(queries, k, block_size)
     points = queries if itself else as_points("points", points)
-    fits = points.shape[1] == queries.shape[1]
-    check(fits, "points", f"have shape (n, {queries.shape[1]}), as the queries", f"shape {points.shape}")
+    dim = queries.shape[1]
+    check(points.shape[1] == dim, "points", f"have shape (n, {dim}), like the queries", f"shape {points.shape}")
     _check_number(k, len(points) - itself)
     if metric == "cosine":
         queries = unit_rows("queries", queries)
@@ -242,7 +242,7 @@ def nearest_neighbors(
     blocks = Index(points).search(nearest_program(candidates), queries, block_size, verbose)
     distances, indices, beyond = (np.concatenate(parts)[: len(queries)] for parts in zip(*blocks, strict=True))
     distances, indices = _nearest_of(distances, indices, k, itself)
-    # Far from the mean, products round more than neighbours differ: what may be wrong is done again.
+    # Far from the mean, rounding errors of products may exceed distances: uncertain queries are recomputed.
     unsure = np.flatnonzero((distances[:, -1] > beyond) & (candidates < len(points)))
     for rows, squares in precise_search(queries, points, unsure, block_size):
         if itself:
@@ -251,7 +251,7 @@ def nearest_neighbors(
         offsets = queries[rows][:, None].astype("float64") - points[found]
         distances[rows], indices[rows] = _nearest_of(np.square(offsets).sum(axis=-1), found, k, False)
     if metric == "cosine":
-        distances /= 2  # |a - b|^2 = 2 - 2 cos of unit vectors
+        distances /= 2  # |a - b|^2 = 2 - 2 cos for unit vectors
     return distances, indices
 
 
@@ -260,7 +260,7 @@ def _nearest_in_matrix(matrix: np.ndarray, k: int, block_size: int) -> tuple[np.
     _check_number(k, matrix.shape[1] - itself)
     candidates = min(k + itself, matrix.shape[1])
     blocks = even_batches(len(matrix), block_size)
-    # Copied, for a slice would keep its whole block.
+    # Copied, since a slice would keep its whole block in memory.
     parts = [np.argpartition(matrix[rows], candidates - 1)[:, :candidates].astype("int32") for rows in blocks]
     indices = np.concatenate(parts)[: len(matrix)]
     return _nearest_of(np.take_along_axis(matrix, indices, axis=1), indices, k, itself)
@@ -271,22 +271,22 @@ def _check_number(k: int, others: int) -> None:
 
 
 def _nearest_of(distances: np.ndarray, indices: np.ndarray, k: int, itself: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Sorts candidates by distance, equal ones by index, without the point itself, and keeps k."""
+    """Sorts candidates by distance, ties by index, without the point itself, and keeps k."""
     own = (indices == np.arange(len(indices))[:, None]) & itself
     order = np.lexsort((indices, distances, own))[:, :k]
     return np.take_along_axis(distances, order, axis=1), np.take_along_axis(indices, order, axis=1)
 
 
-CLOSE = 1e-6  # squared distance over squared norms, below which products are not exact enough
+CLOSE = 1e-6  # squared distance over squared norms below which products are not precise enough
 
 
 @keras_gen_export("keras_gen.ops.pairwise_distances")
 def pairwise_distances(x: Any, metric: str = "euclidean") -> np.ndarray:
-    """Computes the distances between all points of a set, in float64: for the methods that reduce hubness.
+    """Computes the pairwise distances of a set of points in float64, for the hubness reduction methods.
 
         |x_i - x_j|   or   1 - cos(x_i, x_j)
 
-    The whole matrix is held; `nearest_neighbors` and `k_occurrence` do without it.
+    The full matrix is held in memory; `nearest_neighbors` and `k_occurrence` do not need it.
 
     Args:
         x: `(n, dim)`, array or tensor.
@@ -307,7 +307,7 @@ def pairwise_distances(x: Any, metric: str = "euclidean") -> np.ndarray:
     sums = norms[:, None] + norms
     squares = sums - 2 * x @ x.T
     squares = (squares + squares.T) / 2
-    # Products have few digits left of what is small, and would hold equal points apart: those from differences.
+    # Products lose the digits of small distances, and separate equal points: these are computed from differences.
     near = squares < CLOSE * sums
     for row in np.flatnonzero(near.any(axis=1)):
         squares[row, near[row]] = np.square(x[near[row]] - x[row]).sum(axis=1)

@@ -1,4 +1,4 @@
-"""Methods that reduce hubness: similarities and distances relative to the neighbourhood."""
+"""Hubness reduction: similarities and distances relative to the neighbourhood."""
 
 from typing import Any
 
@@ -19,16 +19,16 @@ from keras_gen.hubness.neighbors import (
 
 @keras_gen_export("keras_gen.ops.csls")
 def csls(similarities: Any, k: int = 10) -> np.ndarray:
-    """Reduces hubness by cross-domain similarity local scaling: takes off what a point is similar to all neighbours.
+    """Reduces hubness by cross-domain similarity local scaling (CSLS): subtracts mean similarities to neighbours.
 
-        d'(i, j) = -(2 cos_ij - r_i - r_j),   r_i = mean similarity of point i to its k most similar ones
+        d'(i, j) = -(2 cos_ij - r_i - r_j),   r_i = mean similarity of point i to its k nearest neighbours
 
     Args:
         similarities: `(n, n)`, such as `1 - pairwise_distances(x, metric="cosine")`.
         k: int >= 1, less than n. Defaults to `10`.
 
     Returns:
-        float64 array `(n, n)`, the less the nearer, for `k_occurrence(..., metric="precomputed")`.
+        float64 array `(n, n)`, smaller for nearer points, for `k_occurrence(..., metric="precomputed")`.
 
     Raises:
         ValueError: if `similarities` is not a square matrix, or `k` is outside its range.
@@ -47,7 +47,7 @@ def nicdm(distances: Any, k: int = 5) -> np.ndarray:
         d'(i, j) = d_ij / sqrt(m_i m_j),   m_i = mean distance of point i to its k neighbours
 
     Args:
-        distances: `(n, n)`, such as `pairwise_distances` gives.
+        distances: `(n, n)`, such as from `pairwise_distances`.
         k: int >= 1, less than n. Defaults to `5`.
 
     Returns:
@@ -62,7 +62,9 @@ def nicdm(distances: Any, k: int = 5) -> np.ndarray:
     """
     distances = as_distances(distances, k)
     m = smallest_others(distances, k).mean(axis=1)
-    check(bool((m > 0).all()), "distances", "have one > 0 to a neighbour in each row", f"{(m == 0).sum()} rows without")
+    check(
+        bool((m > 0).all()), "distances", "be > 0 to at least one of the k neighbours", f"{(m == 0).sum()} rows without"
+    )
     reduced = distances / np.sqrt(m[:, None] * m)
     np.fill_diagonal(reduced, 0)
     return reduced
@@ -70,12 +72,12 @@ def nicdm(distances: Any, k: int = 5) -> np.ndarray:
 
 @keras_gen_export("keras_gen.ops.local_scaling")
 def local_scaling(distances: Any, k: int = 5) -> np.ndarray:
-    """Reduces hubness: measures distances in units of how far the neighbours of each point are.
+    """Reduces hubness by local scaling: measures distances relative to those of the k-th neighbours.
 
         d'(i, j) = 1 - exp(-d_ij^2 / (r_i r_j)),   r_i = distance of point i to its k-th neighbour
 
     Args:
-        distances: `(n, n)`, such as `pairwise_distances` gives.
+        distances: `(n, n)`, such as from `pairwise_distances`.
         k: int >= 1, less than n. Defaults to `5`.
 
     Returns:
@@ -98,12 +100,12 @@ def local_scaling(distances: Any, k: int = 5) -> np.ndarray:
 
 @keras_gen_export("keras_gen.ops.mutual_proximity")
 def mutual_proximity(distances: Any) -> np.ndarray:
-    """Reduces hubness: two points are near if each has few points that are nearer than the other.
+    """Reduces hubness by mutual proximity: two points are near if, for each, few points are nearer than the other.
 
         d'(i, j) = 1 - P(D_i > d_ij) P(D_j > d_ij),   D_i ~ N(mean and variance of the distances of point i)
 
     Args:
-        distances: `(n, n)`, of n >= 3 points, such as `pairwise_distances` gives.
+        distances: `(n, n)`, of n >= 3 points, such as from `pairwise_distances`.
 
     Returns:
         float64 array `(n, n)` in [0, 1], for `k_occurrence(..., metric="precomputed")`; the diagonal is zero.
@@ -118,7 +120,7 @@ def mutual_proximity(distances: Any) -> np.ndarray:
     check(n > 2, "distances", "be of at least 3 points", f"shape {distances.shape}")
     others = distances[~np.eye(n, dtype=bool)].reshape(n, n - 1)
     equal = int((np.ptp(others, axis=1) == 0).sum())
-    check(equal == 0, "distances", "differ in each row", f"{equal} rows of equal ones")
+    check(equal == 0, "distances", "differ within each row", f"{equal} rows of equal distances")
     z = (distances - others.mean(axis=1)[:, None]) / others.std(axis=1)[:, None]
     # P(D_i < d_ij), small for neighbours: erfc keeps its digits where 1 - P would lose them.
     nearer = ops.convert_to_numpy(0.5 * ops.erfc(ops.convert_to_tensor(-z / np.sqrt(2), "float32"))).astype("float64")
@@ -129,7 +131,7 @@ def mutual_proximity(distances: Any) -> np.ndarray:
 
 @keras_gen_export("keras_gen.ops.dis_sim_local")
 def dis_sim_local(x: Any, k: int = 10) -> np.ndarray:
-    """Reduces hubness: takes off how far each point is from the middle of its neighbours, where hubs lie.
+    """Reduces hubness by DisSim Local: subtracts squared distances to local centroids, close to which hubs lie.
 
         d'(i, j) = |x_i - x_j|^2 - |x_i - c_i|^2 - |x_j - c_j|^2,   c_i = mean of the k neighbours of x_i
 
@@ -138,7 +140,7 @@ def dis_sim_local(x: Any, k: int = 10) -> np.ndarray:
         k: int >= 1, less than n. Defaults to `10`.
 
     Returns:
-        float64 array `(n, n)`, the less the nearer, also below zero, for `k_occurrence(..., metric="precomputed")`.
+        float64 array `(n, n)`, smaller for nearer points, also negative, for `k_occurrence(..., metric="precomputed")`.
 
     Raises:
         ValueError: if `x` is not two-dimensional or not finite, or `k` is outside its range.

@@ -1,4 +1,4 @@
-"""Samplers of latents: by k-occurrence, by norm, by truncation."""
+"""Latent samplers: by k-occurrence, by norm, by truncation."""
 
 import math
 from collections.abc import Callable
@@ -11,44 +11,44 @@ from keras_gen.core.checks import check, check_choice, check_integer, is_number
 from keras_gen.core.compiled import progress_bar
 from keras_gen.export import keras_gen_export
 from keras_gen.hubness.k_occurrence import k_occurrence
-from keras_gen.hubness.latent_sampler import LatentSampler, check_share
+from keras_gen.hubness.latent_sampler import LatentSampler, check_pool_fraction
 
-TRIAL = 100_000  # draws after which a pace that cannot do is given up
+TRIAL = 100_000  # draws after which an insufficient acceptance rate is an error
 
 
 @keras_gen_export("keras_gen.samplers.HubnessSampler")
 class HubnessSampler(LatentSampler):
-    """Draws latents that are hubs: near neighbours of very many others, hence trained on by many, and well.
+    """Latent sampler that selects hubs: near neighbours of very many latents, hence in densely trained regions.
 
         keep w_i of a pool if N_k(w_i) > threshold,   N_k(w_i) = #{j != i: w_i is one of the k nearest of w_j}
 
-    or keep the `top_fraction` of the pool with the largest counts; draw pools until there are enough. The counts are
-    taken where the generator sees the latents, behind the mapping.
+    or keep the `top_fraction` of the pool with the largest counts; pools are drawn until there are enough latents. The
+    counts are those of the generator's input latents, after the mapping.
 
     For z ~ N(0, I), hubs are nearly the latents of the smallest norm (`NormSampler`), and there are none below about 20
-    dimensions or on a sphere. Behind a mapping that is not linear, neighbours tell more than norms.
+    dimensions or on a sphere. After a nonlinear mapping, neighbours are more informative than norms.
 
-    Three definitions of the count are in use. That of https://kexue.fm/archives/9147, used here: the point itself left
-    out, k = 5, 10,000 latents, `threshold=50`. That of the paper's notebook: `include_self=True`, k = 5, counts of at
-    least 50, so `threshold=49`. That of the later paper on precision and recall: the k + 1 = 8 nearest with the point
-    itself, and the largest counts, so `k=8, include_self=True, top_fraction=...`. The number above a threshold grows
-    with k: scale the threshold with it.
+    Three definitions of the count are in use. That of https://kexue.fm/archives/9147, used here: the point itself
+    excluded, k = 5, 10,000 latents, `threshold=50`. That of the paper's notebook: `include_self=True`, k = 5, counts of
+    at least 50, so `threshold=49`. That of the later paper on precision and recall: the k + 1 = 8 nearest including the
+    point itself, and the largest counts, so `k=8, include_self=True, top_fraction=...`. The number of latents above a
+    threshold grows with k: scale the threshold with it.
 
     Args:
-        latent_dim: int, or shape of one draw from the prior, or `None`: as the mapping has it. Defaults to `None`.
+        latent_dim: int or shape of one prior draw, or `None`: the input shape of the mapping. Defaults to `None`.
         prior: `"normal"`, `"uniform"` on [-1, 1], `"sphere"` (normal, scaled to length 1), or a function of `n` and an
             int seed that returns `(n, *shape)`; to be saved, it must be registered with Keras. Defaults to `"normal"`.
-        mapping: a Keras layer or model from z to the latents w that the generator sees, or `None`. Defaults to `None`.
+        mapping: a Keras layer or model from z to the input latents w of the generator, or `None`. Defaults to `None`.
         k: int >= 1. Defaults to `5`.
-        threshold: float >= 0. Latents with more neighbours than this are kept. Give this or `top_fraction`.
-        top_fraction: float in (0, 1]. This share of each pool is kept. Give this or `threshold`.
-        pool_size: int > k. How many latents are drawn and counted together. Defaults to `10000`.
-        max_rounds: int >= 1. How many pools may be drawn for one `sample`. Defaults to `100`.
+        threshold: float >= 0. Latents with larger counts are kept. Give either this or `top_fraction`.
+        top_fraction: float in (0, 1]. The fraction of each pool to keep. Give either this or `threshold`.
+        pool_size: int > k. Number of latents per pool. Defaults to `10000`.
+        max_rounds: int >= 1. Maximum number of pools per call of `sample`. Defaults to `100`.
         metric: `"euclidean"` or `"cosine"`. Defaults to `"euclidean"`.
         include_self: bool. Whether a point is one of its own k neighbours. Defaults to `False`.
-        block_size: int >= 1. How many latents are worked on together when counting. Defaults to `1024`.
+        block_size: int >= 1. Number of latents processed at a time when counting. Defaults to `1024`.
         seed: int or `None`. Seeds all calls of `sample` without a seed of their own. Defaults to `None`, a seed from
-            Keras's global one.
+            Keras's global generator.
         **kwargs: `name`, `dtype`, as for any Keras model.
 
     Raises:
@@ -82,12 +82,13 @@ class HubnessSampler(LatentSampler):
         seed: int | None = None,
         **kwargs: Any,
     ):
-        one = (threshold is None) != (top_fraction is None)
-        check(one, "threshold", "be given, or else `top_fraction`, and not both", f"{threshold}, {top_fraction=}")
-        valid = threshold is None or (is_number(threshold) and threshold >= 0)
-        check(valid, "threshold", "be a number >= 0", repr(threshold))
+        is_one_given = (threshold is None) != (top_fraction is None)
+        rule = "be given, or else `top_fraction`, but not both"
+        check(is_one_given, "threshold", rule, f"{threshold}, {top_fraction=}")
+        is_nonnegative = threshold is None or (is_number(threshold) and threshold >= 0)
+        check(is_nonnegative, "threshold", "be a number >= 0", repr(threshold))
         if top_fraction is not None:
-            top_fraction = check_share("top_fraction", top_fraction)
+            top_fraction = check_pool_fraction("top_fraction", top_fraction)
         check_choice("metric", metric, ("euclidean", "cosine"))
         super().__init__(latent_dim, prior, mapping, pool_size, seed, **kwargs)
         self.k = check_integer("k", k)
@@ -101,10 +102,10 @@ class HubnessSampler(LatentSampler):
         self.acceptance_rate: float | None = None
 
     def count(self, w: Any) -> np.ndarray:
-        """Counts for each latent of how many others it is a near neighbour.
+        """Computes the k-occurrence of each latent.
 
         Args:
-            w: `(n, ...)`, latents as the generator sees them; what follows the first axis is flattened.
+            w: `(n, ...)`, input latents of the generator; all axes but the first are flattened.
 
         Returns:
             int32 array `(n,)`.
@@ -120,19 +121,19 @@ class HubnessSampler(LatentSampler):
         return_counts: bool = False,
         verbose: str | int = "auto",
     ) -> np.ndarray | tuple[np.ndarray, ...]:
-        """Draws hubs. Afterwards `acceptance_rate` is the share of the draws that were hubs.
+        """Draws hubs. Afterwards `acceptance_rate` is the fraction of the draws that were hubs.
 
         Args:
-            n: int >= 1. How many.
-            seed: int or `None`. Latent k depends on `seed` and k alone. Defaults to `None`, a draw from the sampler's
+            n: int >= 1. Number of latents.
+            seed: int or `None`. Latent k depends only on `seed` and k. Defaults to `None`, a seed from the sampler's
                 own generator.
-            return_prior: bool. Whether to return the draws from the prior, too. Defaults to `False`.
-            return_counts: bool. Whether to return the counts, too. Defaults to `False`.
+            return_prior: bool. Whether to return the prior draws as well. Defaults to `False`.
+            return_counts: bool. Whether to return the counts as well. Defaults to `False`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
 
         Returns:
-            float32 array `(n, ...)`, latents as the generator sees them, in the order of the draws; or a tuple of it
-            and, as asked, the draws `(n, *latent_dim)` and the int32 counts `(n,)`.
+            float32 array `(n, ...)`, input latents of the generator, in the order of the draws; or a tuple of these
+            and, if requested, the prior draws `(n, *latent_dim)` and the int32 counts `(n,)`.
 
         Raises:
             ValueError: if an argument is outside its range, or there are too few hubs for `max_rounds`.
@@ -152,7 +153,7 @@ class HubnessSampler(LatentSampler):
             self.acceptance_rate = found / (rounds * self.pool_size)
             if found >= n:
                 break
-            # Three standard deviations above the pace so far would not do either; or nothing is anywhere near.
+            # Even an acceptance rate 3 sigma above the estimate would not suffice, or no count is near the threshold.
             slow = found + 3 * math.sqrt(found + 1) < n * rounds / self.max_rounds
             hopeless = rounds * self.pool_size >= TRIAL and (slow or largest <= (self.threshold or 0) / 2)
             if hopeless or rounds == self.max_rounds:
@@ -173,29 +174,29 @@ class HubnessSampler(LatentSampler):
     def _give_up(self, n: int, rounds: int, found: int, largest: int) -> None:
         dims = math.prod(self.noise_shape)
         raise ValueError(
-            f"`threshold` must be passed by {n} latents within max_rounds={self.max_rounds} pools of {self.pool_size}. "
-            f"Received: threshold={self.threshold}, passed by {found} latents of {rounds} pools, an acceptance of "
-            f"{self.acceptance_rate:.2e}; the largest count was {largest}, in {dims} dimensions. In few dimensions, or "
-            "on a sphere, there are no hubs: lower the threshold, or give `top_fraction` instead."
+            f"`threshold` must be exceeded by {n} latents within max_rounds={self.max_rounds} pools of "
+            f"{self.pool_size}. Received: threshold={self.threshold}, exceeded by {found} latents of {rounds} pools, "
+            f"an acceptance rate of {self.acceptance_rate:.2e}; the largest count was {largest}, in {dims} dimensions. "
+            "In few dimensions, or on a sphere, there are no hubs: lower the threshold, or give `top_fraction` instead."
         )
 
 
 @keras_gen_export("keras_gen.samplers.NormSampler")
 class NormSampler(LatentSampler):
-    """Draws the latents nearest to their mean: what hubs are compared with, for it needs no neighbours.
+    """Latent sampler that selects the latents nearest to their mean: a baseline for hubs, without neighbours.
 
         keep the `fraction` of a pool with the smallest |w_i - mean w|
 
-    With the `seed`, pool and share of a `HubnessSampler` it chooses from the same draws.
+    With the `seed`, pool size and fraction of a `HubnessSampler` it selects from the same draws.
 
     Args:
-        latent_dim: int, or shape of one draw from the prior, or `None`: as the mapping has it. Defaults to `None`.
+        latent_dim: int or shape of one prior draw, or `None`: the input shape of the mapping. Defaults to `None`.
         prior: `"normal"`, `"uniform"`, `"sphere"` or a function, as for `HubnessSampler`. Defaults to `"normal"`.
-        mapping: a Keras layer or model from z to the latents w that the generator sees, or `None`. Defaults to `None`.
-        fraction: float in (0, 1]. This share of each pool is kept. Defaults to `0.015`.
-        pool_size: int >= 1. How many latents are drawn together. Defaults to `10000`.
+        mapping: a Keras layer or model from z to the input latents w of the generator, or `None`. Defaults to `None`.
+        fraction: float in (0, 1]. The fraction of each pool to keep. Defaults to `0.015`.
+        pool_size: int >= 1. Number of latents per pool. Defaults to `10000`.
         seed: int or `None`. Seeds all calls of `sample` without a seed of their own. Defaults to `None`, a seed from
-            Keras's global one.
+            Keras's global generator.
         **kwargs: `name`, `dtype`, as for any Keras model.
 
     Raises:
@@ -219,7 +220,7 @@ class NormSampler(LatentSampler):
         **kwargs: Any,
     ):
         super().__init__(latent_dim, prior, mapping, pool_size, seed, **kwargs)
-        self.fraction = check_share("fraction", fraction)
+        self.fraction = check_pool_fraction("fraction", fraction)
 
     def sample(
         self, n: int, seed: int | None = None, return_prior: bool = False, verbose: str | int = "auto"
@@ -227,28 +228,28 @@ class NormSampler(LatentSampler):
         """Draws latents near the mean.
 
         Args:
-            n: int >= 1. How many.
-            seed: int or `None`. Latent k depends on `seed` and k alone. Defaults to `None`, a draw from the sampler's
+            n: int >= 1. Number of latents.
+            seed: int or `None`. Latent k depends only on `seed` and k. Defaults to `None`, a seed from the sampler's
                 own generator.
-            return_prior: bool. Whether to return the draws from the prior, too. Defaults to `False`.
+            return_prior: bool. Whether to return the prior draws as well. Defaults to `False`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
 
         Returns:
-            float32 array `(n, ...)`, latents as the generator sees them, in the order of the draws; or a tuple of it
-            and the draws `(n, *latent_dim)`.
+            float32 array `(n, ...)`, input latents of the generator, in the order of the draws; or a tuple of these
+            and the prior draws `(n, *latent_dim)`.
 
         Raises:
             ValueError: if an argument is outside its range.
         """
         check_integer("n", n)
         seed = self.draw_seed(seed)
-        share = self.share(self.fraction)
-        rounds = -(-n // share)
+        num_kept = self.share(self.fraction)
+        rounds = -(-n // num_kept)
         bar = progress_bar(rounds, verbose)
         kept = []
         for number in range(rounds):
             z, w = self.pool(seed, number)
-            near = np.sort(np.argsort(_distances_to_mean(w), kind="stable")[:share])
+            near = np.sort(np.argsort(_distances_to_mean(w), kind="stable")[:num_kept])
             kept.append((w[near], z[near]))
             bar.add(1)
         w, z = (np.concatenate(parts)[:n] for parts in zip(*kept, strict=True))
@@ -268,18 +269,18 @@ CENTER_SEED = 0  # the center is a property of the mapping, not of a call
 
 @keras_gen_export("keras_gen.samplers.TruncationSampler")
 class TruncationSampler(LatentSampler):
-    """Draws latents and moves them towards their mean: the truncation trick of StyleGAN.
+    """Latent sampler with the truncation trick of StyleGAN: moves latents towards their mean.
 
         w' = center + psi (w - center),   center = mean of one pool, the same for all calls
 
     Args:
-        latent_dim: int, or shape of one draw from the prior, or `None`: as the mapping has it. Defaults to `None`.
+        latent_dim: int or shape of one prior draw, or `None`: the input shape of the mapping. Defaults to `None`.
         prior: `"normal"`, `"uniform"`, `"sphere"` or a function, as for `HubnessSampler`. Defaults to `"normal"`.
-        mapping: a Keras layer or model from z to the latents w that the generator sees, or `None`. Defaults to `None`.
-        psi: float >= 0. 1 leaves the latents as they are, 0 gives the center. Defaults to `0.7`.
-        pool_size: int >= 1. How many latents are drawn together. Defaults to `10000`.
+        mapping: a Keras layer or model from z to the input latents w of the generator, or `None`. Defaults to `None`.
+        psi: float >= 0. 1 leaves the latents unchanged, 0 gives the center. Defaults to `0.7`.
+        pool_size: int >= 1. Number of latents per pool. Defaults to `10000`.
         seed: int or `None`. Seeds all calls of `sample` without a seed of their own. Defaults to `None`, a seed from
-            Keras's global one.
+            Keras's global generator.
         **kwargs: `name`, `dtype`, as for any Keras model.
 
     Raises:
@@ -309,17 +310,17 @@ class TruncationSampler(LatentSampler):
     def sample(
         self, n: int, seed: int | None = None, return_prior: bool = False, verbose: str | int = "auto"
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Draws latents, moved towards the center.
+        """Draws latents and moves them towards the center.
 
         Args:
-            n: int >= 1. How many.
-            seed: int or `None`. Latent k depends on `seed` and k alone. Defaults to `None`, a draw from the sampler's
+            n: int >= 1. Number of latents.
+            seed: int or `None`. Latent k depends only on `seed` and k. Defaults to `None`, a seed from the sampler's
                 own generator.
-            return_prior: bool. Whether to return the draws from the prior, too. Defaults to `False`.
+            return_prior: bool. Whether to return the prior draws as well. Defaults to `False`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
 
         Returns:
-            float32 array `(n, ...)`, latents as the generator sees them; or a tuple of it and the draws
+            float32 array `(n, ...)`, input latents of the generator; or a tuple of these and the prior draws
             `(n, *latent_dim)`.
 
         Raises:

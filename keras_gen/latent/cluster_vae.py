@@ -14,18 +14,18 @@ from keras_gen.latent.likelihoods import Likelihood
 
 @keras_gen_export("keras_gen.models.ClusterVAE")
 class ClusterVAE(GaussianLatentModel):
-    """Variational autoencoder that finds classes by itself: a discrete latent y, and a Gaussian prior for each.
+    """Variational autoencoder for clustering: a discrete latent y, and a Gaussian prior for each cluster.
 
         p(y) = 1 / K,   p(z | y) = N(m_y, I),   q(y, z | x) = q(z | x) q(y | z)
         kl = E_q[sum_y q(y | z) log(q(z | x) / p(z | y))] + KL(q(y | z) || p(y))
 
-    `nll + kl` is minus a bound on `log p(x)`, with the constant `log K`. Train with `fit(images)`, without labels;
-    `cluster(images)` gives the classes found.
+    `nll + kl` is minus a lower bound on `log p(x)`, including the constant `log K`. Train with `fit(images)`, without
+    labels; `cluster(images)` returns the cluster assignments.
 
     Args:
         encoder: as for `VAE`.
         decoder: as for `VAE`.
-        classifier: a Keras layer or model from latents to `num_clusters` logits, q(y | z).
+        classifier: a Keras layer or model from latents to the `num_clusters` logits of q(y | z).
         num_clusters: int >= 2, K. Defaults to `10`.
         likelihood: as for `VAE`. Defaults to `"bernoulli"`.
         kl_weight: as for `VAE`. Defaults to `1.0`.
@@ -36,10 +36,10 @@ class ClusterVAE(GaussianLatentModel):
         x: data `(batch, ...)`; images are scaled to [-1, 1].
 
     Returns:
-        The data unchanged: the work is in `fit`, `cluster`, `sample`, `encode`, `decode`, `reconstruct` and `elbo`.
+        The data unchanged; use `fit`, `cluster`, `sample`, `encode`, `decode`, `reconstruct` and `elbo`.
 
     Raises:
-        ValueError: as `VAE` does, and if the classifier does not give `num_clusters` logits.
+        ValueError: as `VAE` does, and if the classifier does not return `num_clusters` logits.
 
     Reference: https://kexue.fm/archives/5887.
     """
@@ -64,8 +64,8 @@ class ClusterVAE(GaussianLatentModel):
         super().build(input_shape)
         shape = tuple(self.classifier(keras.Input(self.latent_shape)).shape[1:])
         needed = (self.num_clusters,)
-        check(shape == needed, "classifier", f"give outputs of shape {needed}", f"outputs of shape {shape}")
-        check(len(self.latent_shape) == 1, "encoder", "give latents of shape (batch, dim)", self.latent_shape)
+        check(shape == needed, "classifier", f"return outputs of shape {needed}", f"outputs of shape {shape}")
+        check(len(self.latent_shape) == 1, "encoder", "return latents of shape (batch, dim)", self.latent_shape)
         shape = (self.num_clusters, *self.latent_shape)
         self.means = self.add_weight(name="means", shape=shape, initializer="zeros", autocast=False)
 
@@ -74,13 +74,13 @@ class ClusterVAE(GaussianLatentModel):
         z = sample_gaussian(mean, log_var, seed)
         log_q = ops.log_softmax(ops.cast(self.classifier(z, training=training), "float32"), axis=-1)
         q = ops.exp(log_q)
-        # E[log q(z | x)] in closed form, log p(z | y) at the draw; their constants log 2 pi cancel.
+        # E[log q(z | x)] in closed form, log p(z | y) at the sampled z; the constants log 2 pi cancel.
         distance = ops.sum(ops.square(ops.expand_dims(z, 1) - self.means), axis=-1)
         kl_z = 0.5 * ops.sum(q * distance, axis=-1) - 0.5 * ops.sum(1 + log_var, axis=-1)
         return z, kl_z + ops.sum(q * log_q, axis=-1) + math.log(self.num_clusters)
 
     def cluster(self, x: Any, batch_size: int = 256) -> np.ndarray:
-        """Finds the most likely class, `argmax_y q(y | z)` at the mean of q(z | x).
+        """Computes the most likely cluster, `argmax_y q(y | z)` at the mean of q(z | x).
 
         Args:
             x: `(n, *data_shape)`.
@@ -90,7 +90,7 @@ class ClusterVAE(GaussianLatentModel):
             int32 array `(n,)`.
 
         Raises:
-            ValueError: if `x` does not fit the model.
+            ValueError: if `x` is incompatible with the model.
         """
 
         def most_likely(x: Any) -> Any:
@@ -98,11 +98,11 @@ class ClusterVAE(GaussianLatentModel):
 
         return self.in_batches("cluster", most_likely, self.prepare_data("x", x), batch_size=batch_size)
 
-    def place(self, latents: Any, condition: Any) -> Any:
+    def to_conditional_prior(self, latents: Any, condition: Any) -> Any:
         return latents + ops.take(self.means, condition, axis=0)
 
     def prepare_condition(self, condition: Any, n: int, seed: int) -> np.ndarray:
-        # A class of its own for each sample, unless one is asked for.
+        # Without a condition, each sample draws a cluster at random.
         if condition is None:
             condition = np.random.default_rng([seed, 1]).integers(0, self.num_clusters, n)
         return as_labels("condition", condition, n, self.num_clusters)

@@ -19,7 +19,8 @@ class CVAE(GaussianLatentModel):
 
         p(z | y) = N(m_y, I),   loss = E_q[-log p(x | z)] + kl_weight KL(q(z | x) || p(z | y))
 
-    a bound on `log p(x | y)`. Train with `fit(images, labels)`, then `sample(n, condition=labels)`.
+    With `kl_weight=1` the loss is minus a lower bound on `log p(x | y)`. Train with `fit(images, labels)`, then
+    `sample(n, condition=labels)`.
 
     Args:
         encoder: as for `VAE`.
@@ -34,7 +35,7 @@ class CVAE(GaussianLatentModel):
         x: data `(batch, ...)`; images are scaled to [-1, 1].
 
     Returns:
-        The data unchanged: the work is in `fit`, `sample`, `encode`, `decode`, `reconstruct` and `elbo`.
+        The data unchanged; use `fit`, `sample`, `encode`, `decode`, `reconstruct` and `elbo`.
 
     Raises:
         ValueError: as `VAE` does, and if labels are missing or outside their range.
@@ -67,7 +68,7 @@ class CVAE(GaussianLatentModel):
         kl = gaussian_kl(mean - self._mean(condition), log_var, 0.0)
         return sample_gaussian(mean, log_var, seed), sum_per_sample(kl)
 
-    def place(self, latents: Any, condition: Any) -> Any:
+    def to_conditional_prior(self, latents: Any, condition: Any) -> Any:
         return latents + self._mean(condition)
 
     def prepare_condition(self, condition: Any, n: int, seed: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Divergences and densities of latents, in closed form."""
+"""KL divergences and densities of latent distributions."""
 
 import math
 from typing import Any
@@ -10,14 +10,14 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.losses.gaussian_kl")
 def gaussian_kl(mean_difference: Any, log_var_q: Any, log_var_p: Any) -> Any:
-    """Computes `KL(q || p)` of two Gaussians, element by element, in nats.
+    """Computes the elementwise `KL(q || p)` of two Gaussians, in nats.
 
         KL = (log_var_p - log_var_q + exp(log_var_q - log_var_p) + (mean_q - mean_p)^2 / exp(log_var_p) - 1) / 2
 
     Args:
-        mean_difference: `mean_q - mean_p`, which keeps its precision where two large means nearly agree.
-        log_var_q: logarithm of the variance of q.
-        log_var_p: logarithm of the variance of p.
+        mean_difference: `mean_q - mean_p`, which stays precise where two large means nearly agree.
+        log_var_q: log-variance of q.
+        log_var_p: log-variance of p.
 
     Returns:
         A tensor of the broadcast shape.
@@ -32,11 +32,11 @@ def gaussian_kl(mean_difference: Any, log_var_q: Any, log_var_p: Any) -> Any:
 def categorical_kl(logits_q: Any, logits_p: Any = None) -> Any:
     """Computes `KL(q || p) = sum_k q_k (log q_k - log p_k)` of two categorical distributions, in nats.
 
-    With the uniform p that is `sum_k q_k log q_k + log K`; for N variables the constant is `N log K` (73.7 nats for 32
-    variables of 10 classes), without which a loss is no bound.
+    For uniform p this is `sum_k q_k log q_k + log K`; for N variables the constant is `N log K` (73.7 nats for 32
+    variables of 10 classes), without which the loss is not a bound.
 
-    This is the divergence of the discrete distributions. It makes a true bound with hard samples (one-hot draws from
-    q); with relaxed samples, use `concrete_kl`, and report bounds with hard ones.
+    This is the divergence between the discrete distributions. It gives a true bound with hard samples (one-hot draws
+    from q); with relaxed samples, use `concrete_kl`, and report bounds with hard samples.
 
     Args:
         logits_q: `(..., K)`, need not be normalized.
@@ -57,12 +57,12 @@ def categorical_kl(logits_q: Any, logits_p: Any = None) -> Any:
 
 @keras_gen_export("keras_gen.ops.concrete_log_prob")
 def concrete_log_prob(log_y: Any, logits: Any, temperature: Any) -> Any:
-    """Computes the log-density of a relaxed one-hot vector, as a density of its logarithm.
+    """Computes the log-density of the logarithm of a relaxed one-hot vector.
 
         log p(log y) = log Gamma(K) + (K - 1) log T + sum_k a_k - K logsumexp_k a_k,   a_k = logits_k - T log y_k
 
-    With `log_y = log_softmax((logits + g) / T)`, g Gumbel noise. In log space nothing underflows at low temperatures.
-    The density of y itself, on the simplex, is this minus `sum_k log y_k`.
+    Here `log_y = log_softmax((logits + g) / T)` with Gumbel noise g. Log space avoids underflow at low temperatures.
+    The log-density of y itself, on the simplex, is this minus `sum_k log y_k`.
 
     Args:
         log_y: `(..., K)`, with `logsumexp(log_y) = 0`.
@@ -85,13 +85,13 @@ def concrete_log_prob(log_y: Any, logits: Any, temperature: Any) -> Any:
 
 @keras_gen_export("keras_gen.losses.concrete_kl")
 def concrete_kl(log_y: Any, logits_q: Any, temperature_q: Any, logits_p: Any, temperature_p: Any) -> Any:
-    """Estimates `KL(q || p)` of two relaxed (Concrete) distributions at one draw `log_y` from q, in nats.
+    """Estimates `KL(q || p)` of two relaxed (Concrete) distributions from one sample `log_y` of q, in nats.
 
         log q(log y) - log p(log y)
 
-    Its mean over draws is the divergence of the relaxed distributions: with it, a model with relaxed samples has a
-    true bound on the likelihood of the *relaxed* model. That bound says nothing about the discrete one; see
-    `categorical_kl`. A single value may be negative.
+    Its expectation is the divergence between the relaxed distributions: with relaxed samples it gives a true bound on
+    the likelihood of the *relaxed* model, but not of the discrete one; see `categorical_kl`. Single values may be
+    negative.
 
     Args:
         log_y: `(..., K)`, `log_softmax((logits_q + g) / temperature_q)`.

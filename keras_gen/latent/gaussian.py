@@ -19,25 +19,25 @@ def sample_gaussian(mean: Any, log_var: Any, seed: Any) -> Any:
 
 @keras_gen_export("keras_gen.layers.GaussianSampling")
 class GaussianSampling(keras.layers.Layer):
-    """Reparameterization: samples `z = mean + exp(log_var / 2) eps`, `eps ~ N(0, I)`, so that a gradient passes.
+    """Reparameterization trick: samples `z = mean + exp(log_var / 2) eps`, `eps ~ N(0, I)`, differentiably.
 
-    Draws in training and in inference alike, since sampling is its purpose. Noise and exponential are float32 under
-    any dtype policy.
+    Samples in both training and inference, since sampling is its purpose. Noise and exponential are float32 under any
+    dtype policy.
 
     Args:
-        kl_weight: float >= 0. If positive, the layer adds to the model's loss `kl_weight` times the mean over the
-            batch of `KL(N(mean, exp(log_var)) || N(0, I))`, in nats per sample. Defaults to `0.0`.
-        seed: int or `None`. Defaults to `None`, a seed from Keras's global one.
+        kl_weight: float >= 0. If positive, the layer adds `kl_weight` times the batch mean of
+            `KL(N(mean, exp(log_var)) || N(0, I))`, in nats per sample, to the model's loss. Defaults to `0.0`.
+        seed: int or `None`. Defaults to `None`, a seed from Keras's global generator.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
-        inputs: list of `mean` and `log_var`, both `(batch, ...)` of one shape.
+        inputs: list of `mean` and `log_var`, both `(batch, ...)` of the same shape.
 
     Returns:
         z, a tensor like `mean`.
 
     Raises:
-        ValueError: if `kl_weight` is negative, or the inputs are not two tensors of one shape.
+        ValueError: if `kl_weight` is negative, or the inputs are not two tensors of the same shape.
 
     Example:
 
@@ -54,9 +54,13 @@ class GaussianSampling(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, input_shapes: Any) -> None:
-        pair = isinstance(input_shapes, list | tuple) and len(input_shapes) == 2
-        alike = pair and isinstance(input_shapes[0], list | tuple) and tuple(input_shapes[0]) == tuple(input_shapes[1])
-        check(alike, "inputs", "be a mean and a log_var of one shape", f"shapes {input_shapes}")
+        is_pair = (
+            isinstance(input_shapes, list | tuple)
+            and len(input_shapes) == 2
+            and isinstance(input_shapes[0], list | tuple)
+        )
+        is_same_shape = is_pair and tuple(input_shapes[0]) == tuple(input_shapes[1])
+        check(is_same_shape, "inputs", "be a mean and a log_var of the same shape", f"shapes {input_shapes}")
 
     def call(self, inputs: Any) -> Any:
         mean, log_var = (ops.cast(part, "float32") for part in inputs)

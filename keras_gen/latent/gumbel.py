@@ -1,4 +1,4 @@
-"""Gumbel-softmax: differentiable draws of categories."""
+"""Gumbel-softmax: differentiable categorical samples."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ SMALLEST, LARGEST = 1.1754944e-38, 0.99999994  # the float32 numbers next to 0 a
 
 
 def uniform_noise(shape: Any, seed: Any) -> Any:
-    """Draws from U(0, 1) in float32; never 0 or 1, which `keras.random.uniform` may give, in half precision often."""
+    """Draws from U(0, 1) in float32; never 0 or 1, which `keras.random.uniform` may return, often in half precision."""
     return ops.clip(keras.random.uniform(shape, dtype="float32", seed=seed), SMALLEST, LARGEST)
 
 
@@ -23,17 +23,17 @@ def gumbel_noise(shape: Any, seed: Any) -> Any:
     return -ops.log(-ops.log(uniform_noise(shape, seed)))
 
 
-LOWEST = 1e-3  # where a schedule stops: below it, float32 softmax of large logits loses its gradient
+LOWEST = 1e-3  # lower bound of schedules: below it, the float32 softmax of large logits loses its gradient
 
 
 def check_temperature(temperature: Any) -> float:
-    """Refuses a temperature that is not a number > 0; returns it as a Python float."""
+    """Checks that the temperature is a number > 0 and returns it as a Python float."""
     check(is_number(temperature) and temperature > 0, "temperature", "be > 0", repr(temperature))
     return float(temperature)
 
 
 def scheduled_temperature(temperature: Any) -> Scheduled:
-    """Returns the layer that gives the temperature of the current training step."""
+    """Returns a layer that outputs the temperature of the current training step."""
     return Scheduled("temperature", temperature, LOWEST, positive=True)
 
 
@@ -41,27 +41,27 @@ def scheduled_temperature(temperature: Any) -> Scheduled:
 def gumbel_softmax(
     logits: Any, temperature: Any = 1.0, hard: bool = False, axis: int = -1, noise: Any = None, seed: Any = None
 ) -> Any:
-    """Draws a relaxed one-hot vector, `y = softmax((logits + g) / temperature)` with Gumbel noise g.
+    """Samples a relaxed one-hot vector, `y = softmax((logits + g) / temperature)` with Gumbel noise g.
 
-    `argmax(logits + g)` is an exact draw from `softmax(logits)` (the Gumbel-max trick); y tends to its one-hot vector
+    `argmax(logits + g)` is an exact sample from `softmax(logits)` (the Gumbel-max trick); y tends to its one-hot vector
     as the temperature tends to 0. Computed in float32, and finite for temperatures >= 1e-3 and logits within +-1e4.
 
     Args:
         logits: float tensor with at least 2 classes along `axis`. Need not be normalized.
         temperature: float > 0, or a scalar tensor. Defaults to `1.0`.
-        hard: bool. Whether the value is the one-hot vector of y's argmax; the gradient is that of y. Defaults to
+        hard: bool. Whether to return the one-hot argmax of y with the gradient of y (straight-through). Defaults to
             `False`.
-        axis: int. Axis of the classes. Defaults to `-1`.
-        noise: tensor like `logits`, the g to use instead of a draw.
-        seed: int or `keras.random.SeedGenerator`. An int gives the same draw at each call; inside a compiled function
-            pass a generator that a layer or model holds. Defaults to `None`, Keras's global generator.
+        axis: int. The class axis. Defaults to `-1`.
+        noise: tensor like `logits`, used as g instead of a draw.
+        seed: int or `keras.random.SeedGenerator`. An int gives the same draw in each call; inside a compiled function
+            pass a generator that belongs to a layer or model. Defaults to `None`, Keras's global generator.
 
     Returns:
         A tensor like `logits`, with sum 1 along `axis`.
 
     Raises:
-        ValueError: if the temperature is not positive, `logits` are integers or have one class, or `noise` has another
-            shape.
+        ValueError: if the temperature is not positive, `logits` are integers or have only one class, or `noise` has a
+            different shape.
 
     Example:
 
@@ -95,17 +95,18 @@ def gumbel_softmax(
 
 @keras_gen_export("keras_gen.layers.GumbelSoftmax")
 class GumbelSoftmax(keras.layers.Layer):
-    """Samples from categorical distributions so that a gradient passes: `softmax((logits + g) / temperature)`.
+    """Differentiable sampling from categorical distributions: `softmax((logits + g) / temperature)`.
 
-    Draws in training and in inference alike, since sampling is its purpose.
+    Samples in both training and inference, since sampling is its purpose.
 
     Args:
-        temperature: float > 0, or a `keras.optimizers.schedules.LearningRateSchedule` of the number of training steps.
-            The layer counts them itself, so that the temperature falls inside a compiled `fit` on every backend (where
-            a callback for each batch does nothing on JAX), and its file holds the count. What a schedule gives is
-            kept >= 0.001. Defaults to `1.0`.
-        hard: bool. Whether outputs are one-hot, with the gradient of the soft ones. Defaults to `False`.
-        seed: int or `None`. Defaults to `None`, a seed from Keras's global one.
+        temperature: float > 0, or a `keras.optimizers.schedules.LearningRateSchedule` of the training step. The step
+            counter is a weight of the layer, so that the temperature decreases inside a compiled `fit` on every backend
+            (where a per-batch callback has no effect on JAX), and is saved with it. Scheduled values are kept >= 0.001.
+            Defaults to `1.0`.
+        hard: bool. Whether outputs are one-hot, with the gradient of the relaxed samples (straight-through). Defaults
+            to `False`.
+        seed: int or `None`. Defaults to `None`, a seed from Keras's global generator.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
@@ -116,7 +117,7 @@ class GumbelSoftmax(keras.layers.Layer):
         A tensor like `logits`.
 
     Raises:
-        ValueError: if the temperature is not positive, or there is one class.
+        ValueError: if the temperature is not positive, or there is only one class.
 
     Example:
 

@@ -15,21 +15,21 @@ from keras_gen.latent.likelihoods import Likelihood
 
 @keras_gen_export("keras_gen.models.GumbelVAE")
 class GumbelVAE(LatentModel):
-    """Variational autoencoder with categorical latents, trained through the Gumbel-softmax relaxation.
+    """Variational autoencoder with categorical latents, trained with the Gumbel-softmax relaxation.
 
         q(z | x) = prod_n Categorical(logits_n(x)),   p(z) uniform
         loss = E[-log p(x | z)] + kl_weight sum_n KL(q_n || uniform)
 
-    In training z is relaxed (or, with `hard=True`, one-hot with the relaxed gradient), so that the loss is a substitute
-    and no bound unless `hard`. `evaluate`, `elbo`, and validation during `fit` draw exact one-hot z: there `nll + kl`
-    is minus a true bound, with its constant `N log K`.
+    In training z is relaxed (or, with `hard=True`, one-hot with the relaxed gradient), so that the loss is a surrogate
+    and not a bound unless `hard`. `evaluate`, `elbo`, and validation during `fit` draw exact one-hot z: there
+    `nll + kl` is the negative ELBO, including its constant `N log K`.
 
     Args:
         encoder: a Keras layer or model from data to logits `(batch, ..., K)`, such as `(batch, N, K)`.
         decoder: as for `VAE`, from `(batch, ..., K)`.
         temperature: float > 0, or a `keras.optimizers.schedules.LearningRateSchedule` of the training step; see
             `layers.GumbelSoftmax`. Defaults to `1.0`.
-        hard: bool. Whether training has one-hot z (straight through). Defaults to `False`.
+        hard: bool. Whether to train with one-hot z (straight-through estimator). Defaults to `False`.
         likelihood: as for `VAE`. Defaults to `"bernoulli"`.
         kl_weight: as for `VAE`. Defaults to `1.0`.
         seed: as for `VAE`.
@@ -39,10 +39,10 @@ class GumbelVAE(LatentModel):
         x: data `(batch, ...)`; images are scaled to [-1, 1].
 
     Returns:
-        The data unchanged: the work is in `fit`, `sample`, `encode` (one-hot), `decode`, `reconstruct` and `elbo`.
+        The data unchanged; use `fit`, `sample`, `encode` (one-hot), `decode`, `reconstruct` and `elbo`.
 
     Raises:
-        ValueError: as `VAE` does, and if the temperature is not positive or the logits have one class.
+        ValueError: as `VAE` does, and if the temperature is not positive or there is only one class.
 
     Reference: https://kexue.fm/archives/6705; Jang et al. 2016, arXiv:1611.01144.
     """
@@ -82,5 +82,5 @@ class GumbelVAE(LatentModel):
     def _logits(self, x: Any, training: bool) -> Any:
         logits = ops.cast(self.encoder(x, training=training), "float32")
         shape = tuple(logits.shape)
-        check(len(shape) >= 3 and shape[-1] >= 2, "encoder", "give logits of shape (batch, ..., K >= 2)", shape)
+        check(len(shape) >= 3 and shape[-1] >= 2, "encoder", "return logits of shape (batch, ..., K >= 2)", shape)
         return logits

@@ -1,4 +1,4 @@
-"""The base classes of variational autoencoders."""
+"""Base classes of variational autoencoders."""
 
 import abc
 from typing import Any
@@ -18,13 +18,13 @@ LIKELIHOODS = {"bernoulli": BernoulliLikelihood, "gaussian": GaussianLikelihood}
 
 
 class LatentModel(GenerativeModel):
-    """Base class of variational autoencoders: `p(x) = E_p(z)[p(x | z)]`, trained by the bound on its logarithm.
+    """Base class of variational autoencoders: `p(x) = E_p(z)[p(x | z)]`, trained on the evidence lower bound (ELBO).
 
         -log p(x) <= E_q(z | x)[-log p(x | z)] + KL(q(z | x) || p(z)) = nll + kl
 
-    To write another: define `infer`, `mode` and `draw_latents`, and `get_config` for the arguments of its own; for a
-    condition also `prepare_condition` and `place`. All values are nats per sample. `fit` and `evaluate` log `nll` and
-    `kl` beside the loss, `nll + kl_weight kl`.
+    Subclasses define `infer`, `mode` and `draw_latents`, and `get_config` for their own arguments; conditional models
+    also `prepare_condition` and `to_conditional_prior`. All values are in nats per sample. `fit` and `evaluate` log
+    `nll` and `kl` in addition to the loss, `nll + kl_weight kl`.
     """
 
     conditional = False  # whether `fit` takes labels
@@ -41,9 +41,11 @@ class LatentModel(GenerativeModel):
         super().__init__(seed=seed, **kwargs)
         for name, layer in {"encoder": encoder, "decoder": decoder}.items():
             check(isinstance(layer, keras.Layer), name, "be a keras.Layer or keras.Model", layer)
-        known = isinstance(likelihood, Likelihood) or (isinstance(likelihood, str) and likelihood in LIKELIHOODS)
+        is_likelihood = isinstance(likelihood, Likelihood) or (
+            isinstance(likelihood, str) and likelihood in LIKELIHOODS
+        )
         names = ", ".join(map(repr, LIKELIHOODS))
-        check(known, "likelihood", f"be a Likelihood or one of {names}", repr(likelihood))
+        check(is_likelihood, "likelihood", f"be a Likelihood or one of {names}", repr(likelihood))
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = LIKELIHOODS[likelihood]() if isinstance(likelihood, str) else likelihood
@@ -53,22 +55,22 @@ class LatentModel(GenerativeModel):
 
     @abc.abstractmethod
     def infer(self, x: Any, condition: Any, seed: Any, training: bool) -> tuple[Any, Any]:
-        """Draws from q(z | x): returns `z` and the divergence from the prior, float32 `(batch,)`."""
+        """Draws `z` from q(z | x); returns it and the KL divergence from the prior, float32 `(batch,)`."""
 
     @abc.abstractmethod
     def mode(self, x: Any) -> Any:
-        """Returns the center of q(z | x), without a draw."""
+        """Returns the mode of q(z | x), without sampling."""
 
     @abc.abstractmethod
     def draw_latents(self, n: int, seed: int) -> np.ndarray:
-        """Draws `n` latents from the prior; draw k depends on `seed` and k alone."""
+        """Draws `n` latents from the prior; latent k depends only on `seed` and k."""
 
     def prepare_condition(self, condition: Any, n: int, seed: int) -> np.ndarray | None:
-        """Returns the condition of `n` samples as an array; there is none by default."""
+        """Checks the condition of `n` samples and returns it as an array; only `None` is valid by default."""
         check(condition is None, "condition", "be None: the model takes none", "a value")
 
-    def place(self, latents: Any, condition: Any) -> Any:
-        """Moves latents drawn from the prior to where the condition wants them: nowhere by default."""
+    def to_conditional_prior(self, latents: Any, condition: Any) -> Any:
+        """Maps prior draws to the conditional prior; the identity by default."""
         return latents
 
     def build(self, input_shape: Any) -> None:
@@ -78,7 +80,9 @@ class LatentModel(GenerativeModel):
         self.latent_shape = tuple(latents.shape[1:])
         output_shape = tuple(self.decoder(keras.Input(self.latent_shape)).shape[1:])
         needed = self.likelihood.output_shape(self.data_shape)
-        check(output_shape == needed, "decoder", f"give outputs of shape {needed}", f"outputs of shape {output_shape}")
+        check(
+            output_shape == needed, "decoder", f"return outputs of shape {needed}", f"outputs of shape {output_shape}"
+        )
 
     def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
         z, kl = self.infer(x, y, self.seed_generator, training)
@@ -109,7 +113,7 @@ class LatentModel(GenerativeModel):
         self.prepare_condition(condition, n, 0)
 
     def prepare_data(self, name: str, x: Any) -> np.ndarray:
-        """Returns data as an array, after a check of dtype, shape and values."""
+        """Checks dtype, shape and values of data, and returns them as an array."""
         x = np.asarray(ops.convert_to_numpy(x))
         check(x.ndim > 0 and len(x) > 0, name, "hold at least one sample", f"shape {x.shape}")
         if self.likelihood.dtype == "float32":
@@ -135,19 +139,20 @@ class LatentModel(GenerativeModel):
         """Draws latents from the prior and decodes them.
 
         Args:
-            n: int >= 1. How many.
-            condition: for a model that takes one: an int, one label for all, or integers `(n,)`. Defaults to `None`.
-            seed: int or `None`. Latent k depends on `seed` and k alone, on any backend and for any `batch_size`.
-                Defaults to `None`, a draw from the model's own generator.
-            noise: `(n, *latent_shape)`, the draw from the prior to use instead.
-            batch_size: int >= 1. How many are decoded together. Defaults to `256`.
+            n: int >= 1. Number of samples.
+            condition: for conditional models: an int, one label for all samples, or integers `(n,)`. Defaults to
+                `None`.
+            seed: int or `None`. Latent k depends only on `seed` and k, not on the backend or `batch_size`. Defaults to
+                `None`, a seed from the model's own generator.
+            noise: `(n, *latent_shape)`, used instead of draws from the prior.
+            batch_size: int >= 1. Number of latents decoded at a time. Defaults to `256`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
 
         Returns:
-            array `(n, *data_shape)`: the mean of `p(x | z)`, or for whole numbers the most likely ones.
+            array `(n, *data_shape)`: the mean of p(x | z), or the mode for integer data.
 
         Raises:
-            ValueError: if an argument does not fit the model.
+            ValueError: if an argument is incompatible with the model.
         """
         check_integer("n", n)
         self.build_from(self.encoder)
@@ -162,32 +167,32 @@ class LatentModel(GenerativeModel):
         return self._decode("sample", noise, condition, batch_size, verbose)
 
     def encode(self, x: Any, batch_size: int = 256) -> np.ndarray:
-        """Finds the latents of data, without a draw.
+        """Encodes data to the mode of q(z | x), which for Gaussian latents is the mean.
 
         Args:
             x: `(n, *data_shape)`.
             batch_size: int >= 1. Defaults to `256`.
 
         Returns:
-            float32 array `(n, *latent_shape)`, the centers of q(z | x).
+            float32 array `(n, *latent_shape)`.
 
         Raises:
-            ValueError: if `x` does not fit the model.
+            ValueError: if `x` is incompatible with the model.
         """
         return self.in_batches("encode", self.mode, self.prepare_data("x", x), batch_size=batch_size)
 
     def decode(self, z: Any, batch_size: int = 256) -> np.ndarray:
-        """Finds the data of latents, without a draw.
+        """Decodes latents to the mean of p(x | z).
 
         Args:
             z: `(n, *latent_shape)`.
             batch_size: int >= 1. Defaults to `256`.
 
         Returns:
-            array `(n, *data_shape)`: the means of p(x | z), or for whole numbers the most likely ones.
+            array `(n, *data_shape)`: the mean of p(x | z), or the mode for integer data.
 
         Raises:
-            ValueError: if `z` does not fit the model.
+            ValueError: if `z` is incompatible with the model.
         """
         self.build_from(self.encoder)
         self.check_built()
@@ -197,7 +202,7 @@ class LatentModel(GenerativeModel):
         return self._decode("decode", z, None, batch_size, 0)
 
     def reconstruct(self, x: Any, batch_size: int = 256) -> np.ndarray:
-        """Encodes and decodes, without a draw.
+        """Encodes and decodes data, without sampling.
 
         Args:
             x: `(n, *data_shape)`.
@@ -207,23 +212,23 @@ class LatentModel(GenerativeModel):
             array `(n, *data_shape)`.
 
         Raises:
-            ValueError: if `x` does not fit the model.
+            ValueError: if `x` is incompatible with the model.
         """
         return self.decode(self.encode(x, batch_size), batch_size)
 
     def interpolate(self, x_a: Any, x_b: Any, points: int = 9) -> np.ndarray:
-        """Decodes latents on the straight way from one to another.
+        """Decodes linear interpolations between the latents of two data points.
 
         Args:
-            x_a: `(n, *data_shape)`, where the ways begin.
-            x_b: `(n, *data_shape)`, where they end.
-            points: int >= 2. How many of each way, both ends included. Defaults to `9`.
+            x_a: `(n, *data_shape)`, the start points.
+            x_b: `(n, *data_shape)`, the end points.
+            points: int >= 2. Number of points per path, both ends included. Defaults to `9`.
 
         Returns:
             array `(n, points, *data_shape)`.
 
         Raises:
-            ValueError: if `x_a` or `x_b` do not fit the model, or `points` is less than 2.
+            ValueError: if `x_a` or `x_b` is incompatible with the model, or `points` is less than 2.
         """
         check_integer("points", points, at_least=2)
         path = straight_paths(self.encode(x_a), self.encode(x_b), points)
@@ -239,15 +244,15 @@ class LatentModel(GenerativeModel):
         batch_size: int = 256,
         verbose: str | int = "auto",
     ) -> np.ndarray:
-        """Estimates the bound on the log-likelihood, `E_q[log p(x | z)] - KL(q(z | x) || p(z)) <= log p(x)`, in nats.
+        """Estimates the evidence lower bound, `E_q[log p(x | z)] - KL(q(z | x) || p(z)) <= log p(x)`, in nats.
 
-        The weight of the divergence in the loss plays no part.
+        The KL weight of the loss is not applied.
 
         Args:
             x: `(n, *data_shape)`.
-            condition: labels `(n,)`, for a model that is fitted with them. Defaults to `None`.
-            num_samples: int >= 1. The mean over so many draws of z is taken. Defaults to `1`.
-            seed: int or `None`. Defaults to `None`, a draw from the model's own generator.
+            condition: labels `(n,)`, for conditional models. Defaults to `None`.
+            num_samples: int >= 1. Number of draws of z to average over. Defaults to `1`.
+            seed: int or `None`. Defaults to `None`, a seed from the model's own generator.
             batch_size: int >= 1. Defaults to `256`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
 
@@ -255,7 +260,7 @@ class LatentModel(GenerativeModel):
             float32 array `(n,)`; higher is better.
 
         Raises:
-            ValueError: if an argument does not fit the model.
+            ValueError: if an argument is incompatible with the model.
         """
         check_integer("num_samples", num_samples)
         x = self.prepare_data("x", x)
@@ -293,7 +298,7 @@ class LatentModel(GenerativeModel):
         self, name: str, z: np.ndarray, condition: np.ndarray | None, batch_size: int, verbose: str | int
     ) -> np.ndarray:
         def decode(z: Any, *conditions: Any) -> Any:
-            z = self.place(z, conditions[0]) if conditions else z
+            z = self.to_conditional_prior(z, conditions[0]) if conditions else z
             return self.likelihood.mean(self.decoder(z, training=False))
 
         arrays = [z] if condition is None else [z, condition]
@@ -301,16 +306,18 @@ class LatentModel(GenerativeModel):
 
 
 class GaussianLatentModel(LatentModel):
-    """Base class of models with `q(z | x) = N(mean(x), exp(log_var(x)))`, whose encoder gives mean and log_var."""
+    """Base class of models with `q(z | x) = N(mean(x), exp(log_var(x)))`, whose encoder returns mean and log_var."""
 
     def moments(self, x: Any, training: bool = False) -> tuple[Any, Any]:
         """Returns mean and log-variance of q(z | x), float32."""
         outputs = self.encoder(x, training=training)
-        pair = isinstance(outputs, list | tuple) and len(outputs) == 2
-        check(pair, "encoder", "give a list of mean and log_var", f"{type(outputs).__name__}")
+        is_pair = isinstance(outputs, list | tuple) and len(outputs) == 2
+        check(is_pair, "encoder", "return a list of mean and log_var", f"{type(outputs).__name__}")
         mean, log_var = (ops.cast(output, "float32") for output in outputs)
-        alike = tuple(mean.shape[1:]) == tuple(log_var.shape[1:])
-        check(alike, "encoder", "give mean and log_var of one shape", f"{mean.shape} and {log_var.shape}")
+        is_same_shape = tuple(mean.shape[1:]) == tuple(log_var.shape[1:])
+        check(
+            is_same_shape, "encoder", "return mean and log_var of the same shape", f"{mean.shape} and {log_var.shape}"
+        )
         return mean, log_var
 
     def mode(self, x: Any) -> Any:

@@ -13,28 +13,28 @@ from keras_gen.export import keras_gen_export
 
 
 class Likelihood(abc.ABC):
-    """Base class of `p(x | output)`.
+    """Base class of likelihoods `p(x | output)`.
 
-    To write another: define `nll`, `mean`, `check` and `output_shape`; `dtype`, that of the data; and `get_config` for
-    the arguments of its own.
+    Subclasses define `nll`, `mean`, `check` and `output_shape`; `dtype`, that of the data; and `get_config` for their
+    own arguments.
     """
 
     dtype = "float32"
 
     @abc.abstractmethod
     def nll(self, x: Any, output: Any) -> Any:
-        """Returns `-log p(x | output)` in nats per sample, float32 `(batch,)`, every constant in."""
+        """Returns `-log p(x | output)` in nats, float32 `(batch,)`, including all normalizing constants."""
 
     @abc.abstractmethod
     def mean(self, output: Any) -> Any:
-        """Returns the data that stand for `output`: their mean, or the most likely ones."""
+        """Returns the mean of p(x | output), or the mode for integer data."""
 
     @abc.abstractmethod
     def check(self, name: str, x: np.ndarray) -> None:
-        """Refuses data that the likelihood does not describe."""
+        """Checks that data are in the support of the likelihood."""
 
     def output_shape(self, data_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Returns the shape of a decoder's output for data of a shape, both without the batch."""
+        """Returns the shape required of the decoder's output for `data_shape`, both without the batch axis."""
         return data_shape
 
     def get_config(self) -> dict[str, Any]:
@@ -47,13 +47,12 @@ class Likelihood(abc.ABC):
 
 @keras_gen_export("keras_gen.losses.BernoulliLikelihood")
 class BernoulliLikelihood(Likelihood):
-    """Black-and-white pixels, each white with probability `sigmoid(output)`: the binary cross entropy, summed.
+    """Bernoulli likelihood of binary pixels with logits `output`: the summed binary cross-entropy.
 
         -log p(x | output) = sum softplus(output) - b output,   b = (x + 1) / 2
 
-    Data are scaled to [-1, 1], -1 black and 1 white. For gray pixels the value is the mean over images in which each is
-    drawn black or white with its gray as the probability; a bound made of it is a true bound on the mean log-likelihood
-    of those.
+    Data are scaled to [-1, 1], -1 black and 1 white. For gray pixels the value is the expectation over random
+    binarizations, in which a pixel is white with probability b; the ELBO then bounds their mean log-likelihood.
 
     Raises:
         ValueError: if data are outside [-1, 1].
@@ -71,22 +70,22 @@ class BernoulliLikelihood(Likelihood):
 
     def check(self, name: str, x: np.ndarray) -> None:
         inside = bool(np.abs(x).max() <= 1 + 1e-6)
-        check(inside, name, "be in [-1, 1], black and white", f"values in [{x.min():.4g}, {x.max():.4g}]")
+        check(inside, name, "be in [-1, 1], from black to white", f"values in [{x.min():.4g}, {x.max():.4g}]")
 
 
 @keras_gen_export("keras_gen.losses.CategoricalLikelihood")
 class CategoricalLikelihood(Likelihood):
-    """Whole numbers, such as the tokens of a text, of probabilities `softmax(output)`: the cross entropy, summed.
+    """Categorical likelihood of integers, such as text tokens, with logits `output`: the summed cross-entropy.
 
         -log p(x | output) = -sum log softmax(output)[x]
 
-    The decoder's output has an axis of classes after those of the data.
+    The decoder's output has an additional last axis, the classes.
 
     Args:
         num_classes: int >= 2. Data are integers 0 .. num_classes - 1.
 
     Raises:
-        ValueError: if `num_classes` is less than 2, or data are not integers in the range.
+        ValueError: if `num_classes` is less than 2, or data are not integers in this range.
 
     Reference: https://kexue.fm/archives/5332.
     """
@@ -118,11 +117,11 @@ class CategoricalLikelihood(Likelihood):
 
 @keras_gen_export("keras_gen.losses.GaussianLikelihood")
 class GaussianLikelihood(Likelihood):
-    """Real data, normal around the output: half the squared error over the variance, with the constants.
+    """Gaussian likelihood with mean `output`: half the squared error over the variance, plus normalizing constants.
 
         -log p(x | output) = sum (|x - output|^2 / variance + log(2 pi variance)) / 2
 
-    It is a density, so its logarithm may be positive and a loss negative.
+    It is a density, so the log-likelihood may be positive and the loss negative.
 
     Args:
         variance: float > 0. Defaults to `1.0`.
@@ -145,7 +144,7 @@ class GaussianLikelihood(Likelihood):
         return ops.cast(output, "float32")
 
     def check(self, name: str, x: np.ndarray) -> None:
-        """Any finite data will do."""
+        """Accepts any finite data."""
 
     def get_config(self) -> dict[str, Any]:
         return {"variance": self.variance}

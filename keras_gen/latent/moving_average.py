@@ -9,12 +9,12 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.layers.MovingAverage")
 class MovingAverage(keras.layers.Layer):
-    """Gives the average of what it has seen *before*: a baseline for `keras_gen.estimators.reinforce`.
+    """Exponential moving average of *previous* batches: a baseline for `keras_gen.estimators.reinforce`.
 
         output = total / mass;   then   total <- momentum total + (1 - momentum) mean(values)
                                         mass  <- momentum mass  + (1 - momentum)
 
-    Both start at 0, and the first output is 0. No batch has a part in its own output: the estimate stays unbiased.
+    Both start at 0, and the first output is 0. A batch does not affect its own output: the estimate stays unbiased.
 
     Args:
         momentum: float in (0, 1). Defaults to `0.99`.
@@ -22,10 +22,10 @@ class MovingAverage(keras.layers.Layer):
 
     Call arguments:
         values: float tensor.
-        training: bool. Whether `values` enter the average.
+        training: bool. Whether to update the average with `values`.
 
     Returns:
-        A float32 tensor like `values` under any dtype policy, all of whose entries are the average.
+        A float32 tensor like `values` under any dtype policy, filled with the average.
 
     Raises:
         ValueError: if `momentum` is outside (0, 1).
@@ -35,8 +35,8 @@ class MovingAverage(keras.layers.Layer):
     >>> baseline = lambda values: self.moving_average(values, training=training)
     >>> keras_gen.estimators.reinforce(f, logits, baseline, seed=self.seed_generator)
 
-    Reference: Mnih and Gregor 2014, arXiv:1402.0030, section 2.3; Kingma and Ba 2014, arXiv:1412.6980, section 3 (the
-    correction for the start at 0).
+    Reference: Mnih and Gregor 2014, arXiv:1402.0030, section 2.3; Kingma and Ba 2014, arXiv:1412.6980, section 3 (bias
+    correction).
     """
 
     def __init__(self, momentum: float = 0.99, **kwargs: Any):
@@ -50,7 +50,7 @@ class MovingAverage(keras.layers.Layer):
 
     def call(self, values: Any, training: bool = False) -> Any:
         values = ops.cast(values, "float32")
-        # Before the update: on some backends a variable's tensor would change with it.
+        # Before the update, which on some backends changes the variable's tensor in place.
         average = self.total / ops.maximum(self.mass, 1e-7)
         if training:
             self.total.assign(self.momentum * self.total + (1 - self.momentum) * ops.mean(values))

@@ -8,9 +8,9 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.ops.straight_through")
 def straight_through(hard: Any, soft: Any) -> Any:
-    """Returns the value of `hard` with the gradient of `soft`: `sg(hard) + soft - sg(soft)`, sg the stopped gradient.
+    """Returns `hard` with the gradient of `soft` (straight-through estimator): `sg(hard) + soft - sg(soft)`.
 
-    The value is exactly `hard`: the difference of `soft` and itself is taken first.
+    Here `sg` is `stop_gradient`. The value is exactly `hard`, since `soft - sg(soft)` is computed first.
 
     Args:
         hard: tensor.

@@ -15,35 +15,35 @@ from keras_gen.latent.likelihoods import Likelihood
 
 @keras_gen_export("keras_gen.models.VAE")
 class VAE(GaussianLatentModel):
-    """Variational autoencoder with Gaussian latents, and a normal prior or one to learn: a normalizing flow (f-VAE).
+    """Variational autoencoder with Gaussian latents; the prior is N(0, I) or a learned normalizing flow (f-VAE).
 
         q(z | x) = N(mean(x), exp(log_var(x))),   p(z) = N(0, I) or a flow
         loss = E_q[-log p(x | z)] + kl_weight KL(q(z | x) || p(z))
 
-    With `kl_weight=1` the loss is minus a bound on the log-likelihood, in nats per sample. Train with `fit(images)`; no
-    `loss` is given to `compile`. `evaluate` gives the bound on other images, `elbo` for each.
+    With `kl_weight=1` the loss is the negative ELBO, in nats per sample. Train with `fit(images)`, without a `loss` in
+    `compile`. `evaluate` returns the mean loss on other images, `elbo` the bound of each.
 
     Args:
         encoder: a Keras model from data to a list of `mean` and `log_var`, both `(batch, ...)`.
         decoder: a Keras layer or model from latents to the parameters of the likelihood (for `"bernoulli"` the
             logits).
-        likelihood: `"bernoulli"`, `"gaussian"` (of variance 1), or a `Likelihood` (see
+        likelihood: `"bernoulli"`, `"gaussian"` (unit variance), or a `Likelihood` (see
             `keras_gen/latent/likelihoods.py`). Defaults to `"bernoulli"`.
-        kl_weight: float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` of the training step, such as one
-            from 0 to 1 that lets the latents find a use first. Above 1, this is beta-VAE. Defaults to `1.0`.
-        prior: a `keras_gen.models.Flow` for latents, trained with the rest, by which the divergence is estimated at the
-            drawn latents; or `None`, N(0, I). Defaults to `None`.
-        seed: int or `None`. Seeds all draws of the model. Defaults to `None`, a seed from Keras's global one.
+        kl_weight: float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` of the training step, such as a
+            warm-up from 0 to 1 (KL annealing) against posterior collapse. Above 1, this is beta-VAE. Defaults to `1.0`.
+        prior: a `keras_gen.models.Flow` over latents, trained jointly, with the KL term estimated at the sampled
+            latents; or `None`, N(0, I). Defaults to `None`.
+        seed: int or `None`. Seed of all random draws. Defaults to `None`, a seed from Keras's global generator.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
         x: data `(batch, ...)`; images are scaled to [-1, 1].
 
     Returns:
-        The data unchanged: the work is in `fit`, `sample`, `encode`, `decode`, `reconstruct` and `elbo`.
+        The data unchanged; use `fit`, `sample`, `encode`, `decode`, `reconstruct` and `elbo`.
 
     Raises:
-        ValueError: if an argument is of the wrong type, or encoder, decoder and data do not fit together.
+        ValueError: if an argument has the wrong type, or encoder, decoder and data are incompatible.
 
     Example:
 

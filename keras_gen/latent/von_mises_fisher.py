@@ -1,4 +1,4 @@
-"""Draws from the von Mises-Fisher distribution on the sphere."""
+"""Sampling from the von Mises-Fisher distribution on the unit sphere."""
 
 from typing import Any
 
@@ -14,21 +14,21 @@ POINTS = 2**14
 
 
 class AngleTable:
-    """The angle between `mu` and a draw, of density `sin(angle)^(dim - 2) exp(kappa cos(angle))` on [0, pi].
+    """Table of the angle between `mu` and a sample, of density ~ `sin(angle)^(dim - 2) exp(kappa cos(angle))`.
 
     Args:
-        dim: int >= 2, of the space around the sphere.
+        dim: int >= 2, dimension of the ambient space.
         kappa: float >= 0, the concentration; 0 is the uniform distribution.
 
     Attributes:
-        angles: float64 `(POINTS,)`.
-        cdf: float64 `(POINTS,)`, the probability of a smaller angle.
+        angles: float64 `(POINTS,)`, from 0 to at most pi.
+        cdf: float64 `(POINTS,)`, the cumulative distribution function at `angles`.
         mean_cosine: float, `E[mu . z] = I_{dim/2}(kappa) / I_{dim/2-1}(kappa)`.
-        kl: float, the divergence from the uniform distribution, in nats.
+        kl: float, the KL divergence from the uniform distribution, in nats.
     """
 
     def __init__(self, dim: int, kappa: float):
-        # Angles beyond some deviations, 1 / sqrt(kappa), hold nothing; the table is spent on the rest.
+        # Angles beyond some standard deviations, 1 / sqrt(kappa), have negligible mass: the table ends there.
         self.angles = np.linspace(0, min(np.pi, 12 * np.sqrt((dim + 10) / max(kappa, 1e-6))), POINTS)
         middles, log_weights = _log_weights(self.angles, dim, kappa)
         weights = np.exp(log_weights - log_weights.max())
@@ -38,12 +38,12 @@ class AngleTable:
         self.kl = float(kappa * (self.mean_cosine - 1) - np.logaddexp.reduce(log_weights) + surface)
 
     def draw(self, mu: Any, seed: Any) -> Any:
-        """Draws around unit vectors `mu` `(batch, dim)`, in float32, with a gradient to `mu`."""
-        # One normal draw for direction and angle: a fixed seed would give two draws the same bits.
+        """Samples around unit vectors `mu` `(batch, dim)` in float32, differentiable with respect to `mu`."""
+        # One normal draw for direction and angle: two draws with a fixed seed would have the same bits.
         eps = keras.random.normal((ops.shape(mu)[0], mu.shape[-1] + 1), dtype="float32", seed=seed)
         angle = self._quantile(0.5 + 0.5 * ops.erf(eps[:, :1] / np.sqrt(2.0).item()))
         across = eps[:, 1:] - ops.sum(eps[:, 1:] * mu, axis=-1, keepdims=True) * mu
-        # In two dimensions a draw almost along mu leaves little across it, which rounding tilts: so scale once more.
+        # In two dimensions, noise nearly parallel to mu has a tiny orthogonal part, tilted by rounding: so normalize.
         return unit_vectors(ops.cos(angle) * mu + ops.sin(angle) * unit_vectors(across))
 
     def _quantile(self, u: Any) -> Any:
@@ -51,8 +51,8 @@ class AngleTable:
         right = ops.reshape(ops.searchsorted(cdf, ops.reshape(u, (-1,))), ops.shape(u))
         right = ops.clip(ops.cast(right, "int32"), 1, POINTS - 1)
         low, high = ops.take(cdf, right - 1), ops.take(cdf, right)
-        share = (u - low) / ops.maximum(high - low, 1e-12)
-        return ops.take(angles, right - 1) + float(angles[1]) * ops.clip(share, 0.0, 1.0)
+        fraction = (u - low) / ops.maximum(high - low, 1e-12)
+        return ops.take(angles, right - 1) + float(angles[1]) * ops.clip(fraction, 0.0, 1.0)
 
 
 def _log_weights(angles: np.ndarray, dim: int, kappa: float) -> tuple[np.ndarray, np.ndarray]:
@@ -62,19 +62,19 @@ def _log_weights(angles: np.ndarray, dim: int, kappa: float) -> tuple[np.ndarray
 
 @keras_gen_export("keras_gen.layers.VonMisesFisherSampling")
 class VonMisesFisherSampling(keras.layers.Layer):
-    """Samples on the unit sphere around a direction: `z = cos(a) mu + sin(a) nu`, of density ~ `exp(kappa mu . z)`.
+    """Von Mises-Fisher sampling on the unit sphere: `z = cos(a) mu + sin(a) nu`, of density ~ `exp(kappa mu . z)`.
 
-    `nu` is uniform among the directions across mu; the angle a comes from its inverse distribution function, tabulated
-    once. The divergence from the uniform distribution depends on kappa and the dimension alone: it is the attribute
-    `kl`, in nats, once the layer is built. Draws in training and in inference alike.
+    `nu` is uniform among the directions orthogonal to mu; the angle a is drawn by inverse transform sampling from a
+    precomputed table. The KL divergence from the uniform distribution depends only on kappa and the dimension: it is
+    the attribute `kl`, in nats, once the layer is built. Samples in both training and inference.
 
     Args:
         kappa: float >= 0. The concentration; 0 is uniform. Defaults to `20.0`.
-        seed: int or `None`. Defaults to `None`, a seed from Keras's global one.
+        seed: int or `None`. Defaults to `None`, a seed from Keras's global generator.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
-        x: float tensor `(batch, dim)`, `dim >= 2`, not zero: `mu = x / |x|`.
+        x: float tensor `(batch, dim)`, `dim >= 2`, nonzero: `mu = x / |x|`.
 
     Returns:
         A tensor like `x`, of unit length along the last axis.

@@ -19,15 +19,15 @@ class VonMisesFisherVAE(LatentModel):
 
         q(z | x) = vMF(mu(x), kappa),   p(z) uniform on the sphere,   KL(q || p) a constant
 
-    The divergence cannot vanish, so neither can what the latents say; and its constant is in the loss, so that
-    `nll + kl` is minus a bound.
+    For `kappa > 0` the KL term is a positive constant, so the posterior cannot collapse. It is included in the loss,
+    so that `nll + kl` is the negative ELBO.
 
     Args:
-        encoder: a Keras layer or model from data to `(batch, dim)`, `dim >= 2`; mu is its output scaled to unit length.
+        encoder: a Keras layer or model from data to `(batch, dim)`, `dim >= 2`; mu is the normalized output.
         decoder: as for `VAE`.
         kappa: float >= 0. The concentration. Defaults to `20.0`.
         likelihood: as for `VAE`. Defaults to `"bernoulli"`.
-        kl_weight: as for `VAE`; of no effect on training, as the divergence is constant. Defaults to `1.0`.
+        kl_weight: as for `VAE`; without effect on training, since the KL term is constant. Defaults to `1.0`.
         seed: as for `VAE`.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
@@ -35,7 +35,7 @@ class VonMisesFisherVAE(LatentModel):
         x: data `(batch, ...)`; images are scaled to [-1, 1].
 
     Returns:
-        The data unchanged: the work is in `fit`, `sample`, `encode`, `decode`, `reconstruct` and `elbo`.
+        The data unchanged; use `fit`, `sample`, `encode`, `decode`, `reconstruct` and `elbo`.
 
     Raises:
         ValueError: as `VAE` does, and if `kappa` is negative or latents do not have shape `(batch, dim >= 2)`.
@@ -59,8 +59,8 @@ class VonMisesFisherVAE(LatentModel):
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
-        valid = len(self.latent_shape) == 1 and self.latent_shape[0] >= 2
-        check(valid, "encoder", "give latents of shape (batch, dim >= 2)", self.latent_shape)
+        is_vector = len(self.latent_shape) == 1 and self.latent_shape[0] >= 2
+        check(is_vector, "encoder", "return latents of shape (batch, dim >= 2)", self.latent_shape)
         self.table = AngleTable(self.latent_shape[0], self.kappa)
 
     def infer(self, x: Any, condition: Any, seed: Any, training: bool) -> tuple[Any, Any]:

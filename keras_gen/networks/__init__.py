@@ -1,1 +1,1 @@
-"""Networks and their parts: nothing generative."""
+"""Neural networks and their building blocks, independent of any generative model."""

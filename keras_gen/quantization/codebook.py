@@ -1,4 +1,4 @@
-"""The state of a vector quantizer: its codes, how they start, and how they follow the data."""
+"""Codebook of a vector quantizer: the codes, their initialization and their updates."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,24 +7,24 @@ import keras
 from keras import ops
 
 from keras_gen.core.arrays import unit_vectors
-from keras_gen.quantization.kmeans import cluster_sums, distant_rows, kmeans, random_rows
+from keras_gen.quantization.kmeans import cluster_sums, kmeans, kmeans_plus_plus, stratified_rows
 
-EPSILON = 1e-5  # of the Laplace smoothing of counts
+EPSILON = 1e-5  # Laplace smoothing of the counts
 FIRST_BATCH_ITERATIONS = 10
 
 
 class Codebook(keras.layers.Layer):
-    """`num_codes` vectors that follow the data by moving averages ("ema") or by the optimizer ("loss").
+    """Codebook of `num_codes` vectors, updated by exponential moving averages ("ema") or the optimizer ("loss").
 
         N_k <- d N_k + (1 - d) n_k,   m_k <- d m_k + (1 - d) sum of the x nearest to k,   e_k = m_k / smoothed N_k
 
-    N starts at 1 and m at e: with counts from 0, a code that the first batch misses would be thrown far away. Raw
-    counts are kept; only the division uses the smoothed ones, `(N + eps) / (sum N + K eps) sum N`.
+    N starts at 1 and m at e: with counts starting at 0, a code without vectors in the first batch would move far away.
+    Raw counts are stored; only the division uses the smoothed counts, `(N + eps) / (sum N + K eps) sum N`.
 
-    The codes are `base + shift`. Only `shift` is trained by the optimizer ("loss" alone has one); k-means and restarts
-    move `base`, which is not: on JAX, what a layer assigns to a trained weight during `fit` is lost.
+    The codes are `base + shift`. The optimizer trains `shift`, which exists for "loss" only; k-means and restarts
+    change `base`, which is not trainable: on JAX, assignments to a trainable weight during `fit` are lost.
 
-    Args: as those of `VectorQuantizer`, which checks them.
+    Args: see `VectorQuantizer`, which validates them.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Codebook(keras.layers.Layer):
         self.initialized = self.add_weight(name="initialized", shape=(), initializer=started, **state)
         if self.update == "ema":
             self.sums = self.add_weight(name="sums", shape=shape, initializer="zeros", **state)
-            self.sums.assign(ops.copy(self.base))  # a copy: JAX gives buffers away, and shares none
+            self.sums.assign(ops.copy(self.base))  # a copy: JAX donates buffers, so variables must not share one
         else:
             self.shift = self.add_weight(
                 name="shift", initializer="zeros", **{**state, "shape": shape, "trainable": True}
@@ -78,8 +78,8 @@ class Codebook(keras.layers.Layer):
         """Scales vectors to unit length if the distance is cosine."""
         return unit_vectors(vectors) if self.distance == "cosine" else vectors
 
-    def place(self, codes: Any, where: Any = True) -> None:
-        """Puts codes where `where` (`(num_codes, 1)` or one bool) holds, and makes their averages agree with them."""
+    def set_codes(self, codes: Any, where: Any = True) -> None:
+        """Replaces the codes where `where` (bool, `(num_codes, 1)` or scalar) is true, and resets their averages."""
         count = max(self.restart_below, 1.0)
         self._assign(self.counts, count, ops.reshape(where, (-1,)))
         if self.update == "ema":
@@ -89,7 +89,7 @@ class Codebook(keras.layers.Layer):
             self._assign(self.base, codes - ops.stop_gradient(ops.convert_to_tensor(self.shift)), where)
 
     def start(self, x: Any, weights: Any) -> None:
-        """Makes the first batch's k-means centers the codes, once."""
+        """Initializes the codes by k-means on the first batch, once."""
         if self.initializer != "kmeans":
             return
         total = ops.sum(weights)
@@ -97,16 +97,16 @@ class Codebook(keras.layers.Layer):
         draws = keras.random.uniform((self.num_codes,), dtype="float32", seed=self.seed_generator)
         centers = ops.cond(
             due,
-            lambda: kmeans(x, weights, distant_rows(x, weights, draws), FIRST_BATCH_ITERATIONS),
+            lambda: kmeans(x, weights, kmeans_plus_plus(x, weights, draws), FIRST_BATCH_ITERATIONS),
             lambda: ops.convert_to_tensor(self.base),
         )
-        self.place(centers, due)
+        self.set_codes(centers, due)
         self._assign(self.initialized, 1.0, due)
 
     def learn(self, x: Any, weights: Any, indices: Any, reduce: Callable[[Any], Any]) -> None:
-        """Updates averages and codes from one batch, and puts dead codes on rows of it."""
+        """Updates averages and codes from one batch, and resets dead codes to random rows of the batch."""
         n, sums = (reduce(statistic) for statistic in cluster_sums(x, weights, indices, self.num_codes))
-        # A batch without a valid row must not let the averages decay.
+        # A batch without a valid row must not decay the averages.
         decay = ops.where(ops.sum(n) > 0, self.decay, 1.0)
         counts = decay * ops.convert_to_tensor(self.counts) + (1 - decay) * n
         self.counts.assign(counts)
@@ -116,9 +116,9 @@ class Codebook(keras.layers.Layer):
             smoothed = (counts + EPSILON) / (total + self.num_codes * EPSILON) * total
             self.base.assign(ops.convert_to_tensor(self.sums) / ops.expand_dims(smoothed, -1))
         if self.restart_below > 0:
-            rows = random_rows(x, weights, self.num_codes, self.seed_generator)
+            rows = stratified_rows(x, weights, self.num_codes, self.seed_generator)
             dead = ops.logical_and(counts < self.restart_below, ops.sum(weights) > 0)
-            self.place(rows, ops.expand_dims(dead, -1))
+            self.set_codes(rows, ops.expand_dims(dead, -1))
 
     @staticmethod
     def _assign(weight: keras.Variable, value: Any, where: Any) -> None:

@@ -1,4 +1,4 @@
-"""Quantizers made of several quantizers."""
+"""Quantizers composed of several quantizers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from keras_gen.quantization.quantizer import Quantizer
 
 
 class CompositeQuantizer(Quantizer):
-    """Base class of quantizers that hold others; the index of each is an entry along the last axis.
+    """Base class of composite quantizers: the last axis of the indices has one entry for each of the quantizers.
 
     Args:
         quantizers: list of quantizers with one index for each position.
@@ -22,9 +22,9 @@ class CompositeQuantizer(Quantizer):
 
     def __init__(self, quantizers: Sequence[Quantizer], **kwargs: Any):
         super().__init__(**kwargs)
-        parts = isinstance(quantizers, list | tuple) and len(quantizers) > 0
+        is_list = isinstance(quantizers, list | tuple) and len(quantizers) > 0
         check(
-            parts and all(isinstance(part, Quantizer) for part in quantizers),
+            is_list and all(isinstance(part, Quantizer) for part in quantizers),
             "quantizers",
             "be a list of quantizers",
             quantizers,
@@ -43,7 +43,7 @@ class CompositeQuantizer(Quantizer):
         return tuple(part.code_sizes[0] for part in self.quantizers)
 
     def build_parts(self, x_shape: tuple[int | None, ...]) -> None:
-        """Builds the quantizers for vectors of `x_shape`."""
+        """Builds the quantizers for inputs of shape `x_shape`."""
         for part in self.quantizers:
             if not part.built:
                 part.build(x_shape)
@@ -57,7 +57,7 @@ class CompositeQuantizer(Quantizer):
         return [part.seen for part in self.quantizers]
 
     def summed(self, losses: list[dict[str, Any]]) -> dict[str, Any]:
-        """Returns the sum over the quantizers of each named loss."""
+        """Sums each named loss over the quantizers."""
         return {name: sum(part[name] for part in losses if name in part) for name in self.loss_names}
 
     def get_config(self) -> dict[str, Any]:
@@ -71,21 +71,21 @@ class CompositeQuantizer(Quantizer):
 
 @keras_gen_export("keras_gen.layers.ResidualVectorQuantizer")
 class ResidualVectorQuantizer(CompositeQuantizer):
-    """Quantizes in levels, each the error that is left by those before: `r_1 = x`, `r_{l+1} = r_l - sg(q_l)`.
+    """Residual vector quantizer: each level quantizes the residual of the previous one, `r_{l+1} = r_l - sg(q_l)`.
 
-        output = sum_l q_l,   d output / d x = I,   loss = the sum of the levels' losses
+        r_1 = x,   output = sum_l q_l,   d output / d x = I,   loss = the sum of the levels' losses
 
-    The residual is taken from the stopped codes, so that the commitment loss of every level reaches x; and the gradient
-    passes straight through once, at the end. (Straight through at every level would give n times the gradient.)
+    Residuals are computed with stop-gradient codes, so that the commitment loss of every level reaches x; the
+    straight-through estimator is applied once, at the end. (At each of n levels, it would give n times the gradient.)
 
     Args:
-        quantizers: list of quantizers, from coarse to fine, each with one head. Their `gradient` does not matter.
+        quantizers: list of quantizers, from coarse to fine, each with one head. Their `gradient` is ignored.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
         x: float tensor `(batch, ..., channels)`.
         mask: bool tensor `(batch, ...)` or `None`; see `quantize`.
-        training: bool. Whether codes and statistics change.
+        training: bool. Whether codes and statistics are updated.
 
     Returns:
         A tensor like `x`. Indices, from `quantize` or `encode`, are `(batch, ..., levels)`.
@@ -132,25 +132,26 @@ class ResidualVectorQuantizer(CompositeQuantizer):
 
 @keras_gen_export("keras_gen.layers.GroupedVectorQuantizer")
 class GroupedVectorQuantizer(CompositeQuantizer):
-    """Cuts the channels into equal groups and quantizes each with a quantizer, so a codebook, of its own.
+    """Grouped (product) vector quantizer: splits the channels into equal groups, each with its own quantizer.
 
         output = [q_1(x_1), ..., q_G(x_G)],   x = [x_1, ..., x_G],   loss = the mean of the groups' losses
 
     Args:
-        quantizers: list of quantizers, one for each group, each with one head. Their number must divide the channels.
+        quantizers: list of quantizers, one for each group, each with one head. Their number must divide the number of
+            channels.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
         x: float tensor `(batch, ..., channels)`.
         mask: bool tensor `(batch, ...)` or `None`; see `quantize`.
-        training: bool. Whether codes and statistics change.
+        training: bool. Whether codes and statistics are updated.
 
     Returns:
         A tensor like `x`. Indices, from `quantize` or `encode`, are `(batch, ..., groups)`.
 
     Raises:
         ValueError: if `quantizers` is not a list of different quantizers with one head, their number does not divide
-            the channels, or `x` or the mask do not fit them.
+            the number of channels, or `x` or the mask do not fit them.
 
     Example:
 
@@ -165,7 +166,8 @@ class GroupedVectorQuantizer(CompositeQuantizer):
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
         groups, channels = len(self.quantizers), x_shape[-1]
-        check(channels % groups == 0, "quantizers", f"be as many as divide {channels} channels", f"{groups} quantizers")
+        rule = f"have a length that divides {channels} channels"
+        check(channels % groups == 0, "quantizers", rule, f"{groups} quantizers")
         self.build_parts((*x_shape[:-1], channels // groups))
 
     def assign_codes(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any, dict[str, Any]]:

@@ -9,31 +9,30 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.losses.feature_distance")
 def feature_distance(features_a: Any, features_b: Any) -> Any:
-    """Compares the features of two batches of images, whose channels are scaled to unit norm at each position.
+    """Computes the perceptual distance of two batches of features, normalized over the channels at each position.
 
         distance = mean over maps of mean over positions of |a / |a| - b / |b||^2
 
-    It is in [0, 4]; in [0, 2] for features that are not negative. Features that are all 0 stay 0, and the gradient
-    is finite there.
+    It lies in [0, 4], and in [0, 2] for nonnegative features. Features that are all 0 stay 0, with a finite gradient.
 
     Args:
-        features_a: float tensor `(batch, ..., channels)`, or a list of such maps, as a Keras model gives it.
-        features_b: the same of the images to compare with.
+        features_a: float tensor `(batch, ..., channels)`, or a list of such maps, as returned by a Keras model.
+        features_b: features of the same shapes, of the images to compare with.
 
     Returns:
         float32 tensor `(batch,)`.
 
     Raises:
-        ValueError: if the two do not hold maps of the same shapes, or a map has no channels.
+        ValueError: if the shapes of the two differ, or a map has no channel axis.
 
-    Reference: Zhang et al. 2018, arXiv:1801.03924, with all channels weighted alike.
+    Reference: Zhang et al. 2018, arXiv:1801.03924, with equal weights of all channels.
     """
     maps_a, maps_b = (keras.tree.flatten(features) for features in (features_a, features_b))
     shapes_a, shapes_b = ([tuple(features.shape) for features in maps] for maps in (maps_a, maps_b))
-    valid = len(shapes_a) > 0 and all(len(shape) >= 2 for shape in shapes_a)
-    check(valid, "features_a", "hold maps (batch, ..., channels)", f"shapes {shapes_a}")
-    alike = len(shapes_a) == len(shapes_b) and all(same_shape(a, b) for a, b in zip(shapes_a, shapes_b, strict=True))
-    check(alike, "features_b", f"have the shapes of features_a, {shapes_a}", f"shapes {shapes_b}")
+    is_maps = len(shapes_a) > 0 and all(len(shape) >= 2 for shape in shapes_a)
+    check(is_maps, "features_a", "be feature maps (batch, ..., channels)", f"shapes {shapes_a}")
+    is_same = len(shapes_a) == len(shapes_b) and all(same_shape(a, b) for a, b in zip(shapes_a, shapes_b, strict=True))
+    check(is_same, "features_b", f"have the shapes of features_a, {shapes_a}", f"shapes {shapes_b}")
     distances = [_map_distance(a, b) for a, b in zip(maps_a, maps_b, strict=True)]
     return sum(distances) / len(distances)
 
@@ -45,5 +44,5 @@ def _map_distance(a: Any, b: Any) -> Any:
 
 def _unit_norm(features: Any) -> Any:
     features = ops.cast(features, "float32")
-    # Added under the root: the slope of a norm at 0 is not a number.
+    # Epsilon inside the root: the gradient of a norm at 0 is NaN.
     return features * ops.rsqrt(ops.sum(ops.square(features), axis=-1, keepdims=True) + 1e-10)

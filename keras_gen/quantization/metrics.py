@@ -1,4 +1,4 @@
-"""Metrics of the codes that are used."""
+"""Metrics of code usage."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,15 +12,16 @@ from keras_gen.export import keras_gen_export
 
 
 class LayerStatistic(keras.metrics.Metric):
-    """A number that a layer logs, computed from weights of the layer that it adds up itself.
+    """A metric computed from statistics that a layer accumulates in its own weights.
 
-    A metric's own variables would not do: on JAX, Keras hands them to a model's loss, but not to its layers. Weights it
-    hands to layers, but not to metrics; so there the value is NaN within an epoch, and right at its end.
+    The metric's own variables do not work: on JAX, Keras passes them to a model's loss, but not to its layers. It
+    passes weights to layers, but not to metrics; on JAX the value is therefore NaN during an epoch, and correct at its
+    end.
 
     Args:
         name: str.
-        weights: returns the layer's weights, to be set to 0 at the start of each epoch.
-        statistic: takes their values, returns the number.
+        weights: function that returns the layer's weights, which are reset to 0 at the start of each epoch.
+        statistic: function from the values of these weights to the value of the metric.
     """
 
     def __init__(self, name: str, weights: Callable[[], list[keras.Variable]], statistic: Callable[[list[Any]], Any]):
@@ -29,7 +30,7 @@ class LayerStatistic(keras.metrics.Metric):
         self.statistic = statistic
 
     def update_state(self, *args: Any, **kwargs: Any) -> None:
-        """The layer does it."""
+        """Does nothing: the layer accumulates the statistics."""
 
     def reset_state(self) -> None:
         for weight in self.layer_weights():
@@ -45,11 +46,11 @@ class LayerStatistic(keras.metrics.Metric):
 
 
 def count_codes(indices: Any, weights: Any, sizes: tuple[int, ...]) -> Any:
-    """Returns how often each code is used, float32 `(sum(sizes),)`, one codebook after the other.
+    """Counts how often each code is used, float32 `(sum(sizes),)`, concatenated over the codebooks.
 
     Args:
         indices: int32 `(...)`, or `(..., len(sizes))` if there are several codebooks.
-        weights: float32, of the shape of `indices`; how many times each counts.
+        weights: float32, of the shape of `indices`.
         sizes: the number of codes of each codebook.
     """
     if len(sizes) > 1:
@@ -58,13 +59,13 @@ def count_codes(indices: Any, weights: Any, sizes: tuple[int, ...]) -> Any:
 
 
 def split_counts(counts: Any, sizes: tuple[int, ...]) -> list[Any]:
-    """Returns the counts of each codebook."""
+    """Splits the counts of all codes into those of each codebook."""
     ends = np.cumsum(sizes).tolist()
     return [counts[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
 class CodeCounts(keras.metrics.Metric):
-    """Base class of metrics of how often codes are used: counts them since the last `reset_state`."""
+    """Base class of metrics of code usage: counts the codes since the last `reset_state`."""
 
     def __init__(self, num_codes: int | tuple[int, ...], name: str | None = None, dtype: Any = None):
         super().__init__(name=name, dtype=dtype)
@@ -74,7 +75,7 @@ class CodeCounts(keras.metrics.Metric):
         self.counts = self.add_variable((sum(self.num_codes),), "zeros", dtype="float32", name="counts")
 
     def update_state(self, indices: Any, sample_weight: Any = None) -> None:
-        """Counts indices, each `sample_weight` (1 by default, else of the shape of `indices`) times."""
+        """Counts indices, weighted by `sample_weight` (1 by default, else of the shape of `indices`)."""
         indices = ops.cast(indices, "int32")
         weights = ops.ones(ops.shape(indices)) if sample_weight is None else ops.cast(sample_weight, "float32")
         self.counts.assign_add(count_codes(indices, weights, self.num_codes))
@@ -90,13 +91,13 @@ class CodeCounts(keras.metrics.Metric):
 
 @keras_gen_export("keras_gen.metrics.CodePerplexity")
 class CodePerplexity(CodeCounts):
-    """How many codes are used, each weighted by how often: `exp(-sum_k p_k log p_k)`, between 1 and `num_codes`.
+    """Perplexity of the codes, their effective number: `exp(-sum_k p_k log p_k)`, between 1 and `num_codes`.
 
-    `p` is the frequency over everything seen since the last `reset_state`, such as an epoch, not the mean over batches
-    (which is smaller). With several codebooks, the mean over them.
+    `p` are the code frequencies since the last `reset_state`, such as over an epoch; a mean over batches would be
+    smaller. With several codebooks, the mean over them.
 
     Args:
-        num_codes: int >= 1, or a tuple with one number for each entry along the last axis of the indices.
+        num_codes: int >= 1, or a tuple with one int for each entry along the last axis of the indices.
         name: str or `None`. Defaults to `None`.
 
     Raises:
@@ -115,7 +116,7 @@ class CodePerplexity(CodeCounts):
 
 
 def perplexity(counts: list[Any]) -> Any:
-    """Returns the mean over codebooks of the perplexity of their codes."""
+    """Returns the perplexity, averaged over the codebooks."""
     return sum(_perplexity(part) for part in counts) / len(counts)
 
 
@@ -126,12 +127,12 @@ def _perplexity(counts: Any) -> Any:
 
 @keras_gen_export("keras_gen.metrics.CodeUsage")
 class CodeUsage(CodeCounts):
-    """The share of codes that are used at least once: `mean_k [count_k > 0]`, in [0, 1].
+    """Fraction of codes that are used at least once: `mean_k [count_k > 0]`, in [0, 1].
 
-    Counts everything seen since the last `reset_state`, such as an epoch. With several codebooks, the mean over them.
+    Counts all codes since the last `reset_state`, such as over an epoch. With several codebooks, the mean over them.
 
     Args:
-        num_codes: int >= 1, or a tuple with one number for each entry along the last axis of the indices.
+        num_codes: int >= 1, or a tuple with one int for each entry along the last axis of the indices.
         name: str or `None`. Defaults to `None`.
 
     Raises:
@@ -145,5 +146,5 @@ class CodeUsage(CodeCounts):
 
 
 def usage(counts: list[Any]) -> Any:
-    """Returns the mean over codebooks of the share of their codes that are used."""
+    """Returns the fraction of codes in use, averaged over the codebooks."""
     return sum(ops.mean(ops.cast(part > 0, "float32")) for part in counts) / len(counts)

@@ -7,15 +7,15 @@ from keras import ops
 from keras_gen.core.checks import check, same_shape
 from keras_gen.quantization.metrics import LayerStatistic, count_codes, perplexity, split_counts, usage
 
-MOST_CODES = 2**24  # how often each is used is counted, in float32
+MOST_CODES = 2**24  # their usage is counted in float32
 
 
 class Quantizer(keras.layers.Layer):
-    """Base class of quantizers: layers that replace each vector by one of finitely many.
+    """Base class of quantizers: layers that map each vector to one of finitely many codes.
 
-    To write another: define `assign_codes`, `indices_of` and `vectors_of`; `code_sizes`, the number of codes that each
-    entry of an index has (one number if indices have the shape of the positions); `loss_names`; and call
-    `super().build` at the end of `build`.
+    Subclasses define `assign_codes`, `indices_of` and `vectors_of`; `code_sizes`, the number of codes for each entry of
+    an index (a single size if indices have the shape of the positions); `loss_names`; and call `super().build` at the
+    end of `build`.
 
     Logs `perplexity` and `usage` of the codes, in training and evaluation.
     """
@@ -25,39 +25,39 @@ class Quantizer(keras.layers.Layer):
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.logged = True  # not so inside a composite quantizer, which logs the means of all
+        self.logged = True  # False inside a composite quantizer, which logs the averages
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Quantizer":
         layer = super().__new__(cls, *args, **kwargs)
-        # Keras hides each layer's `quantize` behind its own, the conversion of weights to int8. Ours is another thing.
+        # Keras shadows each layer's `quantize` with its own, the conversion of weights to int8, unrelated to this one.
         del layer.__dict__["quantize"]
         return layer
 
     @property
     @abc.abstractmethod
     def code_sizes(self) -> tuple[int, ...]:
-        """How many codes each entry of an index chooses from."""
+        """Number of codes for each entry of an index."""
 
     @abc.abstractmethod
     def assign_codes(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any, dict[str, Any]]:
-        """Does the work of `quantize`."""
+        """Implements `quantize`."""
 
     @abc.abstractmethod
     def indices_of(self, x: Any) -> Any:
-        """Does the work of `encode`."""
+        """Implements `encode`."""
 
     @abc.abstractmethod
     def vectors_of(self, indices: Any) -> Any:
-        """Does the work of `decode`."""
+        """Implements `decode`."""
 
     def encode(self, x: Any) -> Any:
-        """Finds the codes of vectors, without any change of state.
+        """Returns the code indices of vectors, without any change of state.
 
         Args:
             x: float tensor `(batch, ..., channels)`.
 
         Returns:
-            int32 tensor `(batch, ...)`; with several heads, groups or levels, these are a last axis.
+            int32 tensor `(batch, ...)`; several heads, groups or levels form a last axis.
 
         Raises:
             ValueError: if `x` is not floating-point or does not have the layer's channels.
@@ -67,10 +67,10 @@ class Quantizer(keras.layers.Layer):
         return self.indices_of(x)
 
     def decode(self, indices: Any) -> Any:
-        """Finds the vectors of codes.
+        """Returns the vectors of code indices.
 
         Args:
-            indices: integers, as `encode` gives them.
+            indices: integers, as returned by `encode`.
 
         Returns:
             float32 tensor `(batch, ..., channels)`.
@@ -86,32 +86,32 @@ class Quantizer(keras.layers.Layer):
     def quantize(
         self, x: Any, mask: Any = None, training: bool = False, **options: Any
     ) -> tuple[Any, Any, dict[str, Any]]:
-        """Replaces each vector by a code.
+        """Replaces each vector by its code.
 
         Args:
             x: float tensor `(batch, ..., channels)`.
-            mask: bool tensor `(batch, ...)` or `None`. Positions where it is `False` are quantized like the others, but
-                count neither in losses nor in statistics. Defaults to `None`.
-            training: bool. Whether statistics and codes may change. Defaults to `False`.
-            **options: none; refused.
+            mask: bool tensor `(batch, ...)` or `None`. Positions where it is `False` are quantized as well, but
+                excluded from losses and statistics. Defaults to `None`.
+            training: bool. Whether codes and their statistics are updated. Defaults to `False`.
+            **options: not supported.
 
         Returns:
-            `(quantized, indices, losses)`: a tensor like `x`, an int32 tensor, and float32 scalars by name, to be
-            added to the loss. They have the same meaning in training and evaluation.
+            `(quantized, indices, losses)`: a tensor like `x`, an int32 tensor, and a dict of float32 scalars,
+            to be added to the loss. They have the same meaning in training and evaluation.
 
         Raises:
-            ValueError: if `x` is not floating-point or does not have the layer's channels, or the mask has another
-                shape.
+            ValueError: if `x` is not floating-point or does not have the layer's channels, or the mask has the
+                wrong shape.
         """
-        if options:  # `keras.Model.quantize("int8")` asks every layer, and takes this for a no
+        if options:  # `keras.Model.quantize("int8")` calls every layer, and skips those that raise this error
             raise NotImplementedError(f"{type(self).__name__} has no weights to convert to integers")
         check_vectors(x)
         if not self.built:
             self.build(tuple(x.shape))
         if mask is not None:
-            wanted = tuple(x.shape)[:-1]
-            rule = f"have shape {wanted}, that of x without channels"
-            check(same_shape(mask.shape, wanted), "mask", rule, f"shape {tuple(mask.shape)}")
+            expected = tuple(x.shape)[:-1]
+            rule = f"have shape {expected}, the shape of x without channels"
+            check(same_shape(mask.shape, expected), "mask", rule, f"shape {tuple(mask.shape)}")
         quantized, indices, losses = self.assign_codes(x, mask, training)
         weights = ops.ones(ops.shape(indices)) if mask is None else ops.cast(mask, "float32")
         if mask is not None and len(indices.shape) > len(mask.shape):
@@ -125,11 +125,11 @@ class Quantizer(keras.layers.Layer):
         self.built = True
 
     def count(self, indices: Any, weights: Any) -> None:
-        """Adds to the counts that perplexity and usage are computed from."""
+        """Updates the counts from which perplexity and usage are computed."""
         self.seen.assign_add(count_codes(indices, weights, self.code_sizes))
 
     def counters(self) -> list[keras.Variable]:
-        """Returns the weights that hold those counts."""
+        """Returns the weights that hold these counts."""
         return [self.seen]
 
     @property
@@ -155,14 +155,14 @@ class Quantizer(keras.layers.Layer):
 
 
 def check_vectors(x: Any) -> None:
-    """Refuses integers, and tensors without a channel axis."""
+    """Raises `ValueError` for integers, and for tensors without a channel axis."""
     dtype = keras.backend.standardize_dtype(x.dtype)
     check("float" in dtype, "x", "be floating-point", f"dtype {dtype}")
     check(len(x.shape) >= 2, "x", "have shape (batch, ..., channels)", f"shape {tuple(x.shape)}")
 
 
 def masked_mean(values: Any, mask: Any) -> Any:
-    """Returns the mean of `values` `(batch, ...)` over the positions where the mask holds, 0 where it holds nowhere."""
+    """Returns the mean of `values` `(batch, ...)` over the positions where the mask is `True`, 0 if there are none."""
     if mask is None:
         return ops.mean(values)
     weights = ops.cast(mask, "float32")

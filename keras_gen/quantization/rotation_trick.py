@@ -11,19 +11,19 @@ SMALLEST = 1e-12
 
 @keras_gen_export("keras_gen.ops.rotation_trick")
 def rotation_trick(code: Any, x: Any) -> Any:
-    """Returns the value of `code` with the gradient of the rotation and scaling that turns `x` into it.
+    """Returns `code`, with the gradient of the rotation and scaling that map `x` to it.
 
         out = |e| / |x| (x - 2 r r^T x + 2 q u^T x),   u = x / |x|,  q = e / |e|,  r = (u + q) / |u + q|
 
-    with everything but the plain x held fixed; computed in float32. Unlike the straight-through gradient, which moves
-    all points of a code alike, this one keeps the angle between the gradient and the code.
+    with a stop-gradient on everything but the plain x; computed in float32. Unlike the straight-through estimator,
+    which gives all points of a code the same gradient, this preserves the angle between the gradient and the code.
 
     Args:
         code: float tensor `(..., dim)`, e.
-        x: float tensor `(..., dim)`, the point that e stands for.
+        x: float tensor `(..., dim)`, the point that is quantized to e.
 
     Returns:
-        A tensor like `x`. Where `x` or `code` is 0 its gradient is finite and without meaning.
+        A tensor like `x`. Where `x` or `code` is 0, its gradient is finite but meaningless.
 
     Raises:
         ValueError: if the shapes differ.
@@ -38,7 +38,7 @@ def rotation_trick(code: Any, x: Any) -> Any:
     x_norm, e_norm = _norm(fixed_x), _norm(e)
     u, q = fixed_x / x_norm, e / e_norm
     r = u + q
-    r = r / _norm(r)  # opposite vectors: r = 0, and x -> -q |x| + 2 q |x| is still right
+    r = r / _norm(r)  # opposite vectors: r = 0, and x -> -q |x| + 2 q |x| is still correct
     rotated = x - 2 * r * _dot(r, x) + 2 * q * _dot(u, x)
     scale = ops.where(x_norm > SMALLEST**0.5, e_norm / x_norm, 1.0)
     return ops.cast(straight_through(e, scale * rotated), dtype)

@@ -8,7 +8,7 @@ from keras_gen.core.checks import check, check_choice, check_fraction, check_int
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.straight_through import straight_through
 from keras_gen.quantization.codebook import Codebook
-from keras_gen.quantization.kmeans import distant_rows, kmeans
+from keras_gen.quantization.kmeans import kmeans, kmeans_plus_plus
 from keras_gen.quantization.nearest_code import nearest_code
 from keras_gen.quantization.quantizer import Quantizer, masked_mean
 from keras_gen.quantization.rotation_trick import rotation_trick
@@ -18,47 +18,48 @@ GRADIENTS = {"straight_through": straight_through, "rotation": rotation_trick}
 
 @keras_gen_export("keras_gen.layers.VectorQuantizer")
 class VectorQuantizer(Quantizer):
-    """Replaces each vector by the nearest code of a learned codebook, and passes the gradient on to the vector.
+    """Vector quantizer: replaces each vector by the nearest code of a learned codebook.
 
         k = argmin_j |x - e_j|^2,   output = e_k,   d output / d x = I (straight-through)
-        loss = commitment_cost mean |x - sg(e_k)|^2   (+ mean |sg(x) - e_k|^2 if the codebook learns by the loss)
+        loss = commitment_cost mean |x - sg(e_k)|^2   (+ mean |sg(x) - e_k|^2 for codebook_update="loss")
 
-    sg is the stopped gradient. Output and losses are those of the codes before this batch's update. Distances, codes
-    and statistics are float32 under any dtype policy.
+    sg is the stop-gradient. Output and losses use the codes before this batch's update. Distances, codes and
+    statistics are float32 under any dtype policy.
 
-    Any model that holds the layer logs `perplexity` and `usage` of the codes over an epoch. (On JAX they are NaN while
-    the epoch lasts: Keras shows a layer's weights to no metric before its end.)
+    Any model that contains the layer logs `perplexity` and `usage` of the codes over an epoch. (On JAX they are NaN
+    during the epoch: Keras does not pass a layer's weights to metrics before its end.)
 
     Args:
         num_codes: int >= 1.
-        commitment_cost: float >= 0. Weight of the pull on the encoder towards its codes. Defaults to `0.25`.
+        commitment_cost: float >= 0. Weight of the commitment loss, which pulls the encoder's outputs towards their
+            codes. Defaults to `0.25`.
         codebook_update: `"ema"` (codes are moving averages of the vectors nearest to them) or `"loss"` (codes are
             trained by the optimizer). Defaults to `"ema"`.
-        decay: float in (0, 1). Of the moving averages; those of the counts serve `"loss"` too. Defaults to `0.99`.
-        num_heads: int >= 1. Each vector is cut into this many, which are quantized by one codebook; must divide the
-            channels. For a codebook for each part see `GroupedVectorQuantizer`. Defaults to `1`.
-        distance: `"l2"`, or `"cosine"`, which scales vectors and codes to unit length first (the output too, and the
-            loss compares those, so that the vectors' length cannot run away). Defaults to `"l2"`.
+        decay: float in (0, 1). Decay of the moving averages (for `"loss"`, of the counts only). Defaults to `0.99`.
+        num_heads: int >= 1. Each vector is split into `num_heads` parts, which share one codebook; must divide the
+            number of channels. For one codebook per part see `GroupedVectorQuantizer`. Defaults to `1`.
+        distance: `"l2"`, or `"cosine"`, which normalizes vectors and codes to unit length first (output and loss use
+            the normalized vectors, so that norms cannot diverge). Defaults to `"l2"`.
         gradient: `"straight_through"` or `"rotation"`, see `ops.rotation_trick`. Defaults to `"straight_through"`.
         initializer: `"kmeans"` (centers of the first training batch), or a Keras initializer or its name. Defaults to
             `"kmeans"`.
-        restart_below: float >= 0. A code whose average number of vectors per batch falls below it is put on a random
-            vector of the batch, with all its statistics. 0 is never; 1 is a good choice where a batch has many more
-            vectors than there are codes. Defaults to `0.0`.
-        seed: int or `None`. Of the first codes and restarts. Defaults to `None`, a seed from Keras's global one.
+        restart_below: float >= 0. A dead code, whose average number of vectors per batch falls below this threshold,
+            is reset to a random vector of the batch, with all its statistics. 0 disables restarts; 1 is a good choice
+            if a batch has many more vectors than there are codes. Defaults to `0.0`.
+        seed: int or `None`. Seeds initialization and restarts. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
         x: float tensor `(batch, ..., channels)`.
         mask: bool tensor `(batch, ...)` or `None`; see `quantize`.
-        training: bool. Whether codes and statistics change.
+        training: bool. Whether codes and statistics are updated.
 
     Returns:
         A tensor like `x`. Losses are added to the model's; `quantize` returns them instead.
 
     Raises:
-        ValueError: if an argument is outside its range, `num_heads` does not divide the channels, `x` is not
-            floating-point, or the mask does not have the shape of `x` without channels.
+        ValueError: if an argument is outside its range, `num_heads` does not divide the number of channels, `x` is
+            not floating-point, or the mask does not have the shape of `x` without channels.
 
     Example:
 
@@ -150,10 +151,10 @@ class VectorQuantizer(Quantizer):
         return ops.cast(quantized, self.compute_dtype), self._per_position(indices, x), losses
 
     def reduce(self, statistics: Any) -> Any:
-        """Sums a batch statistic over the devices that share a batch. Here there is one: override it for more.
+        """Sums a batch statistic over the devices that share a batch. Defaults to one device: override it for more.
 
-        It is what moving averages are made of. The first codes of k-means and restarted ones are rows of one device's
-        part: with several devices, start from `adapt`, and leave `restart_below` at 0.
+        The moving averages use these sums. k-means and restarts use the rows of one device only: with several devices,
+        initialize by `adapt`, and leave `restart_below` at 0.
         """
         return statistics
 
@@ -167,14 +168,14 @@ class VectorQuantizer(Quantizer):
         return ops.reshape(vectors, (*ops.shape(indices)[:-1], self.num_heads * vectors.shape[-1]))
 
     def adapt(self, data: Any, iterations: int = 20) -> None:
-        """Makes the centers of k-means the codes. With fewer vectors than codes, some codes are the same vector.
+        """Sets the codes to the k-means centers of data. With fewer vectors than codes, some codes coincide.
 
         Args:
             data: float array `(batch, ..., channels)`.
             iterations: int >= 1. Defaults to `20`.
 
         Raises:
-            ValueError: if `data` holds integers, NaN or infinite values, no vector, or vectors of another width.
+            ValueError: if `data` is empty, not finite, not floating-point, or has the wrong number of channels.
         """
         check_integer("iterations", iterations)
         data = np.asarray(ops.convert_to_numpy(data))
@@ -188,16 +189,16 @@ class VectorQuantizer(Quantizer):
         rows = ops.stop_gradient(self._rows(ops.convert_to_tensor(data)))
         weights = ops.ones_like(rows[:, 0])
         draws = keras.random.uniform((self.num_codes,), dtype="float32", seed=self.codes.seed_generator)
-        self.set_codebook(kmeans(rows, weights, distant_rows(rows, weights, draws), iterations))
+        self.set_codebook(kmeans(rows, weights, kmeans_plus_plus(rows, weights, draws), iterations))
 
     def set_codebook(self, codebook: Any) -> None:
-        """Replaces the codes, and makes all statistics new.
+        """Replaces the codes and resets all statistics.
 
         Args:
             codebook: `(num_codes, channels / num_heads)`.
 
         Raises:
-            ValueError: if `codebook` has another shape.
+            ValueError: if `codebook` has the wrong shape.
         """
         codebook = ops.cast(codebook, "float32")
         if not self.built and len(codebook.shape) == 2:
@@ -205,7 +206,7 @@ class VectorQuantizer(Quantizer):
         self._check_built()
         shape = tuple(self.codes.base.shape)
         check(tuple(codebook.shape) == shape, "codebook", f"have shape {shape}", f"shape {tuple(codebook.shape)}")
-        self.codes.place(codebook)
+        self.codes.set_codes(codebook)
         self.codes.initialized.assign(1.0)
 
     def get_config(self) -> dict[str, Any]:
@@ -234,7 +235,7 @@ class VectorQuantizer(Quantizer):
         return self.codes.normalized(ops.reshape(ops.cast(x, "float32"), (-1, width)))
 
     def _check_built(self) -> None:
-        check(self.codes.built, "quantizer", "have seen data, in a call, `adapt` or `build`", self.name)
+        check(self.codes.built, "quantizer", "be built, by a call, `adapt` or `build`", self.name)
 
     def _per_position(self, indices: Any, x: Any) -> Any:
         heads = () if self.num_heads == 1 else (self.num_heads,)

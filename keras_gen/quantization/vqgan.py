@@ -1,4 +1,4 @@
-"""VQGAN, and its adaptive weight of the adversarial loss."""
+"""VQGAN, and the adaptive weight of its adversarial loss."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,11 +21,11 @@ HIGHEST = 1e4
 
 
 class LastKernel:
-    """Gradients of losses of a layer's output with respect to the layer's last kernel.
+    """Gradients of losses on a layer's output with respect to the layer's last kernel.
 
-    Make one before the layer is called: it remembers the layer's weights and states, so that it can repeat that call,
-    with the same random draws, as a function of the kernel. (What the outer gradient recorded is out of reach on JAX.)
-    Nothing that it returns has a gradient.
+    Created before the layer is called, it copies the layer's weights and states, so that it can repeat the call, with
+    the same random draws, as a function of the kernel. (On JAX the computation recorded by the outer gradient is not
+    accessible.) The results have no gradient.
 
     Args:
         layer: a built layer or model.
@@ -41,39 +41,39 @@ class LastKernel:
         """Returns the norm of the gradient of `loss(output)` with respect to the kernel.
 
         Args:
-            loss: takes a float32 tensor like `output`, returns a scalar.
-            inputs: what the layer was called with.
-            output: what it returned then.
-            training: bool, as in that call.
+            loss: function from a float32 tensor like `output` to a scalar.
+            inputs: the inputs of the call.
+            output: the output of the call.
+            training: bool, as in the call.
         """
         inputs = ops.stop_gradient(inputs)
-        slope = ops.stop_gradient(gradient(loss, ops.stop_gradient(ops.cast(output, "float32"))))
+        cotangent = ops.stop_gradient(gradient(loss, ops.stop_gradient(ops.cast(output, "float32"))))
 
-        def along_slope(kernel: Any) -> Any:
+        def weighted_output(kernel: Any) -> Any:
             state = [(variable, kernel if variable is self.kernel else value) for variable, value in self.state]
             with in_state(self.layer, state):
-                return ops.cast(self.layer(inputs, training=training), "float32") * slope
+                return ops.cast(self.layer(inputs, training=training), "float32") * cotangent
 
         (value,) = (value for variable, value in self.state if variable is self.kernel)
-        of_kernel = ops.cast(ops.stop_gradient(gradient(along_slope, value)), "float32")
+        of_kernel = ops.cast(ops.stop_gradient(gradient(weighted_output, value)), "float32")
         return ops.sqrt(ops.sum(ops.square(of_kernel)))
 
 
 def last_kernel(layer: keras.Layer) -> keras.Variable:
-    """Returns the last trainable weight with two axes or more: biases and scales of normalization have one."""
+    """Returns the last trainable weight of rank 2 or more: biases and scales of normalization have rank 1."""
     kernels = [weight for weight in layer.trainable_weights if len(weight.shape) >= 2]
-    check(len(kernels) > 0, "decoder", "have a trainable kernel, a weight with two axes or more", layer)
+    check(len(kernels) > 0, "decoder", "have a trainable kernel, a weight of rank 2 or more", layer)
     return kernels[-1]
 
 
 def balance(norm: Any, adversarial_norm: Any) -> Any:
-    """Returns `norm / (adversarial_norm + 1e-4)`, in [0, 1e4]."""
+    """Returns the adaptive weight, `norm / (adversarial_norm + 1e-4)` clipped to [0, 1e4]: it equalizes the norms."""
     return ops.clip(norm / (adversarial_norm + 1e-4), 0.0, HIGHEST)
 
 
 @keras_gen_export("keras_gen.models.VQGAN")
 class VQGAN(VQVAE):
-    """VQ-VAE that also has to please a discriminator of patches, and, if given, a network of features.
+    """VQ-VAE trained with a patch discriminator and, optionally, a perceptual loss.
 
         x' = decoder(quantizer(encoder(x)))
         r = mean |x - x'|^2 + perceptual_weight * distance(features(x), features(x'))
@@ -81,13 +81,13 @@ class VQGAN(VQVAE):
         loss = r + w g + the quantizer's losses              for encoder, decoder and codebook
              + max(0, 1 - D(x)) + max(0, 1 + D(stop(x')))    for the discriminator, mean over patches
 
-    The squared error alone blurs what it cannot tell; the discriminator asks for details that could be data. The ratio
-    of gradients, held in [0, 1e4] and constant in the gradient, lets both pull equally hard. Each player's part has no
-    gradient in the weights of the other, so that one `fit` trains both, in one step each.
+    The squared error alone leads to blurry reconstructions; the adversarial loss favors realistic details. The ratio of
+    gradient norms, clipped to [0, 1e4] and treated as a constant, equalizes the two gradients at the decoder's last
+    layer. Each player's loss has no gradient in the weights of the other, so that one `fit` trains both, one step each.
 
-    Training and evaluation log what `VQVAE` logs, `perceptual` if there are features, `discriminator_loss`,
-    `generator_loss` (g) and `adaptive_weight` (w). `loss` is r and the quantizer's losses: the players' parts, which do
-    not tell how good the images are, count in the gradient alone.
+    Training and evaluation log the metrics of `VQVAE`, `perceptual` if there are features, `discriminator_loss`,
+    `generator_loss` (g) and `adaptive_weight` (w). `loss` is r plus the quantizer's losses: the adversarial losses,
+    which do not measure image quality, only contribute gradients.
 
     Args:
         encoder: a Keras layer or model from data to vectors `(batch, ..., channels)`.
@@ -96,11 +96,11 @@ class VQGAN(VQVAE):
         discriminator: a Keras layer or model from data to logits, `(batch,)` or `(batch, h, w, 1)` for patches.
         feature_model: a Keras layer or model from data to features `(batch, ..., channels)`, or to a list of such maps;
             or `None`. Its weights are frozen. Defaults to `None`.
-        perceptual_weight: float >= 0. Weight of the distance of features. Defaults to `1.0`.
+        perceptual_weight: float >= 0. Weight of the feature distance. Defaults to `1.0`.
         adversarial_weight: float >= 0. Defaults to `0.8`.
-        start: int >= 0. How many training steps the discriminator learns before it is heard: w is 0 in them. Defaults
-            to `0`.
-        prior: a trained model of codes, or `None`; see `fit_prior`. Defaults to `None`.
+        start: int >= 0. Number of training steps before the adversarial loss is switched on: w is 0 until then, while
+            the discriminator is already trained. Defaults to `0`.
+        prior: a trained prior over the codes, or `None`; see `fit_prior`. Defaults to `None`.
         seed: int or `None`. Seeds `sample`. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
@@ -108,11 +108,10 @@ class VQGAN(VQVAE):
         x: float data `(batch, ...)`; images are scaled to [-1, 1].
 
     Returns:
-        The data unchanged: the work is in `fit`, `fit_prior`, `encode`, `decode`, `reconstruct`, `interpolate` and
-        `sample`.
+        The data unchanged; use `fit`, `fit_prior`, `encode`, `decode`, `reconstruct`, `interpolate` and `sample`.
 
     Raises:
-        ValueError: if an argument is of the wrong type or out of range, or the networks and data do not fit together.
+        ValueError: if an argument is of the wrong type or out of range, or shapes of networks and data do not match.
 
     Example:
 
@@ -128,7 +127,7 @@ class VQGAN(VQVAE):
     Reference: Esser et al. 2020, arXiv:2012.09841; https://kexue.fm/archives/6760 (VQ-VAE).
     """
 
-    takes_sample_weight = False  # the discriminator weighs all data alike
+    takes_sample_weight = False  # the discriminator weights all data equally
 
     def __init__(
         self,
@@ -145,10 +144,10 @@ class VQGAN(VQVAE):
         **kwargs: Any,
     ):
         super().__init__(encoder, decoder, quantizer, prior, seed, **kwargs)
-        layer = isinstance(discriminator, keras.Layer)
-        check(layer, "discriminator", "be a keras.Layer or keras.Model", discriminator)
-        layer = feature_model is None or isinstance(feature_model, keras.Layer)
-        check(layer, "feature_model", "be None, a layer or a model", feature_model)
+        is_layer = isinstance(discriminator, keras.Layer)
+        check(is_layer, "discriminator", "be a keras.Layer or keras.Model", discriminator)
+        is_layer = feature_model is None or isinstance(feature_model, keras.Layer)
+        check(is_layer, "feature_model", "be None, a layer or a model", feature_model)
         for name, value in {"perceptual_weight": perceptual_weight, "adversarial_weight": adversarial_weight}.items():
             check(is_number(value) and value >= 0, name, "be a number >= 0", repr(value))
         self.perceptual_weight = float(perceptual_weight)
@@ -170,10 +169,10 @@ class VQGAN(VQVAE):
         """Configures training.
 
         Args:
-            optimizer: Keras optimizer of encoder, decoder and codebook, and of the discriminator if it has none of its
-                own. Defaults to `"adam"`.
-            discriminator_optimizer: Keras optimizer or `None`. With two, Keras's callbacks cannot set a learning rate:
-                give each its schedule. Defaults to `None`.
+            optimizer: Keras optimizer of encoder, decoder and codebook, and of the discriminator if
+                `discriminator_optimizer` is `None`. Defaults to `"adam"`.
+            discriminator_optimizer: Keras optimizer or `None`. With two optimizers, Keras's callbacks cannot set the
+                learning rate: use learning rate schedules. Defaults to `None`.
             **kwargs: as for `keras.Model.compile`.
         """
         self.players = PlayerOptimizers.get(optimizer, discriminator_optimizer, None)
@@ -217,7 +216,7 @@ class VQGAN(VQVAE):
         own = {"discriminator_loss": discriminator_loss, "generator_loss": generator_loss, "adaptive_weight": weight}
         for name, value in {**parts, **own}.items():
             self.trackers[name].update_state(value)
-        self.add_loss(players - ops.stop_gradient(players))  # counts in the gradient alone
+        self.add_loss(players - ops.stop_gradient(players))  # contributes to the gradient only
         return self._weighted(parts)
 
     def get_config(self) -> dict[str, Any]:
@@ -253,7 +252,7 @@ class VQGAN(VQVAE):
 
     def _discriminator_loss(self, x: Any, decoded: Any, training: bool) -> Any:
         real = self._logits(x, training)
-        # What the discriminator assigns, it assigns once, in the call before: see `GAN`.
+        # The discriminator's state is updated once, in the call before: see `GAN`.
         with stateless(self.discriminator):
             fake = self._logits(decoded, training)
         return ops.mean(self.adversarial_loss.discriminator(real, fake), axis=1)
@@ -267,7 +266,7 @@ class VQGAN(VQVAE):
         return loss
 
     def _logits(self, x: Any, training: bool) -> Any:
-        # All patches, as an axis: each has its own margin.
+        # One axis of all patches: the hinge margin applies to each patch.
         logits = ops.cast(self.discriminator(x, training=training), "float32")
         return ops.reshape(logits, (ops.shape(logits)[0], -1))
 

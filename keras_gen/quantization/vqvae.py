@@ -1,4 +1,4 @@
-"""VQ-VAE: an autoencoder whose latents are codes from a codebook, and a prior over the codes."""
+"""VQ-VAE: an autoencoder with discrete latent codes, and a prior over the codes."""
 
 import warnings
 from typing import Any
@@ -24,7 +24,7 @@ from keras_gen.quantization.quantizer import Quantizer
 
 
 class PriorHolder:
-    """Holds the prior out of Keras's sight, which would add its weights to those that `fit` trains."""
+    """Hides the prior from Keras's tracking, which would add its weights to those trained by `fit`."""
 
     def __init__(self, model: keras.Model | None):
         self.model = model
@@ -32,7 +32,7 @@ class PriorHolder:
 
 @keras_gen_export("keras_gen.models.VQVAE")
 class VQVAE(GenerativeModel):
-    """Autoencoder whose latents are codes from a codebook.
+    """VQ-VAE: autoencoder with discrete latents, the codes of a quantizer.
 
         loss = mean |x - decoder(quantizer(encoder(x)))|^2 + the quantizer's losses
 
@@ -43,7 +43,7 @@ class VQVAE(GenerativeModel):
         encoder: a Keras layer or model from data to vectors `(batch, ..., channels)`.
         decoder: a Keras layer or model from such vectors to data.
         quantizer: a quantizer layer, such as `VectorQuantizer(512)`.
-        prior: a trained model of codes, or `None`; see `fit_prior`. Defaults to `None`.
+        prior: a trained prior over the codes, or `None`; see `fit_prior`. Defaults to `None`.
         seed: int or `None`. Seeds `sample`. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
@@ -51,11 +51,10 @@ class VQVAE(GenerativeModel):
         x: float data `(batch, ...)`; images are scaled to [-1, 1].
 
     Returns:
-        The data unchanged: the work is in `fit`, `fit_prior`, `encode`, `decode`, `reconstruct`, `interpolate` and
-        `sample`.
+        The data unchanged; use `fit`, `fit_prior`, `encode`, `decode`, `reconstruct`, `interpolate` and `sample`.
 
     Raises:
-        ValueError: if an argument is of the wrong type, or encoder, quantizer, decoder and data do not fit together.
+        ValueError: if an argument is of the wrong type, or shapes of encoder, quantizer, decoder and data do not match.
 
     Example:
 
@@ -114,34 +113,34 @@ class VQVAE(GenerativeModel):
         return self.decoding_loss(x, quantized, training)
 
     def decoding_loss(self, x: Any, quantized: Any, training: bool) -> Any:
-        """Returns the part of the loss that judges what is decoded, `(batch,)`, and logs it."""
+        """Returns the reconstruction term of the loss, `(batch,)`, and logs it."""
         error = squared_error(x, self.decoder(quantized, training=training))
         self.track(self.trackers["reconstruction"], error)
         return error
 
     @property
     def trackers(self) -> dict[str, keras.metrics.Metric]:
-        """The means that are logged, by name."""
+        """The logged means, by name."""
         return {tracker.name: tracker for tracker in self.loss_trackers}
 
     def check_batch(self, x: Any, y: Any) -> None:
         check(y is None, "y", "be None: the model takes no labels", "a value")
         check_images_dtype("x", x)
-        fits = same_shape(x.shape[1:], self.data_shape)  # what a dataset gave; else the loss would broadcast
-        check(fits, "x", f"have shape {batch_of(self.data_shape)}", f"shape {tuple(x.shape)}")
+        is_data = same_shape(x.shape[1:], self.data_shape)  # for batches of a dataset: the loss would broadcast
+        check(is_data, "x", f"have shape {batch_of(self.data_shape)}", f"shape {tuple(x.shape)}")
 
     @property
     def prior(self) -> keras.Model | None:
-        """The model that `sample` draws codes from, or `None`.
+        """The model from which `sample` draws codes, or `None`.
 
-        Its weights are not among those of this model, whose `fit` leaves it alone; files hold both.
+        Its weights do not belong to this model and are not trained by its `fit`; saved files contain both.
         """
         return self.prior_holder.model
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """Trains the model; see `keras.Model.fit`. It changes the codes: a prior is to be fitted after that."""
+        """Trains the model; see `keras.Model.fit`. It changes the codes: fit a prior afterwards."""
         if self.prior is not None:
-            warnings.warn("`fit` changes what the codes mean: fit the prior again, by `fit_prior`.", stacklevel=2)
+            warnings.warn("`fit` changes the meaning of codes: fit the prior again, with `fit_prior`.", stacklevel=2)
         return super().fit(*args, **kwargs)
 
     def check_data(self, x: Any, y: Any) -> None:
@@ -150,7 +149,7 @@ class VQVAE(GenerativeModel):
             self.prepare_data("x", x)
 
     def prepare_data(self, name: str, x: Any) -> np.ndarray:
-        """Returns data as a float32 array, after a check of dtype, shape and values."""
+        """Returns data as a float32 array, after checking dtype, shape and values."""
         x = as_images(name, x)
         if not self.built:
             self.build((None, *x.shape[1:]))
@@ -159,7 +158,7 @@ class VQVAE(GenerativeModel):
         return x
 
     def encode(self, x: Any, batch_size: int = 256) -> np.ndarray:
-        """Finds the codes of data.
+        """Encodes data to codes.
 
         Args:
             x: `(n, *data_shape)`.
@@ -178,7 +177,7 @@ class VQVAE(GenerativeModel):
         return self.in_batches("encode", encode, self.prepare_data("x", x), batch_size=batch_size)
 
     def decode(self, codes: Any, batch_size: int = 256, verbose: str | int = 0) -> np.ndarray:
-        """Finds the data of codes.
+        """Decodes codes to data.
 
         Args:
             codes: integers `(n, *code_shape)`.
@@ -193,12 +192,12 @@ class VQVAE(GenerativeModel):
         """
         self.check_built()
         codes = np.asarray(ops.convert_to_numpy(codes))
-        valid = codes.dtype.kind in "iu" and codes.shape[1:] == self.code_shape and len(codes) > 0
+        is_codes = codes.dtype.kind in "iu" and codes.shape[1:] == self.code_shape and len(codes) > 0
         expected = batch_of(self.code_shape)
-        check(valid, "codes", f"be integers of shape {expected}", f"{codes.dtype} of shape {codes.shape}")
+        check(is_codes, "codes", f"be integers of shape {expected}", f"{codes.dtype} of shape {codes.shape}")
         sizes = np.array(self.quantizer.code_sizes)
-        inside = bool((codes >= 0).all() and (codes < sizes).all())
-        check(inside, "codes", f"be in 0 .. {sizes.max() - 1}", f"values in [{codes.min()}, {codes.max()}]")
+        is_in_range = bool((codes >= 0).all() and (codes < sizes).all())
+        check(is_in_range, "codes", f"be in 0 .. {sizes.max() - 1}", f"values in [{codes.min()}, {codes.max()}]")
 
         def decode(codes: Any) -> Any:
             return ops.cast(self.decoder(self.quantizer.decode(codes), training=False), "float32")
@@ -206,7 +205,7 @@ class VQVAE(GenerativeModel):
         return self.in_batches("decode", decode, codes.astype("int32"), batch_size=batch_size, verbose=verbose)
 
     def encode_vectors(self, x: Any, batch_size: int = 256) -> np.ndarray:
-        """Finds the vectors of data, before the codebook replaces them.
+        """Encodes data to continuous vectors, before quantization.
 
         Args:
             x: `(n, *data_shape)`.
@@ -225,7 +224,7 @@ class VQVAE(GenerativeModel):
         return self.in_batches("encode_vectors", encode, self.prepare_data("x", x), batch_size=batch_size)
 
     def decode_vectors(self, vectors: Any, batch_size: int = 256, verbose: str | int = 0) -> np.ndarray:
-        """Replaces vectors by their nearest codes, and finds the data of these.
+        """Quantizes vectors and decodes them to data.
 
         Args:
             vectors: `(n, *vector_shape)`.
@@ -250,11 +249,11 @@ class VQVAE(GenerativeModel):
         return self.in_batches("decode_vectors", decode, vectors, batch_size=batch_size, verbose=verbose)
 
     def reconstruct(self, x: Any, quantize: bool = True, batch_size: int = 256) -> np.ndarray:
-        """Encodes and decodes.
+        """Encodes and decodes data.
 
         Args:
             x: `(n, *data_shape)`.
-            quantize: bool. Whether the codebook is in between. Defaults to `True`.
+            quantize: bool. Whether to quantize the vectors in between. Defaults to `True`.
             batch_size: int >= 1. Defaults to `256`.
 
         Returns:
@@ -272,7 +271,7 @@ class VQVAE(GenerativeModel):
         return self.in_batches("reconstruct", reconstruct, self.prepare_data("x", x), batch_size=batch_size)
 
     def interpolate(self, x_a: Any, x_b: Any, points: int = 9, batch_size: int = 256) -> np.ndarray:
-        """Mixes the vectors of two data, quantizes the mixture again and decodes it.
+        """Interpolates linearly between the vectors of `x_a` and `x_b`, before quantization, and decodes the path.
 
         Args:
             x_a: `(n, *data_shape)`, at weight 0.
@@ -296,16 +295,16 @@ class VQVAE(GenerativeModel):
         return decoded.reshape(len(x_a), points, *self.data_shape)
 
     def fit_prior(self, prior: keras.Model, x: Any, y: Any = None, **kwargs: Any) -> keras.callbacks.History:
-        """Trains a model of codes on the codes of data, for `sample` to draw from: compress first, then generate.
+        """Trains a prior on the codes of data, from which `sample` draws: compress first, then generate.
 
-        If this model is trained further, its codes change, and the prior is to be fitted again.
+        If this model is trained further, its codes change, and the prior must be fitted again.
 
         Args:
-            prior: a compiled model of codes, such as `CodeTransformer` or `PixelCNN`, for as many codes as the codebook
-                has.
-            x: `(n, *data_shape)`, each of which is encoded once.
-            y: labels or conditions `(n, ...)`, for a prior that takes them. Defaults to `None`.
-            **kwargs: as for `keras.Model.fit`; `validation_data` are data, too.
+            prior: a compiled model of codes, such as `CodeTransformer` or `PixelCNN`, with the codebook's number of
+                codes.
+            x: `(n, *data_shape)`, encoded once.
+            y: labels or conditions `(n, ...)`, for a conditional prior. Defaults to `None`.
+            **kwargs: as for `keras.Model.fit`; `validation_data` holds data, not codes.
 
         Returns:
             The `History` of the prior's `fit`.
@@ -316,8 +315,8 @@ class VQVAE(GenerativeModel):
         self._checked_prior(prior)
         codes = self.encode(x)
         if isinstance(kwargs.get("validation_data"), tuple | list):
-            valid, *rest = kwargs["validation_data"]
-            kwargs["validation_data"] = (self.encode(valid), *(rest or [None]))
+            validation_x, *rest = kwargs["validation_data"]
+            kwargs["validation_data"] = (self.encode(validation_x), *(rest or [None]))
         history = prior.fit(codes, y, **kwargs)
         self.prior_holder.model = prior
         return history
@@ -334,19 +333,19 @@ class VQVAE(GenerativeModel):
     ) -> np.ndarray:
         """Draws codes and decodes them.
 
-        Codes come from the prior, see `fit_prior`. Without one they are drawn evenly and independently, which shows
-        what the codes are, not new data.
+        Codes are drawn from the prior, see `fit_prior`. Without one they are uniform and independent, which illustrates
+        the codes but does not generate realistic data.
 
         Args:
-            n: int >= 1. How many.
-            condition: for a prior that takes one, one for each sample or one for all. Defaults to `None`.
-            seed: int or `None`. Codes k depend on `seed` and k alone. Defaults to `None`, a draw from the model's own
+            n: int >= 1. Number of samples.
+            condition: for a conditional prior, one for each sample or one for all. Defaults to `None`.
+            seed: int or `None`. Codes k depend on `seed` and k only. Defaults to `None`, a draw from the model's own
                 generator.
-            noise: `(n, *code_shape)`, what the prior takes as `noise`; without a prior, the codes to decode. Defaults
-                to `None`, a draw.
+            noise: `(n, *code_shape)`, the `noise` of the prior's `sample`; without a prior, the codes to decode.
+                Defaults to `None`, a draw.
             batch_size: int >= 1. Defaults to `256`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
-            **options: further ones of the prior's `sample`, such as `temperature` or `guidance`.
+            **options: further options of the prior's `sample`, such as `temperature` or `guidance`.
 
         Returns:
             float32 array `(n, *data_shape)`.
@@ -372,8 +371,8 @@ class VQVAE(GenerativeModel):
             self.prior.check_sampling(n, condition, **options)
             return
         check(condition is None, "condition", "be None for a model without a prior", "a value")
-        known = set(options) <= {"seed", "noise", "batch_size", "verbose"}
-        check(known, "options", "be none for a model without a prior", sorted(options))
+        is_plain = set(options) <= {"seed", "noise", "batch_size", "verbose"}
+        check(is_plain, "options", "be empty for a model without a prior", sorted(options))
 
     def get_config(self) -> dict[str, Any]:
         parts = {"encoder": self.encoder, "decoder": self.decoder, "quantizer": self.quantizer, "prior": self.prior}
@@ -384,18 +383,18 @@ class VQVAE(GenerativeModel):
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))
 
     def _checked_prior(self, prior: keras.Model) -> keras.Model:
-        known = isinstance(prior, GenerativeModel) and hasattr(prior, "num_codes")
-        check(known, "prior", "be a model of codes, such as CodeTransformer", prior)
+        is_code_model = isinstance(prior, GenerativeModel) and hasattr(prior, "num_codes")
+        check(is_code_model, "prior", "be a model of codes, such as CodeTransformer", prior)
         sizes = sorted(set(self.quantizer.code_sizes))
-        rule = f"have as many codes as the codebook, {' or '.join(map(str, sizes))}"
+        rule = f"have the codebook's number of codes, {' or '.join(map(str, sizes))}"
         check(sizes == [prior.num_codes], "prior", rule, f"num_codes={prior.num_codes}")
         return prior
 
     def _index_shape(self) -> tuple[int, ...]:
-        # The last axis tells the codebooks apart, where there are several.
+        # The last axis indexes the codebooks, if there are several.
         return self.code_shape if len(self.quantizer.code_sizes) > 1 else (*self.code_shape, 1)
 
 
 def squared_error(x: Any, decoded: Any) -> Any:
-    """Returns the mean squared difference of each sample, float32 `(batch,)`."""
+    """Returns the mean squared error of each sample, float32 `(batch,)`."""
     return mean_square(ops.cast(x, "float32") - ops.cast(decoded, "float32"))

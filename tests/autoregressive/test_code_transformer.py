@@ -442,7 +442,7 @@ def test_bad_batches_of_a_dataset_are_refused(name, batch, match):
         (lambda: CodeTransformer(3, 4, num_classes=2, condition_dim=3), "`condition_dim` must be None where num_cl"),
         (lambda: CodeTransformer(3, 4, condition_dropout=0.1), "`condition_dropout` must be 0 for a model without"),
         (lambda: CodeTransformer(3, 4, num_classes=2, condition_dropout=1), r"`condition_dropout` must be in \[0, 1"),
-        (lambda: CodeTransformer(3, 4, 8, 1).sample(1), "`model` must have seen data"),
+        (lambda: CodeTransformer(3, 4, 8, 1).sample(1), "`model` must be built"),
         (
             lambda: CodeTransformer(3, 3, 8, 1).log_prob(CODES),
             "`x` must have at most max_length=3 codes. Received: x=4",

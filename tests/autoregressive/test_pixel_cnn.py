@@ -384,7 +384,7 @@ X = np.zeros((2, 4, 4, 6), "float32")
         ),
         (lambda: PixelCNN(3, condition_dropout=0.5), "`condition_dropout` must be 0 for a model without a condition"),
         (lambda: PixelCNN(3, 4).log_prob(MAP.reshape(81, 4)), r"`x` must have shape \(n, height, width\) or"),
-        (lambda: PixelCNN(3, 4).sample(1), "`model` must have seen data"),
+        (lambda: PixelCNN(3, 4).sample(1), "`model` must be built"),
         (lambda: MaskedConv2D(0), "`filters` must be an integer >= 1"),
         (lambda: MaskedConv2D(4, 2), "`kernel_size` must be odd, or two odd integers. Received: kernel_size=2"),
         (lambda: MaskedConv2D(4, (3, 2)), "`kernel_size` must be odd"),
@@ -397,7 +397,7 @@ X = np.zeros((2, 4, 4, 6), "float32")
         (lambda: GatedPixelBlock(4, 4), "`kernel_size` must be odd"),
         (lambda: GatedPixelBlock(4, 1), "`kernel_size` must be an integer >= 3"),
         (lambda: GatedPixelBlock(4, groups=3), "`groups` must divide"),
-        (lambda: GatedPixelBlock(4)([X]), "`inputs` must be vertical, horizontal and perhaps an embedding"),
+        (lambda: GatedPixelBlock(4)([X]), "`inputs` must be vertical, horizontal and, optionally"),
         (lambda: GatedPixelBlock(6)([X[0], X[0]]), r"`inputs` must have shape \(batch, height, width, channels\)"),
     ],
 )

@@ -97,7 +97,7 @@ def test_a_model_without_a_loss_says_so():
 def test_a_loss_that_is_not_one_number_for_each_sample_is_refused():
     model = Plain(network())
     model.loss_per_sample = lambda x, y, training: ops.sum(x, axis=1, keepdims=True)
-    with pytest.raises(ValueError, match=r"`loss_per_sample` must return one number for each sample, \(batch,\)."):
+    with pytest.raises(ValueError, match=r"`loss_per_sample` must return one value per sample, \(batch,\)."):
         loss_of(model)
 
 

@@ -239,8 +239,8 @@ def updated(kind, *batches, **options):
         ),
         (lambda kind: updated(kind, (X, X[:, :1])), "`generated` must have 2 features. Received: generated=1"),
         (lambda kind: updated(kind, (X, X), (X[:, :1], None)), "`real` must have 2 features. Received: real=1"),
-        (lambda kind: kind(None).update_state(X, X, X), "`sample_weight` must be None: all samples count the same"),
-        (lambda kind: kind(None).result(), "`real` must have at least .* samples by now. Received: real=0"),
+        (lambda kind: kind(None).update_state(X, X, X), "`sample_weight` must be None: all samples have equal weight"),
+        (lambda kind: kind(None).result(), "`real` must have at least .* samples in total. Received: real=0"),
         (lambda kind: updated(kind, (X, X[:1])).result(), "`generated` must have at least .* Received: generated=1"),
     ],
 )
@@ -256,9 +256,9 @@ def test_bad_input(call, match, kind):
         (lambda: PrecisionRecall(None, 2.5), "`k` must be an integer >= 1. Received: k=2.5"),
         (
             lambda: updated(PrecisionRecall, (X, X), k=6).result(),
-            r"`real` must have at least k \+ 1 = 7 samples by now. Received: real=6",
+            r"`real` must have at least k \+ 1 = 7 samples in total. Received: real=6",
         ),
-        (lambda: updated(FrechetDistance, (X[:1], X)).result(), "`real` must have at least 2 samples by now"),
+        (lambda: updated(FrechetDistance, (X[:1], X)).result(), "`real` must have at least 2 samples in total"),
     ],
 )
 def test_too_few_samples(call, match):

@@ -2,9 +2,9 @@ import keras
 import numpy as np
 import pytest
 from bijecting import images, randomized, run, vectors
-from precision import double_precision
 
 from keras_gen.core.fixtures import to_numpy
+from keras_gen.core.gradient import double_precision
 from keras_gen.layers import (
     ActNorm,
     AffineCoupling,

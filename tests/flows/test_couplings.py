@@ -51,8 +51,8 @@ def test_data_that_cannot_be_halved_are_refused():
 
 def test_bad_arguments_of_couplings():
     refused = [
-        ({}, "`conditioner` must be given, or else `units`"),
-        ({"conditioner": Dense(3), "units": [4]}, "`conditioner` must be given, or else `units`"),
+        ({}, "`conditioner` must be given if and only if `units` is not"),
+        ({"conditioner": Dense(3), "units": [4]}, "`conditioner` must be given if and only if `units` is not"),
         ({"conditioner": lambda x: x}, "`conditioner` must be a keras.Layer"),
         ({"units": 4}, "`units` must be a list of integers >= 1"),
         ({"units": [4, 0]}, "`units` must be an integer >= 1"),

@@ -235,12 +235,12 @@ def test_a_mapping_may_tell_no_shape_and_use_half_precision():
 
 def test_in_few_dimensions_there_are_no_hubs():
     sampler = HubnessSampler(2, threshold=50, pool_size=100)
-    with pytest.raises(ValueError, match="`threshold` must be passed by 7 latents within max_rounds=100") as error:
+    with pytest.raises(ValueError, match="`threshold` must be exceeded by 7 latents within max_rounds=100") as error:
         sampler.sample(7, seed=0, verbose=0)
     largest = max(sampler.count(sampler.pool(0, number)[0]).max() for number in range(100))
     reported = int(str(error.value).split("the largest count was ")[1].split(",")[0])
     assert 8 <= reported <= largest <= 20
-    for part in ("threshold=50", "passed by 0 latents", "an acceptance of 0.00e+00", "in 2 dimensions"):
+    for part in ("threshold=50", "exceeded by 0 latents", "an acceptance rate of 0.00e+00", "in 2 dimensions"):
         assert part in str(error.value)
     assert sampler.acceptance_rate == 0
 
@@ -249,7 +249,7 @@ def test_no_more_pools_are_drawn_than_asked_for():
     sampler = hubs(max_rounds=2)
     enough = sum((hubs().count(hubs().pool(0, number)[0]) > 12).sum() for number in (0, 1))
     assert len(sampler.sample(int(enough), seed=0, verbose=0)) == enough
-    match = f"within max_rounds=2 pools of 200. Received: threshold=12, passed by {enough} latents of 2 pools"
+    match = f"within max_rounds=2 pools of 200. Received: threshold=12, exceeded by {enough} latents of 2 pools"
     with pytest.raises(ValueError, match=match):
         sampler.sample(int(enough) + 1, seed=0, verbose=0)
     assert sampler.acceptance_rate == pytest.approx(enough / 400)
@@ -329,7 +329,7 @@ def test_truncation_moves_towards_one_center():
 def test_there_is_nothing_to_learn(name):
     sampler = SAMPLERS[name](3, pool_size=10)
     sampler.compile("sgd")
-    match = "`model` must be one that learns; a sampler of latents does not. Received: model="
+    match = "`model` must be trainable; a latent sampler is not. Received: model="
     for call in (sampler.fit, sampler.evaluate):
         with pytest.raises(ValueError, match=match):
             call(np.zeros((4, 3), "float32"))
@@ -343,7 +343,7 @@ def wide(**options):
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: HubnessSampler(4), "`threshold` must be given, or else `top_fraction`, and not both. Received: "),
+        (lambda: HubnessSampler(4), "`threshold` must be given, or else `top_fraction`, but not both. Received: "),
         (lambda: wide(top_fraction=0.1), "`threshold` must be given, or else .*=5, top_fraction=0.1"),
         (lambda: wide(threshold=-1), "`threshold` must be a number >= 0. Received: threshold=-1"),
         (lambda: wide(threshold="5"), "`threshold` must be a number >= 0. Received: threshold='5'"),
@@ -378,7 +378,7 @@ def wide(**options):
         ),
         (lambda: NormSampler(mapping=layers.Dense(3)), "`latent_dim` must be given, unless the mapping"),
         (lambda: HubnessSampler((3, 0), threshold=5), "`latent_dim` must be an integer >= 1. Received: latent_dim=0"),
-        (lambda: wide(mapping=Doubled()), "`mapping` must keep the batch size. Received: .* makes 4 rows of 2"),
+        (lambda: wide(mapping=Doubled()), "`mapping` must keep the batch size. Received: .* returns 4 rows for 2"),
         (lambda: wide().sample(0), "`n` must be an integer >= 1. Received: n=0"),
         (lambda: wide().sample(1, seed=-1), "`seed` must be an integer >= 0. Received: seed=-1"),
         (lambda: NormSampler(4).sample(1.5), "`n` must be an integer >= 1. Received: n=1.5"),
@@ -388,7 +388,7 @@ def wide(**options):
         (lambda: TruncationSampler(4, pool_size=0), "`pool_size` must be an integer >= 1"),
         (
             lambda: TruncationSampler(3, two_corners, pool_size=9).sample(1),
-            r"`prior` must give draws of shape \(9, 3\). Received: prior=shape \(9, 8\)",
+            r"`prior` must return draws of shape \(9, 3\). Received: prior=shape \(9, 8\)",
         ),
     ],
 )

@@ -276,12 +276,14 @@ def test_eta_gets_the_gradient_of_the_squared_norm():
 
 @pytest.mark.parametrize("name", ALL)
 def test_outputs_and_logits_are_checked(name):
-    with pytest.raises(ValueError, match=r"`f` must return one number per sample, shape \(20000,\)"):
+    with pytest.raises(ValueError, match=r"`f` must return one value per sample, shape \(20000,\)"):
         run(lambda x: ALL[name](lambda b: f(b)[:, None], x, seed=1), rows(LOGITS))
     with pytest.raises(ValueError, match="`logits` must be floating-point"):
         ALL[name](f, ops.ones((4, 3), dtype="int32"), seed=1)
     for shape in ((3,), (4, 1)):
-        with pytest.raises(ValueError, match=r"`logits` must be \(batch, ..., classes\) with at least 2 classes"):
+        with pytest.raises(
+            ValueError, match=r"`logits` must have shape \(batch, ..., classes\) with at least 2 classes"
+        ):
             ALL[name](f, ops.ones(shape), seed=1)
 
 
@@ -291,12 +293,12 @@ def test_outputs_and_logits_are_checked(name):
         (lambda x: reinforce(f, x, "mean"), "`baseline` must be one of 'none', 'leave_one_out'"),
         (
             lambda x: reinforce(f, x, lambda values: ops.ones((4, 1)), seed=1),
-            "`baseline` must return what broadcasts to shape",
+            "`baseline` must return a tensor that broadcasts to shape",
         ),
         (lambda x: reinforce(f, x, num_samples=0), "`num_samples` must be an integer >= 1"),
         (lambda x: reinforce(f, x, "leave_one_out"), "`num_samples` must be >= 2 for leave_one_out"),
         (lambda x: relax(f, x, None), "`critic` must be a function"),
-        (lambda x: relax(f, x, lambda z: z, seed=1), "`critic` must return one number per sample"),
+        (lambda x: relax(f, x, lambda z: z, seed=1), "`critic` must return one value per sample"),
         (lambda x: rebar(f, x, temperature=0), "`temperature` must be > 0"),
         (lambda x: rebar(f, x, eta=float("nan")), "`eta` must be finite"),
         (lambda x: gumbel_rao(f, x, temperature=-1.0), "`temperature` must be > 0"),

@@ -456,7 +456,7 @@ LABELS = np.arange(4)
     ("x", "match"),
     [
         (IMAGES.astype("uint8"), "`x` must be floating-point. Received: x=dtype uint8"),
-        (IMAGES + 2, r"`x` must be in \[-1, 1\], black and white. Received: x=values in \[2, 2\]"),
+        (IMAGES + 2, r"`x` must be in \[-1, 1\], from black to white. Received: x=values in \[2, 2\]"),
         (IMAGES + np.nan, "`x` must be finite"),
         (IMAGES[:0], "`x` must hold at least one sample"),
         (IMAGES[..., 0], r"`x` must have shape \(n, 8, 8, 1\). Received: x=shape \(4, 8, 8\)"),
@@ -539,7 +539,7 @@ def test_bad_batches_of_a_dataset_are_refused(classes, batch, match):
         (lambda m: m.sample(2, batch_size=0), "`batch_size` must be an integer >= 1"),
         (lambda m: m.decode(np.zeros((2, 3))), r"`z` must have shape \(n, 2\). Received: z=shape \(2, 3\)"),
         (lambda m: m.decode(np.zeros((0, 2))), "`z` must have shape"),
-        (lambda m: m.interpolate(IMAGES, IMAGES[:2]), "`x_b` must be as many as x_a, 4. Received: x_b=2"),
+        (lambda m: m.interpolate(IMAGES, IMAGES[:2]), "`x_b` must have as many samples as x_a, 4. Received: x_b=2"),
         (lambda m: m.interpolate(IMAGES, IMAGES, points=1), "`points` must be an integer >= 2"),
         (lambda m: m.elbo(IMAGES, num_samples=0), "`num_samples` must be an integer >= 1"),
         (lambda m: m.compile("adam", loss="mse"), "`loss` must be left out"),
@@ -591,20 +591,20 @@ E, D = (lambda: autoencoder(2, 2)[0]), (lambda: autoencoder(2, 2)[1])
         (lambda: VAE(E(), D(), ["gaussian"]), "`likelihood` must be a Likelihood or one of"),
         (lambda: VAE(E(), D(), kl_weight=-1.0), "`kl_weight` must be >= 0. Received: kl_weight=-1.0"),
         (lambda: VAE(E(), D(), seed=-1), "`seed` must be an integer >= 0"),
-        (lambda: VAE(one_head(2), D()), "`encoder` must give a list of mean and log_var"),
-        (lambda: VAE(unequal_heads(), D()), "`encoder` must give mean and log_var of one shape"),
-        (lambda: VAE(E(), keras.Sequential([layers.Dense(3)])), r"`decoder` must give outputs of shape \(8, 8, 1\)"),
+        (lambda: VAE(one_head(2), D()), "`encoder` must return a list of mean and log_var"),
+        (lambda: VAE(unequal_heads(), D()), "`encoder` must return mean and log_var of the same shape"),
+        (lambda: VAE(E(), keras.Sequential([layers.Dense(3)])), r"`decoder` must return outputs of shape \(8, 8, 1\)"),
         (
             lambda: VAE(E(), D(), CategoricalLikelihood(3)).sample(1),
-            r"`decoder` must give outputs of shape \(8, 8, 1, 3\)",
+            r"`decoder` must return outputs of shape \(8, 8, 1, 3\)",
         ),
         (lambda: CVAE(E(), D(), 0), "`num_classes` must be an integer >= 1"),
         (lambda: ClusterVAE(E(), D(), None, 4), "`classifier` must be a keras.Layer"),
         (lambda: ClusterVAE(E(), D(), layers.Dense(4), 1), "`num_clusters` must be an integer >= 2"),
-        (lambda: ClusterVAE(E(), D(), layers.Dense(3), 4), r"`classifier` must give outputs of shape \(4,\)"),
+        (lambda: ClusterVAE(E(), D(), layers.Dense(3), 4), r"`classifier` must return outputs of shape \(4,\)"),
         (lambda: GumbelVAE(one_head(3, 2), D(), temperature=0), "`temperature` must be > 0. Received: temperature=0"),
-        (lambda: GumbelVAE(one_head(6), D()), r"`encoder` must give logits of shape \(batch, ..., K >= 2\)"),
-        (lambda: GumbelVAE(one_head(3, 1), D()), r"`encoder` must give logits of shape \(batch, ..., K >= 2\)"),
+        (lambda: GumbelVAE(one_head(6), D()), r"`encoder` must return logits of shape \(batch, ..., K >= 2\)"),
+        (lambda: GumbelVAE(one_head(3, 1), D()), r"`encoder` must return logits of shape \(batch, ..., K >= 2\)"),
         (lambda: GaussianLikelihood(0), "`variance` must be > 0. Received: variance=0"),
         (lambda: CategoricalLikelihood(1), "`num_classes` must be an integer >= 2"),
     ],
@@ -622,5 +622,5 @@ def test_bad_construction_is_refused_before_training(make, match):
 def test_a_model_without_a_shape_says_so():
     model = VAE(keras.layers.Dense(2), keras.layers.Dense(3))
     for use in (lambda: model.sample(1), lambda: model.decode(np.zeros((1, 2)))):
-        with pytest.raises(ValueError, match="`model` must have seen data, in `fit` or `build`"):
+        with pytest.raises(ValueError, match="`model` must be built: call `fit` or `build` first"):
             use()

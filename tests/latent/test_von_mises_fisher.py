@@ -145,7 +145,7 @@ def test_model_has_a_constant_divergence_and_goes_on_from_a_file(digits):
         (lambda: VonMisesFisherVAE(*autoencoder(3), kappa=-1), "`kappa` must be >= 0"),
         (
             lambda: VonMisesFisherVAE(*autoencoder(1)).sample(1),
-            r"`encoder` must give latents of shape \(batch, dim >= 2\)",
+            r"`encoder` must return latents of shape \(batch, dim >= 2\)",
         ),
         (lambda: VonMisesFisherVAE(keras.layers.Dense(3), 5), "`decoder` must be a keras.Layer"),
     ],

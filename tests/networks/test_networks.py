@@ -382,7 +382,7 @@ def test_unet_attends_to_tokens(conventions):
         (lambda: CrossAttention2D(groups=3)([X, TOKENS]), "`groups` must divide 4 channels"),
         (lambda: CrossAttention2D(groups=2)([X[0], TOKENS]), "`x` must have shape"),
         (lambda: CrossAttention2D(groups=2)([X, TOKENS[:, 0]]), "`condition` must have shape"),
-        (lambda: UNet((8, 8, 1), (8,), 1, condition_dim=(4, 3)), "`attention_levels` must hold a level: tokens"),
+        (lambda: UNet((8, 8, 1), (8,), 1, condition_dim=(4, 3)), "`attention_levels` must contain a level: tokens"),
         *(
             (
                 lambda pair=pair: UNet((8, 8, 1), (8,), 1, (0,), condition_dim=pair),

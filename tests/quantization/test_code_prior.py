@@ -105,8 +105,8 @@ def test_without_a_prior_codes_are_drawn_evenly(digits):
 @pytest.mark.parametrize(
     ("prior", "message"),
     [
-        (CodeTransformer(7, 16, 8, 1, 2), "`prior` must have as many codes as the codebook, 8"),
-        (NADE(3), "`prior` must have as many codes as the codebook, 8"),
+        (CodeTransformer(7, 16, 8, 1, 2), "`prior` must have the codebook's number of codes, 8"),
+        (NADE(3), "`prior` must have the codebook's number of codes, 8"),
         (CodeTransformer(8, 15, 8, 1, 2), "`x` must have at most max_length=15 codes"),
         (3, "`prior` must be a model of codes"),
         (keras.Sequential(), "`prior` must be a model of codes"),

@@ -162,7 +162,7 @@ def test_bad_arguments(kind, parts, match):
 
 def test_bad_input():
     three = GroupedVectorQuantizer([VectorQuantizer(4) for _ in range(3)])
-    with pytest.raises(ValueError, match="`quantizers` must be as many as divide 4 channels. Received: .*3 quantizers"):
+    with pytest.raises(ValueError, match="`quantizers` must have a length that divides 4 channels. .*3 quantizers"):
         three(tensor(X))
     for make in COMPOSITES.values():
         layer = make()

@@ -262,7 +262,7 @@ def test_a_mask_of_another_shape_is_refused():
         (
             f"{name} {shape}",
             functools.partial(make().quantize, ops.convert_to_tensor(VALID), ops.ones(shape, dtype="bool")),
-            r"`mask` must have shape \(4, 3\), that of x without channels. Received: mask=",
+            r"`mask` must have shape \(4, 3\), the shape of x without channels. Received: mask=",
         )
         for name, make in QUANTIZERS.items()
         for shape in [(4,), (4, 2), (4, 3, 2), (4, 1)]

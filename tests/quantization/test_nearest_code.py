@@ -76,7 +76,7 @@ def test_no_gradient_passes(rng):
     [
         (np.zeros((2, 3)), np.zeros((0, 3)), None, r"`codebook` must have shape \(num_codes >= 1, dim\)"),
         (np.zeros((2, 3)), np.zeros(3), None, r"`codebook` must have shape .* Received: codebook=shape \(3,\)"),
-        (np.zeros((2, 3)), np.zeros((4, 2)), None, r"`x` must have shape \(n, 2\), as the codes. Received"),
+        (np.zeros((2, 3)), np.zeros((4, 2)), None, r"`x` must have shape \(n, 2\) to match the codes. Received"),
         (np.zeros((2, 2, 3)), np.zeros((4, 3)), None, r"`x` must have shape \(n, 3\)"),
         (np.zeros((2, 3)), np.zeros((4, 3)), 0, "`chunk_size` must be an integer >= 1. Received: chunk_size=0"),
     ],

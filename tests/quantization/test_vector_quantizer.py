@@ -368,9 +368,9 @@ def test_bad_arguments(options, match):
         (lambda: quantizer().encode(X[:, :3]), "`x` must have 4 channels"),
         (lambda: quantizer().quantize(tensor(X[0])), r"`x` must have shape \(batch, ..., channels\)"),
         (lambda: quantizer().set_codebook(CODES[:3]), r"`codebook` must have shape \(5, 4\). Received: .*\(3, 4\)"),
-        (lambda: VectorQuantizer(4).encode(X), "`quantizer` must have seen data"),
-        (lambda: VectorQuantizer(4).decode([0]), "`quantizer` must have seen data"),
-        (lambda: VectorQuantizer(4).codebook, "`quantizer` must have seen data"),
+        (lambda: VectorQuantizer(4).encode(X), "`quantizer` must be built"),
+        (lambda: VectorQuantizer(4).decode([0]), "`quantizer` must be built"),
+        (lambda: VectorQuantizer(4).codebook, "`quantizer` must be built"),
     ],
 )
 def test_bad_input(use, match):

@@ -331,8 +331,8 @@ def test_features_of_zero_have_a_finite_gradient():
 @pytest.mark.parametrize(
     ("a", "b", "match"),
     [
-        ([], [], r"`features_a` must hold maps \(batch, ..., channels\). Received: features_a=shapes \[\]"),
-        (np.zeros(3), np.zeros(3), r"`features_a` must hold maps .* Received: features_a=shapes \[\(3,\)\]"),
+        ([], [], r"`features_a` must be feature maps \(batch, ..., channels\). Received: features_a=shapes \[\]"),
+        (np.zeros(3), np.zeros(3), r"`features_a` must be feature maps .* Received: features_a=shapes \[\(3,\)\]"),
         (np.zeros((3, 4)), np.zeros((3, 1)), r"`features_b` must have the shapes of features_a, \[\(3, 4\)\]"),
         ([np.zeros((3, 4))] * 2, [np.zeros((3, 4))], "`features_b` must have the shapes of features_a"),
     ],
@@ -420,7 +420,7 @@ def frozen_decoder():
             {"decoder": whole_image_decoder()},
             r"`decoder` must give outputs of shape \(8, 8, 1\). Received: .*\(4, 4, 1",
         ),
-        ({"decoder": frozen_decoder()}, "`decoder` must have a trainable kernel, a weight with two axes or more"),
+        ({"decoder": frozen_decoder()}, "`decoder` must have a trainable kernel, a weight of rank 2 or more"),
         ({"quantizer": layers.Dense(4)}, "`quantizer` must be a quantizer layer"),
         ({"discriminator": None}, "`discriminator` must be a keras.Layer or keras.Model. Received: discriminator=None"),
         ({"discriminator": ops.mean}, "`discriminator` must be a keras.Layer or keras.Model"),
@@ -430,7 +430,7 @@ def frozen_decoder():
         ),
         (
             {"feature_model": keras.Sequential([layers.Flatten(), layers.Dense(1), layers.Reshape(())])},
-            "`features_a` must hold maps",
+            "`features_a` must be feature maps",
         ),
         ({"perceptual_weight": -1}, "`perceptual_weight` must be a number >= 0. Received: perceptual_weight=-1"),
         ({"perceptual_weight": None}, "`perceptual_weight` must be a number >= 0. Received: perceptual_weight=None"),

@@ -261,11 +261,11 @@ def whole_image_decoder():
         (lambda e, d: VQVAE(e, d, VectorQuantizer(4), seed=-1), "`seed` must be an integer >= 0"),
         (
             lambda e, d: VQVAE(keras.layers.Conv2D(4, 2, 2), d, VectorQuantizer(4)).sample(1),
-            "`model` must have seen data",
+            "`model` must be built",
         ),
         (
             lambda e, d: VQVAE(keras.layers.Conv2D(4, 2, 2), d, VectorQuantizer(4)).decode_vectors(VECTORS),
-            "`model` must have seen data",
+            "`model` must be built",
         ),
     ],
 )

@@ -1,1 +1,1 @@
-"""What makes PyTorch fast, each part with its plain twin, behind one switch: `keras_gen.config`."""
+"""Fast paths for PyTorch, each with a backend-independent counterpart, behind one switch: `keras_gen.config`."""

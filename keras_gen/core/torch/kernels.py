@@ -1,4 +1,4 @@
-"""Kernels that are faster than Keras's on PyTorch, each beside its plain twin, which the other backends run."""
+"""Kernels that are faster than Keras's on PyTorch, each next to the plain version that the other backends run."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,14 +9,14 @@ from keras import ops
 from keras_gen.core.checks import check
 from keras_gen.core.torch.switch import takes_fast_paths
 
-LARGE = 2**24  # multiplications; smaller products are over before the other kernel has started
-CACHED_CELLS = 2**23  # 32 MB: glibc gives larger buffers back at once, and gets each anew, page by page
+LARGE = 2**24  # multiplications; for smaller products, starting the other kernel takes longer than the product
+CACHED_CELLS = 2**23  # 32 MB: glibc frees larger buffers at once, and allocates each again, page by page
 
 
 def transforming() -> bool:
-    """Returns whether PyTorch calls us to transform a function, for `ops.jvp` or `vectorized_map`.
+    """Returns whether PyTorch is transforming a function, as for `ops.jvp` or `vectorized_map`.
 
-    Not all kernels that PyTorch has for a layer can be transformed.
+    Not all of PyTorch's kernels support these transforms.
     """
     if keras.backend.backend() != "torch":
         return False
@@ -28,8 +28,8 @@ def transforming() -> bool:
 def convolve(x: Any, kernel: Any, bias: Any = None, strides: tuple[int, int] = (1, 1), padding: str = "same") -> Any:
     """Computes `ops.conv(x, kernel) + bias` for images with channels last.
 
-    On PyTorch, Keras 3.15 copies each input to the layout of channels first and back, and adds the bias in a pass of
-    its own. PyTorch's kernels read channels last as they lie: a transposed view is all they need.
+    On PyTorch, Keras 3.15 copies each input to the channels-first layout and back, and adds the bias in a separate
+    pass. PyTorch's kernels support the channels-last layout: a transposed view is enough.
 
     Args:
         x: `(batch, height, width, channels)`.
@@ -71,7 +71,7 @@ def _same_padding(size: int, kernel_size: int, stride: int) -> tuple[int, int]:
 
 @keras.saving.register_keras_serializable("keras_gen")
 class Conv2D(keras.layers.Conv2D):
-    """`keras.layers.Conv2D` by `convolve`: channels last, not dilated."""
+    """`keras.layers.Conv2D` computed by `convolve`: channels last, no dilation."""
 
     def __init__(self, filters: int, kernel_size: Any, data_format: str = "channels_last", **options: Any):
         super().__init__(filters, kernel_size, data_format=data_format, **options)
@@ -83,10 +83,10 @@ class Conv2D(keras.layers.Conv2D):
 
 
 def product(x: Any, y: Any) -> Any:
-    """Computes `x @ y` of matrices.
+    """Computes the matrix product `x @ y`.
 
-    PyTorch's own product on a CPU is MKL's, which runs at less than half the speed of oneDNN on processors of AMD.
-    Large float32 products are therefore the same sums as a convolution of 1 x 1 pixels, which is oneDNN's.
+    PyTorch's matrix product on a CPU is MKL's, which runs at less than half the speed of oneDNN on AMD processors.
+    Large float32 products are therefore computed as a 1 x 1 convolution, which is oneDNN's.
 
     Args:
         x: `(n, dim)`.
@@ -119,10 +119,10 @@ def _as_convolution(x: Any, y: Any) -> Any:
 
 
 def normalize_groups(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> Any:
-    """Computes `gamma (x - mean) / sqrt(var + epsilon) + beta`, with the moments of each group of neighboring channels.
+    """Computes `gamma (x - mean) / sqrt(var + epsilon) + beta`, with the moments of each group of adjacent channels.
 
-    The statistics are sums for each channel, and normalization becomes one multiply-add per pixel; PyTorch uses its
-    native kernel.
+    Statistics are summed per channel, and normalization becomes one multiply-add per pixel; PyTorch uses its native
+    kernel.
 
     Args:
         x: float32 `(batch, ..., channels)`.
@@ -134,7 +134,7 @@ def normalize_groups(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float)
     Returns:
         A tensor like `x`.
     """
-    # PyTorch's kernel (2.13) cannot be differentiated forward where channels are last.
+    # PyTorch's kernel (2.13) has no forward-mode derivative for channels last.
     normalize = _native_group_norm if takes_fast_paths() and not transforming() else _group_norm_by_channel_sums
     return normalize(x, gamma, beta, groups, epsilon)
 
@@ -149,7 +149,7 @@ def _group_norm_by_channel_sums(x: Any, gamma: Any, beta: Any, groups: int, epsi
         return ops.reshape(ops.broadcast_to(mean, ops.shape(grouped)), (-1, channels))
 
     mean = over_groups(ops.mean(x, axis=axes))
-    # E[x^2] - mean^2 needs no second pass over x; in float32 it is exact enough for activations.
+    # E[x^2] - mean^2 needs no second pass over x; in float32 it is accurate enough for activations.
     var = ops.maximum(over_groups(ops.mean(ops.square(x), axis=axes)) - ops.square(mean), 0)
     scale = gamma * ops.rsqrt(var + epsilon)
     shift = beta - mean * scale
@@ -158,18 +158,18 @@ def _group_norm_by_channel_sums(x: Any, gamma: Any, beta: Any, groups: int, epsi
 
 
 def _native_group_norm(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> Any:
-    # PyTorch's kernel reads channels last through a transposed view.
+    # PyTorch's kernel takes channels last through a transposed view.
     import torch
 
     if torch.is_grad_enabled():
-        # With channels last (torch 2.13) the process dies where the gradient of gamma or beta is asked for and that of
-        # x is not. So x is made to require a gradient whenever gamma or beta does.
+        # With channels last (torch 2.13) the process crashes if gamma or beta requires a gradient and x does not. So x
+        # is made to require a gradient whenever gamma or beta does.
         x = x + (gamma[:0].sum() + beta[:0].sum())
     return torch.group_norm(x.movedim(-1, 1), groups, gamma, beta, epsilon).movedim(1, -1)
 
 
 def map_chunks(index_of: Callable[[Any], Any], chunks: Any) -> Any:
-    """Computes `ops.map(index_of, chunks)` for a function that finds an int32 index for each row of a chunk.
+    """Computes `ops.map(index_of, chunks)` for a function that returns an int32 index for each row of a chunk.
 
     Args:
         index_of: takes `(rows, dim)`, returns int32 `(rows,)`.
@@ -182,8 +182,8 @@ def map_chunks(index_of: Callable[[Any], Any], chunks: Any) -> Any:
         return ops.map(index_of, chunks)
     import torch
 
-    # Into one array: a small result that outlives its chunk lies in the memory that the chunk gave back, where the next
-    # one then no longer fits, and in the end the process holds as much as all distances take.
+    # Into one array: a small result that outlives its chunk is allocated in the memory that the chunk freed, so the
+    # next chunk no longer fits there, and in the end the process occupies as much memory as all distances together.
     indices = torch.empty(chunks.shape[:2], dtype=torch.int32, device=chunks.device)
     for i, rows in enumerate(chunks):
         indices[i] = index_of(rows)
@@ -191,11 +191,11 @@ def map_chunks(index_of: Callable[[Any], Any], chunks: Any) -> Any:
 
 
 def tile_size(rows: int, columns: int, multiple: int) -> int:
-    """Returns how many columns of a matrix are worked on at a time: all, but on PyTorch those kept in memory.
+    """Returns the number of matrix columns to process at a time: all, or on PyTorch those that fit in `CACHED_CELLS`.
 
     Args:
         rows: int >= 1.
         columns: int >= 1.
-        multiple: int >= 1. What a part of the columns is a multiple of.
+        multiple: int >= 1. Divisor of the number of columns per tile.
     """
     return max(multiple, CACHED_CELLS // rows // multiple * multiple) if takes_fast_paths() else columns

@@ -1,4 +1,4 @@
-"""The switch of what makes PyTorch fast."""
+"""Switch for the PyTorch fast paths."""
 
 import os
 
@@ -11,11 +11,11 @@ _enabled = os.environ.get("KERAS_GEN_TORCH_FAST_PATHS", "1") != "0"
 
 @keras_gen_export("keras_gen.config.enable_torch_fast_paths")
 def enable_torch_fast_paths() -> None:
-    """Enables the code that exists only to be fast on PyTorch, as it is by default.
+    """Enables the fast paths for PyTorch, which is the default.
 
-    That is: traced calls of the image networks, and PyTorch's own kernels for convolutions with channels last, group
-    normalization, large products of matrices, nearest codes and nearest neighbors. Results differ by rounding only.
-    Enabling it does not guarantee its use: each fast path has conditions of its own. On other backends nothing changes.
+    These are traced calls of the image networks, and PyTorch's own kernels for channels-last convolutions, group
+    normalization, large matrix products, nearest codes and nearest neighbors. Results differ by rounding only.
+    Enabling them does not guarantee their use: each fast path has further conditions. Other backends are not affected.
 
     Example:
 
@@ -23,7 +23,7 @@ def enable_torch_fast_paths() -> None:
     >>> plain = network([x_t, t])
     >>> keras_gen.config.enable_torch_fast_paths()
 
-    Reference: `keras.config.enable_flash_attention`, a switch of the same manner.
+    Reference: `keras.config.enable_flash_attention`, a similar switch.
     """
     global _enabled
     _enabled = True
@@ -31,17 +31,17 @@ def enable_torch_fast_paths() -> None:
 
 @keras_gen_export("keras_gen.config.disable_torch_fast_paths")
 def disable_torch_fast_paths() -> None:
-    """Disables the code that exists only to be fast on PyTorch, which then runs what the other backends run.
+    """Disables the fast paths for PyTorch, which then runs the same code as the other backends.
 
     For debugging, for hardware on which a kernel misbehaves, and for networks whose operations differ from call to
-    call. It takes effect at the next call. The environment variable `KERAS_GEN_TORCH_FAST_PATHS=0` does the same
-    from the start, if it is set when `keras_gen` is imported.
+    call. It takes effect at the next call. Setting the environment variable `KERAS_GEN_TORCH_FAST_PATHS=0` before
+    `keras_gen` is imported has the same effect.
 
     Example:
 
     >>> keras_gen.config.disable_torch_fast_paths()
 
-    Reference: `keras.config.disable_flash_attention`, a switch of the same manner.
+    Reference: `keras.config.disable_flash_attention`, a similar switch.
     """
     global _enabled
     _enabled = False
@@ -49,12 +49,12 @@ def disable_torch_fast_paths() -> None:
 
 @keras_gen_export("keras_gen.config.is_torch_fast_paths_enabled")
 def is_torch_fast_paths_enabled() -> bool:
-    """Returns whether the code that exists only to be fast on PyTorch is enabled, whatever the backend.
+    """Returns whether the fast paths for PyTorch are enabled, regardless of the backend.
 
     Returns:
         bool. `True` by default.
 
-    Reference: `keras.config.is_flash_attention_enabled`, a switch of the same manner.
+    Reference: `keras.config.is_flash_attention_enabled`, a similar switch.
     """
     return _enabled
 

@@ -1,4 +1,4 @@
-"""Traced calls of a network on PyTorch: its operations without the work of Keras and Python between them."""
+"""Traced calls of a network on PyTorch: its operations without the overhead of Keras and Python."""
 
 import threading
 from collections import Counter
@@ -10,22 +10,21 @@ import keras
 from keras_gen.core.torch.kernels import transforming
 from keras_gen.core.torch.switch import takes_fast_paths
 
-PLAIN_CALLS = 8  # tracing takes as long as some 30 calls gain
-KEPT = 16  # traced graphs of one network: each keeps the tensors that its operations made of constants
+PLAIN_CALLS = 8  # tracing takes as long as some 30 traced calls save
+KEPT = 16  # traced graphs per network: each keeps the tensors that its operations created from constants
 
 
 class Trace:
     """Traces a network on PyTorch after a few calls with the same signature, and runs the traced graph from then on.
 
-    Keras spends 0.1 ms on each layer that it calls on PyTorch, as long as the operations of a small U-Net take in all.
-    The traced graph holds these operations alone. Weights are its arguments: it sees their present values, also those
-    of a `StatelessScope`, and gradients reach them. Values and gradients are those of the plain call.
+    Keras's overhead on PyTorch is 0.1 ms per layer call, in total as long as the operations of a small U-Net take.
+    The traced graph contains these operations only. Weights are its arguments: it uses their current values, including
+    those of a `StatelessScope`, and gradients reach them. Values and gradients equal those of the plain call.
 
-    The network must run the same operations in each call: no branches. As in a compiled function, what is set on its
-    layers after tracing, other than weights and their number, is not seen. The network is called normally wherever a
-    trace would be incorrect: while its state changes, as random generators do, or losses are added in the call; where
-    a gradient is not PyTorch's own; in int8; where modules have hooks; in other threads than the main one, where
-    nothing is traced.
+    The network must run the same operations in each call: no branches. As in a compiled function, attributes of its
+    layers set after tracing, other than weights and their number, have no effect. The network is called normally
+    wherever a trace would be incorrect: if the call changes state, such as that of random generators, or adds losses;
+    with custom gradients; in int8; with module hooks; and in threads other than the main one, where nothing is traced.
 
     Args:
         network: a built layer, of one dtype.
@@ -44,13 +43,13 @@ class Trace:
     def __call__(self, inputs: list[Any], training: bool) -> Any:
         self._refresh_variables()
         values = [variable.value for variable in self.variables]
-        # Within a layer of another dtype, weights have that one.
-        own = "torch." + self.network.variable_dtype
-        cast = any(value.is_floating_point() and str(value.dtype) != own for value in values)
+        # Within a layer of another dtype, weights are cast to it.
+        dtype = "torch." + self.network.variable_dtype
+        cast = any(value.is_floating_point() and str(value.dtype) != dtype for value in values)
         if cast or any(_observed(layer) for layer in self.layers):
             return self.call(inputs, training=training)
         key = self._key(values, inputs, training)
-        graph = self.graphs.get(key)  # once: another thread may drop it
+        graph = self.graphs.get(key)  # read once: another thread may delete it
         if graph is not None:
             return graph(values, inputs)
         if key in self.untraceable or threading.current_thread() is not threading.main_thread():
@@ -65,13 +64,13 @@ class Trace:
         return self.graphs[key](values, inputs)
 
     def _refresh_variables(self) -> None:
-        """Reads the network's variables anew where layers have got others, by LoRA or quantization."""
+        """Updates the network's variables if layers have replaced theirs, by LoRA or quantization."""
         self.layers = self.layers or list(self.network._flatten_layers())
         owned = [id(v) for layer in self.layers for v in (*layer._trainable_variables, *layer._non_trainable_variables)]
         if owned != self.owned:
             self.owned, self.variables = owned, self.network.variables
-            for known in (self.graphs, self.calls, self.untraceable):
-                known.clear()
+            for cache in (self.graphs, self.calls, self.untraceable):
+                cache.clear()
 
     def _key(self, values: list[Any], inputs: list[Any], training: bool) -> str:
         import torch
@@ -97,18 +96,18 @@ class Trace:
             with keras.StatelessScope(state_mapping=list(zip(self.variables, values, strict=True))):
                 return self.call(inputs, training=training)
 
-        # Tensors are told apart by their identity: views, in case one is given twice.
+        # Tensors are distinguished by identity: views, in case one is passed twice.
         return make_fx(function)([x.view_as(x) for x in values], [x.view_as(x) for x in inputs])
 
 
 def _observed(layer: Any) -> bool:
-    """Returns whether a layer has hooks of PyTorch's, or the gradients of int8."""
+    """Returns whether a layer has PyTorch hooks, or the custom gradients of int8."""
     hooks = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
     return bool(hooks) or getattr(layer, "quantization_mode", None) is not None
 
 
 def _has_own_gradient(output: Any) -> bool:
-    """Returns whether a function with a gradient of its own has a part in a tensor."""
+    """Returns whether the graph of a tensor contains a function with a custom gradient."""
     from torch.autograd.function import BackwardCFunction
 
     nodes, seen = [output.grad_fn], set()
@@ -123,7 +122,7 @@ def _has_own_gradient(output: Any) -> bool:
 
 
 def traceable(inputs: list[Any]) -> bool:
-    """Returns whether fast paths are taken, for plain tensors in no transformation, compilation or checkpoint."""
+    """Returns whether fast paths apply: to plain tensors, outside of transforms, compilation and checkpoints."""
     if not takes_fast_paths():
         return False
     import torch

@@ -1,1 +1,1 @@
-"""Gradients of expectations over categories."""
+"""Gradient estimators of expectations over categorical variables."""

@@ -1,4 +1,4 @@
-"""Draws from categorical distributions, and what the estimators of gradients through them share."""
+"""Categorical samples, and the common parts of the gradient estimators."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,43 +11,47 @@ from keras_gen.core.gradient import gradient
 
 
 def check_logits(logits: Any) -> Any:
-    """Refuses logits that are not `(batch, ..., K)` floats with K >= 2; returns them in float32."""
+    """Checks that logits are floats `(batch, ..., K)` with K >= 2, and returns them in float32."""
     logits = ops.convert_to_tensor(logits)
     dtype = keras.backend.standardize_dtype(logits.dtype)
     check("float" in dtype, "logits", "be floating-point", f"dtype {dtype}")
-    holds = len(logits.shape) >= 2 and logits.shape[-1] >= 2
-    check(holds, "logits", "be (batch, ..., classes) with at least 2 classes", f"shape {tuple(logits.shape)}")
+    is_batch = len(logits.shape) >= 2 and logits.shape[-1] >= 2
+    check(
+        is_batch, "logits", "have shape (batch, ..., classes) with at least 2 classes", f"shape {tuple(logits.shape)}"
+    )
     return ops.cast(logits, "float32")
 
 
 def evaluate(name: str, function: Callable[[Any], Any], x: Any) -> Any:
-    """Returns `function(x)` in float32; refuses, under the name of `function`, what is not one number per sample."""
+    """Returns `function(x)` in float32, after checking that it has one value per sample; `name` is used in errors."""
     values = ops.cast(function(x), "float32")
     batch, shape = x.shape[0], tuple(values.shape)
-    holds = len(shape) == 1 and (shape[0] == batch or None in (shape[0], batch))
-    check(holds, name, f"return one number per sample, shape ({batch},)", f"a function that returns shape {shape}")
+    is_per_sample = len(shape) == 1 and (shape[0] == batch or None in (shape[0], batch))
+    check(
+        is_per_sample, name, f"return one value per sample, shape ({batch},)", f"a function that returns shape {shape}"
+    )
     return values
 
 
 def draw(logits: Any, noise: Any) -> Any:
-    """Draws `b = one_hot(argmax(logits + noise))`: exactly from `softmax(logits)` if the noise is Gumbel."""
+    """Draws `b = one_hot(argmax(logits + noise))`: an exact sample from `softmax(logits)` if the noise is Gumbel."""
     return ops.one_hot(ops.argmax(logits + noise, axis=-1), logits.shape[-1], dtype="float32")
 
 
 def conditional_gumbels(logits: Any, b: Any, noise: Any) -> Any:
-    """Draws the `z = log theta + g` that led to b: `zt ~ p(z | argmax z = b)`, a smooth function of the logits.
+    """Samples `z = log theta + g` conditioned on b: `zt ~ p(z | argmax z = b)`, a smooth function of the logits.
 
         zt_b = g_b,   zt_i = -log(exp(-g_i) / theta_i + exp(-g_b)),   theta = softmax(logits)
 
-    With `g = -log(-log v)` that is `-log(-log v_i / theta_i - log v_b)`, in log space: finite for extreme logits.
+    For `g = -log(-log v)` this is `-log(-log v_i / theta_i - log v_b)`, in log space: finite for extreme logits.
 
     Args:
         logits: `(..., K)`.
         b: one-hot `(..., K)`.
-        noise: Gumbel noise `(..., K)`, independent of that which b was drawn with.
+        noise: Gumbel noise `(..., K)`, independent of the noise with which b was drawn.
 
     Returns:
-        `(..., K)`, largest at b.
+        `(..., K)`, with its maximum at b.
     """
     top = ops.sum(b * noise, axis=-1, keepdims=True)
     rest = -ops.logaddexp(-noise - ops.log_softmax(logits, axis=-1), -top)
@@ -60,13 +64,13 @@ def expand_like(values: Any, x: Any) -> Any:
 
 
 def control_variate(critic: Callable[[Any], Any], name: str, logits: Any, b: Any, noise: Any) -> Any:
-    """Computes what RELAX adds to REINFORCE, of mean zero whatever the critic c is.
+    """Computes the control variate that RELAX adds to REINFORCE, of mean zero for any critic c.
 
         -c(zt) (b - theta) + d/dlogits [c(z) - c(zt)],   z = log theta + g,   b = one_hot(argmax z),   zt ~ p(z | b)
 
     Args:
         critic: takes `(batch, ..., K)`, returns `(batch,)`.
-        name: str. What a message about the critic calls it.
+        name: str. Name of the critic in error messages.
         logits: `(batch, ..., K)`, with stopped gradient.
         b: `draw(logits, noise[0])`.
         noise: Gumbel noise `(2, batch, ..., K)`: for z, and for zt.
@@ -86,10 +90,10 @@ def control_variate(critic: Callable[[Any], Any], name: str, logits: Any, b: Any
 
 
 def with_gradient(values: Any, logits: Any, estimate: Any) -> Any:
-    """Returns `values`, whose gradient with respect to the logits is increased by `estimate`.
+    """Returns `values` with `estimate` added to its gradient with respect to the logits.
 
-    Whatever else `estimate` depends on gets the gradient of its squared norm: as the mean of an unbiased estimate is
-    fixed, that is the gradient of its variance.
+    All other variables that `estimate` depends on get the gradient of its squared norm: since the mean of an unbiased
+    estimate is fixed, this is the gradient of its variance.
     """
     axes = tuple(range(1, len(logits.shape)))
     square = ops.sum(ops.square(estimate), axis=axes)

@@ -18,24 +18,24 @@ def gumbel_rao(
 
         df/db (1/n) sum_k dy_k/dlogits,   y_k = softmax(zt_k / temperature),   zt_k ~ p(logits + g | argmax = b)
 
-    One b, and the mean over n draws of the noise that leads to it: the bias of `straight_through_gumbel`, with no more
-    variance. f is called once, whatever n is.
+    One b, and the mean over n samples of the noise conditioned on it: the bias of `straight_through_gumbel`, with no
+    more variance. f is called once for any n.
 
     Args:
-        f: takes one-hot b `(batch, ..., K)`, returns `(batch,)`, and is differentiable with respect to b. Weights that
-            it reads get their ordinary gradient.
-        logits: float tensor `(batch, ..., K)`, finite: for each sample one or more independent variables.
+        f: takes one-hot b `(batch, ..., K)`, returns `(batch,)`, and is differentiable with respect to b. Weights in
+            it get their ordinary gradient.
+        logits: float tensor `(batch, ..., K)`, finite: one or more independent variables per sample.
         temperature: float > 0, or a scalar tensor. Defaults to `1.0`.
-        num_samples: int >= 1. The n. Defaults to `10`.
-        seed: int or `keras.random.SeedGenerator`. An int gives the same draw at each call; inside a compiled function
-            pass a generator that a layer or model holds. Defaults to `None`, Keras's global generator.
+        num_samples: int >= 1. Number of noise samples, n. Defaults to `10`.
+        seed: int or `keras.random.SeedGenerator`. An int gives the same draw in each call; inside a compiled function
+            pass a generator that belongs to a layer or model. Defaults to `None`, Keras's global generator.
 
     Returns:
         float32 tensor `(batch,)`, f(b).
 
     Raises:
-        ValueError: if an argument is outside its range, the logits are no floats `(batch, ..., K)` with K >= 2, or f
-            returns another shape.
+        ValueError: if an argument is outside its range, the logits are not floats `(batch, ..., K)` with K >= 2, or f
+            returns a different shape.
 
     Example:
 
@@ -50,7 +50,7 @@ def gumbel_rao(
     fixed = ops.stop_gradient(logits)
     noise = gumbel_noise((num_samples + 1, *ops.shape(logits)), seed)
     b = draw(fixed, noise[0])
-    # The shift from the logits to the conditional sample is a constant of the straight-through gradient.
+    # The straight-through gradient treats the shift from the logits to the conditional sample as constant.
     z = conditional_gumbels(fixed, b, noise[1:]) + (logits - fixed)
     y = ops.mean(ops.softmax(z / ops.cast(temperature, "float32"), axis=-1), axis=0)
     return evaluate("f", f, straight_through(b, y))

@@ -17,29 +17,30 @@ def reinforce(
     num_samples: int = 1,
     seed: Any = None,
 ) -> Any:
-    """Estimates `E f(b)`, `b ~ Categorical(softmax(logits))`, with the gradient of REINFORCE: unbiased for any f.
+    """Estimates `E f(b)`, `b ~ Categorical(softmax(logits))`, with the REINFORCE gradient: unbiased for any f.
 
         (f(b) - c) grad log p(b),   grad log p(b) = b - softmax(logits)
 
-    averaged over `num_samples` draws. The nearer the baseline c to f(b), the smaller the variance; if c is independent
-    of b, the estimate stays unbiased. Needs no derivative of f.
+    This score function estimator is averaged over `num_samples` draws. The closer the baseline c is to f(b), the
+    smaller the variance; if c is independent of b, the estimate stays unbiased. f need not be differentiable.
 
     Args:
-        f: takes one-hot b `(batch, ..., K)`, returns `(batch,)`. Weights that it reads get their ordinary gradient.
-        logits: float tensor `(batch, ..., K)`, finite: for each sample one or more independent variables.
+        f: takes one-hot b `(batch, ..., K)`, returns `(batch,)`. Weights in it get their ordinary gradient.
+        logits: float tensor `(batch, ..., K)`, finite: one or more independent variables per sample.
         baseline: `"none"`, c = 0; `"leave_one_out"`, the mean of f over the sample's other draws; or a function of the
-            values of f `(num_samples, batch)`, stopped, that returns c in a shape that broadcasts to theirs. It may
-            learn from these values, but not return them: see `keras_gen.layers.MovingAverage`. Defaults to `"none"`.
-        num_samples: int >= 1. How often f is called, each time with another draw; at least 2 for `"leave_one_out"`.
-            Defaults to `1`.
-        seed: int or `keras.random.SeedGenerator`. An int gives the same draw at each call; inside a compiled function
-            pass a generator that a layer or model holds. Defaults to `None`, Keras's global generator.
+            stopped values of f, `(num_samples, batch)`, that returns c in a shape that broadcasts to theirs. It may be
+            trained on these values, but must not return them: see `keras_gen.layers.MovingAverage`. Defaults to
+            `"none"`.
+        num_samples: int >= 1. Number of draws, each with a call of f; at least 2 for `"leave_one_out"`. Defaults to
+            `1`.
+        seed: int or `keras.random.SeedGenerator`. An int gives the same draw in each call; inside a compiled function
+            pass a generator that belongs to a layer or model. Defaults to `None`, Keras's global generator.
 
     Returns:
         float32 tensor `(batch,)`, the mean of f over the draws.
 
     Raises:
-        ValueError: if an argument is outside its range, or f or the baseline returns another shape.
+        ValueError: if an argument is outside its range, or f or the baseline returns a different shape.
 
     Example:
 
@@ -61,12 +62,12 @@ def reinforce(
     b = draw(fixed, gumbel_noise((num_samples, *ops.shape(logits)), seed))
     values = ops.stack([evaluate("f", f, b[k]) for k in range(num_samples)])
     weights = ops.stop_gradient(values)
-    if leave_one_out:  # f(b_k) minus the mean of the others
+    if leave_one_out:  # f(b_k) minus the mean over the other draws
         weights = (weights - ops.mean(weights, axis=0)) * (num_samples / (num_samples - 1))
     elif callable(baseline):
         weights = weights - ops.stop_gradient(ops.cast(baseline(weights), "float32"))
         received = f"a function that leads to shape {tuple(weights.shape)}"
-        holds = tuple(weights.shape) == tuple(values.shape)
-        check(holds, "baseline", f"return what broadcasts to shape {tuple(values.shape)}", received)
+        is_broadcast = tuple(weights.shape) == tuple(values.shape)
+        check(is_broadcast, "baseline", f"return a tensor that broadcasts to shape {tuple(values.shape)}", received)
     estimate = ops.mean(expand_like(weights, b) * (b - ops.softmax(fixed, axis=-1)), axis=0)
     return with_gradient(ops.mean(values, axis=0), logits, estimate)

@@ -18,28 +18,29 @@ from keras_gen.latent.gumbel import gumbel_noise
 
 @keras_gen_export("keras_gen.estimators.relax")
 def relax(f: Callable[[Any], Any], logits: Any, critic: Callable[[Any], Any], seed: Any = None) -> Any:
-    """Estimates `E f(b)`, `b ~ Categorical(softmax(logits))`, with the gradient of RELAX: unbiased for any f.
+    """Estimates `E f(b)`, `b ~ Categorical(softmax(logits))`, with the RELAX gradient: unbiased for any f.
 
         [f(b) - c(zt)] grad log p(b) + grad c(z) - grad c(zt)
         z = log softmax(logits) + g,   b = one_hot(argmax z),   zt ~ p(z | b)
 
-    The critic c learns along, to the least variance: its weights get the gradient of the estimate's squared norm, and
-    nothing else. Needs no derivative of f. If f has one, a good critic is `eta f(softmax(z / temperature))`, as in
+    The critic c is trained jointly to minimize the variance: its weights get only the gradient of the estimate's
+    squared norm. f need not be differentiable. If it is, a good critic is `eta f(softmax(z / temperature))`, as in
     `rebar`, plus a small network.
 
     Args:
-        f: takes one-hot b `(batch, ..., K)`, returns `(batch,)`. Weights that it reads get their ordinary gradient.
-        logits: float tensor `(batch, ..., K)`, finite: for each sample one or more independent variables.
-        critic: takes z `(batch, ..., K)`, returns `(batch,)`; differentiable twice, and pure: it may not draw, nor
-            change a state. Weights that it shares with f would get both gradients.
-        seed: int or `keras.random.SeedGenerator`. An int gives the same draw at each call; inside a compiled function
-            pass a generator that a layer or model holds. Defaults to `None`, Keras's global generator.
+        f: takes one-hot b `(batch, ..., K)`, returns `(batch,)`. Weights in it get their ordinary gradient.
+        logits: float tensor `(batch, ..., K)`, finite: one or more independent variables per sample.
+        critic: takes z `(batch, ..., K)`, returns `(batch,)`; twice differentiable, and pure: without random draws
+            or state changes. Weights shared with f would get both gradients.
+        seed: int or `keras.random.SeedGenerator`. An int gives the same draw in each call; inside a compiled function
+            pass a generator that belongs to a layer or model. Defaults to `None`, Keras's global generator.
 
     Returns:
         float32 tensor `(batch,)`, f(b).
 
     Raises:
-        ValueError: if the logits are no floats `(batch, ..., K)` with K >= 2, or f or the critic returns another shape.
+        ValueError: if the logits are not floats `(batch, ..., K)` with K >= 2, or f or the critic returns a
+            different shape.
 
     Example:
 

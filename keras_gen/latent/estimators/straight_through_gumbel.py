@@ -12,23 +12,23 @@ def straight_through_gumbel(f: Callable[[Any], Any], logits: Any, temperature: A
 
         df/db dy/dlogits,   y = softmax((logits + g) / temperature),   b = one_hot(argmax y)
 
-    Of small variance, but biased: f's derivative at b stands for its differences between one-hot vectors. Exact in
-    the mean for none but special f; a lower temperature has less bias and more variance.
+    Low variance, but biased: f's derivative at b replaces its differences between one-hot vectors. Unbiased for
+    special f only; a lower temperature has less bias and more variance.
 
     Args:
-        f: takes one-hot b `(batch, ..., K)`, returns `(batch,)`, and is differentiable with respect to b. Weights that
-            it reads get their ordinary gradient.
-        logits: float tensor `(batch, ..., K)`, finite: for each sample one or more independent variables.
+        f: takes one-hot b `(batch, ..., K)`, returns `(batch,)`, and is differentiable with respect to b. Weights in
+            it get their ordinary gradient.
+        logits: float tensor `(batch, ..., K)`, finite: one or more independent variables per sample.
         temperature: float > 0, or a scalar tensor. Defaults to `1.0`.
-        seed: int or `keras.random.SeedGenerator`. An int gives the same draw at each call; inside a compiled function
-            pass a generator that a layer or model holds. Defaults to `None`, Keras's global generator.
+        seed: int or `keras.random.SeedGenerator`. An int gives the same draw in each call; inside a compiled function
+            pass a generator that belongs to a layer or model. Defaults to `None`, Keras's global generator.
 
     Returns:
         float32 tensor `(batch,)`, f(b).
 
     Raises:
-        ValueError: if the temperature is not positive, the logits are no floats `(batch, ..., K)` with K >= 2, or f
-            returns another shape.
+        ValueError: if the temperature is not positive, the logits are not floats `(batch, ..., K)` with K >= 2, or f
+            returns a different shape.
 
     Example:
 

@@ -1,1 +1,1 @@
-"""Whole networks."""
+"""Complete networks."""

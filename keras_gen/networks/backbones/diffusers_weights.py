@@ -1,7 +1,7 @@
-"""Reads a `UNet2DModel` of the library diffusers: its configuration as arguments of `UNet`, its weights by name.
+"""Conversion of a diffusers `UNet2DModel`: its configuration to arguments of `UNet`, its weights by name.
 
-PyTorch's convolutions are (out, in, height, width) and its matrices (out, in); ours are (height, width, in, out) and
-(in, out). Its up blocks are counted from the coarsest level, our levels always from the finest.
+PyTorch's convolution kernels are (out, in, height, width) and its matrices (out, in); Keras's are (height, width, in,
+out) and (in, out). diffusers counts up blocks from the coarsest level, `UNet` counts levels always from the finest.
 """
 
 import json
@@ -20,7 +20,7 @@ from keras_gen.networks.blocks.residual import ResidualBlock
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 MAX_PERIOD = 10000.0
 
-# What a configuration means where it says nothing.
+# Defaults of keys that are missing in a configuration.
 DEFAULTS = {
     "in_channels": 3,
     "out_channels": 3,
@@ -43,7 +43,7 @@ DEFAULTS = {
     "num_class_embeds": None,
     "time_embedding_dim": None,
 }
-# Keys of which we can do some values only; the first is the default.
+# Options of which only some values are supported; the first is the default.
 POSSIBLE = {
     "_class_name": ("UNet2DModel",),
     "center_input_sample": (False,),
@@ -58,7 +58,7 @@ POSSIBLE = {
     "class_embed_type": (None,),
 }
 BLOCK = {"norm_1": "norm1", "conv_1": "conv1", "dense": "time_emb_proj", "norm_2": "norm2", "conv_2": "conv2"}
-ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}  # now, and in older files
+ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}  # current and older names
 NAMES = {
     "first_conv": "conv_in",
     "time_dense_1": "time_embedding.linear_1",
@@ -81,12 +81,12 @@ def read_diffusers(source: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     check((folder / "config.json").is_file(), "source", rule, folder)
     if not (folder / WEIGHTS).is_file():
         others = sorted(file.name for file in folder.iterdir() if file.suffix in (".bin", ".safetensors", ".pt"))
-        check(False, "source", f"{rule}: no other file is read, a pickle never", f"{folder} with {others}")
+        check(False, "source", f"{rule}: other files are not read, pickles in particular", f"{folder} with {others}")
     try:
         from safetensors.numpy import load_file
     except ImportError as error:
         raise ImportError(f"Reading {WEIGHTS} needs `pip install safetensors`") from error
-    # NumPy knows bfloat16 because Keras imports ml_dtypes.
+    # NumPy supports bfloat16 because Keras imports ml_dtypes.
     tensors = {name: tensor.astype("float32") for name, tensor in load_file(folder / WEIGHTS).items()}
     return json.loads((folder / "config.json").read_text()), tensors
 
@@ -106,7 +106,7 @@ def unet_arguments(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     check(widths[0] % 2 == 0, "block_out_channels", "start with an even number", widths)
     dim = config["time_embedding_dim"]
     check(dim in (None, 4 * widths[0]), "time_embedding_dim", f"be {4 * widths[0]} or None for a UNet", dim)
-    # With scales and shifts, the attention in the middle is normalized only if it is told how.
+    # With scale and shift, the middle attention is normalized only if its number of groups is given.
     norm = (config["norm_num_groups"],) if scale_shift and middle == "attention" else (None, config["norm_num_groups"])
     groups = config["attn_norm_num_groups"]
     check(groups in norm, "attn_norm_num_groups", f"be {' or '.join(map(repr, norm))} for a UNet", groups)
@@ -141,21 +141,21 @@ def unet_arguments(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
 
 
 def assign_weights(network: keras.Model, tensors: dict[str, np.ndarray], cos_first: bool) -> None:
-    """Gives a `UNet` the weights of a `UNet2DModel`, every one of which must be used."""
+    """Assigns the weights of a `UNet2DModel`, all of which must be used, to a `UNet`."""
     left = dict(tensors)
 
     def take(*names: str) -> np.ndarray:
         name = next((name for name in names if name in left), None)
-        check(name is not None, "source", f"hold the weight {names[0]}", f"{len(tensors)} weights without it")
+        check(name is not None, "source", f"contain the weight {names[0]}", f"{len(tensors)} weights without it")
         return left.pop(name)
 
     def assign(variable: Any, value: np.ndarray, name: str) -> None:
         same = tuple(variable.shape) == value.shape
-        check(same, "source", f"hold {name} of shape {tuple(variable.shape)} (in Keras's order)", value.shape)
+        check(same, "source", f"contain {name} of shape {tuple(variable.shape)} (in Keras's order)", value.shape)
         variable.assign(value)
 
     def fill(layer: keras.Layer, *names: str) -> None:
-        """Fills what has a `weight` and a `bias`: a convolution, a dense layer or a normalization."""
+        """Assigns `weight` and `bias` of a convolution, a dense layer or a normalization."""
         weight = take(*(f"{name}.weight" for name in names))
         weight = weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T
         kernel, bias = (layer.gamma, layer.beta) if isinstance(layer, GroupNorm) else (layer.kernel, layer.bias)
@@ -177,7 +177,7 @@ def assign_weights(network: keras.Model, tensors: dict[str, np.ndarray], cos_fir
             fill(layer.norm, f"{name}.group_norm")
             *qkv, out = ([f"{name}.{new}", f"{name}.{old}"] for new, old in ATTENTION.items())
             for variable, kind in ((layer.qkv.kernel, "weight"), (layer.qkv.bias, "bias")):
-                parts = [take(*(f"{one}.{kind}" for one in names)).T for names in qkv]
+                parts = [take(*(f"{prefix}.{kind}" for prefix in names)).T for names in qkv]
                 assign(variable, np.concatenate(parts, axis=-1), f"{name}.to_q, to_k, to_v.{kind}")
             fill(layer.output_dense, *out)
         elif isinstance(layer, keras.layers.Embedding):
@@ -185,30 +185,31 @@ def assign_weights(network: keras.Model, tensors: dict[str, np.ndarray], cos_fir
             assign(layer.embeddings, np.pad(vectors, [(0, 1), (0, 0)]), f"{name}.weight and the null class")
         else:
             fill(layer, name)
-    check(not left, "source", "hold no weights that a UNet lacks", ", ".join(sorted(left)))
+    check(not left, "source", "contain only a UNet's weights", ", ".join(sorted(left)))
 
 
 def diffusers_name(name: str, levels: int) -> str:
-    """Returns the prefix in a `UNet2DModel` of the layer of a `UNet`: `up_0_block_1` is `up_blocks.2.resnets.1`."""
+    """Returns the prefix of a `UNet` layer's weights in a `UNet2DModel`: `up_0_block_1` is `up_blocks.2.resnets.1`."""
     if name in NAMES:
         return NAMES[name]
-    way, *rest = name.split("_")
-    if way == "middle":
+    part, *rest = name.split("_")
+    if part == "middle":
         return f"mid_block.{MEMBERS[rest[0]].format(rest[1])}"
-    level = levels - 1 - int(rest[0]) if way == "up" else int(rest[0])
+    level = levels - 1 - int(rest[0]) if part == "up" else int(rest[0])
     if rest[1] == "conv":
-        return f"{way}_blocks.{level}.{way}samplers.0.conv"
-    return f"{way}_blocks.{level}.{MEMBERS[rest[1]].format(rest[2])}"
+        return f"{part}_blocks.{level}.{part}samplers.0.conv"
+    return f"{part}_blocks.{level}.{MEMBERS[rest[1]].format(rest[2])}"
 
 
 def _attention_levels(config: dict[str, Any]) -> tuple[int, ...]:
-    ways = []
-    for key, known in (("down_block_types", "DownBlock2D"), ("up_block_types", "UpBlock2D")):
+    has_attention = []
+    for key, plain in (("down_block_types", "DownBlock2D"), ("up_block_types", "UpBlock2D")):
         types = [str(block).removeprefix("UNetRes") for block in config[key]]
-        allowed = (known, f"Attn{known}")
-        check(all(block in allowed for block in types), key, f"hold {' and '.join(allowed)} for a UNet", config[key])
-        ways.append([block.startswith("Attn") for block in types])
+        allowed = (plain, f"Attn{plain}")
+        rule = f"consist of {' and '.join(allowed)} for a UNet"
+        check(all(block in allowed for block in types), key, rule, config[key])
+        has_attention.append([block.startswith("Attn") for block in types])
     down, up, widths = (config[key] for key in ("down_block_types", "up_block_types", "block_out_channels"))
-    check(ways[0] == ways[1][::-1], "up_block_types", f"mirror {down} for a UNet", up)
+    check(has_attention[0] == has_attention[1][::-1], "up_block_types", f"mirror {down} for a UNet", up)
     check(len(widths) == len(down), "block_out_channels", f"have {len(down)} entries", widths)
-    return tuple(level for level, attends in enumerate(ways[0]) if attends)
+    return tuple(level for level, attends in enumerate(has_attention[0]) if attends)

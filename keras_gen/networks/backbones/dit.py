@@ -15,25 +15,25 @@ from keras_gen.networks.blocks.rotary import RotaryEmbedding2D
 
 @keras_gen_export("keras_gen.models.DiT")
 class DiT(ImageNetwork):
-    """The diffusion transformer: patches of the image as tokens, in blocks that the time and the condition steer.
+    """Diffusion transformer (DiT): a transformer over image patches whose blocks are modulated by time and condition.
 
-    Each patch of pixels becomes a token by one matrix. Each `DiTBlock` reads the embedding of the time, to which that
-    of the condition is added, as scales, shifts and gates. The last matrix starts at zero.
+    Each patch of pixels is embedded as a token by a linear layer. In each `DiTBlock`, scales, shifts and gates are
+    computed from the sum of time and condition embedding. The output layer is initialized to zero.
 
     Args:
         image_shape: `(height, width, channels)`. Height and width are multiples of `patch_size`.
         patch_size: int >= 1. Height and width of a patch. Defaults to `2`.
-        width: int >= 1. Channels of a token. A multiple of 4, in each head with `"rotary"`. Defaults to `128`.
+        width: int >= 1. Channels of a token. A multiple of 4, per head with `"rotary"`. Defaults to `128`.
         depth: int >= 1. Number of blocks. Defaults to `4`.
         num_heads: int >= 1. Must divide `width`. Defaults to `4`.
-        positions: `"rotary"`: attention reads them by `RotaryEmbedding2D`; or `"sincos"`: sines and cosines of row and
-            column are added to the tokens, as in the paper. Defaults to `"rotary"`.
+        positions: `"rotary"`: `RotaryEmbedding2D` in each attention layer; or `"sincos"`: sinusoidal embeddings of row
+            and column are added to the tokens, as in the paper. Defaults to `"rotary"`.
         num_classes: int >= 1 or `None`. If given, the network takes class labels `0 .. num_classes - 1` as a third
             input; the label `num_classes` is the null class of classifier-free guidance. Defaults to `None`.
         condition_dim: int >= 1 or `None`. If given, the network takes vectors of this size as a third input. The null
             condition is the zero vector. Not with `num_classes`. Defaults to `None`.
         out_channels: int >= 1 or `None`. Twice the image's for `DDPM(variance="learned_range")`. Defaults to `None`,
-            those of the image.
+            the channels of the image.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
@@ -44,7 +44,7 @@ class DiT(ImageNetwork):
         `(batch, height, width, out_channels)`.
 
     Raises:
-        ValueError: if an argument is outside its range, or an image's size is no multiple of `patch_size`.
+        ValueError: if an argument is outside its range, or an image's size is not a multiple of `patch_size`.
 
     Example:
 
@@ -80,7 +80,7 @@ class DiT(ImageNetwork):
         options = {"dtype": dtype}
 
         inputs = network_inputs(image_shape, num_classes, condition_dim)
-        # The paper's 256 frequencies, whatever the width.
+        # 256 sines and cosines for any width, as in the paper.
         embedding = embed(inputs, 256, width, num_classes, dtype=dtype)
         embedding = layers.Activation("silu", **options)(embedding)
         tokens = layers.Dense(width, name="first_dense", **options)(to_patches(inputs[0], patch_size))
@@ -122,8 +122,8 @@ class DiT(ImageNetwork):
 
 
 def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
-    """Returns sines and cosines of the row, then of the column, of each patch: float32 `(rows * columns, width)`."""
+    """Returns sinusoidal embeddings of the row, then the column, of each patch: float32 `(rows * columns, width)`."""
     frequencies = 10000.0 ** (-np.arange(width // 4) / (width // 4))
-    angles = [np.outer(place, frequencies) for place in np.divmod(np.arange(rows * columns), columns)]
+    angles = [np.outer(position, frequencies) for position in np.divmod(np.arange(rows * columns), columns)]
     table = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
     return np.concatenate(table, axis=-1).astype("float32")

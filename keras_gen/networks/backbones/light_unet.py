@@ -13,18 +13,18 @@ from keras_gen.networks.blocks.residual import LightBlock
 
 @keras_gen_export("keras_gen.models.LightUNet")
 class LightUNet(ImageNetwork):
-    """The light U-Net of the DDPM post: skip connections by addition, no attention, no biases, a learned time vector.
+    """Light U-Net of the DDPM post: additive skip connections, no attention, no biases, learned time embeddings.
 
-    Each level halves height and width by average pooling, and the way up doubles them by repetition. On the way up,
-    each block gives as many channels as its twin on the way down, whose output is added.
+    The encoder halves height and width by average pooling, the decoder doubles them by nearest-neighbor upsampling.
+    Each decoder block has the channels of the matching encoder block, whose output is added to its own.
 
     Args:
         image_shape: `(height, width, channels)`. Height and width are multiples of `2^(levels - 1)`, or `None`: then
             the network takes images of any such size.
         widths: ints >= 1, channels of each level from fine to coarse. Defaults to `(64, 64, 128)`; the post has
             `(128, 128, 256, 256, 512, 512)` for 128 x 128 pixels.
-        blocks_per_level: int >= 1. Blocks on the way down; there is one more on the way up. Defaults to `2`.
-        num_steps: int >= 1. Number of times, one learned vector each; at least the schedule's. Defaults to `1000`.
+        blocks_per_level: int >= 1. Encoder blocks per level; the decoder has one more. Defaults to `2`.
+        num_steps: int >= 1. Number of times, each with a learned vector; at least the schedule's. Defaults to `1000`.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:

@@ -16,14 +16,14 @@ ROTARY_BASE = 1000.0
 
 @keras_gen_export("keras_gen.models.PixelTransformer")
 class PixelTransformer(ImageNetwork):
-    """A diffusion network without a U-Net: gated attention units on the image's patches as they are, at one scale.
+    """Diffusion network without a U-Net: gated attention units over image patches, at a single scale.
 
-    Each patch of pixels becomes a token by one matrix. The embedding of the time, to which that of the condition is
-    added, is added to all tokens. Attention reads positions by `RotaryEmbedding2D(base=1000)`, keys have 128 channels,
-    gates `2 width`. The last matrix starts at zero.
+    Each patch of pixels is embedded as a token by a linear layer. The sum of time and condition embedding is added to
+    all tokens. Position embeddings are `RotaryEmbedding2D(base=1000)`, keys have 128 channels, gates `2 width`. The
+    output layer is initialized to zero.
 
     The post's sizes, for images of 128 x 128 pixels, are `patch_size=8`, `width=768` and `depth=24`; it learns one
-    vector for each of 1000 times instead of embedding any real time.
+    vector for each of 1000 times instead of embedding real times.
 
     Args:
         image_shape: `(height, width, channels)`. Height and width are multiples of `patch_size`.
@@ -35,7 +35,7 @@ class PixelTransformer(ImageNetwork):
         condition_dim: int >= 1 or `None`. If given, the network takes vectors of this size as a third input. The null
             condition is the zero vector. Not with `num_classes`. Defaults to `None`.
         out_channels: int >= 1 or `None`. Twice the image's for `DDPM(variance="learned_range")`. Defaults to `None`,
-            those of the image.
+            the channels of the image.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
@@ -46,7 +46,7 @@ class PixelTransformer(ImageNetwork):
         `(batch, height, width, out_channels)`.
 
     Raises:
-        ValueError: if an argument is outside its range, or an image's size is no multiple of `patch_size`.
+        ValueError: if an argument is outside its range, or an image's size is not a multiple of `patch_size`.
 
     Reference: https://kexue.fm/archives/9984; Hua et al. 2022, arXiv:2202.10447.
     """

@@ -1,4 +1,4 @@
-"""The U-Net of diffusion models, and its variants in other implementations."""
+"""U-Net of diffusion models, and its variants in other implementations."""
 
 import math
 from collections.abc import Sequence
@@ -20,22 +20,22 @@ from keras_gen.networks.blocks.residual import ResidualBlock
 
 @keras_gen_export("keras_gen.models.UNetConventions")
 class UNetConventions:
-    """What U-Nets of the same shape do differently from one another. `UNet.from_diffusers` finds them by itself.
+    """Implementation variants of the U-Net: groups, heads, padding, middle block. `UNet.from_diffusers` infers them.
 
     Args:
         groups: int >= 1 or `None`. Groups of all normalizations. Defaults to `None`: 8, or fewer for few channels.
-        epsilon: float > 0. Of all normalizations. Defaults to `1e-5`.
-        head_dim: int >= 1 or `None`. Channels of one head of attention. Defaults to `None`: one head has all.
-        max_period: float > 1. The longest period of the embedding of the time, over 2 pi. Frequencies that fall to
+        epsilon: float > 0. Epsilon of all normalization layers. Defaults to `1e-5`.
+        head_dim: int >= 1 or `None`. Channels per attention head. Defaults to `None`: a single head.
+        max_period: float > 1. Longest period of the time embedding, divided by 2 pi. Frequencies that decrease to
             exactly `1 / P` in `half` steps, "frequency shift 1", have `max_period = P^(half / (half - 1))`. Defaults
             to `10000.0`.
-        symmetric_padding: bool. Whether the strided convolutions pad all four borders, not the right and bottom alone.
+        symmetric_padding: bool. Whether strided convolutions pad all four borders instead of right and bottom only.
             Defaults to `False`.
-        middle: `"auto"`, `"attention"`, `"plain"` or `"none"`. Whether two blocks stand between the way down and the
-            way up, and attention between them; with `"auto"`, it is there if the coarsest level has it. Defaults to
-            `"auto"`.
-        scale_shift: bool. Whether the embedding gives each block a scale and a shift after its second normalization,
-            instead of a shift before it. Defaults to `False`.
+        middle: `"auto"`, `"attention"`, `"plain"` or `"none"`. Middle block between encoder and decoder: two residual
+            blocks with attention in between, without attention, or none; `"auto"` has attention if the coarsest level
+            does. Defaults to `"auto"`.
+        scale_shift: bool. Whether the embedding scales and shifts the output of each block's second normalization,
+            instead of shifting its input. Defaults to `False`.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -70,7 +70,7 @@ class UNetConventions:
         self.scale_shift = bool(scale_shift)
 
     def heads(self, channels: int) -> int:
-        """Returns the number of heads of attention on so many channels."""
+        """Returns the number of attention heads for a number of channels."""
         head_dim = self.head_dim or channels
         check(channels % head_dim == 0, "head_dim", f"divide {channels} channels", head_dim)
         return channels // head_dim
@@ -85,32 +85,33 @@ class UNetConventions:
 
 @keras_gen_export("keras_gen.models.UNet")
 class UNet(ImageNetwork):
-    """The U-Net of DDPM: residual blocks down to a coarse level and up again, with skip connections across.
+    """U-Net of DDPM: an encoder and a decoder of residual blocks, joined by skip connections.
 
-    Each level halves height and width. On the way up, each block reads its input concatenated with the output of its
-    twin on the way down. All blocks read one embedding of the time, to which that of the condition is added. The last
-    convolution starts at zero.
+    Each level halves height and width. The input of each decoder block is concatenated with the skip connection from
+    the matching encoder block. All blocks are conditioned on the sum of time and condition embedding. The output
+    convolution is initialized to zero.
 
     Args:
         image_shape: `(height, width, channels)`. Height and width are multiples of `2^(levels - 1)`, or `None`: then
             the network takes images of any such size.
         widths: ints >= 1, channels of each level from fine to coarse. Defaults to `(64, 128, 256)`.
-        blocks_per_level: int >= 1. Residual blocks on the way down; there is one more on the way up. Defaults to `2`.
-        attention_levels: indices of the levels (0 is the finest) with self-attention after each block. If it holds
-            the coarsest level, so does the middle. Defaults to `()`.
+        blocks_per_level: int >= 1. Residual blocks per encoder level; the decoder has one more. Defaults to `2`.
+        attention_levels: indices of the levels (0 is the finest) with self-attention after each block. With the
+            coarsest level, the middle block has attention, too. Defaults to `()`.
         num_classes: int >= 1 or `None`. If given, the network takes class labels `0 .. num_classes - 1` as a third
-            input. It has one more vector, for the label `num_classes`: the null class of classifier-free guidance,
-            which stands for "no label". Defaults to `None`.
+            input. The label `num_classes`, with an embedding of its own, is the null class ("no label") of
+            classifier-free guidance. Defaults to `None`.
         out_channels: int >= 1 or `None`. Twice the image's for `DDPM(variance="learned_range")`. Defaults to `None`,
-            those of the image.
+            the channels of the image.
         dropout: float in [0, 1). Defaults to `0.0`.
-        remat: bool. Whether blocks are computed again in the backward pass, to save memory. Defaults to `False`.
+        remat: bool. Whether to recompute blocks in the backward pass to save memory (gradient checkpointing). Defaults
+            to `False`.
         condition_dim: int >= 1 or `None`. If given, the network takes vectors of this size as a third input. Or a pair
-            `(tokens, dim)`: so many vectors, for `(None, dim)` any number, to which the pixels attend after each
-            self-attention, by `CrossAttention2D`. The null condition is zero. Not with `num_classes`. Defaults to
-            `None`.
-        conventions: a `UNetConventions`, for U-Nets as others have them. Defaults to `None`, which is
-            `UNetConventions()`.
+            `(tokens, dim)`: a sequence of vectors, of any length for `(None, dim)`, to which pixels attend by
+            `CrossAttention2D` after each self-attention. The null condition is zero. Not with `num_classes`. Defaults
+            to `None`.
+        conventions: a `UNetConventions`, variants of the architecture used by other implementations. Defaults to
+            `None`, which is `UNetConventions()`.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
@@ -151,8 +152,8 @@ class UNet(ImageNetwork):
     ):
         widths = check_levels(image_shape, widths, blocks_per_level)
         levels = range(len(widths))
-        known = isinstance(attention_levels, Sequence) and all(level in levels for level in attention_levels)
-        check(known, "attention_levels", f"be a sequence of levels in 0 .. {len(widths) - 1}", attention_levels)
+        are_levels = isinstance(attention_levels, Sequence) and all(level in levels for level in attention_levels)
+        check(are_levels, "attention_levels", f"be a sequence of levels in 0 .. {len(widths) - 1}", attention_levels)
         if out_channels is not None:
             check_integer("out_channels", out_channels)
         own = UNetConventions() if conventions is None else conventions
@@ -160,9 +161,9 @@ class UNet(ImageNetwork):
         options = {"dtype": dtype}
         inputs = network_inputs(image_shape, num_classes, condition_dim, attends=True)
         tokens = inputs[2] if is_pair(condition_dim) else None
-        rule = "hold a level: tokens, of a pair condition_dim, are read where there is attention"
-        attentive = len(attention_levels) > 0 or own.middle == "attention"
-        check(tokens is None or attentive, "attention_levels", rule, attention_levels)
+        rule = "contain a level: tokens, of a pair condition_dim, enter by attention"
+        has_attention = len(attention_levels) > 0 or own.middle == "attention"
+        check(tokens is None or has_attention, "attention_levels", rule, attention_levels)
 
         def block(h: Any, width: int, name: str) -> Any:
             groups = own.groups or math.gcd(groups_for(width), groups_for(h.shape[-1]))
@@ -232,22 +233,22 @@ class UNet(ImageNetwork):
 
     @classmethod
     def from_diffusers(cls, source: Any) -> "UNet":
-        """Returns the `UNet` that computes what a `UNet2DModel` of the library diffusers does, with its weights.
+        """Converts a `UNet2DModel` of the library diffusers, with its weights, to an equivalent `UNet`.
 
-        Reading a folder needs the package `safetensors`, not diffusers nor PyTorch. Weights are matched by name, and
-        each is used exactly once.
+        Reading a folder requires the package `safetensors`, neither diffusers nor PyTorch. Weights are matched by
+        name, and each is used exactly once.
 
         Args:
             source: path of a folder with `config.json` and `diffusion_pytorch_model.safetensors`, as
-                `save_pretrained` writes it, or a `UNet2DModel`.
+                written by `save_pretrained`, or a `UNet2DModel`.
 
         Returns:
-            A `UNet`. Its images are channels last and as large as the configuration's `sample_size`, or of any size
-            if that is `None`. With `num_class_embeds`, the vector of the null class is zero.
+            A `UNet`. Its images are channels last, of the configuration's `sample_size`, or of any size if that is
+            `None`. With `num_class_embeds`, the embedding of the null class is zero.
 
         Raises:
-            ValueError: if the folder or its files are not such, the configuration asks for what a `UNet` cannot do, or
-                a weight is missing, left over or of another shape.
+            ValueError: if the folder or its files are invalid, `UNet` does not support the configuration, or a weight
+                is missing, unused or of the wrong shape.
             ImportError: if `safetensors` is not installed.
         """
         config, tensors = read_diffusers(source)
@@ -272,5 +273,5 @@ class UNet(ImageNetwork):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "UNet":
-        # Keras's own way for functional models leaves nested objects as they were written.
+        # Keras's `from_config` of functional models does not deserialize nested objects.
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))

@@ -1,1 +1,1 @@
-"""Layers that networks are built of."""
+"""Building blocks of networks."""

@@ -1,4 +1,4 @@
-"""Attention over the pixels of an image: to one another, and to the tokens of a condition."""
+"""Self-attention over the pixels of an image, and cross-attention to the tokens of a condition."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from keras_gen.networks.blocks.norms import GroupNorm
 
 @keras_gen_export("keras_gen.layers.SelfAttention2D")
 class SelfAttention2D(keras.layers.Layer):
-    """Lets every pixel attend to every other: `x + W softmax(q k^T / sqrt(d)) v`, with `q, k, v` from `GroupNorm(x)`.
+    """Self-attention over pixels: `x + W softmax(q k^T / sqrt(d)) v`, with `q, k, v` from `GroupNorm(x)`.
 
-    `W` starts at zero, so that the layer starts as the identity.
+    `W` is initialized to zero, so that the layer starts as the identity.
 
     Args:
         num_heads: int >= 1. Must divide the number of channels. Defaults to `1`.
-        groups: int >= 1. Groups of the normalization. Must divide the number of channels. Defaults to `8`.
-        epsilon: float > 0. Of the normalization. Defaults to `1e-5`.
+        groups: int >= 1. Number of normalization groups. Must divide the number of channels. Defaults to `8`.
+        epsilon: float > 0. Epsilon of the normalization. Defaults to `1e-5`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
@@ -29,8 +29,8 @@ class SelfAttention2D(keras.layers.Layer):
         `(batch, height, width, channels)`.
 
     Raises:
-        ValueError: if an argument is outside its range or does not divide the number of channels, or `x` is no batch of
-            images.
+        ValueError: if an argument is outside its range or does not divide the number of channels, or `x` is not a batch
+            of images.
 
     Reference: Ho et al. 2020, arXiv:2006.11239, appendix B.
     """
@@ -71,29 +71,29 @@ class SelfAttention2D(keras.layers.Layer):
 
 @keras_gen_export("keras_gen.layers.CrossAttention2D")
 class CrossAttention2D(keras.layers.Layer):
-    """Lets every pixel attend to the tokens of a condition, such as the words of a text.
+    """Cross-attention from pixels to the tokens of a condition, such as the words of a text.
 
         x + W softmax(q k^T / sqrt(d)) v,   q = Q GroupNorm(x) + b,   k = K condition,   v = V condition
 
-    `W` starts at zero, so that the layer starts as the identity; and it is the identity for tokens that are all zero,
-    the null condition, since `W`, `K` and `V` come without biases.
+    `W` is initialized to zero, so that the layer starts as the identity. If all tokens are zero, the null condition, it
+    is always the identity, since `W`, `K` and `V` have no biases.
 
     Args:
         num_heads: int >= 1. Must divide the number of channels. Defaults to `1`.
-        groups: int >= 1. Groups of the normalization. Must divide the number of channels. Defaults to `8`.
-        epsilon: float > 0. Of the normalization. Defaults to `1e-5`.
+        groups: int >= 1. Number of normalization groups. Must divide the number of channels. Defaults to `8`.
+        epsilon: float > 0. Epsilon of the normalization. Defaults to `1e-5`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
-        inputs: list of the image `(batch, height, width, channels)` and the condition `(batch, tokens, dim)`. All
-            tokens count: one of zeros, among others, takes its share of the attention.
+        inputs: list of the image `(batch, height, width, channels)` and the condition `(batch, tokens, dim)`. There
+            is no mask: a zero token among others receives attention weight, too.
 
     Returns:
         `(batch, height, width, channels)`.
 
     Raises:
-        ValueError: if an argument is outside its range or does not divide the number of channels, or the inputs are no
-            batches of images and of tokens.
+        ValueError: if an argument is outside its range or does not divide the number of channels, or the inputs are
+            not batches of images and of tokens.
 
     Reference: Rombach et al. 2021, arXiv:2112.10752, section 3.3.
     """
@@ -107,8 +107,7 @@ class CrossAttention2D(keras.layers.Layer):
     def build(self, inputs_shape: Any) -> None:
         x_shape, condition_shape = map(tuple, inputs_shape)
         check(len(x_shape) == 4, "x", "have shape (batch, height, width, channels)", f"shape {x_shape}")
-        tokens = len(condition_shape) == 3
-        check(tokens, "condition", "have shape (batch, tokens, dim)", f"shape {condition_shape}")
+        check(len(condition_shape) == 3, "condition", "have shape (batch, tokens, dim)", f"shape {condition_shape}")
         channels = x_shape[-1]
         check(channels % self.num_heads == 0, "num_heads", f"divide {channels} channels", self.num_heads)
         options = {"dtype": self.dtype_policy}

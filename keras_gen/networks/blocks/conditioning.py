@@ -14,11 +14,11 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.layers.SinusoidalEmbedding")
 class SinusoidalEmbedding(keras.layers.Layer):
-    """Embeds a time as sines and cosines of falling frequencies.
+    """Sinusoidal time embedding: sines and cosines of decreasing frequencies.
 
         f_i = max_period^(-i / (dim / 2)),   output = [sin(t f_0), sin(t f_1), ..., cos(t f_0), cos(t f_1), ...]
 
-    Computed in float32 under any dtype policy: half precision cannot tell time 999 from 1000.
+    Computed in float32 under any dtype policy: half precision cannot distinguish times 999 and 1000.
 
     Args:
         dim: even int >= 2. Width of the embedding.
@@ -38,7 +38,7 @@ class SinusoidalEmbedding(keras.layers.Layer):
     """
 
     def __init__(self, dim: int, max_period: float = 10000.0, **kwargs: Any):
-        # A layer casts its real inputs to its compute dtype, of which 999 and 1000 may be the same number.
+        # A layer casts its float inputs to its compute dtype, in which 999 and 1000 may be equal.
         super().__init__(autocast=False, **kwargs)
         self.dim = check_integer("dim", dim, at_least=2)
         check(dim % 2 == 0, "dim", "be even", dim)
@@ -67,17 +67,17 @@ def network_inputs(
     condition_dim: ConditionDim = None,
     attends: bool = False,
 ) -> list[Any]:
-    """Returns the symbolic inputs of a network of images: two, or three with a condition.
+    """Returns the symbolic inputs of an image network: two, or three with a condition.
 
     Args:
         image_shape: `(height, width, channels)`.
-        num_classes: int >= 1 or `None`. Then the condition is a label in 0 .. num_classes - 1, or the null class
-            `num_classes`.
-        condition_dim: int >= 1 or `None`. Then the condition is a vector of this size; the null condition is zero. Or
-            a pair `(tokens, dim)`, see `is_pair`: then it is so many vectors, or any number for `None`.
-        attends: bool. Whether the network can read such tokens. Defaults to `False`.
+        num_classes: int >= 1 or `None`. If given, the condition is a label in 0 .. num_classes - 1, or the null
+            class `num_classes`.
+        condition_dim: int >= 1 or `None`. If given, the condition is a vector of this size; the null condition is zero.
+            Or a pair `(tokens, dim)`: a sequence of vectors, of any length if `tokens` is `None`.
+        attends: bool. Whether the network supports such tokens. Defaults to `False`.
     """
-    # Real, since continuous schedules pass real times; a functional model converts integers.
+    # Float, since continuous schedules pass real times; a functional model casts integers.
     inputs = [keras.Input(tuple(image_shape), name="x_t"), keras.Input((), dtype="float32", name="t")]
     if num_classes is not None:
         check_integer("num_classes", num_classes)
@@ -90,7 +90,7 @@ def network_inputs(
 
 
 def is_pair(condition_dim: Any) -> bool:
-    """Returns whether `condition_dim` stands for tokens, not for one vector."""
+    """Returns whether `condition_dim` is the shape of tokens, not the size of a vector."""
     return isinstance(condition_dim, tuple | list)
 
 
@@ -100,11 +100,10 @@ def condition_shape(condition_dim: Any, attends: bool) -> tuple[int | None, ...]
         return (check_integer("condition_dim", condition_dim),)
     rule = "be an integer >= 1: a pair is for networks with cross-attention, such as `UNet`"
     check(attends, "condition_dim", rule, condition_dim)
-    valid = len(condition_dim) == 2 and is_integer(condition_dim[1]) and condition_dim[1] >= 1
-    valid = valid and (condition_dim[0] is None or (is_integer(condition_dim[0]) and condition_dim[0] >= 1))
-    check(
-        valid, "condition_dim", "be an integer >= 1, or (tokens, dim), integers >= 1 or None for tokens", condition_dim
-    )
+    is_shape = len(condition_dim) == 2 and is_integer(condition_dim[1]) and condition_dim[1] >= 1
+    is_shape = is_shape and (condition_dim[0] is None or (is_integer(condition_dim[0]) and condition_dim[0] >= 1))
+    rule = "be an integer >= 1, or (tokens, dim), integers >= 1 or None for tokens"
+    check(is_shape, "condition_dim", rule, condition_dim)
     return tuple(None if size is None else int(size) for size in condition_dim)
 
 
@@ -116,14 +115,14 @@ def embed(
     max_period: float = 10000.0,
     dtype: Any = None,
 ) -> Any:
-    """Returns the embedding `(batch, width)` of the time, to which that of the condition is added unless it is tokens.
+    """Returns the embedding `(batch, width)` of the time, plus that of the condition unless it consists of tokens.
 
     Args:
-        inputs: what `network_inputs` returned.
+        inputs: the result of `network_inputs`.
         frequencies: int >= 1. Number of sines and cosines, rounded up to an even number.
         width: int >= 1.
         num_classes: as given to `network_inputs`.
-        max_period: float > 1, of the sines and cosines.
+        max_period: float > 1, see `SinusoidalEmbedding`.
         dtype: the layers' dtype policy.
     """
     options = {"dtype": dtype}
@@ -133,7 +132,7 @@ def embed(
     if len(inputs) == 2 or len(inputs[2].shape) == 3:
         return embedding
     if num_classes is not None:
-        # One row more than there are classes: that of the null class.
+        # One additional row, for the null class.
         condition = layers.Embedding(num_classes + 1, width, name="label_embedding", **options)(inputs[2])
     else:
         # Without a bias, so that the null condition adds nothing.

@@ -9,19 +9,19 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.layers.DiTBlock")
 class DiTBlock(keras.layers.Layer):
-    """The block of a diffusion transformer: attention and feed-forward layer, steered by an embedding ("adaLN-zero").
+    """Block of a diffusion transformer: attention and feed-forward layer, modulated by an embedding (adaLN-Zero).
 
         a_1, b_1, g_1, a_2, b_2, g_2 = embedding W
         h = x + g_1 attention((1 + a_1) LayerNorm(x) + b_1)
         y = h + g_2 mlp((1 + a_2) LayerNorm(h) + b_2)
 
-    Queries and keys are normalized to root mean square 1 in each head and scaled anew, so that attention cannot
-    saturate. `W` starts at zero, so that the block starts as the identity.
+    Queries and keys are RMS-normalized in each head, with learned scales, so that attention cannot saturate. `W` is
+    initialized to zero, so that the block starts as the identity.
 
     Args:
         num_heads: int >= 1. Must divide the number of channels. Defaults to `4`.
-        expansion: int >= 1. Width of the feed-forward layer over the number of channels. Defaults to `4`.
-        positions: a layer that is applied to queries and to keys `(batch, tokens, num_heads, dim)`, such as
+        expansion: int >= 1. Hidden width of the feed-forward layer, in multiples of the channels. Defaults to `4`.
+        positions: a layer applied to queries and keys `(batch, tokens, num_heads, dim)`, such as
             `RotaryEmbedding2D`. Defaults to `None`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
@@ -100,10 +100,10 @@ class DiTBlock(keras.layers.Layer):
         q, k, v = ops.split(qkv, 3, axis=2)
         q, k = self.q_norm(q), self.k_norm(k)
         if self.positions is not None:
-            q, k = (ops.cast(self.positions(one), self.compute_dtype) for one in (q, k))
+            q, k = (ops.cast(self.positions(heads), self.compute_dtype) for heads in (q, k))
         return self.output_dense(ops.reshape(ops.dot_product_attention(q, k, v), (-1, tokens, channels)))
 
 
 def plain_layer_norm(**options: Any) -> keras.layers.LayerNormalization:
-    """Returns the normalization of each token, with statistics in float32 and no weights."""
+    """Returns a layer normalization of each token without weights, with statistics in float32."""
     return keras.layers.LayerNormalization(epsilon=1e-6, center=False, scale=False, **options)

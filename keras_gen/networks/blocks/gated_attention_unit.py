@@ -10,19 +10,19 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.layers.GatedAttentionUnit")
 class GatedAttentionUnit(keras.layers.Layer):
-    """Attention and feed-forward layer in one: what each token gathers from all tokens is gated by the token itself.
+    """Gated attention unit (GAU): attention and feed-forward layer in one, with attention outputs gated by each token.
 
         h = RMSNorm(x),   u = silu(h W_u),   v = silu(h W_v),   z = silu(h W_z)
         q = gamma_q z,   k = gamma_k z,   A = softmax(q k^T / sqrt(key_dim))
         y = x + (u * (A v)) W_o
 
-    One head, no biases. `W_o` starts at zero, so that the layer starts as the identity.
+    One head, no biases. `W_o` is initialized to zero, so that the layer starts as the identity.
 
     Args:
-        expansion: int >= 1. Channels of `u` and `v`. The papers take twice those of `x`.
+        expansion: int >= 1. Channels of `u` and `v`; in the papers twice the channels of `x`.
         key_dim: int >= 1. Channels of `q` and `k`. Defaults to `128`.
-        positions: a layer that is applied to `q` and to `k`, both `(batch, tokens, 1, key_dim)`, such as
-            `RotaryEmbedding2D`. Defaults to `None`: the layer does not see the order of tokens.
+        positions: a layer applied to `q` and `k`, both `(batch, tokens, 1, key_dim)`, such as
+            `RotaryEmbedding2D`. Defaults to `None`: the layer ignores the order of tokens.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
@@ -32,7 +32,7 @@ class GatedAttentionUnit(keras.layers.Layer):
         A tensor like `x`.
 
     Raises:
-        ValueError: if an argument is outside its range or of the wrong type, or `x` has another number of axes.
+        ValueError: if an argument is outside its range or of the wrong type, or `x` does not have three axes.
 
     Reference: Hua et al. 2022, arXiv:2202.10447; with softmax https://kexue.fm/archives/8934.
     """
@@ -61,8 +61,8 @@ class GatedAttentionUnit(keras.layers.Layer):
         u, v, z = ops.split(self.dense(self.norm(x)), [e, 2 * e], axis=-1)
         q, k = (z * self.gammas[i] for i in range(2))
         if self.positions is not None:
-            turned = (ops.squeeze(self.positions(ops.expand_dims(one, 2)), 2) for one in (q, k))
-            q, k = (ops.cast(one, self.compute_dtype) for one in turned)
+            rotated = (ops.squeeze(self.positions(ops.expand_dims(head, 2)), 2) for head in (q, k))
+            q, k = (ops.cast(head, self.compute_dtype) for head in rotated)
         logits = ops.matmul(q, ops.transpose(k, (0, 2, 1))) * (1 / math.sqrt(self.key_dim))
         attention = ops.cast(ops.softmax(ops.cast(logits, "float32"), axis=-1), self.compute_dtype)
         return x + self.output_dense(u * ops.matmul(attention, v))

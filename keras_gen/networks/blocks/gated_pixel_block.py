@@ -10,34 +10,34 @@ from keras_gen.networks.blocks.masked import MaskedConv2D
 
 @keras_gen_export("keras_gen.layers.GatedPixelBlock")
 class GatedPixelBlock(keras.layers.Layer):
-    """The block of a gated PixelCNN: a stack for the rows above and one for the own row, so that no pixel is missed.
+    """Block of a gated PixelCNN: a vertical stack for the rows above, a horizontal stack for the row, no blind spot.
 
         gate(a, b) = tanh(a) sigmoid(b)
         vertical   = gate(conv of the rows up to this one of `vertical` + embedding)
         horizontal = horizontal + 1x1 gate(conv of the pixels up to this one in its row of `horizontal`
-                                           + 1x1 conv of the former + embedding)
+                                           + 1x1 conv of the vertical conv + embedding)
 
-    A plain stack of masked convolutions never sees a wedge of pixels on the upper right. Here the vertical stack sees
-    all rows above. In the first block of a network, `strict`, the vertical stack sees strictly the rows above and the
-    horizontal one strictly the pixels on the left, with no residual connection: then pixel i of any later block knows
-    nothing of x_i.
+    A plain stack of masked convolutions has a blind spot, a wedge of pixels on the upper right. Here the receptive
+    field of the vertical stack covers all rows above. In the first block of a network, `strict`, the vertical stack
+    sees strictly the rows above and the horizontal one strictly the pixels on the left, without residual connection:
+    then pixel i of any later block does not depend on x_i.
 
     Args:
         filters: int >= 1, channels of both stacks.
         kernel_size: odd int >= 3. Defaults to `3`.
         strict: bool. Whether this is the first block of a network. Defaults to `False`.
-        groups: int >= 1. Parts of the channels, for pixels of several numbers; see `MaskedConv2D`. Defaults to `1`.
+        groups: int >= 1. Groups of channels, for pixels with several values; see `MaskedConv2D`. Defaults to `1`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
-        inputs: list of `vertical` and `horizontal`, both `(batch, height, width, channels)`, and perhaps of an
-            embedding `(batch, any)` of a condition.
+        inputs: list of `vertical` and `horizontal`, both `(batch, height, width, channels)`, and, optionally, an
+            embedding `(batch, dim)` of a condition.
 
     Returns:
         `vertical` and `horizontal`, both `(batch, height, width, filters)`.
 
     Raises:
-        ValueError: if an argument is outside its range, or the inputs have another number or shape.
+        ValueError: if an argument is outside its range, or the number or shape of the inputs is wrong.
 
     Reference: van den Oord et al. 2016, arXiv:1606.05328, figure 2.
     """
@@ -53,7 +53,7 @@ class GatedPixelBlock(keras.layers.Layer):
         row, conv = (1, self.kernel_size), keras.layers.Conv2D
         self.from_left = MaskedConv2D(2 * self.filters, row, self.strict, name="from_left", **options)
         self.output_conv = MaskedConv2D(self.filters, 1, name="output", **options)
-        # Padded by hand, to see no row below.
+        # Padded explicitly, to see no row below.
         rows = (self.kernel_size // 2 + 1, self.kernel_size)
         self.from_above = conv(2 * self.filters, rows, dtype=self.dtype_policy, name="from_above")
         self.down = conv(2 * self.filters, 1, dtype=self.dtype_policy, name="down")
@@ -61,11 +61,11 @@ class GatedPixelBlock(keras.layers.Layer):
 
     def build(self, inputs_shape: Any) -> None:
         number = len(inputs_shape)
-        check(number in (2, 3), "inputs", "be vertical, horizontal and perhaps an embedding", f"{number} inputs")
+        check(number in (2, 3), "inputs", "be vertical, horizontal and, optionally, an embedding", f"{number} inputs")
         vertical, horizontal = inputs_shape[:2]
         for shape in (vertical, horizontal):
             check(len(shape) == 4, "inputs", "have shape (batch, height, width, channels)", f"shape {tuple(shape)}")
-        self.from_above.build((None, None, None, vertical[-1]))  # padded, it has another height
+        self.from_above.build((None, None, None, vertical[-1]))  # padding changes the height
         self.down.build((*vertical[:-1], 2 * self.filters))
         self.from_left.build(horizontal)
         self.output_conv.build((*horizontal[:-1], self.filters))
@@ -100,6 +100,6 @@ class GatedPixelBlock(keras.layers.Layer):
 
 
 def gate(x: Any) -> Any:
-    """Returns `tanh(a) sigmoid(b)` of neighbouring channels a, b, so that parts of the channels stay parts."""
+    """Returns `tanh(a) sigmoid(b)` of adjacent channels a, b, which keeps groups of channels contiguous."""
     pairs = ops.reshape(x, (*ops.shape(x)[:-1], x.shape[-1] // 2, 2))
     return ops.tanh(pairs[..., 0]) * ops.sigmoid(pairs[..., 1])

@@ -1,4 +1,4 @@
-"""Layers whose weights are masked, so that an output depends on the inputs before it alone."""
+"""Layers with masked weights, so that an output depends on preceding inputs only."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,14 +14,14 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.layers.MaskedDense")
 class MaskedDense(keras.layers.Layer):
-    """Dense layer in which an output sees only the inputs of lesser degree: the part that MADE is made of.
+    """Masked dense layer, the building block of MADE: an output depends only on inputs of no higher degree.
 
         y = x (W * M) + b,   M_{ij} = [degree of output j >= degree of input i]   (> if `strict`)
 
     Args:
         input_degrees: sequence of ints, the degree of each input.
         output_degrees: sequence of ints, the degree of each output.
-        strict: bool. Whether equal degrees are hidden too, as in MADE's last layer. Defaults to `False`.
+        strict: bool. Whether equal degrees are masked, too, as in MADE's last layer. Defaults to `False`.
         kernel_initializer: initializer of W. Defaults to `"glorot_uniform"`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
@@ -33,7 +33,7 @@ class MaskedDense(keras.layers.Layer):
         A tensor `(batch, ..., len(output_degrees))`.
 
     Raises:
-        ValueError: if the degrees are not integers, or x has not as many features.
+        ValueError: if the degrees are not integers, or the number of features of x is wrong.
 
     Example:
 
@@ -67,7 +67,7 @@ class MaskedDense(keras.layers.Layer):
     def call(self, x: Any, degrees: Any = None) -> Any:
         kernel = ops.convert_to_tensor(self.kernel)
         mask = self.mask if degrees is None else self._mask(*degrees)
-        # `@`, not Keras's matmul, which makes float64 float32 on JAX and torch.
+        # `@`, not Keras's matmul, which casts float64 to float32 on JAX and torch.
         return product(x, kernel * ops.cast(mask, kernel.dtype)) + ops.convert_to_tensor(self.bias)
 
     def _mask(self, inputs: Any, outputs: Any) -> Any:
@@ -84,32 +84,32 @@ class MaskedDense(keras.layers.Layer):
 
 
 def spread_degrees(units: int, highest: int) -> np.ndarray:
-    """Returns degrees 1 .. highest for hidden units: each in turn, or evenly spread where there are fewer units."""
+    """Returns degrees 1 .. highest for hidden units: cyclically, or evenly spaced if there are fewer units."""
     if units < highest:
         return np.arange(units) * highest // units + 1
     return np.arange(units) % highest + 1
 
 
 def _check_degrees(name: str, degrees: Any) -> list[int]:
-    whole = isinstance(degrees, list | tuple | np.ndarray) and all(is_integer(degree) for degree in degrees)
-    check(whole and len(degrees) > 0, name, "be a list of integers", degrees)
+    are_integers = isinstance(degrees, list | tuple | np.ndarray) and all(is_integer(degree) for degree in degrees)
+    check(are_integers and len(degrees) > 0, name, "be a list of integers", degrees)
     return [int(degree) for degree in degrees]
 
 
 @keras_gen_export("keras_gen.layers.MaskedConv2D")
 class MaskedConv2D(keras.layers.Layer):
-    """Convolution in which a pixel sees only those before it, row by row: the part that PixelCNN is made of.
+    """Masked convolution, the building block of PixelCNN: a pixel depends only on preceding pixels in raster order.
 
-        y = conv(x, W * M) + b,   M = 1 at rows above, and in the same row on the left; at the pixel itself see below
+        y = conv(x, W * M) + b,   M = 1 in rows above, and on the left in the same row; at the pixel itself see below
 
-    Channels are `groups` equal parts, one after the other, for pixels of several numbers: at the pixel itself, group j
+    Channels form `groups` contiguous groups of equal size, for pixels with several values: at the pixel itself, group j
     of the output sees the groups up to j (mask "B" of the paper), or below j if `strict` (mask "A", of a first layer).
-    With one group, it sees the pixel itself, or not. The output has the size of the input.
+    With one group, the pixel itself is visible or masked. The output has the height and width of the input.
 
     Args:
         filters: int >= 1, channels of the output.
         kernel_size: odd int >= 1, or height and width. Defaults to `3`.
-        strict: bool. Whether the own group at the pixel itself is hidden, too. Defaults to `False`.
+        strict: bool. Whether the same group at the pixel itself is masked, too. Defaults to `False`.
         groups: int >= 1. Must divide the channels of input and output. Defaults to `1`.
         kernel_initializer: initializer of W. Defaults to `"glorot_uniform"`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
@@ -121,7 +121,7 @@ class MaskedConv2D(keras.layers.Layer):
         `(batch, height, width, filters)`.
 
     Raises:
-        ValueError: if an argument is outside its range, or `x` is no batch of images of `groups` parts.
+        ValueError: if an argument is outside its range, or `x` is not a batch of images with `groups` groups.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Normalization of groups of channels."""
+"""Group normalization."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.layers.GroupNorm")
 class GroupNorm(keras.layers.Layer):
-    """Normalizes each group of channels of each sample: `y = gamma (x - mean) / sqrt(var + epsilon) + beta`.
+    """Group normalization: `y = gamma (x - mean) / sqrt(var + epsilon) + beta`, per sample and group of channels.
 
-    The same function as `keras.layers.GroupNormalization(axis=-1)`, but faster on every backend: the statistics are
-    sums for each channel, and normalization becomes one multiply-add per pixel; PyTorch uses its native kernel.
-    Statistics are float32 under any dtype policy.
+    Equivalent to `keras.layers.GroupNormalization(axis=-1)`, but faster on every backend: statistics are summed per
+    channel, and normalization becomes one multiply-add per pixel; PyTorch uses its native kernel. Statistics are
+    float32 under any dtype policy.
 
     Args:
-        groups: int >= 1. Must divide the number of channels. Channels of a group are neighbors. Defaults to `8`.
-        epsilon: float > 0. Defaults to `1e-5`.
+        groups: int >= 1. Must divide the number of channels. Groups consist of adjacent channels. Defaults to `8`.
+        epsilon: float > 0. Added to the variance. Defaults to `1e-5`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
@@ -61,8 +61,8 @@ class GroupNorm(keras.layers.Layer):
 
 
 def groups_for(channels: int) -> int:
-    """Returns 8 groups, or fewer where they would not divide `channels` or have less than 4 channels each.
+    """Returns the number of groups: 8, or fewer if 8 does not divide `channels` or leaves less than 4 channels each.
 
-    A group of one channel would take away whatever is added to a whole channel, such as the embedding of the time.
+    A group of one channel would cancel any constant added to the channel, such as the time embedding.
     """
     return next((groups for groups in (8, 4, 2) if channels % groups == 0 and channels // groups >= 4), 1)

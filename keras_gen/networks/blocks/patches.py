@@ -9,7 +9,7 @@ from keras_gen.core.checks import check, check_image_shape, check_integer
 
 
 def check_patches(image_shape: Sequence[int | None], patch_size: int) -> tuple[int, int]:
-    """Returns the rows and columns of patches of an image, and refuses images that have no whole number of them."""
+    """Returns the rows and columns of patches of an image, after checking that `patch_size` divides its size."""
     check_integer("patch_size", patch_size)
     check_image_shape("image_shape", image_shape, *patch_multiple(patch_size))
     check(None not in image_shape, "image_shape", "have a known height and width", image_shape)
@@ -17,12 +17,12 @@ def check_patches(image_shape: Sequence[int | None], patch_size: int) -> tuple[i
 
 
 def patch_multiple(patch_size: int) -> tuple[int, str]:
-    """Returns the multiple that an image's size must be, and the reason."""
+    """Returns the required divisor of an image's size, and the reason."""
     return int(patch_size), f"with patch_size={patch_size}"
 
 
 def to_patches(images: Any, patch_size: int) -> Any:
-    """Returns the patches `(batch, rows * columns, patch_size^2 * channels)` of images, each one row of pixels."""
+    """Splits images into flattened patches `(batch, rows * columns, patch_size^2 * channels)`."""
     height, width, channels = images.shape[1:]
     rows, columns = height // patch_size, width // patch_size
     x = ops.reshape(images, (-1, rows, patch_size, columns, patch_size, channels))
@@ -30,7 +30,7 @@ def to_patches(images: Any, patch_size: int) -> Any:
 
 
 def from_patches(patches: Any, rows: int, columns: int, patch_size: int) -> Any:
-    """Returns the images `(batch, rows * patch_size, columns * patch_size, channels)` of their patches."""
+    """Joins flattened patches to images `(batch, rows * patch_size, columns * patch_size, channels)`."""
     channels = patches.shape[-1] // patch_size**2
     x = ops.reshape(patches, (-1, rows, columns, patch_size, patch_size, channels))
     return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, rows * patch_size, columns * patch_size, channels))

@@ -1,4 +1,4 @@
-"""The residual blocks of the U-Nets: two convolutions, with the embedded time in between."""
+"""Residual blocks of the U-Nets: two convolutions, with the time embedding in between."""
 
 from typing import Any
 
@@ -13,25 +13,25 @@ from keras_gen.networks.blocks.norms import GroupNorm, groups_for
 
 @keras_gen_export("keras_gen.layers.ResidualBlock")
 class ResidualBlock(keras.layers.Layer):
-    """The block of a diffusion U-Net: two normalized convolutions with the embedded time in between.
+    """Residual block of a diffusion U-Net: two normalized convolutions with the time embedding in between.
 
         h = conv(silu(norm(x))) + dense(embedding)
         y = shortcut(x) + conv(dropout(silu(norm(h))))
 
-    With `scale_shift`, `a, b = dense(embedding)` act behind the second normalization: `(1 + a) norm(conv(...)) + b`.
+    With `scale_shift`, `a, b = dense(embedding)` act after the second normalization: `(1 + a) norm(conv(...)) + b`.
 
-    The second convolution starts at zero, so that the block starts as its shortcut: the identity, or a 1x1
-    convolution where the number of channels changes.
+    The second convolution is initialized to zero, so that the block starts as its shortcut: the identity, or a 1x1
+    convolution if the number of channels changes.
 
     Args:
         width: int >= 1. Number of output channels.
         groups: int >= 1. Groups of the normalizations. Must divide `width` and the input's channels. Defaults to `8`.
         dropout: float in [0, 1). Defaults to `0.0`.
-        remat: bool. Whether to compute the block again in the backward pass instead of keeping its activations: less
-            memory, a third more time. Defaults to `False`.
+        remat: bool. Whether to recompute the block in the backward pass instead of storing its activations (gradient
+            checkpointing): less memory, a third more time. Defaults to `False`.
         seed: int or `None`. Seeds the dropout. Defaults to `None`.
-        epsilon: float > 0. Of the normalizations. Defaults to `1e-5`.
-        scale_shift: bool. Whether the embedding scales and shifts the second normalization. Defaults to `False`.
+        epsilon: float > 0. Epsilon of the normalizations. Defaults to `1e-5`.
+        scale_shift: bool. Whether the embedding scales and shifts the output of `norm_2`. Defaults to `False`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
@@ -42,7 +42,7 @@ class ResidualBlock(keras.layers.Layer):
         `(batch, height, width, self.width)`.
 
     Raises:
-        ValueError: if an argument is outside its range, or `groups` does not divide the numbers of channels.
+        ValueError: if an argument is outside its range, or `groups` does not divide a number of channels.
 
     Reference: Ho et al. 2020, arXiv:2006.11239, appendix B; Dhariwal and Nichol 2021, arXiv:2105.05233, for
     `scale_shift`.
@@ -92,10 +92,10 @@ class ResidualBlock(keras.layers.Layer):
         x, embedding = inputs
         masks = []
         if training and self.dropout > 0:
-            # Drawn outside of the block: what `remat` computes again must not draw again.
+            # Drawn outside of the block: what `remat` recomputes must not draw again.
             kept = ops.ones((*ops.shape(x)[:-1], self.width), self.compute_dtype)
             masks = [keras.random.dropout(kept, self.dropout, seed=self.seed_generator)]
-        # `remat` wraps anew at each call: on JAX a wrapped function that is used twice keeps the first call's weights.
+        # Wrapped in each call: on JAX, a function wrapped by `remat` and called twice keeps the first call's weights.
         block = keras.remat(self._block) if self.remat else self._block
         return block(x, embedding, *masks)
 
@@ -131,11 +131,11 @@ class ResidualBlock(keras.layers.Layer):
 
 @keras_gen_export("keras_gen.layers.LightBlock")
 class LightBlock(keras.layers.Layer):
-    """The block of the DDPM post's light U-Net: normalized after the sum, without biases.
+    """Residual block of the DDPM post's light U-Net: normalized after the addition, without biases.
 
         x = projection(x),   y = norm(x + conv(silu(conv(x + dense(embedding)))))
 
-    The projection, a 1x1 convolution, is there only where the number of channels changes.
+    The projection, a 1x1 convolution, exists only if the number of channels changes.
 
     Args:
         width: int >= 1. Number of output channels.

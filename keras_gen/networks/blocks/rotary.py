@@ -16,7 +16,7 @@ def inverse_frequencies(pairs: int, base: float) -> np.ndarray:
 
 
 def rotate(x: Any, angles: Any) -> Any:
-    """Rotates channels `2 i` and `2 i + 1`, together a plane, by the i-th angle; in float32.
+    """Rotates each pair of channels `2 i` and `2 i + 1` by the i-th angle, in float32.
 
     Args:
         x: `(..., dim)`.
@@ -34,12 +34,12 @@ def rotate(x: Any, angles: Any) -> Any:
 
 @keras_gen_export("keras_gen.layers.RotaryEmbedding")
 class RotaryEmbedding(keras.layers.Layer):
-    """Rotates pairs of channels by angles that grow with the position: rotary positions in a sequence.
+    """Rotary position embedding: rotates pairs of channels by angles proportional to the position in a sequence.
 
         f_i = base^(-i / (dim / 2)),   pair i rotates by position f_i,   i = 0 .. dim / 2 - 1
 
-    Channels `2 i` and `2 i + 1` are a pair. With queries and keys both rotated, `q . k` depends on the positions by
-    their difference alone. Computed in float32 under any dtype policy. There are no weights, and no longest position.
+    Channels `2 i` and `2 i + 1` are a pair. With queries and keys both rotated, `q . k` depends on the positions only
+    through their difference. Computed in float32 under any dtype policy. There are no weights, and no maximum position.
 
     Args:
         base: float > 1. Defaults to `10000.0`.
@@ -53,7 +53,7 @@ class RotaryEmbedding(keras.layers.Layer):
         A tensor like `x`.
 
     Raises:
-        ValueError: if `base` is outside its range, or `x` has another shape.
+        ValueError: if `base` is outside its range, or `x` has the wrong shape.
 
     Reference: https://kexue.fm/archives/8265; Su et al. 2021, arXiv:2104.09864.
     """
@@ -69,8 +69,8 @@ class RotaryEmbedding(keras.layers.Layer):
 
     def call(self, x: Any, positions: Any = None) -> Any:
         positions = ops.arange(ops.shape(x)[1])[None] if positions is None else positions
-        once = ops.convert_to_tensor(inverse_frequencies(x.shape[-1] // 2, self.base), "float32")
-        angles = ops.cast(positions, "float32")[:, :, None, None] * once
+        frequencies = ops.convert_to_tensor(inverse_frequencies(x.shape[-1] // 2, self.base), "float32")
+        angles = ops.cast(positions, "float32")[:, :, None, None] * frequencies
         return ops.cast(rotate(x, angles), self.compute_dtype)
 
     def compute_output_shape(self, x_shape: Any, positions_shape: Any = None) -> tuple[int | None, ...]:
@@ -82,13 +82,13 @@ class RotaryEmbedding(keras.layers.Layer):
 
 @keras_gen_export("keras_gen.layers.RotaryEmbedding2D")
 class RotaryEmbedding2D(keras.layers.Layer):
-    """Rotates pairs of channels by angles that grow with the position in a grid: rotary positions in two dimensions.
+    """Two-dimensional rotary position embedding: rotates pairs of channels by angles proportional to row or column.
 
         f_i = base^(-i / (dim / 4)),   i = 0 .. dim / 4 - 1
         pair i of the first half of channels rotates by row f_i, pair i of the second half by column f_i
 
-    Channels `2 i` and `2 i + 1` are a pair. With queries and keys both rotated, `q . k` depends on the positions by
-    their difference alone. Computed in float32 under any dtype policy. There are no weights.
+    Channels `2 i` and `2 i + 1` are a pair. With queries and keys both rotated, `q . k` depends on the positions only
+    through their difference. Computed in float32 under any dtype policy. There are no weights.
 
     Args:
         height: int >= 1. Rows of the grid.
@@ -103,7 +103,7 @@ class RotaryEmbedding2D(keras.layers.Layer):
         A tensor like `x`.
 
     Raises:
-        ValueError: if an argument is outside its range, or `x` has another shape.
+        ValueError: if an argument is outside its range, or `x` has the wrong shape.
 
     Reference: Su et al. 2021, arXiv:2104.09864; in two dimensions https://kexue.fm/archives/8397.
     """
@@ -117,8 +117,8 @@ class RotaryEmbedding2D(keras.layers.Layer):
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
         tokens = self.height * self.width
-        fits = len(x_shape) == 4 and x_shape[1] in (None, tokens) and x_shape[3] % 4 == 0
-        check(fits, "x", f"have shape (batch, {tokens}, heads, a multiple of 4)", f"shape {tuple(x_shape)}")
+        is_grid = len(x_shape) == 4 and x_shape[1] in (None, tokens) and x_shape[3] % 4 == 0
+        check(is_grid, "x", f"have shape (batch, {tokens}, heads, a multiple of 4)", f"shape {tuple(x_shape)}")
 
     def call(self, x: Any) -> Any:
         angles = ops.convert_to_tensor(self._angles(x.shape[-1]), "float32")
@@ -133,5 +133,5 @@ class RotaryEmbedding2D(keras.layers.Layer):
     def _angles(self, dim: int) -> np.ndarray:
         """Returns the angles `(height * width, 1, dim / 2)`."""
         row, column = np.divmod(np.arange(self.height * self.width), self.width)
-        once = inverse_frequencies(dim // 4, self.base)
-        return np.concatenate([np.outer(row, once), np.outer(column, once)], axis=-1)[:, None]
+        frequencies = inverse_frequencies(dim // 4, self.base)
+        return np.concatenate([np.outer(row, frequencies), np.outer(column, frequencies)], axis=-1)[:, None]

@@ -7,7 +7,7 @@ from keras_gen.core.checks import check, check_integer, same_shape
 from keras_gen.core.compiled import sequential_loop
 from keras_gen.export import keras_gen_export
 
-MASKED = -1e30  # not -inf, of which differences are NaN
+MASKED = -1e30  # not -inf, whose differences are NaN
 
 
 @keras_gen_export("keras_gen.ops.tiled_attention")
@@ -20,31 +20,31 @@ def tiled_attention(
     scale: float | None = None,
     tile: int = 256,
 ) -> Any:
-    """Computes softmax attention tile by tile, without the matrix of all scores: the online softmax.
+    """Computes softmax attention tile by tile, without the full matrix of scores, by the online softmax.
 
         m' = max(m, max_j s_j),   z' = z e^(m - m') + sum_j e^(s_j - m'),   o' = o e^(m - m') + sum_j e^(s_j - m') v_j
         attention = o / z after the last tile
 
-    Memory beyond inputs and output is that of one tile of queries against one of keys, whatever the lengths. For long
-    sequences where the backend has no fused kernel; where it has one, `keras.ops.dot_product_attention` is faster.
-    Gradients pass, but for them each tile's scores are kept. Sums are in float32. A query that sees no key gets
-    zeros.
+    Memory beyond inputs and output is that of one tile of queries by one of keys, for any length. Use it for long
+    sequences on backends without a fused kernel; with one, `keras.ops.dot_product_attention` is faster. It is
+    differentiable, but each tile's scores are then stored. Sums are in float32. The output is zero for a query whose
+    keys are all masked.
 
     Args:
         query: `(batch, tokens, heads, dim)`.
-        key: `(batch, other tokens, heads, dim)`.
-        value: `(batch, other tokens, heads, dim)`.
-        mask: bool that broadcasts to `(batch, heads, tokens, other tokens)`, `True` where a query sees a key, or
-            `None`. Defaults to `None`.
-        is_causal: bool. Whether query i sees keys 0 .. i alone. Defaults to `False`.
+        key: `(batch, key tokens, heads, dim)`.
+        value: `(batch, key tokens, heads, dim)`.
+        mask: bool that broadcasts to `(batch, heads, tokens, key tokens)`, `True` where a query attends to a key,
+            or `None`. Defaults to `None`.
+        is_causal: bool. Whether query i attends to keys 0 .. i only. Defaults to `False`.
         scale: float, factor of the scores, or `None`, 1 / sqrt(dim). Defaults to `None`.
-        tile: int >= 1. How many queries and keys are worked on together. Defaults to `256`.
+        tile: int >= 1. Number of queries, and of keys, per tile. Defaults to `256`.
 
     Returns:
         A tensor `(batch, tokens, heads, dim)` of the query's dtype.
 
     Raises:
-        ValueError: if shapes do not fit together or `tile` is no positive integer.
+        ValueError: if shapes are incompatible or `tile` is not a positive integer.
 
     Example:
 
@@ -54,13 +54,14 @@ def tiled_attention(
     """
     query, key, value = (ops.convert_to_tensor(x) for x in (query, key, value))
     check_integer("tile", tile)
-    fits = len(query.shape) == len(key.shape) == 4 and tuple(query.shape[2:]) == tuple(key.shape[2:])
-    check(fits, "key", "have the query's heads and dim", f"shape {tuple(key.shape)}, query {tuple(query.shape)}")
+    is_compatible = len(query.shape) == len(key.shape) == 4 and tuple(query.shape[2:]) == tuple(key.shape[2:])
+    shapes = f"shape {tuple(key.shape)}, query {tuple(query.shape)}"
+    check(is_compatible, "key", "have the query's heads and dim", shapes)
     check(tuple(key.shape) == tuple(value.shape), "value", "have the key's shape", f"shape {tuple(value.shape)}")
-    check(same_shape(query.shape[:1], key.shape[:1]), "key", "have the query's batch", f"shape {tuple(key.shape)}")
+    check(same_shape(query.shape[:1], key.shape[:1]), "key", "have the query's batch size", f"shape {tuple(key.shape)}")
     tokens, dim, keys = query.shape[1], query.shape[3], key.shape[1]
     scale = 1 / math.sqrt(dim) if scale is None else scale
-    # (batch, heads, tokens, dim), up to whole tiles.
+    # (batch, heads, tokens, dim), padded to whole tiles.
     q, k, v = (_whole_tiles(ops.cast(ops.transpose(x, (0, 2, 1, 3)), "float32"), 2, tile) for x in (query, key, value))
     q = q * scale
     if mask is not None:
@@ -89,7 +90,7 @@ def tiled_attention(
             k_tile, v_tile = (tile_of(x, j, 2) for x in (k, v))
             inside = seen(i, j)
             s = ops.where(inside, ops.matmul(q_tile, ops.transpose(k_tile, (0, 1, 3, 2))), MASKED)
-            # The largest score only keeps exponents small: the result does not depend on it.
+            # The maximum only prevents overflow: the result does not depend on it.
             m_new = ops.maximum(m, ops.stop_gradient(ops.max(s, axis=-1, keepdims=True)))
             p = ops.where(inside, ops.exp(s - m_new), 0.0)
             shrink = ops.exp(m - m_new)
@@ -105,19 +106,19 @@ def tiled_attention(
 
 
 def _whole_tiles(x: Any, axis: int, tile: int) -> Any:
-    """Returns `x` with zeros behind, up to a multiple of `tile`."""
+    """Pads `x` with zeros to a multiple of `tile`."""
     padding = [(0, 0)] * len(x.shape)
     padding[axis] = (0, -x.shape[axis] % tile)
     return ops.pad(x, padding)
 
 
 def _as_matrix(mask: Any, tokens: int, keys: int) -> Any:
-    """Returns a mask of four axes whose last two are whole; the first two may be 1."""
+    """Expands a mask to four axes and broadcasts the last two; the first two may be 1."""
     mask = ops.convert_to_tensor(mask, "bool")
-    fits = len(mask.shape) <= 4 and all(
+    is_broadcastable = len(mask.shape) <= 4 and all(
         a in (1, None, b) for a, b in zip(mask.shape[::-1], (keys, tokens), strict=False)
     )
-    check(fits, "mask", f"broadcast to (batch, heads, {tokens}, {keys})", f"shape {tuple(mask.shape)}")
+    check(is_broadcastable, "mask", f"broadcast to (batch, heads, {tokens}, {keys})", f"shape {tuple(mask.shape)}")
     while len(mask.shape) < 4:
         mask = ops.expand_dims(mask, 0)
     return ops.logical_and(mask, ops.ones((tokens, keys), "bool"))

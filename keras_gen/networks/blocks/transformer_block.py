@@ -9,24 +9,23 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.layers.TransformerBlock")
 class TransformerBlock(keras.layers.Layer):
-    """The block of a causal transformer: attention to the tokens before, then a feed-forward layer.
+    """Block of a causal transformer: masked self-attention, then a feed-forward layer, both with pre-normalization.
 
         h = x + W softmax(q k^T / sqrt(d)) v,   q, k, v from LayerNorm(x)
         y = h + mlp(LayerNorm(h))
 
     Args:
         num_heads: int >= 1. Must divide the number of channels. Defaults to `4`.
-        expansion: int >= 1. Width of the feed-forward layer over the number of channels. Defaults to `4`.
-        positions: a layer that turns queries and keys, such as `RotaryEmbedding`, or `None`. Defaults to `None`.
-        dropout: float in [0, 1). Rate of what is dropped of attention's and feed-forward layer's outputs. Defaults to
-            `0.0`.
-        seed: int or `None`. Seeds the dropout. Defaults to `None`, a seed from Keras's global one.
+        expansion: int >= 1. Hidden width of the feed-forward layer, in multiples of the channels. Defaults to `4`.
+        positions: a layer that rotates queries and keys, such as `RotaryEmbedding`, or `None`. Defaults to `None`.
+        dropout: float in [0, 1). Dropout rate of the outputs of attention and feed-forward layer. Defaults to `0.0`.
+        seed: int or `None`. Seeds the dropout. Defaults to `None`, a seed from Keras's global generator.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
         x: `(batch, tokens, channels)`.
-        attention_mask: bool `(batch, 1, tokens, tokens)`, which tokens (last axis) each token sees, such as
-            `segment_mask` gives; or `None`, those up to itself. Defaults to `None`.
+        attention_mask: bool `(batch, 1, tokens, tokens)`, the tokens (last axis) to which each token attends, such as
+            from `segment_mask`; or `None`, a causal mask. Defaults to `None`.
         token_positions: integers `(batch, tokens)` for `positions`, or `None` for 0, 1, 2, ... Defaults to `None`.
         training: bool. Defaults to `False`.
 
@@ -90,16 +89,16 @@ class TransformerBlock(keras.layers.Layer):
         return self._outputs(x, attended, training)
 
     def extend(self, x: Any, cache: tuple[Any, Any], i: Any) -> tuple[Any, tuple[Any, Any]]:
-        """Computes what `call` computes for token `i` alone, from the keys and values of the tokens before.
+        """Computes the output of `call` for token `i` only, from cached keys and values (KV cache).
 
         Args:
             x: `(batch, 1, channels)`, token `i`.
-            cache: keys and values, both `(batch, tokens, num_heads, dim)`, right for the tokens before.
+            cache: keys and values, both `(batch, tokens, num_heads, dim)`, valid for preceding tokens.
             i: int tensor.
 
         Returns:
             y: `(batch, 1, channels)`.
-            cache: keys and values with those of token `i`.
+            cache: keys and values including those of token `i`.
         """
         q, k, v = self._heads(x, ops.reshape(i, (1, 1)))
         cache = tuple(ops.slice_update(old, (0, i, 0, 0), new) for old, new in zip(cache, (k, v), strict=True))
@@ -119,7 +118,7 @@ class TransformerBlock(keras.layers.Layer):
         qkv = ops.reshape(self.qkv(self.norm_1(x)), (batch, tokens, 3 * self.num_heads, self.head_dim))
         q, k, v = ops.split(qkv, 3, axis=2)
         if self.positions is not None:
-            q, k = (ops.cast(self.positions(one, token_positions), self.compute_dtype) for one in (q, k))
+            q, k = (ops.cast(self.positions(heads, token_positions), self.compute_dtype) for heads in (q, k))
         return [q, k, v]
 
     def _outputs(self, x: Any, attended: Any, training: bool) -> Any:
