@@ -77,13 +77,25 @@ def pytest_report_header(config):
     return lines
 
 
+PEERS = ROOT / "tests" / "peers"
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Leaves the comparisons with other libraries, which take 300 MB of memory, to one backend in each turn."""
+    turn = config.option.turn
+    if turn is not None and collection_path == PEERS and (BACKENDS.index(backend()) + turn) % 3:
+        return True
+    return None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     """Keeps what this worker is to run.
 
     With a turn, a test function of three cases or more runs case i on backend b if i + b + turn is divisible by three:
     each case on one backend, each function on all, and within three turns every case on every backend. Tests without a
-    backend run once, on PyTorch, which has the least to do. With `SHARD=1/2` a worker keeps every other function.
+    backend run once, on PyTorch, which has the least to do; comparisons with other libraries on one backend in a turn.
+    With `SHARD=1/2` a worker keeps every other function.
     """
     name, turn = backend(), config.option.turn
     shard, shards = (int(number) for number in os.environ.get("SHARD", "1/1").split("/"))
@@ -96,7 +108,7 @@ def pytest_collection_modifyitems(config, items):
             continue
         if turn is not None and cases[0].get_closest_marker("one_backend"):
             cases = cases if name == "torch" else []
-        elif turn is not None and len(cases) >= MANY:
+        elif turn is not None and len(cases) >= MANY and PEERS not in cases[0].path.parents:
             cases = cases[-(BACKENDS.index(name) + turn) % 3 :: 3]
         kept.update(cases)
     deselected = [item for item in items if item not in kept]

@@ -41,7 +41,7 @@ METHODS = (
     *("sample", "denoising_path", "denoise_from", "interpolate", "elbo", "encode", "decode", "reconstruct"),
     *("add_noise", "image_to_image", "inpaint", "invert", "adapt_variance", "reflow", "straightness"),
     *("cluster", "quantize", "adapt", "set_codebook", "log_prob", "bits_per_dim", "map_latents", "pool"),
-    *("encode_vectors", "decode_vectors", "from_diffusers", "fit_prior"),
+    *("quantize_vectors", "encode_vectors", "decode_vectors", "from_diffusers", "fit_prior"),
 )
 OURS = {module for name, module in sys.modules.items() if name.startswith("keras_gen.")}
 
@@ -186,6 +186,25 @@ def public_paths(text):
 
 def private_path(match):
     return match.group() if match.group().split(".")[1] in NAMESPACES else ""
+
+
+def overview():
+    """Every public name by namespace, with the first sentence of its docstring."""
+    lines = ["# Every public class and function", "", "Written by `pytest tests/test_public_api.py --update-api`."]
+    for namespace in NAMESPACES:
+        lines += ["", f"## keras_gen.{namespace}", "", inspect.cleandoc(getattr(keras_gen, namespace).__doc__), ""]
+        for path, symbol in SYMBOLS.items():
+            if path.split(".")[1] == namespace:
+                headline = " ".join(inspect.cleandoc(symbol.__doc__).partition("\n\n")[0].split())
+                lines.append(f"- `{path.rpartition('.')[2]}`: {headline}")
+    return "\n".join(lines) + "\n"
+
+
+def test_overview_is_current(request):
+    page = ROOT / "docs" / "overview.md"
+    if request.config.getoption("--update-api"):
+        page.write_text(overview(), encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == overview(), "run pytest --update-api"
 
 
 def test_signatures_are_the_recorded_ones(request):

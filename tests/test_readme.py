@@ -1,4 +1,4 @@
-"""What the README shows must run, and what it names must exist."""
+"""What README and documentation show must run, and what they name must exist."""
 
 import os
 import pathlib
@@ -16,30 +16,40 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-# What the blocks after the first take from it: the imports and the data.
+# The imports and the data of the first block, which the others use.
 SHARED = BLOCKS[0].partition("network =")[0]
+# A page of docs/ is one program, each block of the README another.
+PROGRAMS = {f"README {i}": SHARED * (i > 0) + block for i, block in enumerate(BLOCKS)}
+for page in sorted((ROOT / "docs").glob("*.md")):
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    if blocks:
+        PROGRAMS[page.name] = "\n".join(blocks)
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_python_block_runs(number, tmp_path):
-    script = BLOCKS[number] if number == 0 else SHARED + BLOCKS[number]
-    (tmp_path / "readme.py").write_text(script.replace('"jax"', repr(keras.backend.backend())))
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_python_blocks_run(name, tmp_path):
+    program = PROGRAMS[name]
+    (tmp_path / "program.py").write_text(program.replace('"jax"', repr(keras.backend.backend())))
     # Keras reads these two and cuts every `fit` short.
     environment = {**os.environ, "KERAS_MAX_EPOCHS": "1", "KERAS_MAX_STEPS_PER_EPOCH": "2"}
     result = subprocess.run(
-        [sys.executable, "readme.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "program.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert {file.suffix for file in tmp_path.iterdir()} == ({".py", ".png", ".keras"} if number == 0 else {".py"})
+    written = {path for path in re.findall(r'"([\w.]+\.(?:png|keras))"', program)}
+    assert {file.name for file in tmp_path.iterdir()} == {"program.py", *written}
 
 
 def test_names_and_files_exist():
-    for name in set(re.findall(rf"`((?:{'|'.join(NAMESPACES)})\.\w+)`", README)):
-        assert f"keras_gen.{name}" in exported(), name
-    for path in set(re.findall(r"\]\(([\w./]+)\)", README)) | set(
-        re.findall(r"`((?:examples|keras_gen)/[\w/.]+)`", README)
-    ):
-        assert (ROOT / path).exists(), path
+    offenders = []
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        names = set(re.findall(rf"`((?:{'|'.join(NAMESPACES)})\.(?!py`)\w+)`", text))
+        offenders += [f"{page.name}: no {name}" for name in names if f"keras_gen.{name}" not in exported()]
+        links = {page.parent / link for link in re.findall(r"\]\(([\w./]+)(?:#[\w-]+)?\)", text)}
+        links |= {ROOT / path for path in re.findall(r"`((?:examples|keras_gen)/[\w/.]+)`", text)}
+        offenders += [f"{page.name}: no {link}" for link in links if not link.exists()]
+    assert not offenders, "\n".join(offenders)
 
 
 def test_every_example_is_in_the_table():

@@ -1,6 +1,7 @@
 """Derivatives by automatic differentiation."""
 
 import contextlib
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -76,4 +77,6 @@ def double_precision() -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
     import jax
 
-    return jax.enable_x64(True)
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    return importlib.import_module("jax.experimental").enable_x64()  # before JAX 0.8

@@ -1,15 +1,14 @@
-"""Diffusion models, of four choices that know nothing of one another:
+"""Diffusion models, assembled from four independent components:
 
     schedule    schedules/base.py: alpha and sigma of any time, discrete.py or continuous.py
-    prediction  prediction.py: a linear form p x0 + q eps, which makes all of them one
+    prediction  prediction.py: a linear form p x0 + q eps, common to all parametrizations
     training    schedules/time_samplers.py, loss_weight.py
     sampling    samplers/base.py: a table of coefficients, and a rule that applies one row;
                 schedules/time_grid.py, samplers/guidance.py
 
-`DiffusionModel` in models/diffusion_model.py puts them together; models/editing.py and models/likelihood.py are what
-can then be done.
+`DiffusionModel` in models/diffusion_model.py combines them; models/editing.py and models/likelihood.py build on it.
 
-Notation, the same in every file (t is the noisier of two times, s the cleaner):
+Notation used in all files (t is the noisier of two times, s the cleaner):
 
     x_t = alpha_t x0 + sigma_t eps,   eps ~ N(0, I),   SNR_t = alpha_t^2 / sigma_t^2
 

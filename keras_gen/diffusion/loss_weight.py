@@ -1,4 +1,4 @@
-"""Weights of the training loss over time."""
+"""Weighting of the training loss over time."""
 
 from typing import Any
 
@@ -19,10 +19,10 @@ MIN_SNR_GAMMA = 5.0
 def loss_weight(weighting: str, prediction: Prediction, schedule: NoiseSchedule, t: Any, sigma_data: float) -> Any:
     """Returns the weight of `|target - output|^2` at the times `t`.
 
-    A weighting is defined by what it does to the error of x0, so that it means the same for every prediction
+    A weighting is defined by the weight of the x0 error, so that it has the same meaning for every prediction
     `p x0 + q eps`, whose error is `-D / sigma` times that of x0, `D = alpha q - sigma p`:
 
-        simple   the error of the prediction itself (the network's own unit)
+        simple   the error of the prediction itself, unweighted
         snr      SNR |x0 - x0_hat|^2, which is "simple" for epsilon
         min_snr  min(SNR, 5) |x0 - x0_hat|^2
         edm      (SNR + 1 / sigma_data^2) |x0 - x0_hat|^2, which is "simple" for edm
@@ -36,10 +36,10 @@ def loss_weight(weighting: str, prediction: Prediction, schedule: NoiseSchedule,
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     if weighting == "simple":
         return array_module(t).ones_like(alpha)
-    discrete = isinstance(schedule, DiscreteSchedule)
-    p, q = prediction.linear_form(alpha, sigma, None if discrete else schedule.velocity(t))
-    per_error = (alpha * q - sigma * p) ** 2
-    match weighting:  # times sigma^2, which is finite where SNR is not
+    is_discrete = isinstance(schedule, DiscreteSchedule)
+    p, q = prediction.linear_form(alpha, sigma, None if is_discrete else schedule.velocity(t))
+    squared_determinant = (alpha * q - sigma * p) ** 2
+    match weighting:  # multiplied by sigma^2, which is finite where SNR is not
         case "snr":
             of_x0 = alpha**2
         case "min_snr":
@@ -47,8 +47,8 @@ def loss_weight(weighting: str, prediction: Prediction, schedule: NoiseSchedule,
         case "edm":
             of_x0 = alpha**2 + (sigma / sigma_data) ** 2
         case _:
-            of_x0 = (_discrete_bound if discrete else _continuous_bound)(schedule, t) * sigma**2
-    return of_x0 / per_error
+            of_x0 = (_discrete_bound if is_discrete else _continuous_bound)(schedule, t) * sigma**2
+    return of_x0 / squared_determinant
 
 
 def _continuous_bound(schedule: NoiseSchedule, t: Any) -> Any:
@@ -59,7 +59,7 @@ def _continuous_bound(schedule: NoiseSchedule, t: Any) -> Any:
 
 
 def _discrete_bound(schedule: DiscreteSchedule, t: Any) -> Any:
-    # As in `bound_term`: the step to clean data has the next smallest variance, where its own would be 0.
+    # As in `bound_term`: the step to clean data uses the next smallest variance, since its own is 0.
     rows = reverse_rows(schedule, np.arange(schedule.num_steps - 1, -2, -1))
     table = (schedule.num_steps * rows["of_x0"] ** 2 / (2 * np.exp(rows["log_small"])))[::-1]
     return table[t] if array_module(t) is np else ops.take(table.astype("float32"), t)

@@ -1,4 +1,4 @@
-"""What a network may predict, each as a linear form of x0 and eps."""
+"""Predictions of a network, as linear forms of x0 and eps."""
 
 import abc
 from typing import Any
@@ -18,16 +18,16 @@ SIGMA_DATA = 0.5
 
 @keras_gen_export("keras_gen.predictions.Prediction")
 class Prediction(Configured, abc.ABC):
-    """Base class: the quantity that a network predicts, a linear form `p x0 + q eps` of data and noise.
+    """Base class of predictions: the output of a network, a linear form `p x0 + q eps` of data and noise.
 
-    With `x_t = alpha x0 + sigma eps` and `D = alpha q - sigma p`, both are recovered from it:
+    With `x_t = alpha x0 + sigma eps` and `D = alpha q - sigma p`, both are recovered from the prediction:
 
         x0  = c_skip x_t + c_out prediction,   c_skip = q / D,   c_out = -sigma / D
         eps = (alpha prediction - p x_t) / D
 
-    To write another: return `(p, q)` from `linear_form`, and the constructor's arguments from `get_config`; register
-    the class with `keras.saving.register_keras_serializable`, so that a saved model finds it. A network whose input is
-    scaled overrides `input_scale`, one with its own time `network_time`.
+    Subclasses return `(p, q)` from `linear_form`, and the constructor's arguments from `get_config`; register them with
+    `keras.saving.register_keras_serializable`, so that saved models can be loaded. Override `input_scale` to scale the
+    network's input, and `network_time` to change its time.
 
     Attributes:
         needs_derivatives: bool. Whether `linear_form` needs d alpha / dt and d sigma / dt, so that the schedule must be
@@ -40,7 +40,7 @@ class Prediction(Configured, abc.ABC):
 
     @abc.abstractmethod
     def linear_form(self, alpha: Any, sigma: Any, derivatives: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
-        """Returns p and q, arrays or tensors like `alpha` and `sigma`; `derivatives` are those of the two."""
+        """Returns p and q, arrays or tensors like `alpha`; `derivatives` are d alpha / dt and d sigma / dt."""
 
     def x0_form(self, alpha: Any, sigma: Any, derivatives: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
         """Returns c_skip and c_out of `x0 = c_skip x_t + c_out prediction`; arguments as for `linear_form`."""
@@ -49,7 +49,7 @@ class Prediction(Configured, abc.ABC):
         return q / determinant, -sigma / determinant
 
     def input_scale(self, alpha: Any, sigma: Any) -> Any:
-        """Returns c_in, by which the network's input x_t is multiplied, or `None` for x_t itself."""
+        """Returns c_in, the factor of the network's input x_t, or `None` for 1."""
         return None
 
     def network_time(self, schedule: NoiseSchedule, t: Any) -> Any:
@@ -142,11 +142,11 @@ class Preconditioned(Prediction):
         self.sigma_data = float(sigma_data)
 
     def linear_form(self, alpha: Any, sigma: Any, derivatives: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
-        r = self._deviation(alpha, sigma)
+        r = self._std(alpha, sigma)
         return sigma / (r * self.sigma_data), -alpha * self.sigma_data / r
 
     def input_scale(self, alpha: Any, sigma: Any) -> Any:
-        return 1 / self._deviation(alpha, sigma)
+        return 1 / self._std(alpha, sigma)
 
     def network_time(self, schedule: NoiseSchedule, t: Any) -> Any:
         xp = array_module(t)
@@ -155,7 +155,7 @@ class Preconditioned(Prediction):
     def get_config(self) -> dict[str, Any]:
         return {"sigma_data": self.sigma_data}
 
-    def _deviation(self, alpha: Any, sigma: Any) -> Any:
+    def _std(self, alpha: Any, sigma: Any) -> Any:
         return array_module(alpha).sqrt(sigma**2 + (alpha * self.sigma_data) ** 2)
 
 
@@ -163,7 +163,7 @@ PREDICTIONS = {"epsilon": Epsilon, "x0": X0, "v": V, "velocity": Velocity, "scor
 
 
 def as_prediction(value: Any, sigma_data: float = SIGMA_DATA, name: str = "prediction") -> Prediction:
-    """Returns a prediction itself, or that of a short form; refuses anything else."""
+    """Converts a short form to a prediction; returns a `Prediction` unchanged."""
     if isinstance(value, Prediction):
         return value
     check_choice(name, value, PREDICTIONS)
@@ -171,7 +171,7 @@ def as_prediction(value: Any, sigma_data: float = SIGMA_DATA, name: str = "predi
 
 
 def short_form(prediction: Prediction) -> Any:
-    """Returns what a model's configuration says of its prediction: the short form, or the serialized object."""
+    """Returns the entry of a prediction in a model's configuration: the short form, or the serialized object."""
     short = {cls: name for name, cls in PREDICTIONS.items()}
     return short.get(type(prediction)) or keras.saving.serialize_keras_object(prediction)
 
@@ -187,7 +187,7 @@ def convert_prediction(
     derivatives: tuple[Any, Any] | None = None,
     sigma_data: float = SIGMA_DATA,
 ) -> Any:
-    """Converts what a network predicts into another prediction, given `x_t = alpha x0 + sigma eps`.
+    """Converts a network's output from one prediction to another, given `x_t = alpha x0 + sigma eps`.
 
     Each prediction is a linear form `p x0 + q eps`:
 
@@ -198,18 +198,18 @@ def convert_prediction(
         score     p = 0,                      q = -1 / sigma
         edm       p = sigma / (r sigma_data), q = -alpha sigma_data / r,   r^2 = sigma^2 + alpha^2 sigma_data^2
 
-    and with `D = alpha q - sigma p` both are recovered from it: `x0 = (q x_t - sigma value) / D` and
+    and with `D = alpha q - sigma p` data and noise are `x0 = (q x_t - sigma value) / D` and
     `eps = (alpha value - p x_t) / D`.
 
     Args:
         value: the prediction, of the shape of `x_t`.
-        source: one of these names, or a `Prediction`: what `value` is.
-        target: one of these names, or a `Prediction`: what to return.
+        source: one of these names, or a `Prediction`: the type of `value`.
+        target: one of these names, or a `Prediction`: the type to convert to.
         x_t: noised data `(batch, ...)`, NumPy or tensor.
         alpha: factor of the data, a number or broadcastable to `x_t`. Not 0 if `source` is `"epsilon"` or `"score"`.
         sigma: factor of the noise, likewise. Not 0 if `source` is `"x0"` and `target` is not.
-        derivatives: d alpha / dt and d sigma / dt, likewise; for `"velocity"` alone. Defaults to `None`.
-        sigma_data: float > 0, standard deviation of the data; for `"edm"` alone. Defaults to `0.5`.
+        derivatives: d alpha / dt and d sigma / dt, likewise; only for `"velocity"`. Defaults to `None`.
+        sigma_data: float > 0, standard deviation of the data; only for `"edm"`. Defaults to `0.5`.
 
     Returns:
         The `target` prediction, of the shape of `x_t`.
@@ -264,11 +264,11 @@ def takes_real_times(prediction: Prediction, schedule: NoiseSchedule) -> bool:
 
 
 def check_prediction(prediction: Prediction, schedule: NoiseSchedule) -> None:
-    """Refuses a prediction that does not determine x0 at every time of the schedule."""
+    """Raises `ValueError` for a prediction that does not determine x0 at every time of the schedule."""
     if prediction.needs_derivatives:
         check_continuous(schedule)
     with np.errstate(divide="ignore", invalid="ignore"):
         noisiest = coefficients(prediction, schedule, np.asarray(schedule.t_max))
-    finite = all(np.isfinite(noisiest[name]) for name in ("c_skip", "c_out", "time"))
+    is_finite = all(np.isfinite(noisiest[name]) for name in ("c_skip", "c_out", "time"))
     rule = "be 'v', 'x0' or 'velocity' with a schedule that ends at zero signal-to-noise ratio"
-    check(finite, "prediction", rule, repr(prediction))
+    check(is_finite, "prediction", rule, repr(prediction))

@@ -1,5 +1,6 @@
 import abc
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import keras
 from keras import ops
@@ -27,7 +28,7 @@ class Quantizer(keras.layers.Layer):
         self.supports_masking = True
         self.logged = True  # False inside a composite quantizer, which logs the averages
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Quantizer":
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         layer = super().__new__(cls, *args, **kwargs)
         # Keras shadows each layer's `quantize` with its own, the conversion of weights to int8, unrelated to this one.
         del layer.__dict__["quantize"]
@@ -40,7 +41,7 @@ class Quantizer(keras.layers.Layer):
 
     @abc.abstractmethod
     def assign_codes(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any, dict[str, Any]]:
-        """Implements `quantize`."""
+        """Implements `quantize_vectors`."""
 
     @abc.abstractmethod
     def indices_of(self, x: Any) -> Any:
@@ -83,9 +84,7 @@ class Quantizer(keras.layers.Layer):
         check("int" in dtype, "indices", "be integers", f"dtype {dtype}")
         return self.vectors_of(ops.cast(indices, "int32"))
 
-    def quantize(
-        self, x: Any, mask: Any = None, training: bool = False, **options: Any
-    ) -> tuple[Any, Any, dict[str, Any]]:
+    def quantize_vectors(self, x: Any, mask: Any = None, training: bool = False) -> tuple[Any, Any, dict[str, Any]]:
         """Replaces each vector by its code.
 
         Args:
@@ -93,7 +92,6 @@ class Quantizer(keras.layers.Layer):
             mask: bool tensor `(batch, ...)` or `None`. Positions where it is `False` are quantized as well, but
                 excluded from losses and statistics. Defaults to `None`.
             training: bool. Whether codes and their statistics are updated. Defaults to `False`.
-            **options: not supported.
 
         Returns:
             `(quantized, indices, losses)`: a tensor like `x`, an int32 tensor, and a dict of float32 scalars,
@@ -103,8 +101,6 @@ class Quantizer(keras.layers.Layer):
             ValueError: if `x` is not floating-point or does not have the layer's channels, or the mask has the
                 wrong shape.
         """
-        if options:  # `keras.Model.quantize("int8")` calls every layer, and skips those that raise this error
-            raise NotImplementedError(f"{type(self).__name__} has no weights to convert to integers")
         check_vectors(x)
         if not self.built:
             self.build(tuple(x.shape))
@@ -118,6 +114,28 @@ class Quantizer(keras.layers.Layer):
             weights = ops.broadcast_to(ops.expand_dims(weights, -1), ops.shape(indices))
         self.count(indices, weights)
         return quantized, indices, losses
+
+    def quantize(
+        self, x: Any, mask: Any = None, training: bool = False, **options: Any
+    ) -> tuple[Any, Any, dict[str, Any]]:
+        """The former name of `quantize_vectors`, which hides the method of `keras.Layer` that converts weights to int8.
+
+        Args:
+            x: as for `quantize_vectors`.
+            mask: as for `quantize_vectors`.
+            training: as for `quantize_vectors`.
+            **options: not supported.
+
+        Returns:
+            What `quantize_vectors` returns.
+
+        Raises:
+            ValueError: as `quantize_vectors` does.
+            NotImplementedError: if there are options: a quantizer has no weights to convert to integers.
+        """
+        if options:  # `keras.Model.quantize("int8")` calls every layer, and skips those that raise this error
+            raise NotImplementedError(f"{type(self).__name__} has no weights to convert to integers")
+        return self.quantize_vectors(x, mask, training)
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
         state = {"trainable": False, "dtype": "float32", "autocast": False}
@@ -136,19 +154,19 @@ class Quantizer(keras.layers.Layer):
     def metrics(self) -> list[keras.Metric]:
         if not (self.built and self.logged):
             return []
-        return [
-            LayerStatistic(name, self.counters, lambda counts, of=of: of(self._by_codebook(counts)))
-            for name, of in {"perplexity": perplexity, "usage": usage}.items()
-        ]
+        return [self._statistic("perplexity", perplexity), self._statistic("usage", usage)]
 
     def call(self, x: Any, mask: Any = None, training: bool = False) -> Any:
-        quantized, _, losses = self.quantize(x, mask, training)
+        quantized, _, losses = self.quantize_vectors(x, mask, training)
         for loss in losses.values():
             self.add_loss(loss)
         return quantized
 
     def compute_output_shape(self, x_shape: tuple[int | None, ...], *args: Any) -> tuple[int | None, ...]:
         return tuple(x_shape)
+
+    def _statistic(self, name: str, of: Callable[[list[Any]], Any]) -> LayerStatistic:
+        return LayerStatistic(name, self.counters, lambda counts: of(self._by_codebook(counts)))
 
     def _by_codebook(self, counts: list[Any]) -> list[Any]:
         return split_counts(ops.concatenate(counts), self.code_sizes)

@@ -106,7 +106,7 @@ class VQVAE(GenerativeModel):
         self.code_shape = tuple(self.quantizer.encode(ops.zeros((1, *self.vector_shape))).shape[1:])
 
     def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
-        quantized, _, losses = self.quantizer.quantize(self.encoder(x, training=training), training=training)
+        quantized, _, losses = self.quantizer.quantize_vectors(self.encoder(x, training=training), training=training)
         for name, loss in losses.items():
             self.trackers[name].update_state(loss)
             self.add_loss(loss)
@@ -357,7 +357,7 @@ class VQVAE(GenerativeModel):
         self.check_built()
         self.check_sampling(n, condition, **options)
         seed = self.draw_seed(seed) if noise is None else seed
-        shared = {"batch_size": batch_size, "verbose": verbose}
+        shared: dict[str, Any] = {"batch_size": batch_size, "verbose": verbose}
         if self.prior is not None:
             noise = self.prior.sample(n, condition, seed=seed, noise=noise, **shared, **options)
         elif noise is None:

@@ -43,7 +43,7 @@ def check_config(make: Callable[[], Any]) -> None:
         require(equal, f"the copy of {name} must have equal attributes: {attribute} was {value!r}")
 
 
-def _arguments(cls: type) -> set[str]:
+def _arguments(cls: type[Any]) -> set[str]:
     parameters = inspect.signature(cls.__init__).parameters.values() if cls.__init__ is not object.__init__ else ()
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     return named - OF_KERAS

@@ -231,8 +231,9 @@ def _check_draws(model: Any, sampler: DiffusionSampler) -> None:
     same([first], [_draw(model, sampler, noise=noise, seed=0)], 0, 0, "the same seed must give the same samples")
     parts = _draw(model, sampler, noise=noise, seed=0, batch_size=2)
     same([first[:2]], [parts[:2]], 1e-5, 1e-5, "the batch size must make no difference")
-    moved = np.abs(first - _draw(model, sampler, noise=-noise, seed=0)).max() > 1e-6
-    require(bool(moved), "`noise` must be respected")
+    start = model.denoising_path(3, 1, sampler, noise=noise, seed=0, verbose=0)[0]
+    scale = np.float32(model.noise_scale(sampler.times(model.schedule)))
+    same([noise * scale], [start], 1e-6, 1e-6, "sampling must start from `noise`")
     given = [_draw(model, sampler, noise=noise, step_noise=step_noise, seed=seed) for seed in (0, 1)]
     same(given[:1], given[1:], 0, 0, "with `step_noise` nothing else must be drawn")
     if np.abs(first - _draw(model, sampler, noise=noise, seed=1)).max() > 0:

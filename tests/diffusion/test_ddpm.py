@@ -188,7 +188,7 @@ def test_points_are_data_too(rng):
 
 def test_size_is_learned_from_data():
     model = DDPM(UNet((None, None, 1), (8, 8), 1), LinearSchedule(10))
-    with pytest.raises(ValueError, match="`noise` must be given until the model has seen the size"):
+    with pytest.raises(ValueError, match="`noise` must be given until the image shape is known"):
         model.sample(1)
     for shape in ((1, 4, 6, 1), (1, 8, 8, 1)):  # any size the network takes
         assert model.sample(1, noise=np.zeros(shape), verbose=0).shape == shape
@@ -355,7 +355,7 @@ def constant_output(shape):
         (lambda: DDPM(constant_output((4, 4, 1))), "`network` must give outputs of shape"),
         (lambda: DDPM(tiny_network(), ZeroTerminalSNR(LinearSchedule())), "`prediction` must be 'v', 'x0' or"),
         (lambda: DDPM(tiny_network(), seed=-1), "`seed` must be an integer >= 0"),
-        (lambda: DDPM(LightUNet((8, 8, 1), (4,), 1, 10), LinearSchedule(11)), "`network` must know 11 times"),
+        (lambda: DDPM(LightUNet((8, 8, 1), (4,), 1, 10), LinearSchedule(11)), "`network` must support 11 times"),
         (
             lambda: DDPM(one_input()),
             "`network` must take x_t, t and, optionally",

@@ -206,7 +206,7 @@ def test_datasets_hold_latents():
             return (z[20 * batch : 20 * (batch + 1)],)
 
     model = latent()
-    with pytest.raises(ValueError, match="`x` must be an array of images, or come after `adapt`: a dataset holds lat"):
+    with pytest.raises(ValueError, match="`x` must be an array of images until `adapt` is called: datasets must"):
         model.fit(Latents(), verbose=0)
     model.adapt(IMAGES, verbose=0)
     z = model.encode(IMAGES)
@@ -344,7 +344,7 @@ def unbuilt():
             "`autoencoder` must be a keras.Layer or keras.Model with methods enco",
         ),
         (lambda: latent(object()), "`autoencoder` must be a keras.Layer or keras.Model with methods encode and decode"),
-        (lambda: latent(unbuilt()), "`autoencoder` must be built, which training does"),
+        (lambda: latent(unbuilt()), "`autoencoder` must be built: train it first"),
         (lambda: LatentDiffusion(vae(), tiny()), "`diffusion` must be a diffusion model, such as DDPM"),
         (lambda: latent(diffusion=ddpm(tiny((2, 2, 5)))).fit(IMAGES), r"`latents` must have shape \(n, 2, 2, 5\)"),
         (lambda: latent(diffusion=ddpm(tiny((4, 4, 3)))).adapt(IMAGES), r"`latents` must have shape \(n, 4, 4, 3\)"),
@@ -358,7 +358,7 @@ def unbuilt():
         ),
         (
             lambda: latent(Bad(lambda x: np.zeros((len(x), *LATENT), "float32"), lambda z: IMAGES[:1])).fit(IMAGES),
-            "`latents` must have a deviation that is finite and not 0. Received: latents=deviation 0.0",
+            "`latents` must have a finite, nonzero standard deviation. Received: latents=standard deviation 0.0",
         ),
         (
             lambda: latent(Bad(lambda x: np.full((len(x), *LATENT), np.nan, "float32"))).fit(IMAGES),

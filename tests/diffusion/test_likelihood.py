@@ -6,7 +6,8 @@ import pytest
 from keras import ops
 from mixture import PAIR, Mixture, MixtureDenoiser, exact_model, gaussian
 
-from keras_gen.models import ScoreSDE, UNet
+from keras_gen.layers import SelfAttention2D
+from keras_gen.models import ScoreSDE
 from keras_gen.schedules import (
     DiscreteSchedule,
     EDMSchedule,
@@ -53,8 +54,9 @@ def test_log_prob_of_a_gaussian_is_the_exact_one_of_its_prior():
 
 def test_attention_has_a_divergence():
     """On torch its fused kernels have no forward-mode derivative. A new network predicts 0: the field is a multiple."""
-    model = ScoreSDE(UNet((2, 2, 1), (8,), 1, attention_levels=(0,)), seed=0)
-    x = np.linspace(-1, 1, 8, dtype="float32").reshape(2, 2, 2, 1)
+    x, t = keras.Input((2, 2, 2)), keras.Input(())
+    model = ScoreSDE(keras.Model([x, t], SelfAttention2D(1, groups=2)(x)), seed=0)
+    x = np.linspace(-1, 1, 16, dtype="float32").reshape(2, 2, 2, 2)
     exact, estimate = (model.log_prob(x, trace=kind, tolerance=0.01, verbose=0) for kind in ("exact", "hutchinson"))
     assert np.isfinite(exact).all()
     np.testing.assert_allclose(estimate, exact, rtol=1e-3)

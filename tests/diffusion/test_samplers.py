@@ -473,8 +473,8 @@ def rectified_flow():
             "`churn` must be 0 with a schedule that ends at",
         ),
         (lambda: rectified_flow().sample(1, ReverseSDESampler(5)), "`schedule` must keep some signal"),
-        (lambda: rectified_flow().sample(1, EulerSampler(5, "karras")), "`spacing` must be another one where"),
-        (lambda: continuous_model().sample(1, AnalyticDPMSampler(5)), "`sampler` must be another one: only a DDPM"),
+        (lambda: rectified_flow().sample(1, EulerSampler(5, "karras")), "`spacing` must be a different one for"),
+        (lambda: continuous_model().sample(1, AnalyticDPMSampler(5)), "`sampler` must be a different one: only a DDPM"),
         (lambda: ddpm().sample(1, ReverseSDESampler(5)), "`schedule` must be a ContinuousSchedule"),
         (lambda: ddpm().sample(1, ProbabilityFlowSampler()), "`schedule` must be a ContinuousSchedule"),
         (lambda: ddpm().sample(1, EulerSampler(15, "karras")), "`steps` must be fewer: with spacing 'karras'"),
@@ -515,5 +515,5 @@ def test_a_coefficient_stands_for_one_thing():
             return {**rows, "c_skip": rows["alpha"], "sigma": 0 * rows["sigma"]}
 
     model = ddpm(schedule=LinearSchedule(10))
-    with pytest.raises(ValueError, match=r"`rows` must give no other values .* Received: rows=\['c_skip', 'sigma'\]"):
+    with pytest.raises(ValueError, match=r"`rows` must agree with the model.* Received: rows=\['c_skip', 'sigma'\]"):
         model.sample(1, Odd(2), verbose=0)

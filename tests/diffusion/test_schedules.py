@@ -223,11 +223,11 @@ def test_sigmas_of_stable_diffusion_3():
 def test_grids_in_continuous_time_fall_to_clean_data(name, spacing):
     schedule = CONTINUOUS[name]
     if spacing == "trailing" and schedule.t_clean == -np.inf:
-        with pytest.raises(ValueError, match="`spacing` must not be 'trailing' where clean data lie at no finite time"):
+        with pytest.raises(ValueError, match="`spacing` must not be 'trailing' for a schedule without a finite time"):
             time_grid(schedule, 5, spacing)
         return
     if spacing in ("karras", "log_snr") and schedule.alpha(1.0) == 0:
-        with pytest.raises(ValueError, match="`spacing` must be another one where the schedule ends at zero signal"):
+        with pytest.raises(ValueError, match="`spacing` must be a different one for a schedule that ends"):
             time_grid(schedule, 5, spacing)
         return
     for steps in (1, 2, 7, 100):
@@ -303,18 +303,18 @@ def test_grids_by_noise_are_refused_where_two_times_coincide(spacing):
         ),
         (
             lambda: time_grid(ZeroTerminalSNR(LinearSchedule(10)), 5, "karras"),
-            "`spacing` must be another one where the schedule ends at zero signal",
+            "`spacing` must be a different one for a schedule that ends at zero signal",
         ),
-        (lambda: VPSchedule(0.0), "`beta_min` must be > 0, and less than its upper end. Received: beta_min=0.0 and"),
-        (lambda: VPSchedule(2.0, 1.0), "`beta_min` must be > 0, and less"),
-        (lambda: SubVPSchedule("0.1"), "`beta_min` must be > 0, and less"),
-        (lambda: VESchedule(1.0, np.inf), "`sigma_min` must be > 0, and less"),
-        (lambda: EDMSchedule(-1.0), "`sigma_min` must be > 0, and less"),
+        (lambda: VPSchedule(0.0), "`beta_min` must be > 0 and less than a finite upper bound. Received: beta_min=0.0"),
+        (lambda: VPSchedule(2.0, 1.0), "`beta_min` must be > 0 and less"),
+        (lambda: SubVPSchedule("0.1"), "`beta_min` must be > 0 and less"),
+        (lambda: VESchedule(1.0, np.inf), "`sigma_min` must be > 0 and less"),
+        (lambda: EDMSchedule(-1.0), "`sigma_min` must be > 0 and less"),
         (lambda: Shifted(RectifiedFlowSchedule(), 0.0), "`shift` must be > 0"),
         (lambda: Shifted(VESchedule()), "`schedule` must be a ContinuousSchedule whose times run from 0 to 1"),
         (lambda: Shifted(EDMSchedule()), "`schedule` must be a ContinuousSchedule whose times run from 0 to 1"),
         (lambda: Shifted(LinearSchedule()), "`schedule` must be a ContinuousSchedule whose times run from 0 to 1"),
-        (lambda: posterior(0.9, 0.1**0.5, 0.5, 0.75**0.5), "`sigma_s` must be the noise of a cleaner time"),
+        (lambda: posterior(0.9, 0.1**0.5, 0.5, 0.75**0.5), "`sigma_s` must belong to a cleaner time"),
         (lambda: loss_weight("sigmoid", "v", LinearSchedule(10), 3, 0.5), "`weighting` must be one of"),
     ],
 )

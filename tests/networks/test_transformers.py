@@ -108,7 +108,7 @@ def test_dit_block_formula():
 
 def test_blocks_start_as_the_identity():
     np.testing.assert_array_equal(to_numpy(DiTBlock(2)([TOKENS, EMBEDDING])), TOKENS)
-    np.testing.assert_array_equal(to_numpy(GatedAttentionUnit(8)(TOKENS)), TOKENS)
+    np.testing.assert_array_equal(to_numpy(GatedAttentionUnit(expansion=8)(TOKENS)), TOKENS)
 
 
 def test_patches_are_squares_of_pixels():
@@ -195,7 +195,7 @@ def test_half_precision_tells_times_apart(name):
         (lambda: RotaryEmbedding2D(2, 0), "`width` must be an integer >= 1"),
         (lambda: RotaryEmbedding2D(2, 2, 1.0), "`base` must be > 1"),
         (lambda: RotaryEmbedding2D(2, 2)(X), r"`x` must have shape \(batch, 4, heads, a multiple of 4\)"),
-        (lambda: GatedAttentionUnit(0), "`expansion` must be an integer >= 1"),
+        (lambda: GatedAttentionUnit(0), "`intermediate_dim` must be an integer >= 1"),
         (lambda: GatedAttentionUnit(4, 0), "`key_dim` must be an integer >= 1"),
         (lambda: GatedAttentionUnit(4, positions="rotary"), "`positions` must be a layer or None"),
         (lambda: GatedAttentionUnit(4)(X), "`x` must have shape"),

@@ -1,1 +1,1 @@
-"""Diffusion models: how they are trained, and what is then possible."""
+"""Diffusion models: training, sampling, image editing and likelihoods."""

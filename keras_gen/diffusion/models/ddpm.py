@@ -15,48 +15,48 @@ from keras_gen.diffusion.schedules.discrete import DiscreteSchedule, LinearSched
 from keras_gen.export import keras_gen_export
 
 VARIANCE_WEIGHTS = {"fixed_small": 0.0, "fixed_large": 1.0, "learned_range": None}
-BOUND_WEIGHT = 0.001  # lambda of arXiv:2102.09672: the bound trains the variance and must not disturb the mean
+BOUND_WEIGHT = 0.001  # lambda of arXiv:2102.09672: the bound trains the variance and must not affect the mean
 
 
 @keras_gen_export("keras_gen.models.DDPM")
 class DDPM(DiffusionModel):
-    """Denoising diffusion: learns to undo one small step of noise, and generates by undoing all of them.
+    """Denoising diffusion probabilistic model (DDPM): learns to reverse a noising process, step by step.
 
         x_t = alpha_t x0 + sigma_t eps,   t ~ U{0 .. T - 1},   eps ~ N(0, I)
         loss = mean over pixels of weight_t |target - network([x_t, t])|^2
 
-    The target is eps, x0, `v = alpha_t eps - sigma_t x0` or another one. Train with `fit(images)` or, for a network
-    that takes a condition, `fit(images, labels)`; no `loss` is given to `compile`. With `use_ema=True` in the
-    optimizer, `fit` ends on the averaged weights, and sampling uses them.
+    The target is eps, x0, `v = alpha_t eps - sigma_t x0` or another prediction. Train with `fit(images)` or, for a
+    conditional network, `fit(images, labels)`; no `loss` is given to `compile`. With `use_ema=True` in the optimizer,
+    `fit` ends with the averaged weights, which sampling then uses.
 
     Args:
         network: a Keras layer or model called as `network([x_t, t])` or `network([x_t, t, condition])`, with `t`
-            `(batch,)` int32 (float32 for `"edm"`), that gives an output like `x_t` (twice its channels for
-            `"learned_range"`). To take a condition it must be a functional model. Its weight regularizers count, and so
-            does what its layers add by `add_loss`.
+            `(batch,)` int32 (float32 for `"edm"`), and an output like `x_t` (twice its channels for `"learned_range"`).
+            A conditional network must be a functional model. The loss includes its weight regularizers and the
+            `add_loss` terms of its layers.
         schedule: a `DiscreteSchedule`. Defaults to `None`, which is `LinearSchedule()`.
-        prediction: `"epsilon"`, `"x0"`, `"v"`, `"score"` or `"edm"`, or a `Prediction`. What the network
-            predicts, see `ops.convert_prediction`. Defaults to `"epsilon"`.
+        prediction: `"epsilon"`, `"x0"`, `"v"`, `"score"` or `"edm"`, or a `Prediction`. Output of the network, see
+            `ops.convert_prediction`. Defaults to `"epsilon"`.
         variance: `"fixed_small"` (the posterior's), `"fixed_large"` (the forward step's) or `"learned_range"` (the
-            network's second half of channels mixes the two, trained by the variational bound). Defaults to
-            `"fixed_small"`.
-        weighting: `"simple"`, `"snr"`, `"min_snr"`, `"edm"` or `"vlb"`. The weight of each time, see `loss_weight`.
-            Defaults to `"simple"`.
-        condition_dropout: float in [0, 1), the share of conditions that training replaces by the null condition, for
+            second half of the network's output channels interpolates between the two, trained by the variational
+            bound). Defaults to `"fixed_small"`.
+        weighting: `"simple"`, `"snr"`, `"min_snr"`, `"edm"` or `"vlb"`. Weighting of the loss over time, see
+            `loss_weight`. Defaults to `"simple"`.
+        condition_dropout: float in [0, 1), the fraction of conditions replaced by the null condition in training, for
             `ClassifierFreeGuidance`. Defaults to `0.0`.
-        seed: int or `None`. Seeds all draws of the model. Defaults to `None`, a seed from Keras's global one.
+        seed: int or `None`. Seeds all random draws. Defaults to `None`, a seed from Keras's global generator.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
         x: float images `(batch, ...)`, channels last, scaled to [-1, 1].
 
     Returns:
-        The images unchanged: the work is in `fit` and `sample`.
+        The images unchanged; use `fit` and `sample`.
 
     Raises:
-        ValueError: if an argument is of the wrong type or not one of its choices, the network's output does not fit or
-            it knows fewer times than the schedule, or the data cannot be found from the noise because the schedule ends
-            at zero signal.
+        ValueError: if an argument has the wrong type or is not one of its choices, the network's output has the wrong
+            shape, the network supports fewer times than the schedule, or the prediction does not determine x0 because
+            the schedule ends at zero signal.
 
     Example:
 
@@ -103,14 +103,14 @@ class DDPM(DiffusionModel):
         super().build(input_shape)
         if hasattr(self, "noise_power"):
             return
-        # What `adapt_variance` measures; -1 until then.
-        unknown = {"initializer": keras.initializers.Constant(-1.0), "trainable": False, "autocast": False}
+        # Gamma_t, estimated by `adapt_variance`; -1 until then.
+        options = {"initializer": keras.initializers.Constant(-1.0), "trainable": False, "autocast": False}
         shape = (self.schedule.num_steps,)
-        self.noise_power = self.add_weight(name="noise_power", shape=shape, dtype="float32", **unknown)
+        self.noise_power = self.add_weight(name="noise_power", shape=shape, dtype="float32", **options)
 
     def coefficients(self, t: Any) -> dict[str, Any]:
         row = super().coefficients(t)
-        if array_module(t) is np:  # the table of a sampler
+        if array_module(t) is np:  # for the table of a sampler
             row["noise_power"] = ops.convert_to_numpy(self.noise_power)[t]
         return row
 
@@ -119,21 +119,22 @@ class DDPM(DiffusionModel):
         if self.variance != "learned_range":
             return output, VARIANCE_WEIGHTS[self.variance]
         output, v = ops.split(output, 2, axis=-1)
-        w = (v + 1) / 2
-        # The range is the model; only training leaves it, to keep a gradient outside.
-        return output, w if training else ops.clip(w, 0.0, 1.0)
+        variance_weight = (v + 1) / 2
+        # Not clipped in training, to keep a gradient outside of the range.
+        return output, variance_weight if training else ops.clip(variance_weight, 0.0, 1.0)
 
     def loss_at(self, x0: Any, eps: Any, t: Any, y: Any, training: bool) -> Any:
         row = self.columns(self.coefficients(t), x0)
         alpha, sigma, p, q = (row[name] for name in ("alpha", "sigma", "p", "q"))
         x_t = alpha * x0 + sigma * eps
-        prediction, w = self.network_output(x_t, row, y, training)
+        prediction, variance_weight = self.network_output(x_t, row, y, training)
         target = p * x0 + q * eps  # eps itself for "epsilon"
         loss = self.weight(t) * mean_square(target - prediction)
         if self.variance == "learned_range":
             x0_hat = ops.stop_gradient(self.x0_from(prediction, x_t, row))
             step = self.columns({name: ops.take(table, t) for name, table in self.tables.items()}, x0)
-            loss = loss + BOUND_WEIGHT * self.schedule.num_steps * bound_term(x0, x0_hat, w, step)
+            bound = bound_term(x0, x0_hat, variance_weight, step)
+            loss = loss + BOUND_WEIGHT * self.schedule.num_steps * bound
         return loss
 
     def adapt_variance(
@@ -145,34 +146,34 @@ class DDPM(DiffusionModel):
         batch_size: int = 64,
         verbose: str | int = "auto",
     ) -> None:
-        """Measures what `AnalyticDPMSampler` needs to know of the network: how much of the noise it finds at each time.
+        """Estimates Gamma_t, the fraction of noise variance that the network explains, for `AnalyticDPMSampler`.
 
             Gamma_t = 1 - E |eps - eps_hat(x_t)|^2 / dimensions
 
-        Each image costs one network evaluation for each time. The result is a weight, `noise_power`, that files keep;
-        after more training measure again.
+        Each image takes one network evaluation per time. The estimate is a weight, `noise_power`, and saved in files;
+        repeat after further training.
 
         Args:
-            x: `(n, *image_shape)`, some hundred images of the training set.
-            y: their conditions, for a network that takes one. Defaults to `None`.
-            sampler: measure at the times of this sampler alone, and forget the others. Defaults to `None`, at all.
+            x: `(n, *image_shape)`, a few hundred images of the training set.
+            y: conditions of the images, for a conditional network. Defaults to `None`.
+            sampler: restricts the estimate to the times of this sampler, and resets all others. Defaults to `None`, all
+                times.
             seed: as for `sample`.
             batch_size: as for `sample`.
             verbose: as for `sample`.
 
         Raises:
-            ValueError: if an argument does not fit the model.
+            ValueError: if an argument is incompatible with the model.
 
-        Reference: Bao et al. 2022, arXiv:2201.06503, equation 8; for a network that is not the best one
-            arXiv:2206.07309.
+        Reference: Bao et al. 2022, arXiv:2201.06503, equation 8; for a network that is not optimal, arXiv:2206.07309.
         """
         x = self.prepare_images("x", x)
         condition = self.prepare_condition(y, len(x), "y")
         times = np.arange(self.schedule.num_steps) if sampler is None else sampler.times(self.schedule)[-2::-1]
         power = np.full(self.schedule.num_steps, -1.0, "float32")
         power[times] = noise_power(self, times, x, condition, self.draw_seed(seed), batch_size, verbose)
-        # What is not known of x0 varies no more than the data do: without this bound, a small error of Gamma_t becomes
-        # a large variance where little is left of the data.
+        # The variance of x0 given x_t is at most that of the data: without this bound, a small error of Gamma_t becomes
+        # a large variance where little signal is left.
         snr = np.exp(self.schedule.log_snr(times))
         power[times] = np.clip(power[times], 1 - snr * x.var(axis=0).mean(), 1)
         self.noise_power.assign(power)
@@ -187,18 +188,18 @@ class DDPM(DiffusionModel):
         batch_size: int = 64,
         verbose: str | int = "auto",
     ) -> np.ndarray:
-        """Estimates the variational bound on minus the log-likelihood of images, in bits per dimension.
+        """Estimates the variational bound on the negative log-likelihood of images, in bits per dimension.
 
             L = KL(q(x_T | x0) || p(x_T)) + sum_t KL(q(x_s | x_t, x0) || p(x_s | x_t)) - log p(x0 | x_0)
 
-        Every term is evaluated, each at one draw of noise: `T` network evaluations for each image.
+        All terms are evaluated, each with one noise draw: `T` network evaluations per image.
 
         Args:
             x: `(n, *image_shape)`, pixel values in [-1, 1].
             condition: as for `sample`.
             levels: int >= 2, number of distinct pixel values, for the last term. Defaults to `256`.
-            clip_x0: float > 0 or `None`. Bounds each prediction of x0, as in `DDPMSampler`: where the schedule ends
-                in noise, the bound of an unclipped one is large. Defaults to `1.0`.
+            clip_x0: float > 0 or `None`. Bounds each prediction of x0, as in `DDPMSampler`: if the schedule ends in
+                noise, unclipped predictions make the variational bound loose. Defaults to `1.0`.
             seed: as for `sample`.
             batch_size: as for `sample`.
             verbose: as for `sample`.
@@ -207,7 +208,7 @@ class DDPM(DiffusionModel):
             float32 array `(n,)`. Papers report the mean over a test set; lower is better.
 
         Raises:
-            ValueError: if an argument does not fit the model, or pixel values are outside [-1, 1].
+            ValueError: if an argument is incompatible with the model, or pixel values are outside [-1, 1].
 
         Reference: Ho et al. 2020, arXiv:2006.11239, equation 5.
         """

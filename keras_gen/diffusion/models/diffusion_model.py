@@ -45,12 +45,12 @@ from keras_gen.networks.backbones.image_network import (
 
 
 class DiffusionModel(GenerativeModel):
-    """Base class of diffusion models: a network, a schedule, what the network predicts, and how it is trained.
+    """Base class of diffusion models: a network, a schedule, a prediction, and a training objective.
 
         x_t = alpha_t x0 + sigma_t eps,   loss = mean over dimensions of weight_t |p x0 + q eps - prediction|^2
 
-    To write another: pass these choices to `super().__init__`, and list the arguments of its own in `get_config`.
-    `networks/backbones/image_network.py` says what it asks of the network; `prediction.py` has all predictions as one.
+    Subclasses pass these to `super().__init__`, and return their own arguments from `get_config`. The interface of the
+    network is documented in `networks/backbones/image_network.py`, that of predictions in `prediction.py`.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class DiffusionModel(GenerativeModel):
         check_prediction(prediction, schedule)
         in_range = is_number(condition_dropout) and 0 <= condition_dropout < 1
         check(in_range, "condition_dropout", "be in [0, 1)", repr(condition_dropout))
-        rule = "be 0 for a network without a null condition: one with `num_classes`, or of vectors"
+        rule = "be 0 for a network without a null condition (`num_classes` for labels, or conditions that are vectors)"
         check(condition_dropout == 0 or knows_null(network), "condition_dropout", rule, condition_dropout)
         self.network = network
         self.schedule = schedule
@@ -85,14 +85,15 @@ class DiffusionModel(GenerativeModel):
         self.time_sampler = time_sampler
         self.condition_dropout = float(condition_dropout)
         self.sigma_data = float(getattr(prediction, "sigma_data", sigma_data))
-        rule = f"be that of the prediction, {self.sigma_data}, or left out"
+        rule = f"be that of the prediction, {self.sigma_data}, or be left out"
         check(sigma_data in (SIGMA_DATA, self.sigma_data), "sigma_data", rule, sigma_data)
         self.outputs_per_channel = outputs_per_channel
         self.real_times = takes_real_times(prediction, schedule)
         self.image_shape: tuple[int | None, ...] | None = None
         if isinstance(schedule, DiscreteSchedule):
-            known = getattr(network, "num_steps", schedule.num_steps)
-            check(known >= schedule.num_steps, "network", f"know {schedule.num_steps} times", f"num_steps={known}")
+            supported = getattr(network, "num_steps", schedule.num_steps)
+            rule = f"support {schedule.num_steps} times"
+            check(supported >= schedule.num_steps, "network", rule, f"num_steps={supported}")
         inputs = inputs_of(network)
         if inputs and None not in inputs[0].shape[1:]:
             self.build(inputs[0].shape)
@@ -110,18 +111,18 @@ class DiffusionModel(GenerativeModel):
         self.prepare_condition(y, len(x), "y")
 
     def check_batch(self, x: Any, y: Any) -> None:
-        """Refuses what can be seen of a batch while it is traced: dtypes, and whether there are labels."""
+        """Checks a batch while it is traced: its dtype, and whether there are labels."""
         check_images_dtype("x", x)
-        takes = takes_condition(self.network)
-        check(takes or y is None, "y", "be None: the network takes no condition", "a value")
-        check(not takes or y is not None, "y", "be given: the network takes a condition", None)
+        is_conditional = takes_condition(self.network)
+        check(is_conditional or y is None, "y", "be None: the network takes no condition", "a value")
+        check(not is_conditional or y is not None, "y", "be given: the network takes a condition", None)
 
     def prepare_condition(self, condition: Any, n: int, name: str = "condition") -> np.ndarray | None:
-        """Returns the condition of `n` images as an array, or `None` for a network that takes none."""
+        """Returns the condition of `n` images as an array, or `None` for an unconditional network."""
         return prepare_condition(self.network, condition, n, name)
 
     def prepare_images(self, name: str, images: Any) -> np.ndarray:
-        """Returns images as a float32 array, after a check of their dtype, shape and values."""
+        """Returns images as a float32 array, after checking dtype, shape and values."""
         images = as_images(name, images)
         if not self.built:
             self.build((None, *images.shape[1:]))
@@ -133,16 +134,16 @@ class DiffusionModel(GenerativeModel):
         return images
 
     def coefficients(self, t: Any) -> dict[str, Any]:
-        """Returns what a step needs to know of the times `t`, NumPy or tensor; see `prediction.py`."""
+        """Returns the model's coefficients at the times `t`, NumPy or tensor; see `prediction.py`."""
         return coefficients(self.prediction, self.schedule, t)
 
     def times_like(self, x_t: Any, row: dict[str, Any]) -> Any:
-        """Returns what the network is told of the time of a row, once for each image."""
+        """Returns the network's time input at the time of `row`, `(batch,)`."""
         time = ops.cast(row["time"], "float32" if self.real_times else "int32")
         return ops.broadcast_to(ops.reshape(time, (-1,)), (ops.shape(x_t)[0],))
 
     def network_output(self, x_t: Any, row: dict[str, Any], condition: Any, training: bool = False) -> tuple[Any, Any]:
-        """Returns the raw prediction in float32, and the weight w between the small (0) and the large log-variance."""
+        """Returns the raw prediction in float32, and the weight of the large log-variance against the small one."""
         x = row["c_in"] * x_t if "c_in" in row else x_t
         inputs = [x, self.times_like(x_t, row)]
         if condition is not None:
@@ -150,13 +151,13 @@ class DiffusionModel(GenerativeModel):
         return ops.cast(self.network(inputs, training=training), "float32"), 0.0
 
     def x0_from(self, output: Any, x_t: Any, row: dict[str, Any]) -> Any:
-        """Returns x0 from the network's prediction."""
+        """Computes x0 from the network's prediction."""
         return row["c_skip"] * x_t + row["c_out"] * output
 
     def denoise(self, x_t: Any, row: dict[str, Any], condition: Any = None) -> tuple[Any, Any]:
-        """Returns the model's x0 at the time of `row`, and the weight of the large log-variance."""
-        output, w = self.network_output(x_t, row, condition)
-        return self.x0_from(output, x_t, row), w
+        """Returns the predicted x0 at the time of `row`, and the weight of the large log-variance."""
+        output, variance_weight = self.network_output(x_t, row, condition)
+        return self.x0_from(output, x_t, row), variance_weight
 
     def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
         x0, eps = self.draw_pair(x)
@@ -166,7 +167,7 @@ class DiffusionModel(GenerativeModel):
         return self.loss_at(x0, eps, t, y, training)
 
     def draw_pair(self, x: Any) -> tuple[Any, Any]:
-        """Returns data and the noise that each of them is mixed with."""
+        """Returns the data, and one noise draw for each sample."""
         x0 = ops.cast(x, "float32")
         return x0, keras.random.normal(ops.shape(x0), dtype="float32", seed=self.seed_generator)
 
@@ -179,20 +180,20 @@ class DiffusionModel(GenerativeModel):
         return self.weight(t) * mean_square(p * x0 + q * eps - prediction)
 
     def weight(self, t: Any) -> Any:
-        """Returns the weight of the error of the prediction at the times `t`."""
+        """Returns the weight of the prediction error at the times `t`."""
         return loss_weight(self.weighting, self.prediction, self.schedule, t, self.sigma_data)
 
     def columns(self, row: dict[str, Any], x0: Any) -> dict[str, Any]:
-        """Returns coefficients `(batch,)` in a shape that broadcasts to the images."""
+        """Reshapes coefficients `(batch,)` to broadcast to the images."""
         shape = (-1, *[1] * (len(x0.shape) - 1))
         return {name: ops.reshape(value, shape) for name, value in row.items()}
 
     def default_sampler(self) -> DiffusionSampler:
-        """Returns the sampler that is used if none is given."""
+        """Returns the default sampler."""
         return DDPMSampler()
 
     def resolve(self, sampler: DiffusionSampler | None) -> DiffusionSampler:
-        """Returns the sampler, for `None` the model's own, after a check that it can sample the model."""
+        """Returns `sampler`, or the default sampler for `None`, after checking that it supports this model."""
         sampler = self.default_sampler() if sampler is None else sampler
         check(isinstance(sampler, DiffusionSampler), "sampler", "be a DiffusionSampler or None", repr(sampler))
         sampler.check_model(self, sampler.times(self.schedule))
@@ -224,25 +225,26 @@ class DiffusionModel(GenerativeModel):
         """Generates `n` images.
 
         Args:
-            n: int >= 1. How many.
-            sampler: a `DiffusionSampler`. Defaults to `None`, the model's own: `DDPMSampler()` for discrete time. For
-                images, one with `clip_x0=1.0` is steadier.
-            condition: for a network that takes one: an int, one label for all, or an array `(n, ...)`.
+            n: int >= 1. Number of images.
+            sampler: a `DiffusionSampler`. Defaults to `None`, the model's default: `DDPMSampler()` in discrete time.
+                For images, samplers with `clip_x0=1.0` are more stable.
+            condition: for a conditional network, an int, the label of all images, or an array `(n, ...)`. Defaults to
+                `None`.
             guidance: a `Guidance`, such as `ClassifierFreeGuidance(2.0)`. Defaults to `None`.
-            seed: int or `None`. The starting noise of image k depends on `seed` and k alone, on any backend and for
-                any `batch_size`. Defaults to `None`, a draw from the model's own generator.
-            noise: `(n, *image_shape)`, the starting noise to use instead of a standard normal draw. Where the
-                schedule's sigma is above 1, it is multiplied by it.
-            step_noise: `(steps, n, *image_shape)`, the noise to use at each step instead of draws; for a sampler that
-                draws several times in a step `(steps, draws, n, *image_shape)`.
-            batch_size: int >= 1. How many images are worked on together. Defaults to `64`.
+            seed: int or `None`. The starting noise of image k depends only on `seed` and k, on any backend and for any
+                `batch_size`. Defaults to `None`, a seed from the model's own generator.
+            noise: `(n, *image_shape)`, starting noise to use instead of a standard normal draw. It is multiplied by the
+                sigma of the first time if that is above 1. Defaults to `None`.
+            step_noise: `(steps, n, *image_shape)`, noise to use at each step instead of draws; for a sampler with
+                several draws per step `(steps, draws, n, *image_shape)`. Defaults to `None`.
+            batch_size: int >= 1. Number of images processed at a time. Defaults to `64`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
 
         Returns:
             float32 array `(n, *image_shape)`.
 
         Raises:
-            ValueError: if an argument does not fit the model, or the sampler has more steps than the schedule.
+            ValueError: if an argument is incompatible with the model, or the sampler has more steps than the schedule.
         """
         options = {
             "condition": condition,
@@ -257,11 +259,11 @@ class DiffusionModel(GenerativeModel):
     def denoising_path(
         self, n: int, frames: int = 8, sampler: DiffusionSampler | None = None, noise: Any = None, **options: Any
     ) -> np.ndarray:
-        """Generates `n` images and returns them on their way from noise, at `frames` evenly spaced steps.
+        """Generates `n` images and returns their trajectories from noise, at `frames` evenly spaced steps.
 
         Args:
-            n: int >= 1. How many.
-            frames: int >= 1. How many states after the noise, the last of them the finished image. Defaults to `8`.
+            n: int >= 1. Number of images.
+            frames: int >= 1. Number of states after the noise, the last being the generated image. Defaults to `8`.
             sampler: as for `sample`.
             noise: as for `sample`.
             **options: `condition`, `guidance`, `seed`, `step_noise`, `batch_size`, `verbose`, as for `sample`.
@@ -270,7 +272,7 @@ class DiffusionModel(GenerativeModel):
             float32 array `(frames + 1, n, *image_shape)`; the first entry is the starting noise.
 
         Raises:
-            ValueError: as `sample` does, and if there are more frames than steps.
+            ValueError: as for `sample`, and if there are more frames than steps.
         """
         check_integer("frames", frames)
         x_T, path = self._generate(n, sampler, noise, options.pop("seed", None), frames=frames, **options)
@@ -283,14 +285,14 @@ class DiffusionModel(GenerativeModel):
             x_t: `(n, *image_shape)`, images noised to time `t`.
             t: a time of the schedule: an int in 0 .. T - 1, or in continuous time a number from t_min to t_max.
             sampler: as for `sample`.
-            **options: `condition`, `guidance`, `seed`, `step_noise` (for the steps that are left), `batch_size`,
-                `verbose`, as for `sample`.
+            **options: `condition`, `guidance`, `seed`, `step_noise` (for the remaining steps), `batch_size`, `verbose`,
+                as for `sample`.
 
         Returns:
             float32 array `(n, *image_shape)`.
 
         Raises:
-            ValueError: as `sample` does, and if `t` is no time of the schedule or `x_t` no batch of images.
+            ValueError: as for `sample`, and if `t` is not a time of the schedule or `x_t` is not a batch of images.
         """
         self.schedule.check_time("t", t)
         sampler = self.resolve(sampler)
@@ -300,7 +302,7 @@ class DiffusionModel(GenerativeModel):
         return reverse_process(self, sampler, x_t, np.append(t, times[times < t]), seed=seed, **options)[-1]
 
     def add_noise(self, x0: Any, t: Any, noise: Any = None, seed: int | None = None) -> np.ndarray:
-        """Returns `x_t = alpha_t x0 + sigma_t eps`.
+        """Adds noise to images: returns `x_t = alpha_t x0 + sigma_t eps`.
 
         Args:
             x0: `(n, *image_shape)`, images.
@@ -312,7 +314,7 @@ class DiffusionModel(GenerativeModel):
             float32 array `(n, *image_shape)`.
 
         Raises:
-            ValueError: if `t` holds no times of the schedule, or `x0` is no batch of images.
+            ValueError: if `t` holds values other than times of the schedule, or `x0` is not a batch of images.
         """
         return editing.add_noise(self, x0, t, noise, seed)
 
@@ -321,12 +323,12 @@ class DiffusionModel(GenerativeModel):
     ) -> np.ndarray:
         """Interpolates by noising and denoising: mixes two images, adds the noise of time `t0`, and denoises.
 
-            x_t0 = alpha_t0 ((1 - w) x_a + w x_b) + sigma_t0 eps,   one eps for all w of a pair
+            x_t0 = alpha_t0 ((1 - w) x_a + w x_b) + sigma_t0 eps,   with the same eps for all w of a pair
 
         Args:
             x_a: `(n, *image_shape)`, images at `w = 0`.
             x_b: `(n, *image_shape)`, images at `w = 1`.
-            t0: a time of the schedule; the noisier, the freer the result. The post has 500 of 1000.
+            t0: a time of the schedule; noisier times give freer results. The post uses 500 of 1000.
             points: int >= 2. Number of weights, from 0 to 1. Defaults to `9`.
             noise: `(n, *image_shape)`, eps. Defaults to `None`, a draw.
             seed: as for `sample`.
@@ -337,7 +339,7 @@ class DiffusionModel(GenerativeModel):
             float32 array `(n, points, *image_shape)`.
 
         Raises:
-            ValueError: as `denoise_from` does, and if `x_a` and `x_b` differ in shape or `points` is less than 2.
+            ValueError: as for `denoise_from`, and if `x_a` and `x_b` differ in shape or `points` is less than 2.
 
         Reference: https://kexue.fm/archives/9119; Ho et al. 2020, arXiv:2006.11239, section 4.3.
         """
@@ -352,11 +354,11 @@ class DiffusionModel(GenerativeModel):
         seed: int | None = None,
         **options: Any,
     ) -> np.ndarray:
-        """Varies images: adds noise, and takes it away by the last steps of the sampler.
+        """Generates variations of images (SDEdit): adds noise, and removes it by the last steps of the sampler.
 
         Args:
             x: `(n, *image_shape)`, images.
-            strength: float in (0, 1], the share of the sampler's steps that are taken. Defaults to `0.5`.
+            strength: float in (0, 1], the fraction of the sampler's steps that is used. Defaults to `0.5`.
             sampler: as for `sample`.
             noise: as for `add_noise`.
             seed: as for `sample`.
@@ -366,7 +368,7 @@ class DiffusionModel(GenerativeModel):
             float32 array `(n, *image_shape)`.
 
         Raises:
-            ValueError: as `denoise_from` does, and if `strength` is outside (0, 1].
+            ValueError: as for `denoise_from`, and if `strength` is outside (0, 1].
 
         Reference: Meng et al. 2021, arXiv:2108.01073.
         """
@@ -375,20 +377,20 @@ class DiffusionModel(GenerativeModel):
     def inpaint(
         self, x: Any, mask: Any, sampler: DiffusionSampler | None = None, seed: int | None = None, **options: Any
     ) -> np.ndarray:
-        """Fills in images where they are not known: x0 is replaced by the image where it is.
+        """Inpaints unknown pixels of images: in each step, known pixels of x0 are replaced by those of the image.
 
         Args:
-            x: `(n, *image_shape)`, images; what they hold where they are not known does not matter.
-            mask: bool array that broadcasts to `x`: true where the image is known.
+            x: `(n, *image_shape)`, images; values of unknown pixels are ignored.
+            mask: bool array that broadcasts to `x`: true for known pixels.
             sampler: as for `sample`.
             seed: as for `sample`.
             **options: `condition`, `guidance`, `step_noise`, `batch_size`, `verbose`, as for `sample`.
 
         Returns:
-            float32 array `(n, *image_shape)`, equal to `x` where it is known.
+            float32 array `(n, *image_shape)`, equal to `x` at known pixels.
 
         Raises:
-            ValueError: as `sample` does, and if `mask` does not broadcast to `x`.
+            ValueError: as for `sample`, and if `mask` does not broadcast to `x`.
 
         Reference: Song et al. 2020, arXiv:2011.13456, appendix I.2; Lugmayr et al. 2022, arXiv:2201.09865.
         """
@@ -397,31 +399,31 @@ class DiffusionModel(GenerativeModel):
     def invert(
         self, x: Any, sampler: DiffusionSampler, iterations: int = 3, seed: int | None = None, **options: Any
     ) -> np.ndarray:
-        """Finds the noise from which a deterministic sampler makes given images.
+        """Finds the noise from which a deterministic sampler generates the given images (DDIM inversion).
 
-        Each step of the sampler is undone by fixed-point iteration, so that `sample(n, sampler, noise=noise)` gives the
-        images back, as far as the iteration has converged: more steps help more than more iterations. A step from next
-        to no signal, such as the first one of "trailing", multiplies every error: "leading" leaves it out.
+        Each step of the sampler is inverted by fixed-point iteration, so that `sample(n, sampler, noise=noise)`
+        reconstructs the images up to the error of the iteration: more steps help more than more iterations. A step from
+        almost zero signal, such as the first one of "trailing", amplifies errors: "leading" omits it.
 
         Args:
             x: `(n, *image_shape)`, images.
             sampler: a `DDIMSampler` with `eta=0`, or an `EulerSampler`.
             iterations: int >= 1, network evaluations for each step. Defaults to `3`.
-            seed: not used: nothing is drawn. Defaults to `None`.
+            seed: unused, since nothing is drawn. Defaults to `None`.
             **options: `condition`, `guidance`, `batch_size`, `verbose`, as for `sample`.
 
         Returns:
             float32 array `(n, *image_shape)`, the `noise` for `sample`.
 
         Raises:
-            ValueError: if the sampler is another one, or an argument does not fit the model.
+            ValueError: if the sampler is not supported, or an argument is incompatible with the model.
 
         Reference: Song et al. 2020, arXiv:2010.02502, section 4.3; https://kexue.fm/archives/9181.
         """
         return editing.invert(self, x, sampler, iterations, seed, **options)
 
     def noise_scale(self, times: np.ndarray) -> float:
-        """Returns the deviation of the noise at `times[0]` where that is above 1, as of VE and EDM; else 1."""
+        """Returns the standard deviation of the noise at `times[0]` if it is above 1 (as for VE and EDM), else 1."""
         return max(1.0, float(self.schedule.sigma(times[0])))
 
     def _generate(
@@ -435,13 +437,13 @@ class DiffusionModel(GenerativeModel):
         return x_T, reverse_process(self, sampler, x_T, times, seed=seed, **options)
 
     def prepare_noise(self, n: int, noise: Any, seed: int) -> np.ndarray:
-        """Returns the noise that `n` images start from, as it was given or drawn."""
+        """Returns the starting noise of `n` images, given or drawn."""
         if noise is not None:
             noise = np.asarray(noise, "float32")
             check(noise.shape[:1] == (n,), "noise", f"hold {n} draws", f"shape {noise.shape}")
             return self.prepare_images("noise", noise)
-        built = self.image_shape is not None and None not in self.image_shape
-        check(built, "noise", "be given until the model has seen the size of an image, in `fit` or `build`", noise)
+        is_known = self.image_shape is not None and None not in self.image_shape
+        check(is_known, "noise", "be given until the image shape is known, from `fit` or `build`", noise)
         return starting_noise(n, self.image_shape, seed)
 
     def get_config(self) -> dict[str, Any]:

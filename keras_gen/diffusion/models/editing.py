@@ -1,12 +1,12 @@
-"""What a diffusion model does with given images: adds noise, varies, interpolates, fills in, and inverts them.
+"""Image editing: adding noise, image-to-image, interpolation, inpainting, inversion.
 
     add_noise       x_t = alpha_t x0 + sigma_t eps
-    image_to_image  noise to a time between, and the reverse process from there
+    image_to_image  noise of an intermediate time, and the reverse process from there
     interpolate     the same for a mixture of two images
-    inpaint         the reverse process, x0 replaced by the image where it is known
-    invert          a deterministic sampler backwards, from an image to its noise
+    inpaint         the reverse process, with known pixels of x0 replaced by those of the image
+    invert          a deterministic sampler run backwards, from an image to its noise
 
-The functions are methods of `DiffusionModel`, where their arguments are described.
+The functions implement methods of `DiffusionModel`, where their arguments are documented.
 """
 
 from typing import Any
@@ -72,8 +72,8 @@ def inpaint(
     mask = np.asarray(mask)
     check(mask.dtype == bool, "mask", "be boolean", f"dtype {mask.dtype}")
     sizes = zip(mask.shape[::-1], x.shape[::-1], strict=False)
-    fits = mask.ndim <= x.ndim and all(size in (1, whole) for size, whole in sizes)
-    check(fits, "mask", f"broadcast to {x.shape}", f"shape {mask.shape}")
+    is_broadcastable = mask.ndim <= x.ndim and all(size in (1, full_size) for size, full_size in sizes)
+    check(is_broadcastable, "mask", f"broadcast to {x.shape}", f"shape {mask.shape}")
     mask = np.broadcast_to(mask, x.shape)
     sampler, seed = model.resolve(sampler), model.draw_seed(seed)
     times = sampler.times(model.schedule)

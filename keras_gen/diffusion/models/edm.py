@@ -13,7 +13,7 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.models.EDM")
 class EDM(ScoreSDE):
-    """Diffusion as EDM designs it: inputs, outputs and loss of the network have deviation 1 at every noise level.
+    """EDM: diffusion with network inputs, targets and loss of unit variance at every noise level.
 
         x_t = x0 + sigma eps,   x0_hat = c_skip x_t + c_out network([c_in x_t, log(sigma) / 4])
         c_skip = sigma_data^2 / r^2,   c_out = sigma sigma_data / r,   c_in = 1 / r,   r^2 = sigma^2 + sigma_data^2
@@ -25,17 +25,17 @@ class EDM(ScoreSDE):
         sigma_data: float > 0, standard deviation of the data. Defaults to `0.5`.
         time_sampler: a `TimeSampler`. Defaults to `None`, which is `LogNormalSigma()`.
         condition_dropout: as for `ScoreSDE`. Defaults to `0.0`.
-        seed: int or `None`. Seeds all draws of the model. Defaults to `None`, a seed from Keras's global one.
+        seed: int or `None`. Seeds all random draws. Defaults to `None`, a seed from Keras's global generator.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
         x: float images `(batch, ...)`, channels last, scaled to [-1, 1].
 
     Returns:
-        The images unchanged: the work is in `fit` and `sample`.
+        The images unchanged; use `fit` and `sample`.
 
     Raises:
-        ValueError: as `ScoreSDE` does.
+        ValueError: as for `ScoreSDE`.
 
     Example:
 

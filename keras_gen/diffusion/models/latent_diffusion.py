@@ -17,30 +17,30 @@ from keras_gen.export import keras_gen_export
 
 
 def check_autoencoder(autoencoder: Any) -> None:
-    """Refuses what is no autoencoder, or one that has no weights yet."""
+    """Raises `ValueError` unless `autoencoder` is a built autoencoder."""
     methods = all(callable(getattr(autoencoder, name, None)) for name in ("encode", "decode"))
     rule = "be a keras.Layer or keras.Model with methods encode and decode"
     check(isinstance(autoencoder, keras.Layer) and methods, "autoencoder", rule, autoencoder)
-    check(autoencoder.built, "autoencoder", "be built, which training does: it is not trained here", autoencoder)
+    check(autoencoder.built, "autoencoder", "be built: train it first, it is not trained here", autoencoder)
 
 
 def encode_with(autoencoder: keras.Layer, x: np.ndarray, batch_size: int = 1, verbose: str | int = 0) -> np.ndarray:
-    """Returns the vectors of images."""
+    """Encodes images to real-valued latents."""
     encode = getattr(autoencoder, "encode_vectors", autoencoder.encode)
     vectors = batchwise(encode, x, batch_size, verbose)
-    real = vectors.dtype.kind == "f"
-    check(real, "autoencoder", "encode to real numbers, not to codes", f"latents of {vectors.dtype}")
+    rule = "encode to real numbers, not to codes"
+    check(vectors.dtype.kind == "f", "autoencoder", rule, f"latents of {vectors.dtype}")
     return vectors
 
 
 def decode_with(autoencoder: keras.Layer, z: np.ndarray, batch_size: int = 1, verbose: str | int = 0) -> np.ndarray:
-    """Returns the images of vectors."""
+    """Decodes real-valued latents to images."""
     decode = getattr(autoencoder, "decode_vectors", autoencoder.decode)
     return batchwise(decode, z, batch_size, verbose).astype("float32", copy=False)
 
 
 def batchwise(function: Callable[[np.ndarray], Any], x: np.ndarray, batch_size: int, verbose: str | int) -> np.ndarray:
-    """Returns `function(x)`, computed for batches of one size, so that nothing compiled is compiled twice."""
+    """Computes `function(x)` in batches of equal size, so that compiled functions are not recompiled."""
     batches = list(even_batches(len(x), check_integer("batch_size", batch_size)))
     bar = progress_bar(len(batches), verbose)
     parts = []
@@ -51,47 +51,47 @@ def batchwise(function: Callable[[np.ndarray], Any], x: np.ndarray, batch_size: 
 
 
 def moments(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mean of each channel and the deviation of all numbers from it, float32."""
+    """Returns the mean of each channel, and the standard deviation of all dimensions around it, float32."""
     mean = vectors.mean(axis=tuple(range(vectors.ndim - 1)), dtype="float64")
-    deviation = np.sqrt(np.mean(np.square(vectors - mean)))
-    holds = 0 < deviation < np.finfo("float32").max
-    check(holds, "latents", "have a deviation that is finite and not 0", f"deviation {deviation}")
-    return mean.astype("float32"), np.float32(deviation)
+    std = np.sqrt(np.mean(np.square(vectors - mean)))
+    rule = "have a finite, nonzero standard deviation"
+    check(0 < std < np.finfo("float32").max, "latents", rule, f"standard deviation {std}")
+    return mean.astype("float32"), np.float32(std)
 
 
 @keras_gen_export("keras_gen.models.LatentDiffusion")
 class LatentDiffusion(GenerativeModel):
-    """Latent diffusion: an autoencoder makes images small, and a diffusion model learns what small images there are.
+    """Latent diffusion: an autoencoder compresses images, and a diffusion model learns the distribution of the latents.
 
         z = (encode(x) - mean) / deviation,   x = decode(mean + deviation z)
 
     First train the autoencoder, then this model on the same images: `fit` encodes each image once, measures the mean of
-    each channel and one deviation of all latents, and trains the diffusion model on `z`. The autoencoder is frozen from
-    here on; its weights and both measures are kept in files. A later `fit` does not measure again, since the diffusion
-    model would have to learn anew; `adapt` does.
+    each channel and one standard deviation of all latents, and trains the diffusion model on `z`. The autoencoder is
+    frozen; its weights and both statistics are saved in files. A later `fit` does not measure them again, since the
+    diffusion model would have to be retrained; `adapt` does.
 
-    What else a diffusion model can do, such as editing, inversion or densities, `model.diffusion` does with latents
-    that `encode` gave. They are not bounded by 1 as pixels are: `clip_x0` of a sampler counts deviations here, and 4 is
-    a bound to think of.
+    Other methods of diffusion models, such as editing, inversion or densities, are those of `model.diffusion`, applied
+    to latents from `encode`. Unlike pixels, these are not bounded by 1: here `clip_x0` is in units of standard
+    deviations; 4 is a sensible value.
 
     Args:
-        autoencoder: a trained model with methods `encode(x)` and `decode(z)` of NumPy arrays, such as `VAE`. If it has
-            them, `encode_vectors` and `decode_vectors` are used instead, as of `VQVAE`, whose `encode` gives codes.
-        diffusion: a diffusion model, such as `DDPM`, whose network takes such latents. They have deviation 1: the
-            `sigma_data` of an `EDM` is 1.
-        seed: int or `None`. Seeds `sample`; the draws of training are those of `diffusion`. Defaults to `None`, a seed
-            from Keras's global one.
+        autoencoder: a trained model with methods `encode(x)` and `decode(z)` of NumPy arrays, such as `VAE`. Methods
+            `encode_vectors` and `decode_vectors` take precedence, as for `VQVAE`, whose `encode` returns codes.
+        diffusion: a diffusion model, such as `DDPM`, whose network takes such latents. They have standard deviation 1:
+            use `sigma_data=1` for an `EDM`.
+        seed: int or `None`. Seeds `sample`; training draws from the generator of `diffusion`. Defaults to `None`, a
+            seed from Keras's global generator.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
-        x: float latents `(batch, ...)`, channels last, of deviation 1.
+        x: float latents `(batch, ...)`, channels last, of standard deviation 1.
 
     Returns:
-        The latents unchanged: the work is in `fit` and `sample`.
+        The latents unchanged; use `fit` and `sample`.
 
     Raises:
-        ValueError: if an argument is of the wrong type, the autoencoder is not built, latents do not fit the diffusion
-            model, or the autoencoder's output does not have the shape of its input.
+        ValueError: if an argument has the wrong type, the autoencoder is not built, latents are incompatible with the
+            diffusion model, or the autoencoder's output does not have the shape of its input.
 
     Example:
 
@@ -109,7 +109,7 @@ class LatentDiffusion(GenerativeModel):
         super().__init__(seed=seed, **kwargs)
         check_autoencoder(autoencoder)
         check(isinstance(diffusion, DiffusionModel), "diffusion", "be a diffusion model, such as DDPM", diffusion)
-        rule = "have sigma_data=1, the deviation of the latents"
+        rule = "have sigma_data=1, the standard deviation of the latents"
         check(getattr(diffusion.prediction, "sigma_data", 1) == 1, "diffusion", rule, diffusion.sigma_data)
         autoencoder.trainable = False
         self.autoencoder = autoencoder
@@ -118,7 +118,7 @@ class LatentDiffusion(GenerativeModel):
             self.build((None, *diffusion.image_shape))
 
     def build(self, input_shape: Any) -> None:
-        # The shape may be that of images or of latents; of both, only the diffusion model knows the channels.
+        # The shape may be that of images or of latents: the number of channels is taken from the diffusion model.
         self.diffusion.check_built()
         if hasattr(self, "latent_mean"):
             return
@@ -131,9 +131,9 @@ class LatentDiffusion(GenerativeModel):
 
     @property
     def metrics(self) -> list[keras.Metric]:
-        # The autoencoder's parts are not called in training: what they count, such as codes, would tell nothing.
-        foreign = {metric.name for metric in self.autoencoder.metrics} - {"loss"}
-        return [metric for metric in super().metrics if metric.name not in foreign]
+        # The autoencoder is not called in training: its metrics, such as code usage, would be meaningless.
+        excluded = {metric.name for metric in self.autoencoder.metrics} - {"loss"}
+        return [metric for metric in super().metrics if metric.name not in excluded]
 
     def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
         return self.diffusion.loss_per_sample(x, y, training)
@@ -157,19 +157,19 @@ class LatentDiffusion(GenerativeModel):
         """Encodes the images and trains the diffusion model on their latents; see `keras.Model.fit`.
 
         Args:
-            x: images `(n, height, width, channels)`. A dataset or `keras.utils.PyDataset` is to hold latents instead,
-                as `encode` gives them after `adapt`.
-            y: labels or conditions `(n, ...)`, for a network that takes them. Defaults to `None`.
+            x: images `(n, height, width, channels)`. A dataset or `keras.utils.PyDataset` must yield latents instead,
+                as returned by `encode` after `adapt`.
+            y: labels or conditions `(n, ...)`, for a conditional network. Defaults to `None`.
             batch_size: as for `keras.Model.fit`.
             epochs: as for `keras.Model.fit`.
             verbose: as for `keras.Model.fit`; also whether to show the progress of encoding.
-            **kwargs: as for `keras.Model.fit`. What `x` is told holds for `validation_data`, too.
+            **kwargs: as for `keras.Model.fit`. `validation_data` holds images or latents, like `x`.
 
         Returns:
             The `History`.
 
         Raises:
-            ValueError: if data do not fit the model.
+            ValueError: if the data are incompatible with the model.
         """
         x = self._latents(x, y, verbose, measure=True)
         validation = kwargs.get("validation_data")
@@ -186,15 +186,14 @@ class LatentDiffusion(GenerativeModel):
         **kwargs: Any,
     ) -> Any:
         """Returns the loss on images `x`, or on a dataset of latents; see `keras.Model.evaluate`."""
-        # Keras's `fit` calls this for validation, of which it tells by this argument; `fit` above has encoded its data.
+        # Keras's `fit` calls this for validation, with this argument; its data are already encoded by `fit` above.
         if not kwargs.get("_use_cached_eval_dataset", False):
             x = self._latents(x, y, verbose)
         return super().evaluate(x, y, batch_size, verbose, **kwargs)
 
     def check_data(self, x: Any, y: Any) -> None:
-        adapted = is_array(x) or self._measured()
-        rule = "be an array of images, or come after `adapt`: a dataset holds latents as `encode` gives them"
-        check(adapted, "x", rule, type(x).__name__)
+        rule = "be an array of images until `adapt` is called: datasets must yield latents from `encode`"
+        check(is_array(x) or self._is_measured(), "x", rule, type(x).__name__)
         self.diffusion.check_data(x, y)
 
     def check_sampling(self, n: int, **options: Any) -> None:
@@ -202,20 +201,20 @@ class LatentDiffusion(GenerativeModel):
         self.diffusion.check_sampling(n, **options)
 
     def adapt(self, x: Any, batch_size: int = 256, verbose: str | int = "auto") -> None:
-        """Measures mean and deviation of the latents of images; the diffusion model is to be trained anew after that.
+        """Measures mean and standard deviation of the latents of images; the diffusion model must be retrained then.
 
         Args:
-            x: images `(n, height, width, channels)`, those of training or some thousand of them.
-            batch_size: int >= 1. How many are encoded together. Defaults to `256`.
+            x: images `(n, height, width, channels)`, the training set or a few thousand images of it.
+            batch_size: int >= 1. Number of images encoded at a time. Defaults to `256`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
 
         Raises:
-            ValueError: if images do not fit the model, or their latents are all the same or not finite.
+            ValueError: if the images are incompatible with the model, or their latents are all equal or not finite.
         """
         self._measure(self._vectors(x, batch_size, verbose))
 
     def encode(self, x: Any, batch_size: int = 256, verbose: str | int = 0) -> np.ndarray:
-        """Finds the latents of images, of deviation 1.
+        """Encodes images to latents of standard deviation 1.
 
         Args:
             x: images `(n, height, width, channels)`.
@@ -223,18 +222,18 @@ class LatentDiffusion(GenerativeModel):
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `0`.
 
         Returns:
-            float32 array `(n, *latent_shape)`. Before `fit` or `adapt` it is what the autoencoder gives.
+            float32 array `(n, *latent_shape)`; before `fit` or `adapt`, the unscaled latents of the autoencoder.
 
         Raises:
-            ValueError: if `x` does not fit the model.
+            ValueError: if `x` is incompatible with the model.
         """
         return self._standardized(self._vectors(x, batch_size, verbose))
 
     def decode(self, z: Any, batch_size: int = 256, verbose: str | int = 0) -> np.ndarray:
-        """Finds the images of latents.
+        """Decodes latents to images.
 
         Args:
-            z: `(n, *latent_shape)`, as `encode` or `diffusion.sample` gives them.
+            z: `(n, *latent_shape)`, as returned by `encode` or `diffusion.sample`.
             batch_size: int >= 1. Defaults to `256`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `0`.
 
@@ -242,7 +241,7 @@ class LatentDiffusion(GenerativeModel):
             float32 array `(n, height, width, channels)`.
 
         Raises:
-            ValueError: if `z` does not fit the model.
+            ValueError: if `z` is incompatible with the model.
         """
         self.check_built()
         z = self.diffusion.prepare_images("z", z)
@@ -250,7 +249,7 @@ class LatentDiffusion(GenerativeModel):
         return decode_with(self.autoencoder, mean + deviation * z, batch_size, verbose)
 
     def reconstruct(self, x: Any, batch_size: int = 256) -> np.ndarray:
-        """Encodes and decodes: no sample can be better than that.
+        """Encodes and decodes images: an upper bound of the sample quality.
 
         Args:
             x: images `(n, height, width, channels)`.
@@ -260,7 +259,7 @@ class LatentDiffusion(GenerativeModel):
             float32 array `(n, height, width, channels)`.
 
         Raises:
-            ValueError: if `x` does not fit the model.
+            ValueError: if `x` is incompatible with the model.
         """
         return self.decode(self.encode(x, batch_size), batch_size)
 
@@ -279,23 +278,24 @@ class LatentDiffusion(GenerativeModel):
         """Generates latents and decodes them: `decode(diffusion.sample(n, ...))`.
 
         Args:
-            n: int >= 1. How many.
-            sampler: a `DiffusionSampler`, whose `clip_x0` counts deviations of latents. Defaults to `None`, that of
-                `diffusion`, which bounds nothing.
-            condition: for a network that takes one: an int, one label for all, or an array `(n, ...)`.
+            n: int >= 1. Number of images.
+            sampler: a `DiffusionSampler`, with `clip_x0` in standard deviations of the latents. Defaults to `None`, the
+                default of `diffusion`, without clipping.
+            condition: for a conditional network, an int, the label of all images, or an array `(n, ...)`. Defaults to
+                `None`.
             guidance: a `Guidance`, such as `ClassifierFreeGuidance(2.0)`. Defaults to `None`.
-            seed: int or `None`. The starting noise of latent k depends on `seed` and k alone. Defaults to `None`, a
-                draw from the model's own generator.
-            noise: `(n, *latent_shape)`, the starting noise to use instead of a standard normal draw.
-            step_noise: `(steps, n, *latent_shape)`, the noise to use at each step instead of draws.
-            batch_size: int >= 1. How many are worked on together. Defaults to `64`.
+            seed: int or `None`. The starting noise of latent k depends only on `seed` and k. Defaults to `None`, a seed
+                from the model's own generator.
+            noise: `(n, *latent_shape)`, starting noise to use instead of a standard normal draw. Defaults to `None`.
+            step_noise: `(steps, n, *latent_shape)`, noise to use at each step instead of draws. Defaults to `None`.
+            batch_size: int >= 1. Number of images processed at a time. Defaults to `64`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
 
         Returns:
             float32 array `(n, height, width, channels)`.
 
         Raises:
-            ValueError: if an argument does not fit the model, or the sampler has more steps than the schedule.
+            ValueError: if an argument is incompatible with the model, or the sampler has more steps than the schedule.
         """
         self.check_built()
         options = {"noise": noise, "step_noise": step_noise, "batch_size": batch_size, "verbose": verbose}
@@ -306,7 +306,7 @@ class LatentDiffusion(GenerativeModel):
         parts = {"autoencoder": self.autoencoder, "diffusion": self.diffusion}
         own = {name: keras.saving.serialize_keras_object(part) for name, part in parts.items()}
         for config in own.values():
-            # A file would make their optimizers anew, for weights that are frozen or that another optimizer trains.
+            # Loading would recreate their optimizers, whose weights are frozen or trained by another optimizer.
             config.pop("compile_config", None)
         return {**super().get_config(), **own}
 
@@ -319,19 +319,19 @@ class LatentDiffusion(GenerativeModel):
             return x
         self.diffusion.prepare_condition(y, len(x), "y")
         vectors = self._vectors(x, 256, verbose)
-        if measure and not self._measured():
+        if measure and not self._is_measured():
             self._measure(vectors)
         return self._standardized(vectors)
 
     def _vectors(self, x: Any, batch_size: int, verbose: str | int) -> np.ndarray:
-        """Returns what the autoencoder gives for images, after a check of all parts with one image."""
+        """Returns the autoencoder's latents of images, after checking all parts with a single image."""
         x = x if isinstance(x, np.ndarray) else np.asarray(ops.convert_to_numpy(x))
         check(x.ndim > 0 and len(x) > 0, "x", "hold at least one image", f"shape {x.shape}")
-        one = self.diffusion.prepare_images("latents", encode_with(self.autoencoder, x[:1]))
-        needed, shape = x.shape[1:], decode_with(self.autoencoder, one).shape[1:]
-        check(shape == needed, "autoencoder", f"decode to its input's shape, {needed}", f"shape {shape}")
+        latents = self.diffusion.prepare_images("latents", encode_with(self.autoencoder, x[:1]))
+        expected, shape = x.shape[1:], decode_with(self.autoencoder, latents).shape[1:]
+        check(shape == expected, "autoencoder", f"decode to its input's shape, {expected}", f"shape {shape}")
         if not self.built:
-            self.build((None, *needed))
+            self.build((None, *expected))
         return self.diffusion.prepare_images("latents", encode_with(self.autoencoder, x, batch_size, verbose))
 
     def _measure(self, vectors: np.ndarray) -> None:
@@ -340,7 +340,7 @@ class LatentDiffusion(GenerativeModel):
         self.latent_deviation.assign(deviation)
         self.measured.assign(1)
 
-    def _measured(self) -> bool:
+    def _is_measured(self) -> bool:
         return self.built and bool(ops.convert_to_numpy(self.measured))
 
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:

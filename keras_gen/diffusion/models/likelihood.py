@@ -24,11 +24,11 @@ from keras_gen.latent.divergences import gaussian_kl
 
 @keras_gen_export("keras_gen.losses.discretized_gaussian_nll")
 def discretized_gaussian_nll(x: Any, mean: Any, log_var: Any, levels: int = 256) -> Any:
-    """Computes minus the logarithm of the probability that a Gaussian gives to the bin around `x`, in nats.
+    """Computes the negative log-probability of the bin around `x` under a Gaussian, in nats.
 
         -log P(x - h < X < x + h),   X ~ N(mean, exp(log_var)),   h = 1 / (levels - 1)
 
-    The bins of the `levels` pixel values fill [-1, 1]; the first and last one reach to infinity.
+    The bins of the `levels` pixel values cover [-1, 1]; the first and last one extend to infinity.
 
     Args:
         x: float tensor of pixel values in [-1, 1].
@@ -49,7 +49,7 @@ def discretized_gaussian_nll(x: Any, mean: Any, log_var: Any, levels: int = 256)
     h = 1 / (levels - 1)
     scale = ops.exp(-0.5 * log_var)
     offset = x - mean
-    # Both ends of the bin are taken from the lower tail, where erfc keeps its relative precision.
+    # Both ends of the bin are computed in the lower tail, where erfc keeps its relative precision.
     inner = _cdf((h - ops.abs(offset)) * scale) - _cdf((-h - ops.abs(offset)) * scale)
     first, last = _cdf((offset + h) * scale), _cdf((h - offset) * scale)
     probability = ops.where(x < -1 + h, first, ops.where(x > 1 - h, last, inner))
@@ -60,14 +60,14 @@ def _cdf(x: Any) -> Any:
     return 0.5 * ops.erfc(-x / math.sqrt(2))
 
 
-def bound_term(x0: Any, x0_hat: Any, w: Any, row: dict[str, Any], levels: int = 256) -> Any:
+def bound_term(x0: Any, x0_hat: Any, variance_weight: Any, row: dict[str, Any], levels: int = 256) -> Any:
     """Returns one term of the bound in bits/dim: `KL(q(x_s | x_t, x0) || p(x_s | x_t))`, or `-log p(x0 | x_0)`.
 
     Args:
         x0: float32 tensor `(batch, ...)`, the data.
-        x0_hat: tensor like `x0`, the network's prediction of it.
-        w: weight of the large log-variance, a number or a tensor like `x0`.
-        row: coefficients from `reverse_rows`, that broadcast to `x0`. Where its `is_stochastic` is 0, s is clean data.
+        x0_hat: tensor like `x0`, the predicted data.
+        variance_weight: weight of the large log-variance, a number or a tensor like `x0`.
+        row: coefficients from `reverse_rows` that broadcast to `x0`. Where `is_stochastic` is 0, s is clean data.
         levels: int, number of distinct pixel values.
 
     Returns:
@@ -75,7 +75,7 @@ def bound_term(x0: Any, x0_hat: Any, w: Any, row: dict[str, Any], levels: int = 
 
     Reference: Ho et al. 2020, arXiv:2006.11239, equation 5; Nichol and Dhariwal 2021, arXiv:2102.09672.
     """
-    log_var = log_variance(w, row)
+    log_var = log_variance(variance_weight, row)
     divergence = gaussian_kl(row["of_x0"] * (x0 - x0_hat), row["log_small"], log_var)
     nll = discretized_gaussian_nll(x0, x0_hat, log_var, levels)
     nats = ops.where(row["is_stochastic"] > 0, divergence, nll)
@@ -101,7 +101,7 @@ def variational_bound(
     batch_size: int,
     verbose: str | int,
 ) -> np.ndarray:
-    """Sums all terms for each image, each at one draw of noise; see `DDPM.elbo`."""
+    """Sums all terms for each image, each with one noise draw; see `DDPM.elbo`."""
     check_integer("levels", levels, at_least=2)
     check(np.abs(x).max() <= 1, "x", "have pixel values in [-1, 1]", f"values up to {np.abs(x).max()}")
     clip_x0 = DDPMSampler(clip_x0=clip_x0).clip_x0
@@ -113,8 +113,8 @@ def variational_bound(
         def body(t: Any, total: Any) -> Any:
             row = {name: table[t] for name, table in inputs["rows"].items()}
             eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=StepSeed(inputs["seeds"][t, 0]))
-            x0_hat, w = denoise(row["alpha"] * x0 + row["sigma"] * eps, row)
-            return total + bound_term(x0, x0_hat, w, row, levels)
+            x0_hat, variance_weight = denoise(row["alpha"] * x0 + row["sigma"] * eps, row)
+            return total + bound_term(x0, x0_hat, variance_weight, row, levels)
 
         return sequential_loop(first, last, body, total)
 
@@ -144,7 +144,7 @@ def noise_power(
     batch_size: int,
     verbose: str | int,
 ) -> np.ndarray:
-    """Returns `1 - E |eps - eps_hat(x_t)|^2 / dimensions` for each of the `times`, float32, not below 0."""
+    """Estimates Gamma_t = `1 - E |eps - eps_hat(x_t)|^2 / dimensions` at the `times` by Monte Carlo, float32 >= 0."""
 
     def loop(inputs: dict[str, Any], power: Any, first: Any, last: Any) -> Any:
         x0 = inputs["x0"]
@@ -190,7 +190,7 @@ def flow_log_prob(
     check_choice("trace", trace, ("exact", "hutchinson"))
     check(is_number(tolerance) and tolerance > 0, "tolerance", "be > 0", repr(tolerance))
     schedule = model.schedule
-    deviation = float(schedule.sigma(schedule.t_max))
+    std = float(schedule.sigma(schedule.t_max))
 
     def log_prob(x: Any, *conditions: Any) -> Any:
         divergence = exact_divergence
@@ -202,9 +202,9 @@ def flow_log_prob(
             return divergence(functools.partial(_velocity, model, t), state[0], *conditions)
 
         x_T, log_det = dormand_prince(f, (x, 0 * sum_per_sample(x)), schedule.t_start, schedule.t_max, tolerance)
-        numbers = math.prod(x.shape[1:])
-        squares = sum_per_sample(ops.square(x_T / deviation))
-        return log_det - 0.5 * squares - numbers * (0.5 * math.log(2 * math.pi) + math.log(deviation))
+        num_dims = math.prod(x.shape[1:])
+        squares = sum_per_sample(ops.square(x_T / std))
+        return log_det - 0.5 * squares - num_dims * (0.5 * math.log(2 * math.pi) + math.log(std))
 
     arrays = [x] if condition is None else [x, condition]
     name = ("log_prob", trace, tolerance)

@@ -22,27 +22,27 @@ class RectifiedFlow(ScoreSDE):
 
         x_t = (1 - t) x0 + t eps,   loss = mean over dimensions of |(eps - x0) - network([x_t, t])|^2
 
-    `sample` follows the learned velocity from noise to data. `reflow` trains it further on its own pairs of noise and
-    sample, which makes its ways straighter: then few steps do, or one.
+    `sample` follows the learned velocity from noise to data. `reflow` continues training on the model's own pairs of
+    noise and sample, which straightens the trajectories, so that few steps, or one, suffice.
 
     Args:
         network: as for `ScoreSDE`, with `t` from 0 to 1000.
         schedule: a `RectifiedFlowSchedule`, or one `Shifted`. Defaults to `None`, which is `RectifiedFlowSchedule()`.
         time_sampler: a `TimeSampler`, such as `LogitNormalTime()`. Defaults to `None`, which is `UniformTime()`.
-        pairing: `"random"`, or `"optimal"`: in each batch noise goes to the nearest data, as a whole (minibatch optimal
-            transport). Conditions stay with their data. Defaults to `"random"`.
+        pairing: `"random"`, or `"optimal"`: noise and data of each batch are paired by minibatch optimal transport.
+            Conditions stay with their data. Defaults to `"random"`.
         condition_dropout: as for `ScoreSDE`. Defaults to `0.0`.
-        seed: int or `None`. Seeds all draws of the model. Defaults to `None`, a seed from Keras's global one.
+        seed: int or `None`. Seeds all random draws. Defaults to `None`, a seed from Keras's global generator.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
         x: float images `(batch, ...)`, channels last, scaled to [-1, 1].
 
     Returns:
-        The images unchanged: the work is in `fit` and `sample`.
+        The images unchanged; use `fit` and `sample`.
 
     Raises:
-        ValueError: as `ScoreSDE` does.
+        ValueError: as for `ScoreSDE`.
 
     Example:
 
@@ -74,7 +74,7 @@ class RectifiedFlow(ScoreSDE):
         self.pairing = pairing
 
     def build(self, input_shape: Any) -> None:
-        # `reflow` trains on pairs, of one shape
+        # `reflow` trains on pairs of arrays of the same shape
         super().build(input_shape[0] if isinstance(input_shape[0], list | tuple) else input_shape)
 
     def check_batch(self, x: Any, y: Any) -> None:
@@ -96,9 +96,9 @@ class RectifiedFlow(ScoreSDE):
         if self.pairing == "random":
             return x0, eps
         rows = [ops.reshape(value, (ops.shape(value)[0], -1)) for value in (x0, eps)]
-        # |x0 - eps|^2 without the squares, which are the same for every pairing
-        nearest = optimal_pairing(-ops.matmul(rows[0], ops.transpose(rows[1])))
-        return x0, ops.take(eps, nearest, axis=0)
+        # |x0 - eps|^2 without the squared norms, which are the same for every pairing
+        pairing = optimal_pairing(-ops.matmul(rows[0], ops.transpose(rows[1])))
+        return x0, ops.take(eps, pairing, axis=0)
 
     def reflow(
         self,
@@ -109,21 +109,21 @@ class RectifiedFlow(ScoreSDE):
         sampling_batch_size: int = 256,
         **fit: Any,
     ) -> keras.callbacks.History:
-        """Trains the model further on its own pairs of noise and sample.
+        """Continues training on the model's own pairs of noise and sample, which straightens the trajectories.
 
         Args:
             n: int >= 1. Number of pairs. Defaults to `10_000`.
             condition: as for `sample`, the conditions of the samples. Defaults to `None`.
-            sampler: how the samples are made. Defaults to `None`, which is `EulerSampler(100)`.
-            sampling_seed: int or `None`. Seed of the noise. Defaults to `None`, a draw from the model's generator.
-            sampling_batch_size: int >= 1, for making the samples. Defaults to `256`.
-            **fit: `epochs`, `batch_size`, `callbacks`, ..., as for `fit`; `verbose` counts for the sampling, too.
+            sampler: sampler that generates the samples. Defaults to `None`, which is `EulerSampler(100)`.
+            sampling_seed: int or `None`. Seed of the noise. Defaults to `None`, a seed from the model's own generator.
+            sampling_batch_size: int >= 1. Number of samples generated at a time. Defaults to `256`.
+            **fit: `epochs`, `batch_size`, `callbacks`, ..., as for `fit`; `verbose` also applies to the sampling.
 
         Returns:
             The `History` of `fit`.
 
         Raises:
-            ValueError: as `sample` does.
+            ValueError: as for `sample`.
 
         Reference: Liu et al. 2022, arXiv:2209.03003, algorithm 1.
         """
@@ -148,34 +148,34 @@ class RectifiedFlow(ScoreSDE):
         batch_size: int = 256,
         verbose: str | int = "auto",
     ) -> float:
-        """Measures how far the ways of `n` samples are from straight lines.
+        """Measures how much the sampling trajectories deviate from straight lines.
 
-            S = integral of E |(eps - z_0) - velocity(z_t, t)|^2 / dimensions dt,   z_0 the sample made of eps
+            S = integral of E |(eps - z_0) - velocity(z_t, t)|^2 / dimensions dt,   z_0 the sample generated from eps
 
         Args:
             n: int >= 1. Number of samples. Defaults to `1000`.
             condition: as for `sample`.
-            steps: int >= 1, of Euler's method. Defaults to `100`.
+            steps: int >= 1. Number of Euler steps. Defaults to `100`.
             seed: as for `sample`.
             batch_size: as for `sample`. Defaults to `256`.
             verbose: as for `sample`.
 
         Returns:
-            float >= 0; 0 if all ways are straight, so that one step is as good as many.
+            float >= 0; 0 if all trajectories are straight, so that one step is as good as many.
 
         Raises:
-            ValueError: as `sample` does.
+            ValueError: as for `sample`.
 
         Reference: Liu et al. 2022, arXiv:2209.03003, equation 6.
         """
         check_integer("steps", steps)
         options = {"condition": condition, "seed": seed, "batch_size": batch_size, "verbose": verbose}
         path = self.denoising_path(n, steps, EulerSampler(steps, "trailing"), **options)
-        whole = path[0] - path[-1]
+        displacement = path[0] - path[-1]
         alpha = self.schedule.alpha(EulerSampler(steps, "trailing").times(self.schedule))
-        lengths = np.diff(alpha).reshape(-1, *[1] * whole.ndim)
+        lengths = np.diff(alpha).reshape(-1, *[1] * displacement.ndim)
         velocities = (path[:-1] - path[1:]) / lengths
-        squares = np.mean((whole - velocities) ** 2, axis=tuple(range(1, path.ndim)))
+        squares = np.mean((displacement - velocities) ** 2, axis=tuple(range(1, path.ndim)))
         return float(np.sum(squares * lengths.ravel()))
 
     def get_config(self) -> dict[str, Any]:

@@ -17,37 +17,37 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.models.ScoreSDE")
 class ScoreSDE(DiffusionModel):
-    """Diffusion in continuous time, by any schedule: samples by its SDE or its ODE, and by the ODE an exact density.
+    """Diffusion in continuous time, with any schedule: sampling by the SDE or the ODE, exact densities by the ODE.
 
         x_t = alpha(t) x0 + sigma(t) eps
         loss = mean over dimensions of weight(t) |p x0 + q eps - network([x_t, t])|^2
 
-    Train with `fit(images)` or, for a network that takes a condition, `fit(images, labels)`.
+    Train with `fit(images)` or, for a conditional network, `fit(images, labels)`.
 
     Args:
         network: a Keras layer or model called as `network([x_t, t])` or `network([x_t, t, condition])`, with `t`
-            `(batch,)` float32, what `schedule.network_time` says, that gives an output like `x_t`. To take a condition
-            it must be a functional model.
+            `(batch,)` float32, by default `schedule.network_time(t)`, and an output like `x_t`. A conditional network
+            must be a functional model.
         schedule: a `ContinuousSchedule`. Defaults to `None`, which is `VPSchedule()`.
-        prediction: `"epsilon"`, `"x0"`, `"v"`, `"velocity"`, `"score"` or `"edm"`, or a `Prediction`. What the network
-            predicts, see `ops.convert_prediction`. Defaults to `"epsilon"`.
-        weighting: `"simple"`, `"snr"`, `"min_snr"`, `"edm"` or `"vlb"`. The weight of each time, see `loss_weight`.
-            Defaults to `"simple"`.
+        prediction: `"epsilon"`, `"x0"`, `"v"`, `"velocity"`, `"score"` or `"edm"`, or a `Prediction`. Output of the
+            network, see `ops.convert_prediction`. Defaults to `"epsilon"`.
+        weighting: `"simple"`, `"snr"`, `"min_snr"`, `"edm"` or `"vlb"`. Weighting of the loss over time, see
+            `loss_weight`. Defaults to `"simple"`.
         time_sampler: a `TimeSampler`. Defaults to `None`, which is `UniformTime()`.
-        condition_dropout: float in [0, 1), the share of conditions that training replaces by the null condition, for
+        condition_dropout: float in [0, 1), the fraction of conditions replaced by the null condition in training, for
             `ClassifierFreeGuidance`. Defaults to `0.0`.
-        seed: int or `None`. Seeds all draws of the model. Defaults to `None`, a seed from Keras's global one.
+        seed: int or `None`. Seeds all random draws. Defaults to `None`, a seed from Keras's global generator.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
         x: float images `(batch, ...)`, channels last, scaled to [-1, 1].
 
     Returns:
-        The images unchanged: the work is in `fit` and `sample`.
+        The images unchanged; use `fit` and `sample`.
 
     Raises:
-        ValueError: if an argument is of the wrong type or not one of its choices, the network's output does not fit, or
-            the prediction does not tell x0 at every time of the schedule.
+        ValueError: if an argument has the wrong type or is not one of its choices, the network's output has the wrong
+            shape, or the prediction does not determine x0 at every time of the schedule.
 
     Example:
 
@@ -88,19 +88,20 @@ class ScoreSDE(DiffusionModel):
         batch_size: int = 64,
         verbose: str | int = "auto",
     ) -> np.ndarray:
-        """Computes the logarithm of the density that the probability-flow ODE gives to `x`, in nats.
+        """Computes the log-density of `x` under the probability-flow ODE, in nats.
 
             log p(x_0) = log N(x_T; 0, sigma_T^2 I) + integral of div(dx/dt) dt,   from clean data to t_max
 
-        solved with steps of adapted size. The clean end is the schedule's `t_start`.
+        solved with an adaptive step size. The clean end is the schedule's `t_start`.
 
         Args:
             x: `(n, *image_shape)`.
             condition: as for `sample`.
-            trace: `"exact"`, at the cost of one derivative for each number of a sample, or `"hutchinson"`, an unbiased
-                estimate by one derivative. Defaults to `"exact"`.
-            tolerance: float > 0, error of each step, relative and absolute. Defaults to `1e-5`.
-            seed: int or `None`, of Hutchinson's random signs. Defaults to `None`, a draw from the model's generator.
+            trace: `"exact"`, at the cost of one derivative per dimension, or `"hutchinson"`, an unbiased estimate at
+                the cost of one derivative. Defaults to `"exact"`.
+            tolerance: float > 0, relative and absolute error of each step. Defaults to `1e-5`.
+            seed: int or `None`, seed of Hutchinson's random signs. Defaults to `None`, a seed from the model's own
+                generator.
             batch_size: as for `sample`.
             verbose: as for `sample`.
 
@@ -108,7 +109,7 @@ class ScoreSDE(DiffusionModel):
             float32 array `(n,)`.
 
         Raises:
-            ValueError: if an argument does not fit the model or is outside its range.
+            ValueError: if an argument is incompatible with the model or outside its range.
 
         Reference: Song et al. 2020, arXiv:2011.13456, section 4.3; https://kexue.fm/archives/9228.
         """
@@ -118,28 +119,28 @@ class ScoreSDE(DiffusionModel):
         return flow_log_prob(self, x, condition, trace, tolerance, self.draw_seed(seed), **options)
 
     def bits_per_dim(self, x: Any, levels: int = 256, **options: Any) -> np.ndarray:
-        """Computes minus the log-likelihood of images of `levels` gray values in [-1, 1], in bits per dimension.
+        """Computes the negative log-likelihood of images with `levels` pixel values in [-1, 1], in bits per dimension.
 
-        The density is that of the images with uniform noise that fills the gap between two gray values.
+        The images are dequantized first: uniform noise fills the gap between adjacent pixel values.
 
         Args:
             x: `(n, *image_shape)`, pixel values in [-1, 1].
             levels: int >= 2, number of distinct pixel values. Defaults to `256`.
-            **options: as for `log_prob`; `seed` seeds the noise, too.
+            **options: as for `log_prob`; `seed` also seeds the noise.
 
         Returns:
             float32 array `(n,)`; lower is better.
 
         Raises:
-            ValueError: as `log_prob` does, and if pixel values are outside [-1, 1] or `levels` is less than 2.
+            ValueError: as for `log_prob`, and if pixel values are outside [-1, 1] or `levels` is less than 2.
         """
         check_integer("levels", levels, at_least=2)
         x = self.prepare_images("x", x)
         check(np.abs(x).max() <= 1, "x", "have pixel values in [-1, 1]", f"values up to {np.abs(x).max()}")
         seed = self.draw_seed(options.pop("seed", None))
         step = 2 / (levels - 1)
-        filled = x + step * (np.random.default_rng(seed).random(x.shape, dtype="float32") - 0.5)
-        nats = self.log_prob(filled, seed=seed, **options)
+        dequantized = x + step * (np.random.default_rng(seed).random(x.shape, dtype="float32") - 0.5)
+        nats = self.log_prob(dequantized, seed=seed, **options)
         return (-nats / math.prod(x.shape[1:]) - math.log(step)) / math.log(2)
 
     def get_config(self) -> dict[str, Any]:

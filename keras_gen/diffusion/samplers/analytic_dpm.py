@@ -13,24 +13,24 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.samplers.AnalyticDPMSampler")
 class AnalyticDPMSampler(DiffusionSampler):
-    """DDIM with the variance that is best for the network it has, known in closed form from one statistic of the data.
+    """DDIM with the optimal reverse variance, known in closed form from one statistic of the trained network.
 
         x_s = alpha_s x0 + sqrt(sigma_s^2 - d^2) eps_hat + sqrt(variance) eps,   d = eta sqrt(posterior variance)
         variance = d^2 + (sigma_t alpha_s / alpha_t - sqrt(sigma_s^2 - d^2))^2 (1 - Gamma_t)
-        Gamma_t = 1 - E |eps - eps_hat(x_t)|^2 / dimensions,   which for the best network is E |eps_hat|^2 / dimensions
+        Gamma_t = 1 - E |eps - eps_hat(x_t)|^2 / dimensions,   for the optimal network E |eps_hat|^2 / dimensions
 
-    `DDPM.adapt_variance(x)` measures Gamma_t, which the model keeps in its file. Noise is added on the step to clean
-    data, too, where it makes up for what the mean of x0 lacks.
+    `DDPM.adapt_variance(x)` estimates Gamma_t, which is saved with the model. The step to clean data adds noise as
+    well: the posterior mean of x0 alone has too little variance.
 
     Args:
-        steps: int, number of network evaluations, or `None`: as many as the schedule has. Defaults to `50`.
+        steps: int, number of network evaluations, or `None`: the number of steps of the schedule. Defaults to `50`.
         eta: float in [0, 1]; 1 is Analytic-DPM, 0 is Analytic-DDIM. Defaults to `1.0`.
         spacing: as for `DiffusionSampler`. Defaults to `None`, the schedule's own.
         clip_x0: as for `DiffusionSampler`. Defaults to `None`.
         times: as for `DiffusionSampler`. Defaults to `None`.
 
     Raises:
-        ValueError: if an argument is outside its range, or the model has not measured Gamma_t.
+        ValueError: if an argument is outside its range, or the model has no estimate of Gamma_t.
 
     Reference: https://kexue.fm/archives/9245; Bao et al. 2022, arXiv:2201.06503.
     """
@@ -48,13 +48,14 @@ class AnalyticDPMSampler(DiffusionSampler):
 
     def check_model(self, model: Any, times: np.ndarray) -> None:
         power = getattr(model, "noise_power", None)
-        check(power is not None, "sampler", "be another one: only a DDPM measures Gamma_t", type(self).__name__)
-        known = (ops.convert_to_numpy(power)[times[:-1]] >= 0).all()
-        check(bool(known), "sampler", "be used after `model.adapt_variance(x)`", type(self).__name__)
+        check(power is not None, "sampler", "be a different one: only a DDPM estimates Gamma_t", type(self).__name__)
+        is_estimated = (ops.convert_to_numpy(power)[times[:-1]] >= 0).all()
+        check(bool(is_estimated), "sampler", "be used after `model.adapt_variance(x)`", type(self).__name__)
 
     def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:
         alpha, sigma = schedule.alpha(times), schedule.sigma(times)
-        check(bool(np.all(alpha > 0)), "schedule", "keep some signal: the best variance is infinite else", schedule)
+        rule = "keep some signal: the optimal variance is infinite otherwise"
+        check(bool(np.all(alpha > 0)), "schedule", rule, schedule)
         _, _, variance = posterior(alpha[:-1], sigma[:-1], alpha[1:], sigma[1:])
         of_eps = np.sqrt(np.maximum(sigma[1:] ** 2 - self.eta**2 * variance, 0))
         return {

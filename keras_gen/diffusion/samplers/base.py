@@ -1,4 +1,4 @@
-"""What every sampler of diffusion models has: times, a table of coefficients, a rule for one step, and a denoiser."""
+"""Base class of diffusion samplers, the denoiser that they call, and the reverse process."""
 
 import abc
 import json
@@ -21,16 +21,16 @@ from keras_gen.export import keras_gen_export
 
 
 class Denoiser:
-    """Evaluates a model for a sampler: `x0, w = denoise(x_t, row)`.
+    """Denoiser that a sampler calls: the model's x0 prediction with guidance and thresholding applied.
 
-    `row` holds the model's `coefficients` of one time, and perhaps more. `w` is the model's weight of the large
-    log-variance, see `DDPMSampler`.
+    It is called as `x0, variance_weight = denoise(x_t, row)`. `row` holds the model's `coefficients` at one time, and
+    possibly others. `variance_weight` is the model's weight of the large log-variance, see `DDPMSampler`.
 
     Args:
         model: a `DiffusionModel`.
         condition: tensor `(batch, ...)` or `None`.
         guidance: a `Guidance` or `None`.
-        clip_x0: float > 0, a `DynamicThreshold` or `None`: how x0 is bounded.
+        clip_x0: float > 0, a `DynamicThreshold` or `None`: bound of x0.
         constrain: function of x0, applied last, or `None`.
     """
 
@@ -47,17 +47,17 @@ class Denoiser:
         self.clip_x0, self.constrain = clip_x0, constrain
 
     def __call__(self, x_t: Any, row: dict[str, Any]) -> tuple[Any, Any]:
-        x0, w = self.evaluate(x_t, row, self.condition)
+        x0, variance_weight = self.evaluate(x_t, row, self.condition)
         if isinstance(self.clip_x0, DynamicThreshold):
             x0 = self.clip_x0(x0)
         elif self.clip_x0 is not None:
             x0 = ops.clip(x0, -self.clip_x0, self.clip_x0)
         if self.constrain is not None:
             x0 = self.constrain(x0)
-        return x0, w
+        return x0, variance_weight
 
     def velocity(self, x_t: Any, t: Any) -> Any:
-        """Returns dx / dt of the probability-flow ODE, at any time of a continuous schedule."""
+        """Returns dx / dt of the probability-flow ODE at any time of a continuous schedule."""
         row = self.model.coefficients(t)
         x0, _ = self(x_t, row)
         return row["d_alpha"] * x0 + row["d_sigma"] * epsilon_of(x_t, x0, row)
@@ -70,28 +70,28 @@ def epsilon_of(x_t: Any, x0: Any, row: dict[str, Any]) -> Any:
 
 @keras_gen_export("keras_gen.samplers.DiffusionSampler")
 class DiffusionSampler(Configured, abc.ABC):
-    """Base class: a sampler is a table of coefficients, a row for each step, and a rule that applies one row.
+    """Base class of diffusion samplers: a table of coefficients, one row for each step, and the rule of a step.
 
-    To write another:
-    1. `rows(schedule, times)` adds its coefficients, float64 arrays `(N,)`, to those of `super().rows`;
-    2. `step(denoise, x_t, row, noise)` returns `x_s`; `denoise(x_t, row)` gives the model's x0 and its weight of the
+    To implement a sampler:
+    1. `rows(schedule, times)` adds coefficients, float64 arrays `(N,)`, to those of `super().rows`;
+    2. `step(denoise, x_t, row, noise)` returns `x_s`; `denoise(x_t, row)` returns the model's x0 and its weight of the
        large log-variance at the time of the row, `noise()` a standard normal draw like `x_t`;
-    3. its constructor's arguments go to `get_config`.
+    3. `get_config` returns the constructor's arguments.
 
-    If a step evaluates the network at a second time, `rows` holds a table of that time, `at(schedule, times)`, under a
-    name of its own. If it looks back on earlier steps, `start` and `finish` say what goes from step to step. If it
-    draws more than once, `draws` says how often, and `noise(k)` is the draw k.
+    If a step evaluates the network at a second time, `rows` adds a nested table for that time, `at(schedule, times)`,
+    under another name. For multistep methods, `start` and `finish` define the state that is passed between steps. If a
+    step draws more than once, `draws` is the number of draws, and `noise(k)` is draw k.
 
-    It holds no state between steps: one sampler may serve many models and threads.
+    Samplers are stateless: the same one may be used by many models and threads.
 
     Args:
-        steps: int, number of network evaluations, or `None`: as many as the schedule has. Defaults to `None`.
-        spacing: `"leading"`, `"linspace"`, `"trailing"`, `"karras"` or `"log_snr"`: how the steps are laid over the
-            schedule. Defaults to `None`, the schedule's own: "leading" in discrete time.
+        steps: int, number of network evaluations, or `None`: the number of steps of the schedule. Defaults to `None`.
+        spacing: `"leading"`, `"linspace"`, `"trailing"`, `"karras"` or `"log_snr"`, the spacing of the times. Defaults
+            to `None`, the schedule's own: "leading" in discrete time.
         clip_x0: float > 0, a `DynamicThreshold`, or `None`. Bounds each prediction of x0 to [-clip_x0, clip_x0]; use 1
             for images. Defaults to `None`.
         times: `N + 1` strictly decreasing times of the schedule, instead of `steps` and `spacing`. The network is
-            evaluated at all but the last, where sampling ends: -1 is clean data in discrete time, mostly 0 in
+            evaluated at all but the last, where sampling ends: -1 is clean data in discrete time, usually 0 in
             continuous time. Defaults to `None`.
 
     Raises:
@@ -109,16 +109,16 @@ class DiffusionSampler(Configured, abc.ABC):
     ):
         if spacing is not None:
             check_choice("spacing", spacing, SPACINGS)
-        number = is_number(clip_x0) and clip_x0 > 0
-        valid = number or clip_x0 is None or isinstance(clip_x0, DynamicThreshold)
-        check(valid, "clip_x0", "be > 0, a DynamicThreshold or None", repr(clip_x0))
+        is_bound = is_number(clip_x0) and clip_x0 > 0
+        is_valid = is_bound or clip_x0 is None or isinstance(clip_x0, DynamicThreshold)
+        check(is_valid, "clip_x0", "be > 0, a DynamicThreshold or None", repr(clip_x0))
         self.steps = None if steps is None else check_integer("steps", steps)
         self.spacing = spacing
-        self.clip_x0 = float(clip_x0) if number else clip_x0
+        self.clip_x0 = float(clip_x0) if is_bound else clip_x0
         self.given_times = None if times is None else check_numbers("times", times, at_least=2)
 
     def times(self, schedule: NoiseSchedule) -> np.ndarray:
-        """Returns the `N + 1` decreasing times of the trajectory, the last one clean data unless they were given."""
+        """Returns the `N + 1` decreasing times of the trajectory, ending at clean data unless they were given."""
         if self.given_times is not None:
             return explicit_times(schedule, self.given_times)
         steps = getattr(schedule, "num_steps", None) if self.steps is None else self.steps
@@ -126,38 +126,38 @@ class DiffusionSampler(Configured, abc.ABC):
         return time_grid(schedule, steps, self.spacing)
 
     def check_model(self, model: Any, times: np.ndarray) -> None:
-        """Refuses a model that it cannot sample at these times. Refuses none by default."""
+        """Raises `ValueError` for a model that it cannot sample at these times. Accepts all models by default."""
 
     def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:
-        """Returns arrays `(N,)` by name; here the time of each step and its `alpha` and `sigma`.
+        """Returns coefficients, arrays `(N,)` by name; by default the time of each step and its `alpha` and `sigma`.
 
-        Each table of times, nested ones too, gets the model's coefficients at them: see `coefficient_table`.
+        `coefficient_table` adds the model's coefficients to every table with times, including nested ones.
         """
         return self.at(schedule, times[:-1])
 
     def at(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns the table of times at which the network is evaluated, one for each step."""
+        """Returns a table for network evaluations at `times`, one for each step."""
         return {"t": times, "alpha": schedule.alpha(times), "sigma": schedule.sigma(times)}
 
     @abc.abstractmethod
     def step(self, denoise: Denoiser, x_t: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
-        """Returns `x_s` from `x_t`."""
+        """Computes `x_s` from `x_t`."""
 
     def start(self, x: Any) -> Any:
-        """Returns what `step` is first given, from `x_T`: by default `x_T`."""
+        """Returns the initial state given `x_T`; by default `x_T` itself."""
         return x
 
     def finish(self, state: Any) -> Any:
-        """Returns `x_s` from what `step` returned: by default that itself."""
+        """Returns `x_s` given the state that `step` returned; by default the state itself."""
         return state
 
     def run(self, denoise: Denoiser, inputs: dict[str, Any], state: Any, first: Any, last: Any) -> Any:
-        """Takes the steps `first` .. `last - 1` in one compilable loop.
+        """Performs the steps `first` .. `last - 1` in one compilable loop.
 
         Args:
-            denoise: the network, its guidance, and a bound of x0.
+            denoise: the denoiser.
             inputs: `"rows"`, the table as float32 (and integer) tensors, and `"seeds"`, `(N, draws, 2)`, to draw the
-                noise, or `"step_noise"`, `(batch, N, draws, ...)`, to use a given one.
+                noise, or `"step_noise"`, `(batch, N, draws, ...)`, to use given noise.
             state: the state before step `first`.
             first: integer scalar.
             last: integer scalar.
@@ -187,7 +187,7 @@ class DiffusionSampler(Configured, abc.ABC):
 
 
 def has_step_of(sampler: Any, cls: type[DiffusionSampler]) -> bool:
-    """Returns whether `sampler` steps by the rule of `cls`: it is one, or a subclass that overrides neither part."""
+    """Returns whether `sampler` is an instance of `cls`, or of a subclass that overrides neither `step` nor `rows`."""
     return isinstance(sampler, cls) and type(sampler).step is cls.step and type(sampler).rows is cls.rows
 
 
@@ -212,20 +212,20 @@ def reverse_process(
 
     Args:
         model: a `DiffusionModel`.
-        sampler: the rule of each step.
+        sampler: the sampler.
         x_t: `(n, *image_shape)`, images at `times[0]`.
         times: array `(steps + 1,)`.
-        condition: see `DiffusionModel.sample`, like the arguments that follow.
+        condition: as for `DiffusionModel.sample`, like the following arguments.
         guidance: a `Guidance` or `None`.
         seed: int.
         step_noise: `(steps, n, *image_shape)` or `None`.
-        known: images and mask of the pixels that x0 is to have, or `None`.
+        known: images and the mask of the pixels that x0 must match, or `None`.
         batch_size: int.
         verbose: `"auto"`, 0 or 1.
-        frames: int >= 1. At how many evenly spaced steps to keep the state.
+        frames: int >= 1. Number of evenly spaced steps whose states are returned.
 
     Returns:
-        float32 array `(frames, n, *image_shape)`, the last entry being the finished images.
+        float32 array `(frames, n, *image_shape)`; the last entry holds the generated images.
     """
     steps = len(times) - 1
     check(frames <= steps, "frames", f"be at most the number of steps, {steps}", frames)
@@ -239,7 +239,7 @@ def reverse_process(
         denoise = Denoiser(model, inputs.get("condition"), guidance, sampler.clip_x0, fill)
         return sampler.run(denoise, inputs, state, first, last)
 
-    kept = np.linspace(0, steps, frames + 1).round().astype(int)[1:].tolist()
+    frame_steps = np.linspace(0, steps, frames + 1).round().astype(int)[1:].tolist()
     path = np.empty((frames, *x_t.shape), "float32")
     states = model.run_steps(
         (type(sampler), json.dumps(sampler.get_config()), key_of(guidance)),
@@ -252,18 +252,18 @@ def reverse_process(
         shared={"rows": coefficient_table(model, sampler.rows(model.schedule, times))},
         seed=seed if step_noise is None else None,
         draws=sampler.draws,
-        stops=kept,
+        stops=frame_steps,
         extra_layers=() if guidance is None else guidance.layers,
     )
     for index, stop, state in states:
-        path[kept.index(stop), index] = ops.convert_to_numpy(sampler.finish(state))
+        path[frame_steps.index(stop), index] = ops.convert_to_numpy(sampler.finish(state))
     return path
 
 
 def coefficient_table(model: Any, rows: dict[str, Any]) -> dict[str, Any]:
-    """Returns a sampler's rows as tensors, with the model's coefficients at each time `t` in them.
+    """Converts the sampler's coefficients to tensors, and adds the model's own coefficients at the same times.
 
-    No name stands for two things: what both have, such as `alpha`, must have the same values.
+    Common entries, such as `alpha`, must have equal values.
     """
     table = {
         name: coefficient_table(model, column) if isinstance(column, dict) else as_tensor(np.asarray(column))
@@ -271,14 +271,14 @@ def coefficient_table(model: Any, rows: dict[str, Any]) -> dict[str, Any]:
     }
     if "t" not in rows:
         return table
-    own = model.coefficients(rows["t"])
-    differ = sorted(name for name in own.keys() & rows.keys() if not np.allclose(own[name], rows[name]))
-    check(not differ, "rows", "give no other values to what the model's coefficients are called", differ)
-    return {**{name: as_tensor(np.asarray(column)) for name, column in own.items()}, **table}
+    row = model.coefficients(rows["t"])
+    different = sorted(name for name in row.keys() & rows.keys() if not np.allclose(row[name], rows[name]))
+    check(not different, "rows", "agree with the model's coefficients of the same name", different)
+    return {**{name: as_tensor(np.asarray(column)) for name, column in row.items()}, **table}
 
 
 def prepared_condition(model: Any, guidance: Guidance | None, condition: Any, n: int) -> np.ndarray | None:
-    """Returns the condition of `n` images as an array; refuses one that does not fit model and guidance."""
+    """Returns the condition of `n` images as an array, after checking it against model and guidance."""
     if guidance is None:
         return model.prepare_condition(condition, n)
     check(isinstance(guidance, Guidance), "guidance", "be a Guidance or None", repr(guidance))
@@ -290,7 +290,7 @@ def key_of(guidance: Guidance | None) -> Any:
     """Returns a cache key: type, scalar settings and, since weights may change, the identity of the layers."""
     if guidance is None:
         return None
-    # Not its `get_config`, which would write out a whole classifier, or fail for one that has none.
+    # Not `get_config`, which would serialize a whole classifier, or fail if the classifier has none.
     own = {k: v for k, v in vars(guidance).items() if k != "layers" and not isinstance(v, keras.Layer)}
     return type(guidance), repr(own), tuple(map(id, guidance.layers))
 
@@ -300,7 +300,7 @@ def _checked_noise(step_noise: Any, sampler: DiffusionSampler, shape: tuple[int,
     if step_noise is None:
         return None
     step_noise = np.asarray(step_noise, "float32")
-    whole = (shape[0], sampler.draws, *shape[1:])
-    expected = shape if sampler.draws == 1 else whole
+    full_shape = (shape[0], sampler.draws, *shape[1:])
+    expected = shape if sampler.draws == 1 else full_shape
     check(step_noise.shape == expected, "step_noise", f"have shape {expected}", f"shape {step_noise.shape}")
-    return np.moveaxis(step_noise.reshape(whole), 2, 0)
+    return np.moveaxis(step_noise.reshape(full_shape), 2, 0)

@@ -1,4 +1,4 @@
-"""DDCM: diffusion whose noise comes from a codebook, so that an image is a few indices."""
+"""DDCM: diffusion with noise from a codebook, which represents images by a few indices."""
 
 import functools
 import json
@@ -17,11 +17,11 @@ from keras_gen.diffusion.samplers.ddim import DDIMSampler
 from keras_gen.diffusion.samplers.ddpm import DDPMSampler
 from keras_gen.export import keras_gen_export
 
-MEGABYTES = 64  # of noise held at a time
+MEGABYTES = 64  # of codebook entries in memory at a time
 
 
 class Codebook:
-    """Standard normal entries c[t, k] of the shape of an image, from a seed.
+    """Codebook of standard normal entries c[t, k] of image shape, generated from a seed.
 
     Args:
         size: int, number of entries for each step.
@@ -34,12 +34,12 @@ class Codebook:
         self.steps_at_once = max(1, int(MEGABYTES * 2**20 / (4 * size * np.prod(self.shape))))
 
     def entries(self, step: int) -> np.ndarray:
-        """Returns the entries of one step, float32 `(size, *shape)`; they depend on seed and step alone."""
+        """Returns the entries of one step, float32 `(size, *shape)`; they depend only on seed and step."""
         generator = np.random.default_rng([self.seed, step])
         return generator.standard_normal((self.size, *self.shape), dtype="float32")
 
     def chunk(self, start: int, stop: int, length: int) -> np.ndarray:
-        """Returns the entries of steps `start` .. `stop - 1`, filled up with zeros: `(length, size, *shape)`."""
+        """Returns the entries of steps `start` .. `stop - 1`, zero-padded to `(length, size, *shape)`."""
         result = np.zeros((length, self.size, *self.shape), "float32")
         for step in range(start, stop):
             result[step - start] = self.entries(step)
@@ -48,15 +48,15 @@ class Codebook:
 
 @keras_gen_export("keras_gen.samplers.CodebookDiffusion")
 class CodebookDiffusion:
-    """Samples with noise from a codebook, so that a few bits say which image it was: diffusion as compression (DDCM).
+    """Denoising diffusion codebook model (DDCM): samples with noise from a codebook, and compresses images.
 
         x_s = step(x_t) with eps = c[t, k_t],   c[t, k] ~ N(0, I),   t over all steps,   k = 0 .. K - 1
 
-    Random indices k_t make samples as good as fresh noise does. An image x0 is encoded by the indices that lead to it:
+    Random indices k_t give samples as good as fresh noise. An image x0 is encoded by the indices that lead to it:
 
         k_t = argmax_k <c[t, k], x0 - x0_hat(x_t)>,   and first, for x_T,   argmax_k <c[T, k], x0>
 
-    The codebook is never stored: its entries follow from `seed`, the step and k alone, on any backend.
+    The codebook is never stored: its entries depend only on `seed`, step and k, on any backend.
 
     Args:
         model: a trained diffusion model.
@@ -68,7 +68,7 @@ class CodebookDiffusion:
         bits_per_image: float, `steps log2(K)`.
 
     Raises:
-        ValueError: if an argument is outside its range, or the sampler is another one.
+        ValueError: if an argument is outside its range, or the sampler is not supported.
 
     Example:
 
@@ -83,7 +83,7 @@ class CodebookDiffusion:
         sampler = DDPMSampler() if sampler is None else sampler
         self.model, self.sampler = model, model.resolve(sampler)
         self.times = sampler.times(model.schedule)
-        is_single = has_step_of(sampler, DDPMSampler) or has_step_of(sampler, DDIMSampler)  # one evaluation in a step
+        is_single = has_step_of(sampler, DDPMSampler) or has_step_of(sampler, DDIMSampler)  # one evaluation per step
         check(
             is_single and getattr(sampler, "eta", 1) > 0,
             "sampler",
@@ -96,19 +96,19 @@ class CodebookDiffusion:
         self.bits_per_image = self.steps * math.log2(self.codebook_size)
 
     def encode(self, x: Any, condition: Any = None, batch_size: int = 64, verbose: str | int = "auto") -> np.ndarray:
-        """Finds the indices that lead to given images.
+        """Encodes images as codebook indices.
 
         Args:
             x: `(n, *image_shape)`, images.
             condition: as for `sample` of the model.
-            batch_size: int >= 1. How many images are worked on together. Defaults to `64`.
+            batch_size: int >= 1. Number of images processed at a time. Defaults to `64`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
 
         Returns:
             int32 array `(n, steps)` of indices below K: the first for x_T, then one for each step but the last.
 
         Raises:
-            ValueError: if an argument does not fit the model.
+            ValueError: if an argument is incompatible with the model.
         """
         x = self.model.prepare_images("x", x)
         indices, _ = self._run(len(x), condition, batch_size, verbose, images=x)
@@ -117,11 +117,11 @@ class CodebookDiffusion:
     def decode(
         self, indices: Any, condition: Any = None, batch_size: int = 64, verbose: str | int = "auto"
     ) -> np.ndarray:
-        """Makes the images that indices stand for.
+        """Decodes indices to images.
 
         Args:
-            indices: `(n, steps)`, what `encode` returned.
-            condition: as it was for `encode`.
+            indices: `(n, steps)`, as returned by `encode`.
+            condition: the condition that was passed to `encode`. Defaults to `None`.
             batch_size: as for `encode`. Defaults to `64`.
             verbose: as for `encode`. Defaults to `"auto"`.
 
@@ -129,12 +129,12 @@ class CodebookDiffusion:
             float32 array `(n, *image_shape)`.
 
         Raises:
-            ValueError: if `indices` have another shape or values outside 0 .. K - 1.
+            ValueError: if `indices` have a wrong shape or values outside 0 .. K - 1.
         """
         indices = np.asarray(indices)
-        shaped = indices.ndim == 2 and len(indices) > 0 and indices.shape[1] == self.steps
-        valid = shaped and indices.dtype.kind in "iu"
-        check(valid, "indices", f"be integers of shape (n, {self.steps})", f"{indices.dtype} of shape {indices.shape}")
+        is_table = indices.ndim == 2 and len(indices) > 0 and indices.shape[1] == self.steps
+        rule = f"be integers of shape (n, {self.steps})"
+        check(is_table and indices.dtype.kind in "iu", "indices", rule, f"{indices.dtype} of shape {indices.shape}")
         outside = np.unique(indices[(indices < 0) | (indices >= self.codebook_size)])
         check(outside.size == 0, "indices", f"be in 0 .. {self.codebook_size - 1}", outside)
         _, images = self._run(len(indices), condition, batch_size, verbose, indices=indices.astype("int32"))
@@ -151,9 +151,9 @@ class CodebookDiffusion:
         """Generates `n` images from random indices.
 
         Args:
-            n: int >= 1. How many.
+            n: int >= 1. Number of images.
             condition: as for `encode`.
-            seed: int or `None`, of the indices. Defaults to `None`, a draw from the model's generator.
+            seed: int or `None`, seed of the indices. Defaults to `None`, a seed from the model's own generator.
             batch_size: as for `encode`. Defaults to `64`.
             verbose: as for `encode`. Defaults to `"auto"`.
 
@@ -161,7 +161,7 @@ class CodebookDiffusion:
             float32 array `(n, *image_shape)`.
 
         Raises:
-            ValueError: if an argument does not fit the model.
+            ValueError: if an argument is incompatible with the model.
         """
         generator = np.random.default_rng(self.model.draw_seed(seed))
         indices = generator.integers(0, self.codebook_size, (check_integer("n", n), self.steps))
@@ -176,7 +176,7 @@ class CodebookDiffusion:
         images: np.ndarray | None = None,
         indices: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Encodes images, or decodes indices: returns indices and images."""
+        """Encodes images or decodes indices; returns indices and images."""
         self.model.check_built()
         book = Codebook(self.codebook_size, self.model.image_shape, self.seed)
         first = book.entries(self.steps)
@@ -186,7 +186,7 @@ class CodebookDiffusion:
             indices = np.zeros((n, self.steps), "int32")
             indices[:, 0] = np.argmax(np.tensordot(images, first, axes), axis=1)
         x_T = np.float32(self.model.noise_scale(self.times)) * first[indices[:, 0]]
-        # Entry t of `chosen` is the noise of step t; the last step has none.
+        # `chosen[:, t]` is the index of step t's noise; the last step has none.
         arrays = {"x_T": x_T, "chosen": np.append(indices[:, 1:], np.zeros((n, 1), "int32"), axis=1)}
         arrays |= {"x0": images, "condition": self.model.prepare_condition(condition, n)}
         chunk = min(book.steps_at_once, self.steps)
@@ -205,29 +205,29 @@ class CodebookDiffusion:
                 "start": ops.convert_to_tensor(start, "int32"),
             },
         )
-        made = np.empty((n, *self.model.image_shape), "float32")
+        decoded = np.empty((n, *self.model.image_shape), "float32")
         for rows, stop, (x, chosen) in states:
             if stop == self.steps:
                 indices[rows, 1:] = ops.convert_to_numpy(chosen)[:, :-1]
-                made[rows] = ops.convert_to_numpy(x)
-        return indices, made
+                decoded[rows] = ops.convert_to_numpy(x)
+        return indices, decoded
 
     def _steps(self, encode: bool, inputs: dict[str, Any], state: Any, first: Any, last: Any) -> tuple[Any, Any]:
-        """Takes the steps of one part, whose codebooks fit into memory; when encoding, it finds the indices."""
+        """Performs the steps of one chunk, whose codebooks fit into memory; when encoding, chooses the indices."""
         denoise = Denoiser(self.model, inputs.get("condition"), clip_x0=self.sampler.clip_x0)
 
         def body(i: Any, state: tuple[Any, Any]) -> tuple[Any, Any]:
             x_t, chosen = state
             row = keras.tree.map_structure(lambda column: column[i], inputs["rows"])
             codes = ops.reshape(inputs["entries"][i - inputs["start"]], (self.codebook_size, -1))
-            here = ops.arange(self.steps) == i
-            index = ops.sum(ops.where(here, chosen, 0), axis=1)
+            is_step = ops.arange(self.steps) == i
+            index = ops.sum(ops.where(is_step, chosen, 0), axis=1)
             denoised = denoise(x_t, row)
             if encode:
-                rest = ops.reshape(inputs["x0"] - denoised[0], (-1, codes.shape[1]))
-                index = ops.cast(ops.argmax(ops.matmul(rest, ops.transpose(codes)), axis=1), "int32")
+                residual = ops.reshape(inputs["x0"] - denoised[0], (-1, codes.shape[1]))
+                index = ops.cast(ops.argmax(ops.matmul(residual, ops.transpose(codes)), axis=1), "int32")
             noise = ops.reshape(ops.take(codes, index, axis=0), ops.shape(x_t))
             x_s = self.sampler.step(lambda *_: denoised, x_t, row, lambda: noise)
-            return x_s, ops.where(here, ops.expand_dims(index, 1), chosen)
+            return x_s, ops.where(is_step, ops.expand_dims(index, 1), chosen)
 
         return sequential_loop(first, last, body, state)

@@ -12,17 +12,17 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.samplers.DDIMSampler")
 class DDIMSampler(DiffusionSampler):
-    """Samples in few steps, deterministically at `eta=0`, with a network trained for DDPM.
+    """DDIM: samples in few steps, deterministically at `eta=0`, from a model trained as for DDPM.
 
         x_s = alpha_s x0 + sqrt(sigma_s^2 - d^2) eps_hat + d eps,   eps_hat = (x_t - alpha_t x0) / sigma_t
         d = eta sqrt(variance of q(x_s | x_t, x0))
 
-    At `eta=1` it is `DDPMSampler` with `variance="fixed_small"`. The predicted noise is taken from x0, so that it
-    stays consistent where x0 is clipped.
+    At `eta=1` it is `DDPMSampler` with `variance="fixed_small"`. The predicted noise is computed from x0, so that it
+    stays consistent when x0 is clipped.
 
     Args:
-        steps: int, number of network evaluations, or `None`: as many as the schedule has. Defaults to `50`.
-        eta: float in [0, 1], the share of fresh noise. Defaults to `0.0`.
+        steps: int, number of network evaluations, or `None`: the number of steps of the schedule. Defaults to `50`.
+        eta: float in [0, 1], the amount of fresh noise. Defaults to `0.0`.
         spacing: as for `DiffusionSampler`. Defaults to `None`, the schedule's own.
         clip_x0: as for `DiffusionSampler`. Defaults to `None`.
         times: as for `DiffusionSampler`. Defaults to `None`.

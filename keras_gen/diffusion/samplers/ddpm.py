@@ -12,17 +12,17 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.samplers.DDPMSampler")
 class DDPMSampler(DiffusionSampler):
-    """Draws from the posterior `q(x_s | x_t, x0)` at the network's x0, step by step (ancestral sampling).
+    """Ancestral sampling: draws from the posterior `q(x_s | x_t, x0)` at the predicted x0, step by step.
 
         x_s = of_x_t x_t + of_x0 x0 + exp(log_variance / 2) eps,   no noise on the step to clean data
         log_variance = w log v_large + (1 - w) log v_small
         v_small = the posterior's variance,   v_large = sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2
 
-    The weight `w` belongs to the model: 0 (`"fixed_small"`), 1 (`"fixed_large"`) or a network output
-    (`"learned_range"`); models without a choice of it have 0. Any stride is right, not just one step of the schedule.
+    The weight `w` is a property of the model: 0 (`"fixed_small"`), 1 (`"fixed_large"`) or a network output
+    (`"learned_range"`); 0 for models without this option. Any stride is valid, not only one step of the schedule.
 
     Args:
-        steps: int, number of network evaluations, or `None`: as many as the schedule has. Defaults to `None`.
+        steps: int, number of network evaluations, or `None`: the number of steps of the schedule. Defaults to `None`.
         spacing: as for `DiffusionSampler`. Defaults to `None`, the schedule's own.
         clip_x0: as for `DiffusionSampler`. Defaults to `None`.
         times: as for `DiffusionSampler`. Defaults to `None`.
@@ -37,6 +37,6 @@ class DDPMSampler(DiffusionSampler):
         return {**super().rows(schedule, times), **reverse_rows(schedule, times)}
 
     def step(self, denoise: Denoiser, x_t: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
-        x0, w = denoise(x_t, row)
-        std = row["is_stochastic"] * ops.exp(0.5 * log_variance(w, row))
+        x0, variance_weight = denoise(x_t, row)
+        std = row["is_stochastic"] * ops.exp(0.5 * log_variance(variance_weight, row))
         return row["of_x_t"] * x_t + row["of_x0"] * x0 + std * noise()

@@ -12,25 +12,26 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.samplers.DPMSolverPPSampler")
 class DPMSolverPPSampler(DiffusionSampler):
-    """DPM-Solver++, multistep: follows x0 as a polynomial in the log-SNR, through the last predictions.
+    """Multistep DPM-Solver++: extrapolates x0 as a polynomial in the log-SNR through the last predictions.
 
-    With `l = log(alpha / sigma)`, `h = l_s - l_t`, and D_k the k-th derivative of x0 by l, from the last predictions,
+    With `l = log(alpha / sigma)`, `h = l_s - l_t`, and D_k the k-th derivative of x0 with respect to l, estimated from
+    the last predictions,
 
         x_s = (sigma_s / sigma_t) x_t + alpha_s integral from 0 to h of e^(u - h) (D_0 + D_1 u + D_2 u^2 / 2) du
 
-    Order 1 keeps x0 (it is DDIM), order 2 and 3 look back on one and two earlier predictions; order 2 takes D_1 at
-    `u = h / 2`, as its authors do. The first steps, and the step to clean data, are of lower order. The stochastic form
+    Order 1 holds x0 constant (DDIM), orders 2 and 3 use one and two previous predictions; order 2 evaluates D_1 at
+    `u = h / 2`, as in the paper. The first steps, and the step to clean data, are of lower order. The stochastic form
     (`sde=True`) solves the reverse SDE:
 
         x_s = (sigma_s / sigma_t) e^-h x_t + alpha_s (1 - e^-2h) (D_0 + D_1 h / 2) + sigma_s sqrt(1 - e^-2h) eps
 
     Args:
-        steps: int, number of network evaluations, or `None`: as many as the schedule has. Defaults to `20`.
+        steps: int, number of network evaluations, or `None`: the number of steps of the schedule. Defaults to `20`.
         order: 1, 2 or 3; with `sde` 1 or 2. Defaults to `2`.
         sde: bool. Whether to solve the SDE instead of the ODE. Defaults to `False`.
-        spacing: as for `DiffusionSampler`. Orders 2 and 3 are at their best where steps h are even, with "log_snr" or
-            "karras"; a discrete schedule may have too few times for these, then "trailing" is best. Defaults to
-            `None`, the schedule's own.
+        spacing: as for `DiffusionSampler`. Orders 2 and 3 work best with nearly equal steps h, from "log_snr" or
+            "karras"; if a discrete schedule has too few times for these, use "trailing". Defaults to `None`, the
+            schedule's own.
         clip_x0: as for `DiffusionSampler`. Defaults to `None`.
         times: as for `DiffusionSampler`. Defaults to `None`.
 
@@ -68,7 +69,7 @@ class DPMSolverPPSampler(DiffusionSampler):
                 grow = alpha[1:] * -np.expm1(-h)
                 slope = grow * h / 2 if self.order == 2 else alpha[1:] * (h + np.expm1(-h))
                 of_x_t, weights = ratio, [grow, slope, alpha[1:] * (h**2 / 2 - h - np.expm1(-h))]
-            # What multiplies a derivative that is not used is not finite on the step to clean data.
+            # On the step to clean data, the weights of unused derivatives are not finite.
             of_x0 = sum(
                 np.where(parts != 0, weight[:, None] * parts, 0)
                 for weight, parts in zip(weights, derivatives, strict=False)
@@ -94,24 +95,24 @@ class DPMSolverPPSampler(DiffusionSampler):
         return {**super().get_config(), "order": self.order, "sde": self.sde}
 
     def _derivatives(self, h: np.ndarray) -> list[np.ndarray]:
-        """Returns what each of the last predictions, the newest first, adds to D_0, D_1 and D_2: arrays `(N, order)`.
+        """Returns the coefficients of the last predictions, newest first, in D_0, D_1 and D_2: arrays `(N, order)`.
 
         The derivatives are those of the polynomial through the predictions at l, l - h_1 and l - h_1 - h_2.
         """
         steps, order = len(h), self.order
         D_0, D_1, D_2 = (np.zeros((steps, order)) for _ in range(3))
         D_0[:, 0] = 1
-        finite = np.isfinite(h)
+        is_finite = np.isfinite(h)
         for i in range(1, steps):
             h_1 = h[i - 1]
-            # The last step leads to clean data; behind a first step from pure noise lies nothing to look back on.
-            if order == 1 or not finite[i] or not finite[i - 1]:
+            # Order 1 on the step to clean data, and after a step from pure noise, where h is infinite.
+            if order == 1 or not is_finite[i] or not is_finite[i - 1]:
                 continue
             D_1[i, :2] = 1 / h_1, -1 / h_1
-            if order == 3 and i >= 2 and finite[i - 2]:
+            if order == 3 and i >= 2 and is_finite[i - 2]:
                 h_2 = h[i - 2]
-                earlier = np.array([0, 1 / h_2, -1 / h_2])
-                bend = (D_1[i] - earlier) / (h_1 + h_2)
-                D_1[i] += h_1 * bend
-                D_2[i] = 2 * bend
+                previous = np.array([0, 1 / h_2, -1 / h_2])
+                second_difference = (D_1[i] - previous) / (h_1 + h_2)
+                D_1[i] += h_1 * second_difference
+                D_2[i] = 2 * second_difference
         return [D_0, D_1, D_2]

@@ -10,10 +10,10 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.samplers.EulerSampler")
 class EulerSampler(DiffusionSampler):
-    """Solves the probability-flow ODE by Euler's method, in coordinates in which the way of a single image is straight.
+    """Euler's method for the probability-flow ODE, in coordinates with a straight trajectory for a single data point.
 
-        y = x,                   tau = sigma,                     dy / dtau = eps         if alpha = 1, as of EDM and VE
-        y = x / (alpha + sigma), tau = sigma / (alpha + sigma),   dy / dtau = eps - x0    else
+        y = x,                   tau = sigma,                     dy / dtau = eps         if alpha = 1 (EDM, VE)
+        y = x / (alpha + sigma), tau = sigma / (alpha + sigma),   dy / dtau = eps - x0    otherwise
 
         y_s = y_t + (tau_s - tau_t) dy / dtau
 
@@ -21,7 +21,7 @@ class EulerSampler(DiffusionSampler):
     `x_s = x_t + (s - t) velocity`.
 
     Args:
-        steps: int, number of network evaluations, or `None`: as many as the schedule has. Defaults to `50`.
+        steps: int, number of network evaluations, or `None`: the number of steps of the schedule. Defaults to `50`.
         spacing: as for `DiffusionSampler`. Defaults to `None`, the schedule's own.
         clip_x0: as for `DiffusionSampler`. Defaults to `None`.
         times: as for `DiffusionSampler`. Defaults to `None`.
@@ -49,7 +49,7 @@ class EulerSampler(DiffusionSampler):
 
 
 def strides(schedule: NoiseSchedule, times: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the coefficients of `x_s = of_x x_t + step (eps - of_x0_in_slope x0)`, from each time to the next one."""
+    """Returns the coefficients of `x_s = of_x x_t + step (eps - of_x0_in_slope x0)`, from each time to the next."""
     norm, tau, of_x0 = straight_coordinates(schedule.alpha(times), schedule.sigma(times))
     return {
         "of_x": norm[1:] / norm[:-1],
@@ -61,8 +61,8 @@ def strides(schedule: NoiseSchedule, times: np.ndarray) -> dict[str, np.ndarray]
 def straight_coordinates(alpha: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Returns the norm of `y = x / norm`, tau, and the factor of x0 in the slope, for arrays of times.
 
-    Then `y = y_0 + tau (eps - factor x0)` for a single image. `x / alpha` would do for all schedules that keep some
-    signal, but where alpha is next to 0, tau spans orders of magnitude, and a corrected step is worse than a plain one.
+    Then `y = y_0 + tau (eps - factor x0)` for a single data point. `x / alpha` would work for all schedules that keep
+    some signal, but where alpha is almost 0, tau spans orders of magnitude, and Heun steps are worse than Euler steps.
     """
     if np.all(alpha == 1):
         return alpha, sigma, 0.0

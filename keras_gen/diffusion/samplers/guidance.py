@@ -1,4 +1,4 @@
-"""Guidance of a sampler towards a condition: by a classifier, or without one."""
+"""Guidance of samplers: classifier-free, and by a classifier."""
 
 import abc
 from collections.abc import Callable
@@ -19,10 +19,10 @@ Evaluate = Callable[[Any, dict[str, Any], Any], tuple[Any, Any]]
 
 @keras_gen_export("keras_gen.samplers.Guidance")
 class Guidance(abc.ABC):
-    """Base class: changes what a model predicts, so that its samples fit a condition better.
+    """Base class of guidance: modifies the predictions of a model, so that samples match a condition more closely.
 
-    To write another: `bind(model)` returns a function like `model.denoise`; `check_model` refuses what it cannot guide;
-    the constructor's arguments go to `get_config`; `layers` lists the layers that it calls besides the model.
+    Subclasses define `bind(model)`, which returns a function like `model.denoise`; `check_model`, which rejects
+    unsupported models; and `get_config`. `layers` lists the layers that are called besides the model.
 
     Reference: https://kexue.fm/archives/9257.
     """
@@ -35,10 +35,10 @@ class Guidance(abc.ABC):
 
     @abc.abstractmethod
     def check_model(self, model: Any) -> None:
-        """Refuses a model that it cannot guide."""
+        """Raises `ValueError` for a model that cannot be guided."""
 
     def condition(self, model: Any, condition: Any, n: int) -> np.ndarray | None:
-        """Returns the condition of `n` images as an array, as the model takes it."""
+        """Returns the condition of `n` images as an array, in the format of the model."""
         return model.prepare_condition(condition, n)
 
     @abc.abstractmethod
@@ -52,24 +52,25 @@ class Guidance(abc.ABC):
 
 @keras_gen_export("keras_gen.samplers.ClassifierFreeGuidance")
 class ClassifierFreeGuidance(Configured, Guidance):
-    """Guides a model by itself: away from what it predicts without the condition.
+    """Classifier-free guidance: extrapolates from the unconditional to the conditional prediction of a model.
 
         prediction = (1 - w) unconditional + w conditional
 
-    `scale=1` is the plain conditional model, as in most programs; Ho and Salimans count from there, their w is
-    `scale - 1`. The model has to know the null condition: train it with `condition_dropout` of 0.1 or so.
+    `scale=1` is the conditional model without guidance, as in most implementations; the w of Ho and Salimans is
+    `scale - 1`. The model must be trained with the null condition: set `condition_dropout` to about 0.1.
 
     Args:
-        scale: float, `w`; more than 1 guides.
-        rescale: float in [0, 1]. How far the guided prediction gets back the deviation of the conditional one, in each
-            image, which keeps high scales from over-exposure. Defaults to `0.0`.
-        interval: smallest and largest sigma / alpha at which to guide, or `None`. Elsewhere the network is evaluated
-            once. Defaults to `None`, at all.
-        batched: bool. Whether both predictions are one batch of twice the size, or two batches, in half the memory.
-            Defaults to `True`.
+        scale: float, `w`; guidance is stronger for larger values, and off at 1.
+        rescale: float in [0, 1]. Degree to which the guided prediction is rescaled to the standard deviation of the
+            conditional one, per image, which prevents over-exposure at high scales. Defaults to `0.0`.
+        interval: smallest and largest sigma / alpha with guidance, or `None`, all. Elsewhere the network is evaluated
+            only once. Defaults to `None`.
+        batched: bool. Whether to compute both predictions in one batch of twice the size, or in two batches with half
+            the memory. Defaults to `True`.
 
     Raises:
-        ValueError: if an argument is outside its range, or the model takes no condition or never saw the null one.
+        ValueError: if an argument is outside its range, or the model was trained without conditions or without the null
+            condition.
 
     Example:
 
@@ -99,10 +100,10 @@ class ClassifierFreeGuidance(Configured, Guidance):
 
     def bind(self, model: Any) -> Evaluate:
         def guided(x_t: Any, row: dict[str, Any], condition: Any) -> tuple[Any, Any]:
-            conditional, unconditional, variance_weight = self._both(model, x_t, row, condition)
+            conditional, unconditional, variance_weight = self._both_outputs(model, x_t, row, condition)
             output = unconditional + self.scale * (conditional - unconditional)
             if self.rescale > 0:
-                ratio = _deviation(conditional) / ops.maximum(_deviation(output), 1e-12)
+                ratio = _std(conditional) / ops.maximum(_std(output), 1e-12)
                 output = output * (1 + self.rescale * (ratio - 1))
             return model.x0_from(output, x_t, row), variance_weight
 
@@ -110,20 +111,20 @@ class ClassifierFreeGuidance(Configured, Guidance):
             return guided
         low, high = self.interval
 
-        def within(x_t: Any, row: dict[str, Any], condition: Any) -> tuple[Any, Any]:
+        def guided_in_interval(x_t: Any, row: dict[str, Any], condition: Any) -> tuple[Any, Any]:
             level = row["sigma"] / row["alpha"]
-            plain = lambda: model.denoise(x_t, row, condition)  # noqa: E731
-            return ops.cond((low <= level) & (level <= high), lambda: guided(x_t, row, condition), plain)
+            unguided = lambda: model.denoise(x_t, row, condition)  # noqa: E731
+            return ops.cond((low <= level) & (level <= high), lambda: guided(x_t, row, condition), unguided)
 
-        return within
+        return guided_in_interval
 
-    def _both(self, model: Any, x_t: Any, row: dict[str, Any], condition: Any) -> tuple[Any, Any, Any]:
+    def _both_outputs(self, model: Any, x_t: Any, row: dict[str, Any], condition: Any) -> tuple[Any, Any, Any]:
         null = null_condition(model.network, condition)
         if not self.batched:
             conditional, variance_weight = model.network_output(x_t, row, condition)
             return conditional, model.network_output(x_t, row, null)[0], variance_weight
-        twice = ops.concatenate([x_t, x_t]), row, ops.concatenate([condition, null])
-        output, variance_weight = model.network_output(*twice)
+        conditions = ops.concatenate([condition, null])
+        output, variance_weight = model.network_output(ops.concatenate([x_t, x_t]), row, conditions)
         if hasattr(variance_weight, "shape"):
             variance_weight = ops.split(variance_weight, 2)[0]
         return *ops.split(output, 2), variance_weight
@@ -137,23 +138,23 @@ class ClassifierFreeGuidance(Configured, Guidance):
         }
 
 
-def _deviation(output: Any) -> Any:
+def _std(output: Any) -> Any:
     return ops.std(output, axis=tuple(range(1, len(output.shape))), keepdims=True)
 
 
 @keras_gen_export("keras_gen.samplers.ClassifierGuidance")
 class ClassifierGuidance(Guidance):
-    """Guides a model by the gradient of a classifier of noisy images, towards the class that is the condition.
+    """Classifier guidance: adds the gradient of the log-probability that a classifier gives to the condition.
 
         eps = eps_hat - w sigma_t d/dx_t log p(y | x_t),   which is   x0 = x0_hat + w (sigma_t^2 / alpha_t) d/dx_t log p
 
     Args:
-        classifier: a Keras model of logits `(batch, classes)`, called as `classifier([x_t, t])`, or `classifier(x_t)`
-            if it has one input. It should have been trained on noised images, see `DiffusionModel.add_noise`.
+        classifier: a Keras model that returns logits `(batch, classes)`, called as `classifier([x_t, t])`, or
+            `classifier(x_t)` if it has one input. Train it on noised images, see `DiffusionModel.add_noise`.
         scale: float, `w`. Defaults to `1.0`.
 
     Raises:
-        ValueError: if an argument is of the wrong kind, or the schedule ends at zero signal.
+        ValueError: if an argument has the wrong type, or the schedule ends at zero signal.
 
     Example:
 
@@ -172,7 +173,7 @@ class ClassifierGuidance(Guidance):
         check(model.schedule.alpha(model.schedule.t_max) > 0, "schedule", "keep some signal", model.schedule)
 
     def condition(self, model: Any, condition: Any, n: int) -> np.ndarray:
-        """Returns the labels of `n` images; the network need not take them."""
+        """Returns the labels of `n` images; the network may be unconditional."""
         if takes_condition(model.network):
             return super().condition(model, condition, n)
         check(condition is not None, "condition", "be given: the classifier's class", None)
@@ -192,8 +193,8 @@ class ClassifierGuidance(Guidance):
                 return ops.sum(log_p * ops.one_hot(condition, log_p.shape[-1]), axis=-1)
 
             x0, variance_weight = model.denoise(x_t, row, condition if conditional else None)
-            push = self.scale * row["sigma"] ** 2 / row["alpha"]
-            return x0 + push * gradient(log_likelihood, x_t), variance_weight
+            factor = self.scale * row["sigma"] ** 2 / row["alpha"]
+            return x0 + factor * gradient(log_likelihood, x_t), variance_weight
 
         return guided
 

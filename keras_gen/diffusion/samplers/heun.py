@@ -14,27 +14,28 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.samplers.HeunSampler")
 class HeunSampler(DiffusionSampler):
-    """The sampler of EDM: Heun's method for the probability-flow ODE, with noise added before each step if wanted.
+    """EDM sampler: Heun's method for the probability-flow ODE, optionally with noise added before each step (churn).
 
         1. raise the noise   sigma_h = (1 + g) sigma_t,  x_h = x_t + sqrt(sigma_h^2 - sigma_t^2) churn_noise eps
         2. Euler to s        d  = dx / dsigma at (x_h, sigma_h),   x_s = x_h + (sigma_s - sigma_h) d
         3. correct           d' = dx / dsigma at (x_s, sigma_s),   x_s = x_h + (sigma_s - sigma_h) (d + d') / 2
 
     with `g = min(churn / N, sqrt(2) - 1)` where `sigma_t in churn_range`, else 0. Written for alpha = 1; the
-    coordinates of other schedules are those of `EulerSampler`. The network sees the raised level. `N` steps take
-    `2 N - 1` evaluations, for the last one, to clean data, is not corrected.
+    coordinates of other schedules are those of `EulerSampler`. The network is conditioned on the raised noise level.
+    `N` steps take `2 N - 1` evaluations, since the last step, to clean data, is not corrected.
 
     Args:
-        steps: int >= 1, number of steps, or `None`: as many as the schedule has. Defaults to `18`.
-        churn: float >= 0, how much noise is renewed in all steps together. Defaults to `0.0`, a deterministic sampler.
-        churn_range: smallest and largest sigma / alpha with churn, or `None`, all of them. Defaults to `None`.
-        churn_noise: float > 0, deviation of the noise that is added. Defaults to `1.0`; EDM uses up to 1.007.
+        steps: int >= 1, number of steps, or `None`: the number of steps of the schedule. Defaults to `18`.
+        churn: float >= 0, EDM's S_churn, the total amount of noise injected over all steps. Defaults to `0.0`, a
+            deterministic sampler.
+        churn_range: smallest and largest sigma / alpha with churn, or `None`, all. Defaults to `None`.
+        churn_noise: float > 0, standard deviation of the added noise. Defaults to `1.0`; EDM uses up to 1.007.
         spacing: as for `DiffusionSampler`. Defaults to `None`, the schedule's own.
         clip_x0: as for `DiffusionSampler`. Defaults to `None`.
         times: as for `DiffusionSampler`. Defaults to `None`.
 
     Raises:
-        ValueError: if an argument is outside its range, or there is churn on a schedule that ends at zero signal.
+        ValueError: if an argument is outside its range, or `churn` > 0 with a schedule that ends at zero signal.
 
     Reference: Karras et al. 2022, arXiv:2206.00364, algorithm 2.
     """
@@ -62,7 +63,7 @@ class HeunSampler(DiffusionSampler):
         norm, tau, of_x0 = straight_coordinates(alpha, sigma)
         norm_h, tau_h, _ = straight_coordinates(alpha_h, sigma_h)
         gain = np.divide(alpha_h, alpha[:-1], out=np.ones(len(raised)), where=raised != times[:-1])
-        is_corrected = sigma[1:] > 0  # clean data are no time of the network: that entry is not used
+        is_corrected = sigma[1:] > 0  # the network is not evaluated at clean data: that entry of `second` is unused
         second = np.where(is_corrected, times[1:], times[:-1])
         of_x0_in_slope = np.full(len(raised), of_x0)
         return {
@@ -93,7 +94,7 @@ class HeunSampler(DiffusionSampler):
         return {**super().get_config(), **own}
 
     def _raised(self, schedule: NoiseSchedule, times: np.ndarray) -> np.ndarray:
-        """Returns the times at which noise is sigma_h; of a discrete schedule the nearest that is not below."""
+        """Returns the times of the noise levels sigma_h; in discrete time the nearest ones, but not below `times`."""
         if self.churn == 0:
             return times[:-1]
         rule = "be 0 with a schedule that ends at zero signal"
@@ -101,6 +102,6 @@ class HeunSampler(DiffusionSampler):
         level = schedule.sigma(times[:-1]) / schedule.alpha(times[:-1])
         gain = min(self.churn / len(level), math.sqrt(2) - 1)
         low, high = self.churn_range or (0.0, math.inf)
-        inside = (low <= level) & (level <= high)
+        is_raised = (low <= level) & (level <= high)
         raised = schedule.inverse_log_snr(-2 * np.log((1 + gain) * level))
-        return np.where(inside, np.maximum(raised, times[:-1]), times[:-1])
+        return np.where(is_raised, np.maximum(raised, times[:-1]), times[:-1])

@@ -12,15 +12,15 @@ from keras_gen.diffusion.schedules.base import NoiseSchedule
 
 
 class DDIMInversion(DiffusionSampler):
-    """Reverses the steps of a deterministic sampler, from clean data to noise; see `DiffusionModel.invert`.
+    """DDIM inversion: runs a deterministic sampler backwards, from clean data to noise; see `DiffusionModel.invert`.
 
         y_t = y_s + (tau_t - tau_s) dy / dtau (x_t, t)
 
-    in the coordinates of `EulerSampler` is solved for y_t by fixed-point iteration, beginning with the previous slope.
+    in the coordinates of `EulerSampler` is solved for y_t by fixed-point iteration, starting from the previous slope.
     """
 
     def __init__(self, sampler: DiffusionSampler, iterations: int = 3):
-        # A subclass may step by another rule, which these steps would not undo.
+        # A subclass may override the rule of a step, which these steps would not invert.
         is_plain = any(has_step_of(sampler, cls) for cls in (EulerSampler, DDIMSampler))
         check(
             is_plain and getattr(sampler, "eta", 0) == 0,

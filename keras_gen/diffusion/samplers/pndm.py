@@ -17,13 +17,13 @@ ADAMS_BASHFORTH = np.array(
 
 @keras_gen_export("keras_gen.samplers.PLMSSampler")
 class PLMSSampler(DiffusionSampler):
-    """Pseudo linear multistep method (PLMS, or PNDM without Runge-Kutta steps): DDIM steps of an extrapolated noise.
+    """Pseudo linear multistep method (PLMS, or PNDM without Runge-Kutta steps): DDIM steps with extrapolated noise.
 
         x_s = (alpha_s / alpha_t) x_t + (sigma_s - alpha_s sigma_t / alpha_t) eps'
         eps' = (55 eps_0 - 59 eps_1 + 37 eps_2 - 9 eps_3) / 24,   eps_0 the newest noise prediction
 
-    The first step is Heun's, `eps' = (eps_0 + eps_hat(x_s, s)) / 2`; the next two have orders 2 and 3. `N` steps take
-    `N + 1` evaluations. The weights are those of equal steps: on other grids the error is of second order.
+    The first step is a Heun step, `eps' = (eps_0 + eps_hat(x_s, s)) / 2`; the next two have orders 2 and 3. `N` steps
+    take `N + 1` evaluations. The weights are those of equal steps: on other grids the error is of second order.
 
     Args:
         steps: int >= 1, number of steps, or `None`: the number of steps of the schedule. Defaults to `50`.
@@ -48,7 +48,8 @@ class PLMSSampler(DiffusionSampler):
 
     def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:
         alpha, sigma = schedule.alpha(times), schedule.sigma(times)
-        check(bool(np.all(alpha > 0)), "schedule", "keep some signal: x0 does not follow from the noise else", schedule)
+        rule = "keep some signal: the noise does not determine x0 otherwise"
+        check(bool(np.all(alpha > 0)), "schedule", rule, schedule)
         steps = np.arange(len(times) - 1)
         is_data = sigma[1:] == 0
         return {

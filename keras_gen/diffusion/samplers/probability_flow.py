@@ -13,18 +13,18 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.samplers.ProbabilityFlowSampler")
 class ProbabilityFlowSampler(DiffusionSampler):
-    """Solves the probability-flow ODE with steps of adapted size (Dormand and Prince's method of order 5).
+    """Solves the probability-flow ODE with an adaptive step size (Dormand-Prince method of order 5).
 
         dx / dt = alpha' x0 + sigma' eps_hat,   from t_max to t_min, and then x0 at t_min
 
-    All images of a batch share their steps.
+    All images of a batch share the same steps.
 
     Args:
-        tolerance: float > 0, error of each step, relative and absolute. Defaults to `1e-5`.
+        tolerance: float > 0, relative and absolute error of each step. Defaults to `1e-5`.
         clip_x0: as for `DiffusionSampler`. Defaults to `None`.
 
     Raises:
-        ValueError: if an argument is outside its range, or the schedule is not a continuous one.
+        ValueError: if an argument is outside its range, or the schedule is not a `ContinuousSchedule`.
 
     Reference: Song et al. 2020, arXiv:2011.13456, section 4.3; https://kexue.fm/archives/9228.
     """

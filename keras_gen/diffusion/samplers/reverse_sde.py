@@ -14,23 +14,23 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.samplers.ReverseSDESampler")
 class ReverseSDESampler(DiffusionSampler):
-    """Solves the reverse SDE by Euler and Maruyama's method, and corrects each step by Langevin dynamics if wanted.
+    """Solves the reverse SDE by the Euler-Maruyama method, optionally with Langevin corrector steps.
 
         predictor   x_s = x_t - (f x_t - g^2 score) (t - s) + g sqrt(t - s) eps,   score = -eps_hat / sigma
-        corrector   x_s = x_s + e score + sqrt(2 e) eps,   e = 2 (snr |eps| / |score|)^2, in each sample
+        corrector   x_s = x_s + e score + sqrt(2 e) eps,   e = 2 (snr |eps| / |score|)^2 per sample
 
-    The last step, to clean data, is the mean x0.
+    The last step, to clean data, returns the predicted x0.
 
     Args:
         steps: int >= 1. Defaults to `500`.
-        corrector_steps: int >= 0, how many corrections after each step. Defaults to `0`.
-        snr: float > 0, size of a correction. Defaults to `0.16`.
+        corrector_steps: int >= 0, number of corrector steps after each step. Defaults to `0`.
+        snr: float > 0, signal-to-noise ratio of a corrector step, which determines its size. Defaults to `0.16`.
         spacing: as for `DiffusionSampler`. Defaults to `None`, the schedule's own.
         clip_x0: as for `DiffusionSampler`. Defaults to `None`.
         times: as for `DiffusionSampler`. Defaults to `None`.
 
     Raises:
-        ValueError: if an argument is outside its range, or the schedule is not a continuous one.
+        ValueError: if an argument is outside its range, or the schedule is not a `ContinuousSchedule`.
 
     Reference: Song et al. 2020, arXiv:2011.13456, algorithms 2 and 3; https://kexue.fm/archives/9209.
     """
@@ -54,20 +54,20 @@ class ReverseSDESampler(DiffusionSampler):
         check_continuous(schedule)
         t = times[:-1]
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-        ends_in_noise = bool(np.any(alpha == 0))
-        check(not ends_in_noise, "schedule", "keep some signal: the drift of its SDE is infinite else", schedule)
+        rule = "keep some signal: the drift of its SDE is infinite otherwise"
+        check(not bool(np.any(alpha == 0)), "schedule", rule, schedule)
         drift, diffusion = schedule.drift(t), schedule.diffusion(t)
         length = np.where(np.isfinite(times[1:]), t - times[1:], 0.0)
-        last = schedule.sigma(times[1:]) == 0  # the step to clean data
+        is_last = schedule.sigma(times[1:]) == 0  # the step to clean data
         of_x0 = alpha * (diffusion / sigma) ** 2 * length
         of_x_t = 1 - drift * length - (diffusion / sigma) ** 2 * length
         return {
             **super().rows(schedule, times),
-            "of_x_t": np.where(last, 0.0, of_x_t),
-            "of_x0": np.where(last, 1.0, of_x0),
-            "std": np.where(last, 0.0, diffusion * np.sqrt(length)),
-            "at_next": self.at(schedule, np.where(last, t, times[1:])),
-            "is_corrected": ~last,
+            "of_x_t": np.where(is_last, 0.0, of_x_t),
+            "of_x0": np.where(is_last, 1.0, of_x0),
+            "std": np.where(is_last, 0.0, diffusion * np.sqrt(length)),
+            "at_next": self.at(schedule, np.where(is_last, t, times[1:])),
+            "is_corrected": ~is_last,
         }
 
     def step(self, denoise: Denoiser, x_t: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:

@@ -9,11 +9,11 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.samplers.DynamicThreshold")
 class DynamicThreshold(Configured):
-    """Bounds x0 by a percentile of its own values, image by image, and scales it back to [-1, 1].
+    """Dynamic thresholding: clips x0 to a percentile of its absolute values per image, and rescales it to [-1, 1].
 
         s = max(1, percentile of |x0|),   x0 -> clip(x0, -s, s) / s
 
-    Given to a sampler as `clip_x0`. At high guidance it keeps pixels from saturating.
+    Pass it to a sampler as `clip_x0`. It prevents saturated pixels at high guidance scales.
 
     Args:
         percentile: float in (0, 1). Defaults to `0.995`.

@@ -1,1 +1,1 @@
-"""Noise schedules: alpha and sigma of any time; the times of training and of samplers."""
+"""Noise schedules: alpha and sigma as functions of time; distributions of training times, time grids of samplers."""

@@ -12,13 +12,13 @@ class NoiseSchedule(Configured, abc.ABC):
     """Base class of noise schedules: the factors of `x_t = alpha(t) x0 + sigma(t) eps`, and the range of times.
 
     `t` is a number, an array or a tensor; the result is float64 NumPy for the first two and a float32 tensor for the
-    last, so that a formula serves the table of a sampler and the compiled training step.
+    last, so that one formula serves both the coefficient table of a sampler and the compiled training step.
 
     Attributes:
-        t_start: the cleanest time of training and likelihood.
-        t_min: the cleanest time that a sampler visits, before it steps to clean data.
-        t_max: the noisiest time.
-        t_clean: the time of clean data, alpha = 1 and sigma = 0, which no network sees.
+        t_start: cleanest time of training and likelihoods.
+        t_min: cleanest time of samplers, before the step to clean data.
+        t_max: noisiest time.
+        t_clean: time of clean data, alpha = 1 and sigma = 0; never an input of the network.
         spacing: default time spacing of samplers, see `time_grid`.
     """
 
@@ -38,11 +38,11 @@ class NoiseSchedule(Configured, abc.ABC):
 
     @abc.abstractmethod
     def inverse_log_snr(self, log_snr: Any) -> Any:
-        """Returns the time at which `log_snr(t)` is `log_snr`, or the nearest one."""
+        """Returns the time at which `log_snr(t)` is `log_snr`, or the nearest time of the schedule."""
 
     @abc.abstractmethod
     def times_at(self, fraction: Any) -> Any:
-        """Returns the times at the fractions in [0, 1) of the interval from `t_start` to `t_max`."""
+        """Maps fractions in [0, 1) to times from `t_start` to `t_max`."""
 
     def log_snr(self, t: Any) -> Any:
         """Returns `log(alpha_t^2 / sigma_t^2)`, infinite for clean data and for pure noise."""
@@ -51,7 +51,7 @@ class NoiseSchedule(Configured, abc.ABC):
             return 2 * (xp.log(self.alpha(t)) - xp.log(self.sigma(t)))
 
     def check_time(self, name: str, t: Any) -> None:
-        """Refuses a `t` that is not a time between `t_start` and `t_max`."""
+        """Raises `ValueError` unless `t` is a time between `t_start` and `t_max`."""
         check(
             is_number(t) and self.t_start <= t <= self.t_max, name, f"be a number in {self.t_start} .. {self.t_max}", t
         )

@@ -11,7 +11,7 @@ from keras_gen.core.gradient import derivative
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.export import keras_gen_export
 
-# Halvings of the interval of times that reach the precision of float64 and of float32.
+# Bisection steps that reach the precision of float64 and of float32.
 DOUBLE_BITS, SINGLE_BITS = 60, 32
 
 
@@ -23,10 +23,10 @@ class ContinuousSchedule(NoiseSchedule):
         reverse SDE           dx = (f x - g^2 score) dt + g dw
         probability-flow ODE  dx = (f x - g^2 score / 2) dt = (alpha' x0 + sigma' eps) dt
 
-    To write another: define `alpha(t)` and `sigma(t)`, with the functions of `keras_gen.ops.array_module(t)`, so that
-    they take NumPy and tensors, and return the constructor's arguments from `get_config`. By default `derivatives` are
-    found by automatic differentiation, `inverse_log_snr` by bisection, and times run from 0 (data) to 1: override what
-    has a closed form or other ends. The network is conditioned on `network_time(t)`, by default 1000 t.
+    Subclasses define `alpha(t)` and `sigma(t)`, with the functions of `keras_gen.ops.array_module(t)` to support NumPy
+    and tensors, and return the constructor's arguments from `get_config`. By default `derivatives` uses automatic
+    differentiation, `inverse_log_snr` bisection, and times run from 0 (data) to 1: override these for closed forms or
+    a different range. The network is conditioned on `network_time(t)`, by default 1000 t.
 
     Reference: Song et al. 2020, arXiv:2011.13456; https://kexue.fm/archives/9209.
     """
@@ -38,7 +38,7 @@ class ContinuousSchedule(NoiseSchedule):
         return derivative(self.alpha, t), derivative(self.sigma, t)
 
     def inverse_log_snr(self, log_snr: Any) -> Any:
-        """Returns the time at which `log_snr(t)` is `log_snr`, or the nearest one; by default found by bisection."""
+        """Returns the time at which `log_snr(t)` is `log_snr`, or the nearest time; by default by bisection."""
         xp = array_module(log_snr)
         log_snr = as_float64(log_snr)
         cleaner, noisier = xp.full_like(log_snr, self.t_start), xp.full_like(log_snr, self.t_max)
@@ -49,7 +49,7 @@ class ContinuousSchedule(NoiseSchedule):
         return 0.5 * (cleaner + noisier)
 
     def velocity(self, t: Any) -> tuple[Any, Any]:
-        """Returns p and q of the `"velocity"` p x0 + q eps that a network predicts: by default `derivatives(t)`."""
+        """Returns p and q of the `"velocity"` prediction p x0 + q eps; by default `derivatives(t)`."""
         return self.derivatives(t)
 
     def drift(self, t: Any) -> Any:
@@ -60,7 +60,7 @@ class ContinuousSchedule(NoiseSchedule):
         """Returns g of `dx = f x dt + g dw`."""
         _, d_sigma = self.derivatives(t)
         sigma = self.sigma(t)
-        # VE's derivative is exact, and g^2 never less than 0 but by rounding.
+        # g^2 is negative only by rounding.
         return array_module(t).sqrt(array_module(t).maximum(2 * sigma * (d_sigma - self.drift(t) * sigma), 0.0))
 
     def times_at(self, fraction: Any) -> Any:
@@ -71,21 +71,22 @@ class ContinuousSchedule(NoiseSchedule):
 
 
 def check_continuous(schedule: Any, name: str = "schedule") -> None:
-    """Refuses a schedule that has no derivatives."""
+    """Raises `ValueError` for a schedule without derivatives."""
     rule = "be a ContinuousSchedule: the ODE and the SDE need the derivatives of alpha and sigma"
     check(isinstance(schedule, ContinuousSchedule), name, rule, type(schedule).__name__)
 
 
 def check_range(name: str, low: Any, high: Any) -> tuple[float, float]:
-    """Refuses ends other than 0 < low < high; returns them as floats."""
+    """Checks that 0 < low < high < infinity, and returns both as floats."""
     are_numbers = all(isinstance(end, int | float | np.number) for end in (low, high))
-    check(are_numbers and 0 < low < high < np.inf, name, "be > 0, and less than its upper end", f"{low!r} and {high!r}")
+    rule = "be > 0 and less than a finite upper bound"
+    check(are_numbers and 0 < low < high < np.inf, name, rule, f"{low!r} and {high!r}")
     return float(low), float(high)
 
 
 @keras_gen_export("keras_gen.schedules.VPSchedule")
 class VPSchedule(ContinuousSchedule):
-    """The variance-preserving SDE, DDPM in continuous time: `alpha^2 + sigma^2 = 1`.
+    """Variance-preserving (VP) SDE, DDPM in continuous time: `alpha^2 + sigma^2 = 1`.
 
         beta(t) = beta_min + (beta_max - beta_min) t,   B(t) = integral of beta from 0 to t
         alpha = exp(-B / 2),   sigma = sqrt(1 - exp(-B)),   0 < t <= 1
@@ -104,7 +105,7 @@ class VPSchedule(ContinuousSchedule):
         self.beta_min, self.beta_max = check_range("beta_min", beta_min, beta_max)
 
     def beta(self, t: Any) -> Any:
-        """Returns the rate of noise at the times `t`."""
+        """Returns the noise rate beta at the times `t`."""
         return self.beta_min + (self.beta_max - self.beta_min) * as_float64(t)
 
     def alpha(self, t: Any) -> Any:
@@ -130,14 +131,14 @@ class VPSchedule(ContinuousSchedule):
         return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2
 
     def _time_of(self, integral: Any) -> Any:
-        """Returns t with B(t) = `integral`: the root of a quadratic, in the form that loses no digits."""
+        """Returns t with B(t) = `integral`: the root of a quadratic, in the form without cancellation."""
         root = array_module(integral).sqrt(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * integral)
         return 2 * integral / (self.beta_min + root)
 
 
 @keras_gen_export("keras_gen.schedules.SubVPSchedule")
 class SubVPSchedule(VPSchedule):
-    """The sub-VP SDE: the same alpha as `VPSchedule`, with less noise at every time.
+    """Sub-VP SDE: the same alpha as `VPSchedule`, with less noise at every time.
 
         alpha = exp(-B / 2),   sigma = 1 - exp(-B),   B(t) = beta_min t + (beta_max - beta_min) t^2 / 2
 
@@ -166,11 +167,11 @@ class SubVPSchedule(VPSchedule):
 
 @keras_gen_export("keras_gen.schedules.VESchedule")
 class VESchedule(ContinuousSchedule):
-    """The variance-exploding SDE of score matching: noise is added, and the data are not scaled.
+    """Variance-exploding (VE) SDE of score matching: noise is added without scaling the data.
 
         alpha = 1,   sigma = sigma_min (sigma_max / sigma_min)^t,   0 <= t <= 1
 
-    No finite time has clean data. The inputs of the network grow with sigma, unless `prediction="edm"` scales them.
+    Clean data are at t = -infinity. The inputs of the network grow with sigma, unless `prediction="edm"` scales them.
 
     Args:
         sigma_min: float > 0. Defaults to `0.01`.
@@ -208,7 +209,7 @@ class VESchedule(ContinuousSchedule):
 
 @keras_gen_export("keras_gen.schedules.EDMSchedule")
 class EDMSchedule(ContinuousSchedule):
-    """The schedule of EDM: time is the noise level itself.
+    """Schedule of EDM: the time is the noise level.
 
         alpha = 1,   sigma = t,   sigma_min <= t <= sigma_max
 
@@ -257,7 +258,7 @@ class RectifiedFlowSchedule(ContinuousSchedule):
 
         alpha = 1 - t,   sigma = t,   0 <= t <= 1
 
-    At t = 1 no signal is left. Training times begin at 1e-5, those of the spacings "linspace" and "leading" at 1e-3.
+    At t = 1 no signal is left. Training times start at 1e-5, sampling times with "linspace" or "leading" at 1e-3.
 
     Reference: Liu et al. 2022, arXiv:2209.03003; Lipman et al. 2022, arXiv:2210.02747; https://kexue.fm/archives/9497.
     """
@@ -273,7 +274,7 @@ class RectifiedFlowSchedule(ContinuousSchedule):
         return -one, one
 
     def inverse_log_snr(self, log_snr: Any) -> Any:
-        # sigma / alpha = exp(-log_snr / 2); this form is right for infinite values, too
+        # sigma / alpha = exp(-log_snr / 2); this form also holds for infinite values
         return 1.0 / (1.0 + array_module(log_snr).exp(0.5 * log_snr))
 
     def get_config(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Noise schedules of finitely many small steps."""
+"""Noise schedules in discrete time."""
 
 from typing import Any
 
@@ -13,14 +13,13 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.schedules.DiscreteSchedule")
 class DiscreteSchedule(NoiseSchedule):
-    """A noise schedule of `T` small steps with variances `betas`.
+    """Noise schedule in discrete time: `T` steps with noise variances `betas`.
 
         alpha_t^2 = prod_{i <= t} (1 - beta_i),   sigma_t^2 = 1 - alpha_t^2,   t = 0 .. T - 1
 
     `t = -1` stands for clean data: alpha = 1, sigma = 0. All values are NumPy float64; layers and samplers cast once.
 
-    To write another schedule: a subclass computes its betas, passes them to `super().__init__`, and returns its own
-    arguments from `get_config`.
+    Subclasses compute `betas`, pass them to `super().__init__`, and return their own arguments from `get_config`.
 
     Args:
         betas: sequence of `T` floats in (0, 1).
@@ -31,7 +30,7 @@ class DiscreteSchedule(NoiseSchedule):
         alphas_cumprod: float64 array `(T,)`, `alpha_t^2`.
 
     Raises:
-        ValueError: if a beta is outside (0, 1), or there is none.
+        ValueError: if `betas` is empty or has values outside (0, 1).
 
     Reference: Ho et al. 2020, arXiv:2006.11239; https://kexue.fm/archives/9119.
     """
@@ -65,11 +64,11 @@ class DiscreteSchedule(NoiseSchedule):
         return self._entry(self._sigmas, t)
 
     def inverse_log_snr(self, log_snr: Any) -> Any:
-        own = self.log_snr(np.arange(self.num_steps))
+        table = self.log_snr(np.arange(self.num_steps))
         if array_module(log_snr) is np:
-            gap = np.abs(own - np.asarray(log_snr, "float64")[..., None])
+            gap = np.abs(table - np.asarray(log_snr, "float64")[..., None])
             return np.argmin(gap, axis=-1)
-        finite = ops.convert_to_tensor(np.maximum(own, -1e9), "float32")
+        finite = ops.convert_to_tensor(np.maximum(table, -1e9), "float32")
         return ops.argmin(ops.abs(finite - ops.expand_dims(log_snr, -1)), axis=-1)
 
     def times_at(self, fraction: Any) -> Any:
@@ -79,8 +78,8 @@ class DiscreteSchedule(NoiseSchedule):
         return ops.clip(ops.cast(ops.floor(fraction * self.num_steps), "int32"), 0, self.num_steps - 1)
 
     def check_time(self, name: str, t: Any) -> None:
-        valid = is_integer(t) and 0 <= t < self.num_steps
-        check(valid, name, f"be an integer in 0 .. {self.num_steps - 1}", t)
+        rule = f"be an integer in 0 .. {self.num_steps - 1}"
+        check(is_integer(t) and 0 <= t < self.num_steps, name, rule, t)
 
     def get_config(self) -> dict[str, Any]:
         return {"betas": self.betas.tolist()}
@@ -89,16 +88,16 @@ class DiscreteSchedule(NoiseSchedule):
         if array_module(t) is not np:
             return ops.take(table.astype("float32"), t + 1)
         t = np.asarray(t)
-        valid = np.issubdtype(t.dtype, np.integer) and np.all((t >= -1) & (t < self.num_steps))
-        check(valid, "t", f"be integers in -1 .. {self.num_steps - 1}", t)
+        is_time = np.issubdtype(t.dtype, np.integer) and np.all((t >= -1) & (t < self.num_steps))
+        check(is_time, "t", f"be integers in -1 .. {self.num_steps - 1}", t)
         return table[t + 1]
 
 
 @keras_gen_export("keras_gen.schedules.LinearSchedule")
 class LinearSchedule(DiscreteSchedule):
-    """Variances that grow linearly, `beta_t = beta_start + (beta_end - beta_start) t / (T - 1)`.
+    """Linear schedule: `beta_t = beta_start + (beta_end - beta_start) t / (T - 1)`.
 
-    The default range is meant for 1000 steps. With fewer, raise it in proportion, or the last image keeps some signal.
+    The default range is for 1000 steps. With fewer, scale it up in proportion, or the noisiest image keeps some signal.
 
     Args:
         num_steps: int >= 1, `T`. Defaults to `1000`.
@@ -123,7 +122,7 @@ class LinearSchedule(DiscreteSchedule):
 
 @keras_gen_export("keras_gen.schedules.ScaledLinearSchedule")
 class ScaledLinearSchedule(DiscreteSchedule):
-    """Variances whose square roots grow linearly from `sqrt(beta_start)` to `sqrt(beta_end)`.
+    """Scaled linear schedule: `sqrt(beta_t)` increases linearly from `sqrt(beta_start)` to `sqrt(beta_end)`.
 
     Used by latent diffusion. With the defaults the noisiest image keeps some signal: alpha = 0.068 at the last step.
 
@@ -150,7 +149,7 @@ class ScaledLinearSchedule(DiscreteSchedule):
 
 @keras_gen_export("keras_gen.schedules.CosineSchedule")
 class CosineSchedule(DiscreteSchedule):
-    """The cosine schedule, which destroys an image more evenly than a linear one.
+    """Cosine schedule: adds noise more evenly over time than a linear one.
 
         f(u) = cos^2((u + offset) / (1 + offset) * pi / 2),   beta_t = min(1 - f((t + 1) / T) / f(t / T), max_beta)
 
@@ -180,16 +179,16 @@ class CosineSchedule(DiscreteSchedule):
 
 @keras_gen_export("keras_gen.schedules.SigmoidSchedule")
 class SigmoidSchedule(DiscreteSchedule):
-    """The sigmoid schedule: alpha^2 follows a logistic curve, which spends few steps near its two ends.
+    """Sigmoid schedule: alpha^2 follows a logistic curve, with few steps near its two ends.
 
         s(u) = sigmoid((start + u (end - start)) / tau),   f(u) = (s(1) - s(u)) / (s(1) - s(0))
         beta_t = min(1 - f((t + 1) / T) / f(t / T), max_beta)
 
     Args:
         num_steps: int >= 1, `T`. Defaults to `1000`.
-        start: float, beginning of the interval of the sigmoid. Defaults to `-3.0`.
+        start: float, start of the sigmoid's interval. Defaults to `-3.0`.
         end: float > start, end of the interval. Defaults to `3.0`.
-        tau: float > 0, temperature: small images need a low one, large images a higher one. Defaults to `1.0`.
+        tau: float > 0, temperature: low for small images, higher for large ones. Defaults to `1.0`.
         max_beta: float in (0, 1), keeps alpha of the last step above 0. Defaults to `0.999`.
 
     Raises:
@@ -223,11 +222,11 @@ class SigmoidSchedule(DiscreteSchedule):
 
 @keras_gen_export("keras_gen.schedules.KexueSchedule")
 class KexueSchedule(DiscreteSchedule):
-    """The schedule of the kexue.fm posts, which there reads `alpha_t = sqrt(1 - 0.02 t / T)` for `t = 1 .. T`.
+    """Schedule of the kexue.fm posts, written there as `alpha_t = sqrt(1 - 0.02 t / T)` for `t = 1 .. T`.
 
         beta_t = beta_end (t + 1) / T,   t = 0 .. T - 1
 
-    The post's `alpha_t` is one step's factor: the `alpha_t` of this library is the product of the first `t + 1`.
+    The post's `alpha_t` is the factor of a single step; this library's `alpha_t` is the product of the first `t + 1`.
 
     Args:
         num_steps: int >= 1, `T`. Defaults to `1000`.

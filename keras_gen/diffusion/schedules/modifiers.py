@@ -1,4 +1,4 @@
-"""Schedules made from other schedules."""
+"""Schedules derived from other schedules."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.schedules.ZeroTerminalSNR")
 class ZeroTerminalSNR(DiscreteSchedule):
-    """Stretches a schedule so that its last step is pure noise, as sampling assumes it to be.
+    """Schedule rescaled to zero terminal SNR: its last step is pure noise, as sampling assumes.
 
         alpha'_t = (alpha_t - alpha_{T-1}) alpha_0 / (alpha_0 - alpha_{T-1})
 
-    At the last step the data cannot be computed from the noise: use it with `prediction="v"` or `"x0"`, and sample
-    with `spacing="trailing"`.
+    At the last step the noise does not determine the data: use it with `prediction="v"` or `"x0"`, and sample with
+    `spacing="trailing"`.
 
     Args:
         schedule: a `DiscreteSchedule` of at least two steps.
@@ -30,8 +30,8 @@ class ZeroTerminalSNR(DiscreteSchedule):
     """
 
     def __init__(self, schedule: DiscreteSchedule):
-        valid = isinstance(schedule, DiscreteSchedule) and schedule.num_steps > 1
-        check(valid, "schedule", "be a DiscreteSchedule of at least two steps", schedule)
+        rule = "be a DiscreteSchedule of at least two steps"
+        check(isinstance(schedule, DiscreteSchedule) and schedule.num_steps > 1, "schedule", rule, schedule)
         self.schedule = schedule
         alphas = schedule.alpha(range(schedule.num_steps))
         self._set_alphas((alphas - alphas[-1]) * alphas[0] / (alphas[0] - alphas[-1]))
@@ -42,25 +42,26 @@ class ZeroTerminalSNR(DiscreteSchedule):
 
 @keras_gen_export("keras_gen.schedules.Shifted")
 class Shifted(ContinuousSchedule):
-    """Spends more of the time at high noise, as large images need: the schedule at `t' = k t / (1 + (k - 1) t)`.
+    """Time-shifted schedule, with more time at high noise for large images: `t' = k t / (1 + (k - 1) t)`.
 
-    For `RectifiedFlowSchedule` the log-SNR falls by `2 log k` at every time. Between resolutions of m and n pixels,
-    `k = sqrt(m / n)`. The network is told t', for which it may have been trained without the shift.
+    For `RectifiedFlowSchedule` the log-SNR decreases by `2 log k` at every time. From images of n pixels to m pixels,
+    `k = sqrt(m / n)`. The network is conditioned on t', so that it may have been trained without the shift.
 
     Args:
         schedule: a `ContinuousSchedule` whose times run from 0 to 1, not a `Shifted` one.
         shift: float > 0, `k`. Defaults to `3.0`.
 
     Raises:
-        ValueError: if `schedule` is not such a schedule (a shift is applied once), or `shift` not > 0.
+        ValueError: if `schedule` is not such a schedule (shifts cannot be nested), or `shift` is not > 0.
 
     Reference: Esser et al. 2024, arXiv:2403.03206, equation 23.
     """
 
     def __init__(self, schedule: ContinuousSchedule, shift: float = 3.0):
-        check(not isinstance(schedule, Shifted), "schedule", "not be Shifted already: shifts multiply", schedule)
-        valid = isinstance(schedule, ContinuousSchedule) and (schedule.t_clean, schedule.t_max) == (0, 1)
-        check(valid, "schedule", "be a ContinuousSchedule whose times run from 0 to 1", schedule)
+        rule = "not be Shifted already: multiply the shifts instead"
+        check(not isinstance(schedule, Shifted), "schedule", rule, schedule)
+        is_unit = isinstance(schedule, ContinuousSchedule) and (schedule.t_clean, schedule.t_max) == (0, 1)
+        check(is_unit, "schedule", "be a ContinuousSchedule whose times run from 0 to 1", schedule)
         check(is_number(shift) and shift > 0, "shift", "be > 0", repr(shift))
         self.schedule = schedule
         self.shift = float(shift)
@@ -84,7 +85,7 @@ class Shifted(ContinuousSchedule):
         return speed * d_alpha, speed * d_sigma
 
     def velocity(self, t: Any) -> tuple[Any, Any]:
-        # By t', as the network is told it: eps - x0 for a rectified flow, with any shift.
+        # With respect to t', the network's time: eps - x0 for a rectified flow, with any shift.
         return self.schedule.derivatives(self.warp(t))
 
     def inverse_log_snr(self, log_snr: Any) -> Any:

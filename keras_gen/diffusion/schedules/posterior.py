@@ -11,9 +11,9 @@ from keras_gen.export import keras_gen_export
 def posterior(alpha_t: Any, sigma_t: Any, alpha_s: Any, sigma_s: Any) -> tuple[Any, Any, Any]:
     """Computes `q(x_s | x_t, x0)` for any two times, s cleaner than t, by Bayes' rule.
 
-    One step of noise from s to t is `x_t = a x_s + sqrt(v) eps` with `a = alpha_t / alpha_s` and
-    `v = sigma_t^2 - a^2 sigma_s^2`. Seen as functions of x_s, the likelihood `N(x_t; a x_s, v)` and the prior
-    `N(x_s; alpha_s x0, sigma_s^2)` multiply, so their precisions add, and
+    The noising step from s to t is `x_t = a x_s + sqrt(v) eps` with `a = alpha_t / alpha_s` and
+    `v = sigma_t^2 - a^2 sigma_s^2`. As functions of x_s, the likelihood `N(x_t; a x_s, v)` and the prior
+    `N(x_s; alpha_s x0, sigma_s^2)` multiply, so that their precisions add:
 
         variance = (a^2 / v + 1 / sigma_s^2)^-1         = sigma_s^2 v / sigma_t^2
         mean     = variance (a x_t / v + alpha_s x0 / sigma_s^2)
@@ -35,14 +35,14 @@ def posterior(alpha_t: Any, sigma_t: Any, alpha_s: Any, sigma_s: Any) -> tuple[A
     """
     a = alpha_t / alpha_s
     v = sigma_t**2 - a**2 * sigma_s**2
-    check(bool(np.all(v > -1e-12)), "sigma_s", "be the noise of a cleaner time than t's", sigma_s)
+    check(bool(np.all(v > -1e-12)), "sigma_s", "belong to a cleaner time than t", sigma_s)
     return a * sigma_s**2 / sigma_t**2, alpha_s * v / sigma_t**2, sigma_s**2 * v / sigma_t**2
 
 
 def reverse_rows(schedule: NoiseSchedule, times: np.ndarray) -> dict[str, np.ndarray]:
     """Returns the coefficients of `x_t` and `x0`, the two log-variances, and whether noise is added (0 or 1).
 
-    The variance of the step to clean data is 0; its logarithm is replaced by the next smallest one.
+    The variance of the step to clean data is 0; its logarithm is replaced by the next smallest log-variance.
     """
     alpha, sigma = schedule.alpha(times), schedule.sigma(times)
     of_x_t, of_x0, small = posterior(alpha[:-1], sigma[:-1], alpha[1:], sigma[1:])
@@ -55,6 +55,6 @@ def reverse_rows(schedule: NoiseSchedule, times: np.ndarray) -> dict[str, np.nda
     }
 
 
-def log_variance(w: Any, row: dict[str, Any]) -> Any:
-    """Returns the logarithm of the variance at the weight `w` of the large one."""
-    return w * row["log_large"] + (1 - w) * row["log_small"]
+def log_variance(variance_weight: Any, row: dict[str, Any]) -> Any:
+    """Interpolates between the small (weight 0) and the large (weight 1) log-variance."""
+    return variance_weight * row["log_large"] + (1 - variance_weight) * row["log_small"]

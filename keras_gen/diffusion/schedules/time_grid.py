@@ -1,4 +1,4 @@
-"""The times that a sampler visits: one array, whose next entry is the next time."""
+"""Time grids of samplers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,26 +14,26 @@ KARRAS_RHO = 7.0
 
 
 def time_grid(schedule: NoiseSchedule, steps: int, spacing: str | None) -> np.ndarray:
-    """Returns `steps + 1` decreasing times, the last one clean data (-1 for a discrete schedule, else mostly 0).
+    """Returns `steps + 1` decreasing times, the last one clean data (-1 for a discrete schedule, usually 0 otherwise).
 
-        leading   the cleanest time and equal strides up from it; the noisiest times are left out
-        linspace  the first and the last time, and equal strides between them
-        trailing  the noisiest time, and equal strides down to clean data
+        leading   equal strides up from the cleanest time, without the noisiest times
+        linspace  equal strides from the first to the last time
+        trailing  equal strides from the noisiest time down to clean data
         karras    equal strides of (sigma / alpha)^(1/7), from the first to the last time
         log_snr   equal strides of log(sigma / alpha), from the first to the last time
 
-    In discrete time each is rounded to the nearest time of the schedule.
+    In discrete time, the times are rounded to those of the schedule.
 
     Args:
-        schedule: the schedule, of `T` steps if it is a discrete one.
+        schedule: the schedule, of `T` steps if discrete.
         steps: int, `N` >= 1, and `N <= T` for a discrete schedule.
-        spacing: one of these names, or `None`: the schedule's own.
+        spacing: one of these names, or `None`, the schedule's default.
 
     Returns:
         array `(N + 1,)`, of integers for a discrete schedule.
 
     Raises:
-        ValueError: if the spacing does not exist for the schedule, or the times are not strictly decreasing.
+        ValueError: if the schedule does not support the spacing, or the times are not strictly decreasing.
 
     Reference: Lin et al. 2023, arXiv:2305.08891, table 2; Karras et al. 2022, arXiv:2206.00364, equation 5.
     """
@@ -41,13 +41,13 @@ def time_grid(schedule: NoiseSchedule, steps: int, spacing: str | None) -> np.nd
     check_choice("spacing", spacing, SPACINGS)
     check_integer("steps", steps)
     if spacing in ("karras", "log_snr"):
-        times = _by_noise(schedule, steps, spacing)
+        times = _times_by_noise_level(schedule, steps, spacing)
     elif isinstance(schedule, DiscreteSchedule):
         rule = f"be at most the schedule's number of steps, {schedule.num_steps}"
         check(steps <= schedule.num_steps, "steps", rule, steps)
-        times = _of_integers(schedule.num_steps, steps, spacing)
+        times = _integer_times(schedule.num_steps, steps, spacing)
     else:
-        times = _of_reals(schedule, steps, spacing)
+        times = _real_times(schedule, steps, spacing)
     times = np.append(times, schedule.t_clean)
     rule = f"be fewer: with spacing {spacing!r} the times of the grid are not strictly decreasing"
     check(bool(np.all(np.diff(times) < 0)), "steps", rule, steps)
@@ -55,7 +55,7 @@ def time_grid(schedule: NoiseSchedule, steps: int, spacing: str | None) -> np.nd
 
 
 def explicit_times(schedule: NoiseSchedule, times: Sequence[float]) -> np.ndarray:
-    """Returns the times that a user gave a sampler as an array; refuses what is no trajectory of the schedule."""
+    """Returns explicit times as an array, after checking that they are strictly decreasing times of the schedule."""
     times = np.asarray(times)
     if isinstance(schedule, DiscreteSchedule):
         check(times.dtype.kind in "iu", "times", "be integers for a discrete schedule", times)
@@ -65,7 +65,7 @@ def explicit_times(schedule: NoiseSchedule, times: Sequence[float]) -> np.ndarra
     return times
 
 
-def _of_integers(num_steps: int, steps: int, spacing: str) -> np.ndarray:
+def _integer_times(num_steps: int, steps: int, spacing: str) -> np.ndarray:
     if spacing == "leading":
         times = np.arange(steps) * num_steps // steps
     elif spacing == "linspace":
@@ -76,28 +76,24 @@ def _of_integers(num_steps: int, steps: int, spacing: str) -> np.ndarray:
     return np.floor(times[::-1] + 0.5).astype(int)
 
 
-def _of_reals(schedule: NoiseSchedule, steps: int, spacing: str) -> np.ndarray:
+def _real_times(schedule: NoiseSchedule, steps: int, spacing: str) -> np.ndarray:
     if spacing == "linspace":
         return np.linspace(schedule.t_max, schedule.t_min, steps)
     if spacing == "leading":
         return np.linspace(schedule.t_max, schedule.t_min, steps + 1)[1:]
-    check(
-        np.isfinite(schedule.t_clean),
-        "spacing",
-        "not be 'trailing' where clean data lie at no finite time",
-        repr(spacing),
-    )
+    rule = "not be 'trailing' for a schedule without a finite time of clean data"
+    check(np.isfinite(schedule.t_clean), "spacing", rule, repr(spacing))
     return np.linspace(schedule.t_max, schedule.t_clean, steps + 1)[:-1]
 
 
-def _by_noise(schedule: NoiseSchedule, steps: int, spacing: str) -> Any:
+def _times_by_noise_level(schedule: NoiseSchedule, steps: int, spacing: str) -> Any:
     first, last = (-0.5 * schedule.log_snr(t) for t in (schedule.t_max, schedule.t_min))
-    finite = np.isfinite(first) and np.isfinite(last)
-    check(finite, "spacing", "be another one where the schedule ends at zero signal", repr(spacing))
+    rule = "be a different one for a schedule that ends at zero signal"
+    check(np.isfinite(first) and np.isfinite(last), "spacing", rule, repr(spacing))
     if spacing == "log_snr":
         levels = np.linspace(first, last, steps)
     else:
         ends = np.exp(np.array([first, last]) / KARRAS_RHO)
         levels = KARRAS_RHO * np.log(np.linspace(*ends, steps))
-    # Rounding errors must not lead beyond the ends of the schedule.
+    # Rounding errors must not lead outside the range of the schedule.
     return np.clip(schedule.inverse_log_snr(-2 * levels), schedule.t_min, schedule.t_max)

@@ -1,4 +1,4 @@
-"""Distributions of the times that training draws."""
+"""Distributions of training times."""
 
 import abc
 import math
@@ -15,21 +15,21 @@ from keras_gen.export import keras_gen_export
 
 @keras_gen_export("keras_gen.schedules.TimeSampler")
 class TimeSampler(Configured, abc.ABC):
-    """Base class of the distributions of training times.
+    """Base class of distributions of training times.
 
-    To write another: draw with `keras.random` in `draw`, and return the constructor's arguments from `get_config`.
-    `schedule.times_at` turns fractions, 0 for the cleanest and 1 for the noisiest time, into times.
+    Subclasses define `draw`, based on `keras.random`, and return the constructor's arguments from `get_config`.
+    `schedule.times_at` maps fractions, 0 for the cleanest and 1 for the noisiest time, to times.
 
     Reference: Esser et al. 2024, arXiv:2403.03206, section 3.1.
     """
 
     @abc.abstractmethod
     def draw(self, batch: Any, schedule: NoiseSchedule, seed: Any) -> Any:
-        """Returns times of the schedule as a tensor `(batch,)`: integers if it is a discrete one."""
+        """Draws times of the schedule, a tensor `(batch,)`, of integers in discrete time."""
 
 
 def uniform(batch: Any, seed: Any) -> Any:
-    """Returns a float32 tensor `(batch,)` of uniform numbers in (0, 1); Keras's may be 0."""
+    """Draws uniform float32 values `(batch,)` in (0, 1); those of Keras may be 0."""
     return ops.maximum(keras.random.uniform((batch,), dtype="float32", seed=seed), 1e-7)
 
 
@@ -46,7 +46,7 @@ class UniformTime(TimeSampler):
 
 @keras_gen_export("keras_gen.schedules.CosMapTime")
 class CosMapTime(TimeSampler):
-    """Draws times so that the log-SNR of a rectified flow is spread as by the cosine schedule.
+    """Samples times such that the log-SNR of a rectified flow is distributed as in the cosine schedule.
 
         t = 1 - 1 / (tan(pi u / 2) + 1)
 
@@ -62,16 +62,16 @@ class CosMapTime(TimeSampler):
 
 @keras_gen_export("keras_gen.schedules.LogNormalSigma")
 class LogNormalSigma(TimeSampler):
-    """Draws noise levels as EDM does: `log(sigma / alpha) = mean + std n`, with `n` standard normal.
+    """Samples noise levels as in EDM: `log(sigma / alpha) = mean + std n`, with `n` standard normal.
 
-    The time is the one at which the schedule has this level; of a discrete schedule the nearest.
+    The time is that of this noise level in the schedule, or the nearest one in discrete time.
 
     Args:
         mean: float. Defaults to `-1.2`.
         std: float > 0. Defaults to `1.2`.
 
     Raises:
-        ValueError: if `mean` is not a number or `std` not > 0.
+        ValueError: if `mean` is not a number or `std` is not > 0.
 
     Reference: Karras et al. 2022, arXiv:2206.00364, table 1.
     """
@@ -91,16 +91,16 @@ class LogNormalSigma(TimeSampler):
 
 @keras_gen_export("keras_gen.schedules.LogitNormalTime")
 class LogitNormalTime(TimeSampler):
-    """Draws times from the middle more often, where a flow has the most to learn: `t = sigmoid(mean + std n)`.
+    """Samples intermediate times, where flow matching is hardest, more often: `t = sigmoid(mean + std n)`.
 
     `n` is standard normal; t = 0 is the cleanest, t = 1 the noisiest time of the schedule.
 
     Args:
-        mean: float; greater for noisier times. Defaults to `0.0`.
+        mean: float; larger values give noisier times. Defaults to `0.0`.
         std: float > 0. Defaults to `1.0`.
 
     Raises:
-        ValueError: if `mean` is not a number or `std` not > 0.
+        ValueError: if `mean` is not a number or `std` is not > 0.
 
     Reference: Esser et al. 2024, arXiv:2403.03206, equation 19.
     """
@@ -120,23 +120,23 @@ class LogitNormalTime(TimeSampler):
 
 @keras_gen_export("keras_gen.schedules.ModeTime")
 class ModeTime(TimeSampler):
-    """Draws times around the middle without leaving out the ends: `t = 1 - u - scale (cos^2(pi u / 2) - 1 + u)`.
+    """Samples intermediate times more often, but also both ends: `t = 1 - u - scale (cos^2(pi u / 2) - 1 + u)`.
 
     `u` is uniform in (0, 1); t = 0 is the cleanest, t = 1 the noisiest time of the schedule.
 
     Args:
-        scale: float in [-1, 2 / (pi - 2)]; 0 is uniform, above 0 the middle is preferred, below it the ends. Defaults
-            to `1.29`.
+        scale: float in [-1, 2 / (pi - 2)]; 0 is uniform, positive values favor the middle, negative ones the ends.
+            Defaults to `1.29`.
 
     Raises:
-        ValueError: if `scale` is outside its range, where t would not fall with u.
+        ValueError: if `scale` is outside its range, where t would not decrease with u.
 
     Reference: Esser et al. 2024, arXiv:2403.03206, equation 20.
     """
 
     def __init__(self, scale: float = 1.29):
-        valid = is_number(scale) and -1 <= scale <= 2 / (math.pi - 2)
-        check(valid, "scale", "be in [-1, 2 / (pi - 2)]", repr(scale))
+        is_monotonic = is_number(scale) and -1 <= scale <= 2 / (math.pi - 2)
+        check(is_monotonic, "scale", "be in [-1, 2 / (pi - 2)]", repr(scale))
         self.scale = float(scale)
 
     def draw(self, batch: Any, schedule: NoiseSchedule, seed: Any) -> Any:

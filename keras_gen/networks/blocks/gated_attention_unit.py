@@ -19,7 +19,8 @@ class GatedAttentionUnit(keras.layers.Layer):
     One head, no biases. `W_o` is initialized to zero, so that the layer starts as the identity.
 
     Args:
-        expansion: int >= 1. Channels of `u` and `v`; in the papers twice the channels of `x`.
+        intermediate_dim: int >= 1. Channels of `u` and `v`; in the papers twice the channels of `x`. Its former name is
+            `expansion`.
         key_dim: int >= 1. Channels of `q` and `k`. Defaults to `128`.
         positions: a layer applied to `q` and `k`, both `(batch, tokens, 1, key_dim)`, such as
             `RotaryEmbedding2D`. Defaults to `None`: the layer ignores the order of tokens.
@@ -37,14 +38,22 @@ class GatedAttentionUnit(keras.layers.Layer):
     Reference: Hua et al. 2022, arXiv:2202.10447; with softmax https://kexue.fm/archives/8934.
     """
 
-    def __init__(self, expansion: int, key_dim: int = 128, positions: keras.Layer | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        intermediate_dim: int | None = None,
+        key_dim: int = 128,
+        positions: keras.Layer | None = None,
+        **kwargs: Any,
+    ):
+        if intermediate_dim is None:
+            intermediate_dim = kwargs.pop("expansion", None)  # which is a factor in other layers
         super().__init__(**kwargs)
-        self.expansion = check_integer("expansion", expansion)
+        self.intermediate_dim = check_integer("intermediate_dim", intermediate_dim)
         self.key_dim = check_integer("key_dim", key_dim)
         check(positions is None or isinstance(positions, keras.Layer), "positions", "be a layer or None", positions)
         self.positions = positions
         self.norm = keras.layers.RMSNormalization(epsilon=1e-6, name="norm", dtype=self.dtype_policy)
-        self.dense = self._dense(2 * self.expansion + self.key_dim, "dense", activation="silu")
+        self.dense = self._dense(2 * self.intermediate_dim + self.key_dim, "dense", activation="silu")
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
         check(len(x_shape) == 3, "x", "have shape (batch, tokens, channels)", f"shape {tuple(x_shape)}")
@@ -52,12 +61,12 @@ class GatedAttentionUnit(keras.layers.Layer):
         self.dense.build(x_shape)
         self.gammas = self.add_weight(name="gammas", shape=(2, self.key_dim), initializer="ones")
         self.output_dense = self._dense(x_shape[-1], "output", kernel_initializer="zeros")
-        self.output_dense.build((*x_shape[:-1], self.expansion))
+        self.output_dense.build((*x_shape[:-1], self.intermediate_dim))
         if self.positions is not None and not self.positions.built:
             self.positions.build((*x_shape[:-1], 1, self.key_dim))
 
     def call(self, x: Any) -> Any:
-        e = self.expansion
+        e = self.intermediate_dim
         u, v, z = ops.split(self.dense(self.norm(x)), [e, 2 * e], axis=-1)
         q, k = (z * self.gammas[i] for i in range(2))
         if self.positions is not None:
@@ -72,7 +81,7 @@ class GatedAttentionUnit(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         own = {
-            "expansion": self.expansion,
+            "intermediate_dim": self.intermediate_dim,
             "key_dim": self.key_dim,
             "positions": keras.saving.serialize_keras_object(self.positions),
         }
