@@ -33,7 +33,10 @@ setup(
         "torch": ["torch>=2.6"],
         "diffusers": ["safetensors>=0.4"],
         "examples": EXAMPLES,
-        "test": [*PINNED, *EXAMPLES, "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "scipy>=1.11", "ruff>=0.8"],
+        "test": [
+            *(*PINNED, *EXAMPLES, "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "scipy>=1.11", "ruff>=0.8"),
+            *("mypy>=1.15", "pyright>=1.1.390"),
+        ],
         "peers": [
             *("diffusers>=0.35", "vector-quantize-pytorch>=1.20"),
             *("zuko>=1.4", "nflows>=0.14", "normflows>=1.7"),

@@ -87,7 +87,7 @@ def serve_aliases() -> None:
     """Makes deprecated names available in each namespace module, by a module-level `__getattr__`."""
     for namespace in {alias.split(".")[1] for alias in _aliases}:
         module = importlib.import_module(f"keras_gen.{namespace}")
-        module.__getattr__ = lambda name, module=module: _deprecated(module, name)
+        vars(module)["__getattr__"] = _getter(module)
 
 
 def _check_path(argument: str, path: str) -> None:
@@ -118,6 +118,10 @@ def _register(symbol: Any, names: list[str]) -> None:
         _claim(f"keras_gen>{name}", symbol, _keys)
         keras.saving.register_keras_serializable(package="keras_gen", name=name)(symbol)
         _keys[f"keras_gen>{name}"] = symbol
+
+
+def _getter(module: Any) -> Callable[[str], Any]:
+    return lambda name: _deprecated(module, name)
 
 
 def _deprecated(module: Any, name: str) -> Any:

@@ -105,7 +105,7 @@ class GAN(GenerativeModel):
         self.generator_tracker = keras.metrics.Mean(name="generator_loss")
         self.players = PlayerOptimizers()
 
-    def compile(
+    def compile(  # type: ignore[override]  # Keras's second argument is the loss
         self, optimizer: Any = "adam", discriminator_optimizer: Any = None, mapping_optimizer: Any = None, **kwargs: Any
     ) -> None:
         """Configures training.
@@ -159,7 +159,7 @@ class GAN(GenerativeModel):
             fake = self._logits(fixed_samples, training)
         loss = self.adversarial_loss.discriminator(real, fake)
         if self.penalty is not None:
-            loss = loss + self._penalty(x, fixed_samples, training)
+            loss = loss + self._penalty(self.penalty, x, fixed_samples, training)
         with stateless(self.discriminator, frozen=True):
             fooled = self._logits(samples, training)
         generator_loss = self.adversarial_loss.generator(ops.stop_gradient(real), fooled)
@@ -200,19 +200,19 @@ class GAN(GenerativeModel):
             return z
 
         def find(z: Any) -> Any:
-            return ops.cast(self.sampling_mapping(z, training=False), "float32")
+            return ops.cast(self._sampling_layers()[1](z, training=False), "float32")
 
         return self.in_batches("map", find, z, batch_size=batch_size)
 
     @property
     def sampling_generator(self) -> keras.Layer:
         """The generator that `sample` uses: the moving average, if there is one."""
-        return self.generator if self.average is None else self.average.layers[0]
+        return self._sampling_layers()[0]
 
     @property
     def sampling_mapping(self) -> keras.Layer | None:
         """The mapping that `sample` uses: the moving average, if there is one; `None` without a mapping."""
-        return self.mapping if self.average is None or self.mapping is None else self.average.layers[1]
+        return None if self.mapping is None else self._sampling_layers()[1]
 
     def sample(
         self,
@@ -274,11 +274,14 @@ class GAN(GenerativeModel):
     def _averaged(self) -> list[keras.Layer]:
         return [self.generator] if self.mapping is None else [self.generator, self.mapping]
 
+    def _sampling_layers(self) -> list[keras.Layer]:
+        return self._averaged() if self.average is None else self.average.layers
+
     def _logits(self, x: Any, training: bool) -> Any:
         logits = ops.cast(self.discriminator(x, training=training), "float32")
         return ops.mean(ops.reshape(logits, (ops.shape(logits)[0], -1)), axis=1)
 
-    def _penalty(self, x: Any, samples: Any, training: bool) -> Any:
+    def _penalty(self, penalty: Penalty, x: Any, samples: Any, training: bool) -> Any:
         # Drawn here: a seed generator must not advance within `ops.jvp` or `gradient`.
         row = keras.random.randint((2,), 0, 2**31 - 1, seed=self.seed_generator)
         seed = StepSeed(ops.cast(row, self.seed_generator.state.dtype))
@@ -288,7 +291,7 @@ class GAN(GenerativeModel):
             with stateless(self.discriminator):
                 return self._logits(x, training)
 
-        return self.penalty(discriminator, x, samples, seed)
+        return penalty(discriminator, x, samples, seed)
 
     def check_batch(self, x: Any, y: Any) -> None:
         check(y is None, "y", "be None: the model takes no labels", "a value")
@@ -312,7 +315,7 @@ def _latents(name: str, values: Any, shape: tuple[int | None, ...]) -> np.ndarra
 
 
 def _input_shape(name: str, layer: keras.Layer) -> tuple[int, ...]:
-    inputs = getattr(layer, "inputs", None)
+    inputs: Any = getattr(layer, "inputs", None)
     is_known = inputs and len(inputs) == 1 and None not in inputs[0].shape[1:]
     check(bool(is_known), name, "be a model with one input of known shape: start it with keras.Input", layer)
     return tuple(inputs[0].shape[1:])

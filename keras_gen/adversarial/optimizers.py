@@ -24,9 +24,8 @@ class PlayerOptimizers:
 
     def joined(self, discriminator: keras.Layer, mapping: keras.Layer | None) -> keras.optimizers.Optimizer:
         """Returns one optimizer that applies the optimizer of each part, if it has one, to the weights of that part."""
-        own = [
-            (part, choice) for part, choice in ((discriminator, self.discriminator), (mapping, self.mapping)) if choice
-        ]
+        parts = ((discriminator, self.discriminator), (mapping, self.mapping))
+        own = [(part, choice) for part, choice in parts if part is not None and choice]
         if not own:
             return self.generator
 

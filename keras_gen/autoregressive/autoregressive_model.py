@@ -193,7 +193,7 @@ class AutoregressiveModel(GenerativeModel):
         check_integer("n", n)
         check_integer("batch_size", batch_size)
         self.check_built()
-        options = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+        options: dict[str, Any] = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
         self.check_sampling(n, condition, **options)
         # With `noise`, only the component of a mixture is left to draw (see `MADE`): it is fixed then, too.
         seed = 0 if seed is None and noise is not None else self.draw_seed(seed)

@@ -49,7 +49,7 @@ def _at_least(logits: Any, least: Any) -> Any:
 def ancestral_sampling(
     model: Any,
     noise: np.ndarray,
-    extra_inputs: dict[str, np.ndarray],
+    extra_inputs: dict[str, np.ndarray | np.generic],
     *,
     condition: np.ndarray | None = None,
     guidance: float | None = None,

@@ -2,11 +2,13 @@
 
 import numbers
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import keras
 import numpy as np
 from keras import ops
+
+Given = TypeVar("Given")
 
 
 def check(is_valid: bool, name: str, rule: str, value: Any) -> None:
@@ -15,12 +17,19 @@ def check(is_valid: bool, name: str, rule: str, value: Any) -> None:
         raise ValueError(f"`{name}` must {rule}. Received: {name}={value}")
 
 
+def check_given(name: str, value: Given | None, rule: str) -> Given:
+    """Checks that `value` is not `None`, and returns it."""
+    if value is None:
+        raise ValueError(f"`{name}` must {rule}. Received: {name}={value}")
+    return value
+
+
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """Checks that `value` is one of the strings `choices`."""
     check(isinstance(value, str) and value in choices, name, f"be one of {', '.join(map(repr, choices))}", repr(value))
 
 
-def is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> TypeGuard[int]:
     """Returns whether `value` is a Python or NumPy integer (a bool is not)."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
 
@@ -37,7 +46,7 @@ def check_units(units: Any) -> list[int]:
     return [check_integer("units", size) for size in units]
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Returns whether `value` is a real Python or NumPy number."""
     return isinstance(value, numbers.Real)
 
@@ -94,6 +103,19 @@ def check_images_dtype(name: str, images: Any) -> None:
     """Checks that images are floating-point: integer pixels most likely range over 0 .. 255."""
     dtype = keras.backend.standardize_dtype(images.dtype)
     check("float" in dtype, name, "be floating-point images, scaled to [-1, 1]", f"dtype {dtype}")
+
+
+def known_size(name: str, shape: Any) -> int:
+    """Checks that the size of the last axis of `shape` is known, and returns it."""
+    is_known = len(shape) > 0 and shape[-1] is not None
+    check(is_known, name, "have a known number of channels", f"shape {tuple(shape)}")
+    return shape[-1]
+
+
+def known_shape(shape: Any, name: str, rule: str, value: Any) -> tuple[int, ...]:
+    """Checks that `shape` is not `None` and has no unknown sizes, and returns it."""
+    check(shape is not None and None not in shape, name, rule, value)
+    return tuple(shape)
 
 
 def check_image_shape(name: str, shape: Sequence[int | None], multiple: int, reason: str) -> None:

@@ -52,7 +52,7 @@ def compiled(
             return function
 
 
-def as_tensor(array: np.ndarray, float_dtype: Any = "float32") -> Any:
+def as_tensor(array: np.ndarray | np.generic, float_dtype: Any = "float32") -> Any:
     """Converts an argument of a compiled function: floats to `float_dtype`, int64 to int32, seeds unchanged."""
     if array.dtype.kind == "f":
         return ops.convert_to_tensor(array, str(float_dtype))

@@ -24,8 +24,8 @@ def exact_divergence(f: Callable[..., Any], x: Any, *extras: Any) -> tuple[Any, 
     """
     n, d = ops.shape(x)[0], math.prod(x.shape[1:])
     directions = ops.reshape(ops.repeat(ops.eye(d, dtype=x.dtype), n, axis=0), (d * n, *x.shape[1:]))
-    copies, *extras = (_copies(value, d) for value in (x, *extras))
-    values, slopes = _jvp(lambda x: f(x, *extras), copies, directions)
+    copies, *others = (_copies(value, d) for value in (x, *extras))
+    values, slopes = _jvp(lambda x: f(x, *others), copies, directions)
     return values[:n], ops.sum(ops.reshape(sum_per_sample(slopes * directions), (d, n)), axis=0)
 
 

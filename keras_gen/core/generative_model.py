@@ -202,13 +202,13 @@ class GenerativeModel(keras.Model):
             The row indices of a batch, a stop, and the state after that step. The last batch is padded with row n - 1.
         """
         check_integer("batch_size", batch_size)
-        arrays = {key: array for key, array in arrays.items() if array is not None}
-        batches = list(even_batches(len(next(iter(arrays.values()))), batch_size))
-        shapes = tuple((key, array.shape[1:], array.dtype.name) for key, array in sorted(arrays.items()))
+        given = {key: array for key, array in arrays.items() if array is not None}
+        batches = list(even_batches(len(next(iter(given.values()))), batch_size))
+        shapes = tuple((key, array.shape[1:], array.dtype.name) for key, array in sorted(given.items()))
         program = self.program((name, steps, len(batches[0]), shapes), loop, extra_layers)
         bar = progress_bar(len(batches) * steps, verbose)
         for number, rows in enumerate(batches):
-            inputs = {**(shared or {}), **{key: as_tensor(array[rows]) for key, array in arrays.items()}}
+            inputs = {**(shared or {}), **{key: as_tensor(array[rows]) for key, array in given.items()}}
             if seed is not None:
                 seeds = step_seeds(steps * draws, seed, number, self.seed_generator.state.dtype)
                 inputs["seeds"] = as_tensor(seeds.reshape(steps, draws, 2))

@@ -35,7 +35,7 @@ class Scheduled(keras.layers.Layer):
         self.built = True
 
     def call(self, training: bool = False) -> Any:
-        if not self.scheduled:
+        if isinstance(self.schedule, float):
             return ops.convert_to_tensor(self.schedule, "float32")
         value = ops.maximum(ops.cast(self.schedule(ops.convert_to_tensor(self.step)), "float32"), self.lowest)
         if training:  # not before: on torch and TensorFlow, the tensor is the weight itself, and would change, too

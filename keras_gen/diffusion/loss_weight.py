@@ -9,6 +9,7 @@ from keras_gen.core.arrays import array_module
 from keras_gen.core.checks import check_choice
 from keras_gen.diffusion.prediction import Prediction
 from keras_gen.diffusion.schedules.base import NoiseSchedule
+from keras_gen.diffusion.schedules.continuous import ContinuousSchedule, check_continuous
 from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
 from keras_gen.diffusion.schedules.posterior import reverse_rows
 
@@ -37,7 +38,7 @@ def loss_weight(weighting: str, prediction: Prediction, schedule: NoiseSchedule,
     if weighting == "simple":
         return array_module(t).ones_like(alpha)
     is_discrete = isinstance(schedule, DiscreteSchedule)
-    p, q = prediction.linear_form(alpha, sigma, None if is_discrete else schedule.velocity(t))
+    p, q = prediction.linear_form(alpha, sigma, None if is_discrete else check_continuous(schedule).velocity(t))
     squared_determinant = (alpha * q - sigma * p) ** 2
     match weighting:  # multiplied by sigma^2, which is finite where SNR is not
         case "snr":
@@ -47,11 +48,17 @@ def loss_weight(weighting: str, prediction: Prediction, schedule: NoiseSchedule,
         case "edm":
             of_x0 = alpha**2 + (sigma / sigma_data) ** 2
         case _:
-            of_x0 = (_discrete_bound if is_discrete else _continuous_bound)(schedule, t) * sigma**2
+            of_x0 = _bound(schedule, t) * sigma**2
     return of_x0 / squared_determinant
 
 
-def _continuous_bound(schedule: NoiseSchedule, t: Any) -> Any:
+def _bound(schedule: NoiseSchedule, t: Any) -> Any:
+    if isinstance(schedule, DiscreteSchedule):
+        return _discrete_bound(schedule, t)
+    return _continuous_bound(check_continuous(schedule), t)
+
+
+def _continuous_bound(schedule: ContinuousSchedule, t: Any) -> Any:
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     d_alpha, d_sigma = schedule.derivatives(t)
     length = schedule.t_max - schedule.t_start

@@ -1,13 +1,14 @@
 """Predictions of a network, as linear forms of x0 and eps."""
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_gen.core.arrays import array_module
-from keras_gen.core.checks import check, check_choice, is_number
+from keras_gen.core.checks import check, check_choice, check_given, is_number
 from keras_gen.core.configured import Configured
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.diffusion.schedules.continuous import ContinuousSchedule, check_continuous
@@ -106,8 +107,7 @@ class Velocity(Prediction):
     needs_derivatives = True
 
     def linear_form(self, alpha: Any, sigma: Any, derivatives: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
-        check(derivatives is not None, "derivatives", "be given for velocity", None)
-        return derivatives
+        return check_given("derivatives", derivatives, "be given for velocity")
 
 
 @keras_gen_export("keras_gen.predictions.Score")
@@ -159,7 +159,14 @@ class Preconditioned(Prediction):
         return array_module(alpha).sqrt(sigma**2 + (alpha * self.sigma_data) ** 2)
 
 
-PREDICTIONS = {"epsilon": Epsilon, "x0": X0, "v": V, "velocity": Velocity, "score": Score, "edm": Preconditioned}
+PREDICTIONS: dict[str, Callable[[], Prediction]] = {
+    "epsilon": Epsilon,
+    "x0": X0,
+    "v": V,
+    "velocity": Velocity,
+    "score": Score,
+    "edm": Preconditioned,
+}
 
 
 def as_prediction(value: Any, sigma_data: float = SIGMA_DATA, name: str = "prediction") -> Prediction:
@@ -179,8 +186,8 @@ def short_form(prediction: Prediction) -> Any:
 @keras_gen_export("keras_gen.ops.convert_prediction")
 def convert_prediction(
     value: Any,
-    source: str,
-    target: str,
+    source: str | Prediction,
+    target: str | Prediction,
     x_t: Any,
     alpha: Any,
     sigma: Any,
@@ -245,7 +252,7 @@ def coefficients(prediction: Prediction, schedule: NoiseSchedule, t: Any) -> dic
     c_in, time     the prediction is network([c_in x_t, time]); without a c_in the input is x_t itself
     """
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-    derivatives = schedule.velocity(t) if prediction.needs_derivatives else None
+    derivatives = check_continuous(schedule).velocity(t) if prediction.needs_derivatives else None
     p, q = prediction.linear_form(alpha, sigma, derivatives)
     c_skip, c_out = prediction.x0_form(alpha, sigma, derivatives)
     time = prediction.network_time(schedule, t)

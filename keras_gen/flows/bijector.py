@@ -67,7 +67,8 @@ class Bijector(keras.layers.Layer):
         if double and keras.backend.backend() == "jax":
             import jax
 
-            check(jax.config.jax_enable_x64, "dtype", "be float32 unless JAX_ENABLE_X64=1 is set", "float64")
+            enabled: bool = jax.config.jax_enable_x64  # type: ignore[attr-defined]  # JAX adds its options at run time
+            check(enabled, "dtype", "be float32 unless JAX_ENABLE_X64=1 is set", "float64")
         self.bijection_dtype = "float64" if double else "float32"
 
     @abc.abstractmethod

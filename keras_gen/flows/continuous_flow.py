@@ -76,7 +76,7 @@ class ContinuousFlow(Bijector):
         check(positive, "tolerance", "be > 0 or None", repr(tolerance))
         check_choice("trace", trace, ("exact", "hutchinson"))
         self.has_custom_network = network is not None
-        self.network = network
+        self.network: Any = network  # else built from `units`
         self.units = None if units is None else check_units(units)
         self.steps = check_integer("steps", steps)
         self.tolerance = tolerance
@@ -87,7 +87,9 @@ class ContinuousFlow(Bijector):
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
         check(None not in x_shape[1:], "x", "have a known shape", f"shape {tuple(x_shape)}")
         if self.network is None:
-            self.network = Conditioner(x_shape[-1], self.units, "softplus", dtype=self.dtype_policy, name="network")
+            self.network = Conditioner(
+                x_shape[-1], check_units(self.units), "softplus", dtype=self.dtype_policy, name="network"
+            )
         if not self.network.built:
             self.network.build([tuple(x_shape), (x_shape[0],), *([tuple(condition_shape)] if condition_shape else [])])
 

@@ -18,7 +18,7 @@ from keras_gen.flows.conditioner import Conditioner
 class LastAxisSplit:
     """Split of the last axis into first and second half: features of vectors, channels of images."""
 
-    rank = None
+    rank: int | None = None
     axis = -1
     rule = "have an even size on the last axis (and at least 2)"
 
@@ -144,7 +144,7 @@ class Coupling(Bijector):
         check(is_layer, "conditioner", "be a keras.Layer or keras.Model", conditioner)
         check_choice("split", split, SPLITS)
         self.has_custom_network = conditioner is not None
-        self.conditioner = conditioner
+        self.conditioner: Any = conditioner  # else built from `units`
         self.units = None if units is None else check_units(units)
         self.split = split
         self.halves = SPLITS[split]()
@@ -164,7 +164,9 @@ class Coupling(Bijector):
         input_shape = self.halves.conditioner_input_shape(x_shape)
         if self.conditioner is None:
             outputs = input_shape[-1] * self.params_per_dim
-            self.conditioner = Conditioner(outputs, self.units, dtype=self.dtype_policy, name="conditioner")
+            self.conditioner = Conditioner(
+                outputs, check_units(self.units), dtype=self.dtype_policy, name="conditioner"
+            )
         if not self.conditioner.built:
             self.conditioner.build(input_shape if condition_shape is None else [input_shape, tuple(condition_shape)])
 

@@ -12,6 +12,8 @@ from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.random import starting_noise
 from keras_gen.export import keras_gen_export
 
+FORMER_NAMES = {"place": "from_noise"}  # of methods in version 0.1
+
 
 @keras_gen_export("keras_gen.layers.Base", also=("keras_gen.distributions.Base",))
 class Base(keras.layers.Layer):
@@ -44,8 +46,9 @@ class Base(keras.layers.Layer):
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        if "place" in vars(cls):  # the name of `from_noise` in version 0.1
-            cls.from_noise = cls.place
+        for former, name in FORMER_NAMES.items():
+            if former in vars(cls):
+                setattr(cls, name, getattr(cls, former))
 
     @abc.abstractmethod
     def log_density(self, z: Any) -> Any:

@@ -161,7 +161,7 @@ class Flow(GenerativeModel):
         """
         arrays = [self._prepare_data("x", x)]
         arrays += self._prepare_condition("condition", condition, len(arrays[0]))
-        options = {"batch_size": batch_size, "verbose": verbose, "seed": self.draw_seed(seed)}
+        options: dict[str, Any] = {"batch_size": batch_size, "verbose": verbose, "seed": self.draw_seed(seed)}
         return self.in_batches("log_prob", self.log_density, *arrays, **options)
 
     def bits_per_dim(
@@ -236,7 +236,7 @@ class Flow(GenerativeModel):
             # One temperature for all samples, passed as an argument: a new value needs no recompilation.
             return self._to_data(self.base.from_noise(noise, temperatures[0]), *conditions)
 
-        options = {"batch_size": batch_size, "verbose": verbose, "seed": seed}
+        options: dict[str, Any] = {"batch_size": batch_size, "verbose": verbose, "seed": seed}
         return self.in_batches("sample", generate, noise, temperatures, *conditions, **options)
 
     def check_sampling(self, n: int, condition: Any = None, **options: Any) -> None:

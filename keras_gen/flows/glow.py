@@ -60,7 +60,7 @@ class Glow(Flow):
     ):
         check_integer("scales", scales)
         check_integer("steps", steps)
-        dtype = {"dtype": kwargs.get("dtype")}
+        dtype: dict[str, Any] = {"dtype": kwargs.get("dtype")}
 
         def step(i: int) -> list[Bijector]:
             rotation = Invertible1x1Conv(seed=None if seed is None else seed + i, **dtype)

@@ -106,7 +106,7 @@ def lu(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Computes `order`, `lower`, `upper` with `matrix[order] = lower @ upper`: LU decomposition, partial pivoting."""
     upper, lower, order = matrix.copy(), np.eye(len(matrix)), np.arange(len(matrix))
     for i in range(len(matrix)):
-        pivot = i + np.argmax(np.abs(upper[i:, i]))
+        pivot = i + int(np.argmax(np.abs(upper[i:, i])))
         upper[[i, pivot]], order[[i, pivot]] = upper[[pivot, i]], order[[pivot, i]]
         lower[[i, pivot], :i] = lower[[pivot, i], :i]
         lower[i + 1 :, i] = upper[i + 1 :, i] / upper[i, i]

@@ -63,7 +63,7 @@ class NICE(Flow):
         **kwargs: Any,
     ):
         check_integer("num_couplings", num_couplings)
-        dtype = {"dtype": kwargs.get("dtype")}
+        dtype: dict[str, Any] = {"dtype": kwargs.get("dtype")}
         couplings = [
             AdditiveCoupling(units=units, split="interleave", flip=i % 2 == 1, **dtype) for i in range(num_couplings)
         ]

@@ -60,7 +60,7 @@ class RealNVP(Flow):
     ):
         check_integer("num_couplings", num_couplings)
         check_integer("scales", scales, at_least=0)
-        dtype = {"dtype": kwargs.get("dtype")}
+        dtype: dict[str, Any] = {"dtype": kwargs.get("dtype")}
 
         def couplings(split: str, first: int = 0) -> list[Bijector]:
             pairs = (

@@ -85,7 +85,7 @@ class LatentSampler(GenerativeModel):
             z = PRIORS[self.prior](np.random.default_rng(sequence), shape)
         if self.mapping is None:
             return z, z
-        return z, self.in_batches("map", lambda z: ops.cast(self.mapping(z, training=False), "float32"), z)
+        return z, self.in_batches("map", lambda z: ops.cast(self.call(z), "float32"), z)
 
     def share(self, fraction: float) -> int:
         """Returns the number of latents in a fraction of a pool, at least 1."""
@@ -112,7 +112,7 @@ class LatentSampler(GenerativeModel):
 
 
 def _shape_of(latent_dim: Any, mapping: keras.Layer | None) -> tuple[int, ...]:
-    inputs = getattr(mapping, "inputs", None)
+    inputs: Any = getattr(mapping, "inputs", None)
     if latent_dim is None:
         is_known = inputs and None not in inputs[0].shape[1:]
         check(bool(is_known), "latent_dim", "be given, unless the mapping is a model of known input shape", None)

@@ -68,6 +68,7 @@ class LatentModel(GenerativeModel):
     def prepare_condition(self, condition: Any, n: int, seed: int) -> np.ndarray | None:
         """Checks the condition of `n` samples and returns it as an array; only `None` is valid by default."""
         check(condition is None, "condition", "be None: the model takes none", "a value")
+        return None
 
     def to_conditional_prior(self, latents: Any, condition: Any) -> Any:
         """Maps prior draws to the conditional prior; the identity by default."""

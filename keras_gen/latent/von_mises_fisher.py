@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.arrays import unit_vectors
-from keras_gen.core.checks import check, is_number
+from keras_gen.core.checks import check, is_number, known_size
 from keras_gen.export import keras_gen_export
 
 POINTS = 2**14
@@ -93,8 +93,9 @@ class VonMisesFisherSampling(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
-        check(len(x_shape) == 2 and x_shape[-1] >= 2, "x", "have shape (batch, dim >= 2)", f"shape {tuple(x_shape)}")
-        self.table = AngleTable(x_shape[-1], self.kappa)
+        dim = known_size("x", x_shape)
+        check(len(x_shape) == 2 and dim >= 2, "x", "have shape (batch, dim >= 2)", f"shape {tuple(x_shape)}")
+        self.table = AngleTable(dim, self.kappa)
         self.kl = self.table.kl
 
     def call(self, x: Any) -> Any:

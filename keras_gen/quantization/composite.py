@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check
+from keras_gen.core.checks import check, known_size
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.straight_through import straight_through
 from keras_gen.quantization.quantizer import Quantizer
@@ -165,7 +165,7 @@ class GroupedVectorQuantizer(CompositeQuantizer):
         super().__init__(quantizers, **kwargs)
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
-        groups, channels = len(self.quantizers), x_shape[-1]
+        groups, channels = len(self.quantizers), known_size("x", x_shape)
         rule = f"have a length that divides {channels} channels"
         check(channels % groups == 0, "quantizers", rule, f"{groups} quantizers")
         self.build_parts((*x_shape[:-1], channels // groups))

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_choice, check_fraction, check_integer, is_number
+from keras_gen.core.checks import check, check_choice, check_fraction, check_integer, is_number, known_size
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.straight_through import straight_through
 from keras_gen.quantization.codebook import Codebook
@@ -125,8 +125,7 @@ class VectorQuantizer(Quantizer):
         return self.codes.vectors()
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
-        channels = x_shape[-1]
-        check(channels is not None, "x", "have a known number of channels", f"shape {tuple(x_shape)}")
+        channels = known_size("x", x_shape)
         check(channels % self.num_heads == 0, "num_heads", f"divide {channels} channels", self.num_heads)
         if not self.codes.built:
             self.codes.build(channels // self.num_heads)

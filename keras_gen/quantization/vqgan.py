@@ -165,7 +165,9 @@ class VQGAN(VQVAE):
         self.discriminator = discriminator
         self.build_from(encoder)
 
-    def compile(self, optimizer: Any = "adam", discriminator_optimizer: Any = None, **kwargs: Any) -> None:
+    def compile(  # type: ignore[override]  # Keras's second argument is the loss
+        self, optimizer: Any = "adam", discriminator_optimizer: Any = None, **kwargs: Any
+    ) -> None:
         """Configures training.
 
         Args:

@@ -22,6 +22,7 @@ from keras_gen.diffusion.schedules.continuous import (
     SubVPSchedule,
     VESchedule,
     VPSchedule,
+    check_continuous,
 )
 from keras_gen.diffusion.schedules.discrete import DiscreteSchedule, LinearSchedule
 from keras_gen.diffusion.schedules.modifiers import ZeroTerminalSNR
@@ -134,7 +135,10 @@ def check_time_sampler(make: Callable[[], TimeSampler]) -> None:
         kind = "i" if isinstance(schedule, DiscreteSchedule) else "f"
         require(t.dtype.kind == kind, f"times of {schedule!r} must not be {t.dtype}")
         # Not between `t_start` and `t_max`: EDM's noise levels have no bounds.
-        valid = np.isfinite(schedule.log_snr(t)) if kind == "f" else (t >= 0) & (t < schedule.num_steps)
+        if isinstance(schedule, DiscreteSchedule):
+            valid = (t >= 0) & (t < schedule.num_steps)
+        else:
+            valid = np.isfinite(schedule.log_snr(t))
         require(bool(valid.all()), f"times must be times of {schedule!r}, not {t[~valid]}")
         same([t], [again], 0, 0, "the same seed must give the same times")
 
@@ -195,7 +199,7 @@ def _exact_prediction(x_t: Any, row: dict[str, Any]) -> Any:
 def exact_model(schedule: NoiseSchedule, prediction: Any = "v", shape: tuple[int, ...] = (2,)) -> Any:
     """Returns a diffusion model with the exact denoiser of Gaussian data, for any schedule and prediction."""
     if not isinstance(schedule, DiscreteSchedule):
-        model = GaussianSDE(_Placeholder(), schedule, prediction, seed=0)
+        model = GaussianSDE(_Placeholder(), check_continuous(schedule), prediction, seed=0)
         model.build((None, *shape))
         return model
     model = GaussianDDPM(_Placeholder(), schedule, prediction, seed=0)

@@ -108,7 +108,7 @@ def _is_faster_by_onednn(x: Any, y: Any) -> bool:
 def _has_onednn() -> bool:
     from torch.backends import mkldnn
 
-    return mkldnn.is_available() and mkldnn.enabled
+    return bool(mkldnn.is_available() and mkldnn.enabled)
 
 
 def _as_convolution(x: Any, y: Any) -> Any:

@@ -69,6 +69,8 @@ class DDPM(DiffusionModel):
     Reference: https://kexue.fm/archives/9119, /9152, /9164; Ho et al. 2020, arXiv:2006.11239.
     """
 
+    schedule: DiscreteSchedule
+
     def __init__(
         self,
         network: keras.Layer,

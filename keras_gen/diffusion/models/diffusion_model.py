@@ -10,10 +10,12 @@ from keras_gen.core.checks import (
     batch_of,
     check,
     check_choice,
+    check_given,
     check_images_dtype,
     check_integer,
     is_array,
     is_number,
+    known_shape,
 )
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.random import starting_noise
@@ -126,12 +128,17 @@ class DiffusionModel(GenerativeModel):
         images = as_images(name, images)
         if not self.built:
             self.build((None, *images.shape[1:]))
-        expected = inputs_of(self.network)[0].shape[1:] if inputs_of(self.network) else self.image_shape
+        built_shape = self.built_shape()
+        expected = inputs_of(self.network)[0].shape[1:] if inputs_of(self.network) else built_shape
         shape = batch_of(expected)
         check(fits(expected, images.shape[1:]), name, f"have shape {shape}", f"shape {images.shape}")
-        if None in self.image_shape:
+        if None in built_shape:
             self.image_shape = images.shape[1:]
         return images
+
+    def built_shape(self) -> tuple[int | None, ...]:
+        """Returns the shape of one image of a built model."""
+        return check_given("model", self.image_shape, "be built: call `fit` or `build` first")
 
     def coefficients(self, t: Any) -> dict[str, Any]:
         """Returns the model's coefficients at the times `t`, NumPy or tensor; see `prediction.py`."""
@@ -442,9 +449,8 @@ class DiffusionModel(GenerativeModel):
             noise = np.asarray(noise, "float32")
             check(noise.shape[:1] == (n,), "noise", f"hold {n} draws", f"shape {noise.shape}")
             return self.prepare_images("noise", noise)
-        is_known = self.image_shape is not None and None not in self.image_shape
-        check(is_known, "noise", "be given until the image shape is known, from `fit` or `build`", noise)
-        return starting_noise(n, self.image_shape, seed)
+        rule = "be given until the image shape is known, from `fit` or `build`"
+        return starting_noise(n, known_shape(self.image_shape, "noise", rule, noise), seed)
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object

@@ -50,7 +50,7 @@ def batchwise(function: Callable[[np.ndarray], Any], x: np.ndarray, batch_size: 
     return np.concatenate(parts)[: len(x)]
 
 
-def moments(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def moments(vectors: np.ndarray) -> tuple[np.ndarray, np.float32]:
     """Returns the mean of each channel, and the standard deviation of all dimensions around it, float32."""
     mean = vectors.mean(axis=tuple(range(vectors.ndim - 1)), dtype="float64")
     std = np.sqrt(np.mean(np.square(vectors - mean)))
@@ -114,8 +114,9 @@ class LatentDiffusion(GenerativeModel):
         autoencoder.trainable = False
         self.autoencoder = autoencoder
         self.diffusion = diffusion
+        self.takes_sample_weight = diffusion.takes_sample_weight
         if diffusion.built:
-            self.build((None, *diffusion.image_shape))
+            self.build((None, *diffusion.built_shape()))
 
     def build(self, input_shape: Any) -> None:
         # The shape may be that of images or of latents: the number of channels is taken from the diffusion model.
@@ -123,7 +124,7 @@ class LatentDiffusion(GenerativeModel):
         if hasattr(self, "latent_mean"):
             return
         options = {"dtype": "float32", "trainable": False, "autocast": False}
-        channels = self.diffusion.image_shape[-1:]
+        channels = self.diffusion.built_shape()[-1:]
         self.latent_mean = self.add_weight(name="latent_mean", shape=channels, initializer="zeros", **options)
         self.latent_deviation = self.add_weight(name="latent_deviation", shape=(), initializer="ones", **options)
         options["dtype"] = "int32"
@@ -137,10 +138,6 @@ class LatentDiffusion(GenerativeModel):
 
     def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
         return self.diffusion.loss_per_sample(x, y, training)
-
-    @property
-    def takes_sample_weight(self) -> bool:
-        return self.diffusion.takes_sample_weight
 
     def check_batch(self, x: Any, y: Any) -> None:
         self.diffusion.check_batch(x, y)
@@ -174,7 +171,8 @@ class LatentDiffusion(GenerativeModel):
         x = self._latents(x, y, verbose, measure=True)
         validation = kwargs.get("validation_data")
         if isinstance(validation, tuple | list):
-            kwargs["validation_data"] = (self._latents(*(*validation, None)[:2], verbose), *validation[1:])
+            other_x, other_y = (*validation, None)[:2]
+            kwargs["validation_data"] = (self._latents(other_x, other_y, verbose), *validation[1:])
         return super().fit(x, y, batch_size, epochs, verbose, **kwargs)
 
     def evaluate(

@@ -104,11 +104,11 @@ def variational_bound(
     """Sums all terms for each image, each with one noise draw; see `DDPM.elbo`."""
     check_integer("levels", levels, at_least=2)
     check(np.abs(x).max() <= 1, "x", "have pixel values in [-1, 1]", f"values up to {np.abs(x).max()}")
-    clip_x0 = DDPMSampler(clip_x0=clip_x0).clip_x0
+    bound = DDPMSampler(clip_x0=clip_x0).clip_x0
     condition = model.prepare_condition(condition, len(x))
 
     def loop(inputs: dict[str, Any], total: Any, first: Any, last: Any) -> Any:
-        x0, denoise = inputs["x0"], Denoiser(model, inputs.get("condition"), clip_x0=clip_x0)
+        x0, denoise = inputs["x0"], Denoiser(model, inputs.get("condition"), clip_x0=bound)
 
         def body(t: Any, total: Any) -> Any:
             row = {name: table[t] for name, table in inputs["rows"].items()}
@@ -120,7 +120,7 @@ def variational_bound(
 
     steps, terms = model.schedule.num_steps, np.empty(len(x), "float32")
     totals = model.run_steps(
-        ("bound", levels, clip_x0),
+        ("bound", levels, bound),
         loop,
         {"x0": x, "condition": condition},
         lambda inputs: ops.zeros((inputs["x0"].shape[0],), "float32"),

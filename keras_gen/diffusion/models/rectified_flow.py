@@ -6,7 +6,6 @@ from keras import ops
 
 from keras_gen.core.arrays import mean_square
 from keras_gen.core.checks import check, check_choice, check_integer
-from keras_gen.core.random import starting_noise
 from keras_gen.diffusion.models.score_sde import ScoreSDE
 from keras_gen.diffusion.samplers.base import DiffusionSampler
 from keras_gen.diffusion.samplers.euler import EulerSampler
@@ -129,7 +128,7 @@ class RectifiedFlow(ScoreSDE):
         """
         seed = self.draw_seed(sampling_seed)
         self.check_built()
-        eps = starting_noise(check_integer("n", n), self.image_shape, seed)
+        eps = self.prepare_noise(check_integer("n", n), None, seed)
         options = {"condition": condition, "batch_size": sampling_batch_size, "verbose": fit.get("verbose", "auto")}
         sampler = EulerSampler(100) if sampler is None else sampler
         x0 = self.sample(n, sampler, noise=eps, seed=seed, **options)

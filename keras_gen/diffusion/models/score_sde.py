@@ -60,6 +60,8 @@ class ScoreSDE(DiffusionModel):
     Reference: https://kexue.fm/archives/9209, /9228; Song et al. 2020, arXiv:2011.13456.
     """
 
+    schedule: ContinuousSchedule
+
     def __init__(
         self,
         network: keras.Layer,
@@ -115,7 +117,7 @@ class ScoreSDE(DiffusionModel):
         """
         x = self.prepare_images("x", x)
         condition = self.prepare_condition(condition, len(x))
-        options = {"batch_size": batch_size, "verbose": verbose}
+        options: dict[str, Any] = {"batch_size": batch_size, "verbose": verbose}
         return flow_log_prob(self, x, condition, trace, tolerance, self.draw_seed(seed), **options)
 
     def bits_per_dim(self, x: Any, levels: int = 256, **options: Any) -> np.ndarray:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_choice, check_integer, check_numbers, is_number
+from keras_gen.core.checks import check, check_choice, check_given, check_integer, check_numbers, is_number
 from keras_gen.core.compiled import as_tensor, sequential_loop
 from keras_gen.core.configured import Configured
 from keras_gen.core.random import StepSeed
@@ -104,17 +104,16 @@ class DiffusionSampler(Configured, abc.ABC):
         self,
         steps: int | None = None,
         spacing: str | None = None,
-        clip_x0: float | None = None,
+        clip_x0: float | DynamicThreshold | None = None,
         times: Sequence[float] | None = None,
     ):
         if spacing is not None:
             check_choice("spacing", spacing, SPACINGS)
-        is_bound = is_number(clip_x0) and clip_x0 > 0
-        is_valid = is_bound or clip_x0 is None or isinstance(clip_x0, DynamicThreshold)
+        is_valid = clip_x0 is None or isinstance(clip_x0, DynamicThreshold) or (is_number(clip_x0) and clip_x0 > 0)
         check(is_valid, "clip_x0", "be > 0, a DynamicThreshold or None", repr(clip_x0))
         self.steps = None if steps is None else check_integer("steps", steps)
         self.spacing = spacing
-        self.clip_x0 = float(clip_x0) if is_bound else clip_x0
+        self.clip_x0 = float(clip_x0) if is_number(clip_x0) else clip_x0
         self.given_times = None if times is None else check_numbers("times", times, at_least=2)
 
     def times(self, schedule: NoiseSchedule) -> np.ndarray:
@@ -122,7 +121,7 @@ class DiffusionSampler(Configured, abc.ABC):
         if self.given_times is not None:
             return explicit_times(schedule, self.given_times)
         steps = getattr(schedule, "num_steps", None) if self.steps is None else self.steps
-        check(steps is not None, "steps", "be given for a schedule in continuous time", None)
+        steps = check_given("steps", steps, "be given for a schedule in continuous time")
         return time_grid(schedule, steps, self.spacing)
 
     def check_model(self, model: Any, times: np.ndarray) -> None:

@@ -111,7 +111,7 @@ class CodebookDiffusion:
             ValueError: if an argument is incompatible with the model.
         """
         x = self.model.prepare_images("x", x)
-        indices, _ = self._run(len(x), condition, batch_size, verbose, images=x)
+        indices, _ = self._run(np.zeros((len(x), self.steps), "int32"), condition, batch_size, verbose, images=x)
         return indices
 
     def decode(
@@ -137,7 +137,7 @@ class CodebookDiffusion:
         check(is_table and indices.dtype.kind in "iu", "indices", rule, f"{indices.dtype} of shape {indices.shape}")
         outside = np.unique(indices[(indices < 0) | (indices >= self.codebook_size)])
         check(outside.size == 0, "indices", f"be in 0 .. {self.codebook_size - 1}", outside)
-        _, images = self._run(len(indices), condition, batch_size, verbose, indices=indices.astype("int32"))
+        _, images = self._run(indices.astype("int32"), condition, batch_size, verbose)
         return images
 
     def sample(
@@ -169,22 +169,20 @@ class CodebookDiffusion:
 
     def _run(
         self,
-        n: int,
+        indices: np.ndarray,
         condition: Any,
         batch_size: int,
         verbose: str | int,
         images: np.ndarray | None = None,
-        indices: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Encodes images or decodes indices; returns indices and images."""
+        """Encodes images or, without any, decodes indices; returns indices, which it fills, and images."""
         self.model.check_built()
         book = Codebook(self.codebook_size, self.model.image_shape, self.seed)
         first = book.entries(self.steps)
-        encode = indices is None
-        if encode:
-            axes = [range(1, images.ndim), range(1, images.ndim)]
-            indices = np.zeros((n, self.steps), "int32")
-            indices[:, 0] = np.argmax(np.tensordot(images, first, axes), axis=1)
+        n, encode = len(indices), images is not None
+        if images is not None:
+            axes = tuple(range(1, images.ndim))
+            indices[:, 0] = np.argmax(np.tensordot(images, first, (axes, axes)), axis=1)
         x_T = np.float32(self.model.noise_scale(self.times)) * first[indices[:, 0]]
         # `chosen[:, t]` is the index of step t's noise; the last step has none.
         arrays = {"x_T": x_T, "chosen": np.append(indices[:, 1:], np.zeros((n, 1), "int32"), axis=1)}

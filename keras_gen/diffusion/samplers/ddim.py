@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_gen.core.checks import check_fraction
 from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler
+from keras_gen.diffusion.samplers.threshold import DynamicThreshold
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.diffusion.schedules.posterior import posterior
 from keras_gen.export import keras_gen_export
@@ -38,7 +39,7 @@ class DDIMSampler(DiffusionSampler):
         steps: int | None = 50,
         eta: float = 0.0,
         spacing: str | None = None,
-        clip_x0: float | None = None,
+        clip_x0: float | DynamicThreshold | None = None,
         times: Sequence[float] | None = None,
     ):
         super().__init__(steps, spacing, clip_x0, times)

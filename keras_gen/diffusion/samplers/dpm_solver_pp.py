@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_gen.core.checks import check, is_integer
 from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler
+from keras_gen.diffusion.samplers.threshold import DynamicThreshold
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.export import keras_gen_export
 
@@ -47,7 +48,7 @@ class DPMSolverPPSampler(DiffusionSampler):
         order: int = 2,
         sde: bool = False,
         spacing: str | None = None,
-        clip_x0: float | None = None,
+        clip_x0: float | DynamicThreshold | None = None,
         times: Sequence[float] | None = None,
     ):
         super().__init__(steps, spacing, clip_x0, times)

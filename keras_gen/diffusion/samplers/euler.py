@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 
 from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler, epsilon_of
+from keras_gen.diffusion.samplers.threshold import DynamicThreshold
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.export import keras_gen_export
 
@@ -36,7 +37,7 @@ class EulerSampler(DiffusionSampler):
         self,
         steps: int | None = 50,
         spacing: str | None = None,
-        clip_x0: float | None = None,
+        clip_x0: float | DynamicThreshold | None = None,
         times: Sequence[float] | None = None,
     ):
         super().__init__(steps, spacing, clip_x0, times)

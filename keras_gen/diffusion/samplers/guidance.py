@@ -172,7 +172,7 @@ class ClassifierGuidance(Guidance):
     def check_model(self, model: Any) -> None:
         check(model.schedule.alpha(model.schedule.t_max) > 0, "schedule", "keep some signal", model.schedule)
 
-    def condition(self, model: Any, condition: Any, n: int) -> np.ndarray:
+    def condition(self, model: Any, condition: Any, n: int) -> np.ndarray | None:
         """Returns the labels of `n` images; the network may be unconditional."""
         if takes_condition(model.network):
             return super().condition(model, condition, n)

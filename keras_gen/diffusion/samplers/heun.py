@@ -8,6 +8,7 @@ from keras import ops
 from keras_gen.core.checks import check, check_interval, is_number
 from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler
 from keras_gen.diffusion.samplers.euler import slope, straight_coordinates
+from keras_gen.diffusion.samplers.threshold import DynamicThreshold
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.export import keras_gen_export
 
@@ -47,7 +48,7 @@ class HeunSampler(DiffusionSampler):
         churn_range: tuple[float, float] | None = None,
         churn_noise: float = 1.0,
         spacing: str | None = None,
-        clip_x0: float | None = None,
+        clip_x0: float | DynamicThreshold | None = None,
         times: Sequence[float] | None = None,
     ):
         super().__init__(steps, spacing, clip_x0, times)

@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_gen.core.checks import check
 from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler, epsilon_of
+from keras_gen.diffusion.samplers.threshold import DynamicThreshold
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.export import keras_gen_export
 
@@ -41,7 +42,7 @@ class PLMSSampler(DiffusionSampler):
         self,
         steps: int | None = 50,
         spacing: str | None = None,
-        clip_x0: float | None = None,
+        clip_x0: float | DynamicThreshold | None = None,
         times: Sequence[float] | None = None,
     ):
         super().__init__(steps, spacing, clip_x0, times)

@@ -6,6 +6,7 @@ import numpy as np
 from keras_gen.core.checks import check, is_number
 from keras_gen.core.ode import dormand_prince
 from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler
+from keras_gen.diffusion.samplers.threshold import DynamicThreshold
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.diffusion.schedules.continuous import check_continuous
 from keras_gen.export import keras_gen_export
@@ -29,7 +30,7 @@ class ProbabilityFlowSampler(DiffusionSampler):
     Reference: Song et al. 2020, arXiv:2011.13456, section 4.3; https://kexue.fm/archives/9228.
     """
 
-    def __init__(self, tolerance: float = 1e-5, clip_x0: float | None = None):
+    def __init__(self, tolerance: float = 1e-5, clip_x0: float | DynamicThreshold | None = None):
         super().__init__(1, None, clip_x0)
         check(is_number(tolerance) and tolerance > 0, "tolerance", "be > 0", repr(tolerance))
         self.tolerance = float(tolerance)

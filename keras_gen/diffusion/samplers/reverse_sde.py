@@ -7,6 +7,7 @@ from keras import ops
 from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.checks import check, check_integer, is_number
 from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler, epsilon_of
+from keras_gen.diffusion.samplers.threshold import DynamicThreshold
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.diffusion.schedules.continuous import check_continuous
 from keras_gen.export import keras_gen_export
@@ -41,7 +42,7 @@ class ReverseSDESampler(DiffusionSampler):
         corrector_steps: int = 0,
         snr: float = 0.16,
         spacing: str | None = None,
-        clip_x0: float | None = None,
+        clip_x0: float | DynamicThreshold | None = None,
         times: Sequence[float] | None = None,
     ):
         super().__init__(check_integer("steps", steps), spacing, clip_x0, times)
@@ -51,7 +52,7 @@ class ReverseSDESampler(DiffusionSampler):
         self.draws = 1 + self.corrector_steps
 
     def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:
-        check_continuous(schedule)
+        schedule = check_continuous(schedule)
         t = times[:-1]
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         rule = "keep some signal: the drift of its SDE is infinite otherwise"

@@ -70,10 +70,11 @@ class ContinuousSchedule(NoiseSchedule):
         return 1000.0 * t
 
 
-def check_continuous(schedule: Any, name: str = "schedule") -> None:
+def check_continuous(schedule: Any, name: str = "schedule") -> ContinuousSchedule:
     """Raises `ValueError` for a schedule without derivatives."""
     rule = "be a ContinuousSchedule: the ODE and the SDE need the derivatives of alpha and sigma"
     check(isinstance(schedule, ContinuousSchedule), name, rule, type(schedule).__name__)
+    return schedule
 
 
 def check_range(name: str, low: Any, high: Any) -> tuple[float, float]:

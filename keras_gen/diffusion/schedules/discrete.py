@@ -88,7 +88,7 @@ class DiscreteSchedule(NoiseSchedule):
         if array_module(t) is not np:
             return ops.take(table.astype("float32"), t + 1)
         t = np.asarray(t)
-        is_time = np.issubdtype(t.dtype, np.integer) and np.all((t >= -1) & (t < self.num_steps))
+        is_time = np.issubdtype(t.dtype, np.integer) and bool(np.all((t >= -1) & (t < self.num_steps)))
         check(is_time, "t", f"be integers in -1 .. {self.num_steps - 1}", t)
         return table[t + 1]
 

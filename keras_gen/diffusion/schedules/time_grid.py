@@ -54,7 +54,7 @@ def time_grid(schedule: NoiseSchedule, steps: int, spacing: str | None) -> np.nd
     return times
 
 
-def explicit_times(schedule: NoiseSchedule, times: Sequence[float]) -> np.ndarray:
+def explicit_times(schedule: NoiseSchedule, times: Sequence[float] | np.ndarray) -> np.ndarray:
     """Returns explicit times as an array, after checking that they are strictly decreasing times of the schedule."""
     times = np.asarray(times)
     if isinstance(schedule, DiscreteSchedule):
@@ -66,6 +66,7 @@ def explicit_times(schedule: NoiseSchedule, times: Sequence[float]) -> np.ndarra
 
 
 def _integer_times(num_steps: int, steps: int, spacing: str) -> np.ndarray:
+    times: np.ndarray
     if spacing == "leading":
         times = np.arange(steps) * num_steps // steps
     elif spacing == "linspace":
@@ -94,6 +95,6 @@ def _times_by_noise_level(schedule: NoiseSchedule, steps: int, spacing: str) -> 
         levels = np.linspace(first, last, steps)
     else:
         ends = np.exp(np.array([first, last]) / KARRAS_RHO)
-        levels = KARRAS_RHO * np.log(np.linspace(*ends, steps))
+        levels = KARRAS_RHO * np.log(np.linspace(ends[0], ends[1], steps))
     # Rounding errors must not lead outside the range of the schedule.
     return np.clip(schedule.inverse_log_snr(-2 * levels), schedule.t_min, schedule.t_max)

@@ -145,9 +145,9 @@ def assign_weights(network: keras.Model, tensors: dict[str, np.ndarray], cos_fir
     left = dict(tensors)
 
     def take(*names: str) -> np.ndarray:
-        name = next((name for name in names if name in left), None)
-        check(name is not None, "source", f"contain the weight {names[0]}", f"{len(tensors)} weights without it")
-        return left.pop(name)
+        found = [name for name in names if name in left]
+        check(len(found) > 0, "source", f"contain the weight {names[0]}", f"{len(tensors)} weights without it")
+        return left.pop(found[0])
 
     def assign(variable: Any, value: np.ndarray, name: str) -> None:
         same = tuple(variable.shape) == value.shape

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import as_labels, batch_of, check, check_image_shape, check_integer, is_integer
+from keras_gen.core.checks import as_labels, batch_of, check, check_image_shape, check_integer, is_integer, known_size
 from keras_gen.core.torch.trace import Trace, traceable
 
 
@@ -138,7 +138,7 @@ def check_network(
         check(fits(expected, data_shape), "x", rule, f"images of shape {data_shape}")
         inputs += [keras.Input(extra.shape[1:], dtype=extra.dtype) for extra in own[2:]]
     output_shape = network(inputs).shape[1:]
-    needed = (*data_shape[:-1], data_shape[-1] * outputs_per_channel)
+    needed = (*data_shape[:-1], known_size("x", data_shape) * outputs_per_channel)
     check(output_shape == needed, "network", f"give outputs of shape {needed}", f"outputs of shape {output_shape}")
 
 

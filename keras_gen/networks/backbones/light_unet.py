@@ -4,7 +4,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_gen.core.checks import check_integer
+from keras_gen.core.checks import check_integer, known_size
 from keras_gen.core.torch.kernels import Conv2D
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import ImageNetwork, check_levels, downsampling_multiple
@@ -73,7 +73,7 @@ class LightUNet(ImageNetwork):
                 h = layers.Add(**options)([h, skip])
             if level > 0:
                 h = layers.UpSampling2D(**options)(h)
-        h = Conv2D(image_shape[-1], 1, use_bias=False, **options)(h)
+        h = Conv2D(known_size("image_shape", image_shape), 1, use_bias=False, **options)(h)
 
         super().__init__([x, t], h, image_shape, *downsampling_multiple(widths), dtype, **kwargs)
         self.widths = widths

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_gen.core.checks import check, check_choice, check_integer, is_number
+from keras_gen.core.checks import check, check_choice, check_integer, is_number, known_size
 from keras_gen.core.torch.kernels import Conv2D
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.diffusers_weights import assign_weights, read_diffusers, unet_arguments
@@ -218,7 +218,7 @@ class UNet(ImageNetwork):
                 h = conv(layers.UpSampling2D(**options)(h), widths[level], f"up_{level}_conv")
         h = GroupNorm(own.groups or groups_for(widths[0]), own.epsilon, name="last_norm", **options)(h)
         h = layers.Activation("silu", **options)(h)
-        h = conv(h, out_channels or image_shape[-1], "last_conv", kernel_initializer="zeros")
+        h = conv(h, out_channels or known_size("image_shape", image_shape), "last_conv", kernel_initializer="zeros")
 
         super().__init__(inputs, h, image_shape, *downsampling_multiple(widths), dtype, **kwargs)
         self.widths = widths

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import check, check_integer, known_size
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.norms import GroupNorm
 
@@ -43,7 +43,7 @@ class SelfAttention2D(keras.layers.Layer):
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
         check(len(x_shape) == 4, "x", "have shape (batch, height, width, channels)", f"shape {tuple(x_shape)}")
-        channels = x_shape[-1]
+        channels = known_size("x", x_shape)
         check(channels % self.num_heads == 0, "num_heads", f"divide {channels} channels", self.num_heads)
         self.norm.build(x_shape)
         self.qkv = keras.layers.Dense(3 * channels, dtype=self.dtype_policy, name="qkv")

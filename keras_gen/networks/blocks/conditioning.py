@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import keras
 import numpy as np
@@ -89,7 +89,7 @@ def network_inputs(
     return inputs
 
 
-def is_pair(condition_dim: Any) -> bool:
+def is_pair(condition_dim: Any) -> TypeGuard[tuple[int | None, int]]:
     """Returns whether `condition_dim` is the shape of tokens, not the size of a vector."""
     return isinstance(condition_dim, tuple | list)
 

@@ -4,7 +4,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import check, check_integer, known_size
 from keras_gen.export import keras_gen_export
 
 
@@ -60,7 +60,7 @@ class GatedAttentionUnit(keras.layers.Layer):
         self.norm.build(x_shape)
         self.dense.build(x_shape)
         self.gammas = self.add_weight(name="gammas", shape=(2, self.key_dim), initializer="ones")
-        self.output_dense = self._dense(x_shape[-1], "output", kernel_initializer="zeros")
+        self.output_dense = self._dense(known_size("x", x_shape), "output", kernel_initializer="zeros")
         self.output_dense.build((*x_shape[:-1], self.intermediate_dim))
         if self.positions is not None and not self.positions.built:
             self.positions.build((*x_shape[:-1], 1, self.key_dim))

@@ -57,7 +57,7 @@ class GatedPixelBlock(keras.layers.Layer):
         rows = (self.kernel_size // 2 + 1, self.kernel_size)
         self.from_above = conv(2 * self.filters, rows, dtype=self.dtype_policy, name="from_above")
         self.down = conv(2 * self.filters, 1, dtype=self.dtype_policy, name="down")
-        self.condition: keras.layers.Dense | None = None
+        self.condition: Any = None  # a dense layer, if there is an embedding
 
     def build(self, inputs_shape: Any) -> None:
         number = len(inputs_shape)

@@ -45,8 +45,8 @@ class MaskedDense(keras.layers.Layer):
 
     def __init__(
         self,
-        input_degrees: Sequence[int],
-        output_degrees: Sequence[int],
+        input_degrees: Sequence[int] | np.ndarray,
+        output_degrees: Sequence[int] | np.ndarray,
         strict: bool = False,
         kernel_initializer: Any = "glorot_uniform",
         **kwargs: Any,

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.core.checks import check, check_integer, is_number, known_size
 from keras_gen.core.torch.kernels import normalize_groups
 from keras_gen.export import keras_gen_export
 
@@ -44,7 +44,7 @@ class GroupNorm(keras.layers.Layer):
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
         check(len(x_shape) > 2, "x", "have shape (batch, ..., channels)", f"shape {tuple(x_shape)}")
-        channels = x_shape[-1]
+        channels = known_size("x", x_shape)
         check(channels % self.groups == 0, "groups", f"divide {channels} channels", self.groups)
         self.gamma = self.add_weight(name="gamma", shape=(channels,), initializer="ones")
         self.beta = self.add_weight(name="beta", shape=(channels,), initializer="zeros")

@@ -5,15 +5,15 @@ from typing import Any
 
 from keras import ops
 
-from keras_gen.core.checks import check, check_image_shape, check_integer
+from keras_gen.core.checks import check_image_shape, check_integer, known_shape
 
 
 def check_patches(image_shape: Sequence[int | None], patch_size: int) -> tuple[int, int]:
     """Returns the rows and columns of patches of an image, after checking that `patch_size` divides its size."""
     check_integer("patch_size", patch_size)
     check_image_shape("image_shape", image_shape, *patch_multiple(patch_size))
-    check(None not in image_shape, "image_shape", "have a known height and width", image_shape)
-    return image_shape[0] // patch_size, image_shape[1] // patch_size
+    height, width, _ = known_shape(image_shape, "image_shape", "have a known height and width", image_shape)
+    return height // patch_size, width // patch_size
 
 
 def patch_multiple(patch_size: int) -> tuple[int, str]:

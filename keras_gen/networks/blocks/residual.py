@@ -74,7 +74,7 @@ class ResidualBlock(keras.layers.Layer):
         self.dense = keras.layers.Dense(2 * width if scale_shift else width, name="dense", **options)
         self.norm_2 = GroupNorm(groups, epsilon, name="norm_2", **options)
         self.conv_2 = Conv2D(width, 3, padding="same", kernel_initializer="zeros", name="conv_2", **options)
-        self.shortcut = None
+        self.shortcut: keras.Layer | None = None
 
     def build(self, inputs_shape: Any) -> None:
         x_shape, embedding_shape = inputs_shape
@@ -161,7 +161,7 @@ class LightBlock(keras.layers.Layer):
         self.conv_1 = Conv2D(width, 3, padding="same", name="conv_1", **options)
         self.conv_2 = Conv2D(width, 3, padding="same", name="conv_2", **options)
         self.norm = GroupNorm(groups_for(width), dtype=self.dtype_policy, name="norm")
-        self.projection = None
+        self.projection: keras.Layer | None = None
 
     def build(self, inputs_shape: Any) -> None:
         x_shape, embedding_shape = inputs_shape

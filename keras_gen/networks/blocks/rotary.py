@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.core.checks import check, check_integer, is_number, known_size
 from keras_gen.export import keras_gen_export
 
 
@@ -117,7 +117,7 @@ class RotaryEmbedding2D(keras.layers.Layer):
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
         tokens = self.height * self.width
-        is_grid = len(x_shape) == 4 and x_shape[1] in (None, tokens) and x_shape[3] % 4 == 0
+        is_grid = len(x_shape) == 4 and x_shape[1] in (None, tokens) and known_size("x", x_shape) % 4 == 0
         check(is_grid, "x", f"have shape (batch, {tokens}, heads, a multiple of 4)", f"shape {tuple(x_shape)}")
 
     def call(self, x: Any) -> Any:
