@@ -8,6 +8,7 @@ import time
 
 import keras
 import numpy as np
+from shared import load_model
 
 FEATURES = 64
 
@@ -28,7 +29,7 @@ def train_classifier(
     """
     path = pathlib.Path(path)
     if path.exists():
-        classifier = keras.models.load_model(path)
+        classifier = load_model(path)
     else:
         keras.utils.set_random_seed(seed)
         classifier = _build(images.shape[1:], int(labels.max()) + 1)

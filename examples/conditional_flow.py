@@ -20,7 +20,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from shared import save_figure, train
+from shared import as_count, as_seed, save_figure, train
 
 from keras_gen.layers import ActNorm, Chain, SplineCoupling
 from keras_gen.models import Flow
@@ -120,10 +120,10 @@ def save_posteriors(path: pathlib.Path, model: Flow, x: np.ndarray, seed: int) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--batch-size", type=int, default=512)
+    parser.add_argument("--epochs", type=as_count, default=20)
+    parser.add_argument("--batch-size", type=as_count, default=512)
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/conditional_flow"))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=as_seed, default=0)
     arguments = parser.parse_args()
     for case in EFFECTS:
         keras.utils.set_random_seed(arguments.seed)

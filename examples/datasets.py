@@ -4,10 +4,9 @@ import pathlib
 
 import keras
 import numpy as np
+from image_files import read_labelled, read_pictures
 
 KERAS_DATASETS = ("mnist", "fashion_mnist", "cifar10")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-
 
 Split = tuple[np.ndarray, np.ndarray | None]
 
@@ -47,7 +46,7 @@ def _load(dataset: str, size: int, part: str) -> Split | None:
         labels: int32 `(n,)`, or `None` if there are none. A single `None` for a test part that does not exist.
 
     Raises:
-        ValueError: if the dataset is unknown, has no images, or contains a broken one.
+        ValueError: if the dataset is unknown, has no images, or a file of it is damaged or of another kind.
     """
     path = pathlib.Path(dataset)
     if part == "test" and (dataset == "digits" or path.is_dir()):
@@ -61,47 +60,14 @@ def _load(dataset: str, size: int, part: str) -> Split | None:
         parts = getattr(keras.datasets, dataset).load_data()
         images, labels = parts[0 if part == "train" else 1]
     elif path.is_file() and path.suffix == ".npz":
-        images, labels = _read_npz(path, part)
-        if images is None:
+        arrays = read_labelled(path, part)
+        if arrays is None:
             return None
+        images, labels = arrays
     elif path.is_dir():
-        images, labels = _read_folder(path, size), None
+        images, labels = read_pictures(path, size), None
     else:
         known = ", ".join(("digits", *KERAS_DATASETS))
         raise ValueError(f"`dataset` must be one of {known}, an .npz file or a folder. Received: dataset={dataset}")
     images = (images.astype("float32") / 127.5 - 1).reshape(*images.shape[:3], -1)
     return images, None if labels is None else labels.reshape(-1).astype("int32")
-
-
-def _read_npz(path: pathlib.Path, part: str) -> tuple[np.ndarray | None, np.ndarray | None]:
-    x, y = f"x_{part}", f"y_{part}"
-    with np.load(path, allow_pickle=False) as arrays:
-        if "x_train" not in arrays:
-            raise ValueError(f"`dataset` must hold an array x_train. Received: dataset={path} with {arrays.files}")
-        images, labels = arrays.get(x), arrays.get(y)
-    if images is None:
-        return None, None
-    if images.dtype != "uint8" or images.ndim not in (3, 4) or len(images) == 0:
-        raise ValueError(
-            f"`{x}` must be uint8 of shape (n, height, width[, channels]). "
-            f"Received: {x}={images.dtype} of shape {images.shape} in {path}"
-        )
-    return images, labels
-
-
-def _read_folder(folder: pathlib.Path, size: int) -> np.ndarray:
-    from PIL import Image, ImageOps
-
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
-    if not files:
-        raise ValueError(
-            f"`dataset` must be a folder with pictures ({', '.join(SUFFIXES)}). Received: dataset={folder}"
-        )
-    images = np.empty((len(files), size, size, 3), "uint8")
-    for i, file in enumerate(files):
-        try:
-            with Image.open(file) as picture:
-                images[i] = ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
-        except OSError as error:
-            raise ValueError(f"`dataset` must hold whole pictures. Received: dataset={file}: {error}") from error
-    return images

@@ -12,7 +12,7 @@ import pathlib
 import keras
 import numpy as np
 from datasets import load_images
-from shared import parser, save_picture, train
+from shared import load_model, parser, save_picture, train
 
 from keras_gen.callbacks import SampleGrid
 from keras_gen.metrics import frechet_distance
@@ -111,7 +111,7 @@ def load_or_train(
         model = DDPM(network, CosineSchedule(), condition_dropout=condition_dropout, seed=arguments.seed)
         fit(model, images, labels, argparse.Namespace(**{**vars(arguments), "output": path.parent}))
         return model, labels
-    model = keras.models.load_model(path)
+    model = load_model(path)
     print(f"read {path}")
     if model.image_shape != images.shape[1:]:
         raise ValueError(f"`--model` must be of images of {images.shape[1:]}. Received: {path} of {model.image_shape}")

@@ -13,7 +13,7 @@ import argparse
 import keras
 import numpy as np
 from datasets import load_images
-from shared import parser, save_picture, train
+from shared import as_count, parser, save_picture, train
 
 from keras_gen.callbacks import SampleGrid
 from keras_gen.models import DDPM, DiT, PixelTransformer
@@ -30,9 +30,11 @@ def parse_arguments() -> argparse.Namespace:
     arguments.add_argument(
         "--backbone", choices=BACKBONES, default="dit", help="blocks steered by the time, or the post's"
     )
-    arguments.add_argument("--patch-size", type=int, default=None, help="2 for images up to 16 pixels wide, else 4")
-    arguments.add_argument("--width", type=int, default=96, help="channels of a token")
-    arguments.add_argument("--depth", type=int, default=None, help="number of blocks (4) or units (8)")
+    arguments.add_argument(
+        "--patch-size", type=as_count, default=None, help="2 for images up to 16 pixels wide, else 4"
+    )
+    arguments.add_argument("--width", type=as_count, default=96, help="channels of a token")
+    arguments.add_argument("--depth", type=as_count, default=None, help="number of blocks (4) or units (8)")
     arguments.add_argument("--unconditional", action="store_true", help="do not use the labels")
     return arguments.parse_args()
 

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from datasets import load_split
 from keras import ops
-from shared import parser, save_picture, train
+from shared import as_count, parser, save_picture, train
 
 from keras_gen.losses import GaussianLikelihood
 from keras_gen.models import VAE, Flow, RealNVP
@@ -51,7 +51,7 @@ def build_model(image_shape: tuple[int, ...], latent_dim: int, variance: float, 
 
 def main() -> None:
     arguments = parser(__doc__, "f_vae", epochs=60)
-    arguments.add_argument("--latent-dim", type=int, default=16)
+    arguments.add_argument("--latent-dim", type=as_count, default=16)
     arguments.add_argument("--variance", type=float, default=0.1, help="of a pixel around the decoder's output")
     arguments = arguments.parse_args()
     (images, _), (test, _) = load_split(arguments.dataset, arguments.size)

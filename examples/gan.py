@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from classifier import classes, train_classifier
 from datasets import load_split
-from shared import parser, save_figure, save_picture, train
+from shared import as_count, parser, save_figure, save_picture, train
 
 from keras_gen.callbacks import SampleGrid
 from keras_gen.losses import GradientPenalty, R1Penalty
@@ -122,9 +122,9 @@ def gan_arguments(description: str, name: str) -> argparse.ArgumentParser:
     result.add_argument("--penalty", choices=("r1", "gradient", "none"), help="default: what suits the loss")
     result.add_argument("--r1", type=float, default=1.0, help="weight of the R1 penalty")
     result.add_argument("--rates", type=float, nargs=2, default=(2e-3, 2e-3), help="of generator and discriminator")
-    result.add_argument("--latent-dim", type=int, default=64)
+    result.add_argument("--latent-dim", type=as_count, default=64)
     result.add_argument("--mapping", action="store_true", help="a network between noise and the generator's latents")
-    result.add_argument("--depth", type=int, default=4, help="layers of the mapping")
+    result.add_argument("--depth", type=as_count, default=4, help="layers of the mapping")
     return result
 
 

@@ -10,7 +10,7 @@ images in latent space, and the model to `--output`; prints the bits per dimensi
 import keras
 import numpy as np
 from datasets import load_split
-from shared import parser, save_picture, train
+from shared import as_count, parser, save_picture, train
 
 from keras_gen.callbacks import SampleGrid
 from keras_gen.models import Glow
@@ -20,9 +20,9 @@ TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 def main() -> None:
     arguments = parser(__doc__, "glow", epochs=40)
-    arguments.add_argument("--scales", type=int, default=2, help="how often images are squeezed")
-    arguments.add_argument("--steps", type=int, default=8, help="of each scale")
-    arguments.add_argument("--units", type=int, default=96, help="filters of both hidden layers of a coupling")
+    arguments.add_argument("--scales", type=as_count, default=2, help="how often images are squeezed")
+    arguments.add_argument("--steps", type=as_count, default=8, help="of each scale")
+    arguments.add_argument("--units", type=as_count, default=96, help="filters of both hidden layers of a coupling")
     arguments = arguments.parse_args()
     keras.utils.set_random_seed(arguments.seed)
     (images, _), (test, _) = load_split(arguments.dataset, arguments.size)

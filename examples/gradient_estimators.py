@@ -24,6 +24,7 @@ import keras
 import matplotlib
 import numpy as np
 from keras import ops
+from shared import as_count, as_seed
 
 from keras_gen.estimators import gumbel_rao, rebar, reinforce, relax, straight_through_gumbel
 from keras_gen.layers import MovingAverage
@@ -201,9 +202,11 @@ def draw_curves(curves: dict[str, list[float]], path: pathlib.Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=10_000, help="estimates at each of the settings of the logits")
+    parser.add_argument(
+        "--samples", type=as_count, default=10_000, help="estimates at each of the settings of the logits"
+    )
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/gradient_estimators"))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=as_seed, default=0)
     arguments = parser.parse_args()
     keras.utils.set_random_seed(arguments.seed)
     arguments.output.mkdir(parents=True, exist_ok=True)

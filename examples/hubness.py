@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from shared import save_panels
+from shared import as_count, as_seed, save_panels
 
 from keras_gen import ops
 
@@ -80,10 +80,10 @@ def distance_to_mean(x: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=10_000, help="points drawn")
-    parser.add_argument("--dims", type=int, nargs="+", default=[3, 10, 100, 500])
+    parser.add_argument("--n", type=as_count, default=10_000, help="points drawn")
+    parser.add_argument("--dims", type=as_count, nargs="+", default=[3, 10, 100, 500])
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/hubness"))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=as_seed, default=0)
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
 

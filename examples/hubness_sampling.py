@@ -22,7 +22,7 @@ import numpy as np
 from classifier import train_classifier
 from datasets import load_split
 from gan import build_model, gan_arguments
-from shared import save_figure, train
+from shared import as_count, load_model, save_figure, train
 
 from keras_gen.metrics import FrechetDistance, PrecisionRecall
 from keras_gen.models import GAN
@@ -78,7 +78,7 @@ def save_arms(path: pathlib.Path, pictures: dict[str, np.ndarray]) -> None:
 
 def load_models(images: np.ndarray, arguments: argparse.Namespace) -> list[GAN]:
     if arguments.models:
-        return [keras.models.load_model(path) for path in arguments.models]
+        return [load_model(path) for path in arguments.models]
     model = build_model(images.shape[1:], arguments)
     train(model, images, None, arguments)
     return [model]
@@ -87,8 +87,8 @@ def load_models(images: np.ndarray, arguments: argparse.Namespace) -> list[GAN]:
 def main() -> None:
     parser = gan_arguments(__doc__, "hubness_sampling")
     parser.add_argument("--models", nargs="+", type=pathlib.Path, help="files that gan.py wrote")
-    parser.add_argument("--draws", type=int, default=3, help="how many times to sample from each model")
-    parser.add_argument("--n", type=int, default=1000, help="samples of each way; at most as many as real images")
+    parser.add_argument("--draws", type=as_count, default=3, help="how many times to sample from each model")
+    parser.add_argument("--n", type=as_count, default=1000, help="samples of each way; at most as many as real images")
     parser.add_argument("--fraction", type=float, default=0.015, help="share of the latents that count as hubs")
     arguments = parser.parse_args()
     keras.utils.set_random_seed(arguments.seed)

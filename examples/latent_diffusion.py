@@ -18,7 +18,7 @@ import vq_vae
 from classifier import classes, train_classifier
 from datasets import load_split
 from ddpm import build_network, fit
-from shared import full_or_smoke, parser, save_picture, train
+from shared import as_count, full_or_smoke, load_model, parser, save_picture, train
 
 from keras_gen.losses import GaussianLikelihood
 from keras_gen.metrics import FrechetDistance
@@ -51,7 +51,7 @@ def trained_autoencoder(images: np.ndarray, test: np.ndarray, arguments: argpars
     folder = arguments.output / f"autoencoder_{arguments.autoencoder}"
     if (folder / "model.keras").exists():
         print(f"read {folder / 'model.keras'}")
-        return keras.models.load_model(folder / "model.keras")
+        return load_model(folder / "model.keras")
     keras.utils.set_random_seed(arguments.seed)
     if arguments.autoencoder == "vae":
         model = build_vae(images.shape[1:], arguments.channels, arguments.seed)
@@ -68,8 +68,8 @@ def trained_autoencoder(images: np.ndarray, test: np.ndarray, arguments: argpars
 def main() -> None:
     arguments = parser(__doc__, "latent_diffusion", epochs=60)
     arguments.add_argument("--autoencoder", choices=["vae", "vq"], default="vae")
-    arguments.add_argument("--autoencoder-epochs", type=int, default=50)
-    arguments.add_argument("--channels", type=int, default=4, help="of the latents of the VAE")
+    arguments.add_argument("--autoencoder-epochs", type=as_count, default=50)
+    arguments.add_argument("--channels", type=as_count, default=4, help="of the latents of the VAE")
     arguments.add_argument("--guidance", type=float, default=1.5, help="scale of classifier-free guidance; 1 is none")
     arguments = arguments.parse_args()
     (images, labels), (test, test_labels) = load_split(arguments.dataset, arguments.size)

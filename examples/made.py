@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from datasets import load_split
 from keras import ops
-from shared import binarized, parser, save_rows, train
+from shared import as_count, binarized, parser, save_rows, train
 
 from keras_gen.models import MADE
 
@@ -26,8 +26,8 @@ def mean_logits_score(model: MADE, x: np.ndarray) -> float:
 
 def main() -> None:
     arguments = parser(__doc__, "made", epochs=150)
-    arguments.add_argument("--units", type=int, nargs="+", default=[256], help="sizes of the hidden layers")
-    arguments.add_argument("--masks", type=int, nargs="+", default=[1, 8], help="numbers of masks to compare")
+    arguments.add_argument("--units", type=as_count, nargs="+", default=[256], help="sizes of the hidden layers")
+    arguments.add_argument("--masks", type=as_count, nargs="+", default=[1, 8], help="numbers of masks to compare")
     arguments = arguments.parse_args()
     (images, _), (test, _) = load_split(arguments.dataset, arguments.size)
     train_x, test_x = (

@@ -10,14 +10,14 @@ samples and the models to `--output`, and prints the log-likelihood of test imag
 
 import keras
 from datasets import load_split
-from shared import binarized, parser, save_rows, train
+from shared import as_count, binarized, parser, save_rows, train
 
 from keras_gen.models import FVSBN, NADE
 
 
 def main() -> None:
     arguments = parser(__doc__, "nade", epochs=120)
-    arguments.add_argument("--units", type=int, default=128, help="size of NADE's hidden layers")
+    arguments.add_argument("--units", type=as_count, default=128, help="size of NADE's hidden layers")
     arguments = arguments.parse_args()
     (images, _), (test, _) = load_split(arguments.dataset, arguments.size)
     train_x, test_x = (

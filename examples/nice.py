@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from datasets import load_split
 from keras import ops
-from shared import parser, save_picture, train
+from shared import as_count, parser, save_picture, train
 
 from keras_gen.models import NICE
 from keras_gen.ops import gradient
@@ -83,7 +83,9 @@ def inpaint(
 def main() -> None:
     arguments = parser(__doc__, "nice", epochs=40)
     arguments.add_argument("--recipe", choices=BASES, default="paper")
-    arguments.add_argument("--units", type=int, nargs="+", help="the paper's 1000 five times; for digits 512 thrice")
+    arguments.add_argument(
+        "--units", type=as_count, nargs="+", help="the paper's 1000 five times; for digits 512 thrice"
+    )
     arguments.add_argument("--rate", type=float, default=5e-4, help="learning rate at its height")
     arguments.add_argument("--decay", type=float, help="weight decay, in learning rates: 1, and 4 for the few digits")
     arguments = arguments.parse_args()

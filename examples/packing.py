@@ -16,7 +16,7 @@ import time
 
 import keras
 import numpy as np
-from shared import train
+from shared import as_count, as_seed, train
 
 from keras_gen.models import CodeTransformer
 from keras_gen.ops import pack_sequences
@@ -68,11 +68,11 @@ def epoch_seconds(model: CodeTransformer, rows: dict[str, np.ndarray], batch_siz
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=pathlib.Path, help="default: names of Python's own modules")
-    parser.add_argument("--row-length", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--batch-size", type=int, default=8, help="rows")
+    parser.add_argument("--row-length", type=as_count, default=128)
+    parser.add_argument("--epochs", type=as_count, default=60)
+    parser.add_argument("--batch-size", type=as_count, default=8, help="rows")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/packing"))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=as_seed, default=0)
     arguments = parser.parse_args()
     keras.utils.set_random_seed(arguments.seed)
     if arguments.corpus is None:

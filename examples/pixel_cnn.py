@@ -10,16 +10,16 @@ temperatures and the model to `--output`, and prints the bits per pixel of test 
 import keras
 import numpy as np
 from datasets import load_split
-from shared import parser, save_row_panels, train
+from shared import as_count, parser, save_row_panels, train
 
 from keras_gen.models import PixelCNN
 
 
 def main() -> None:
     arguments = parser(__doc__, "pixel_cnn", epochs=40)
-    arguments.add_argument("--levels", type=int, default=17, help="levels of gray; the digits have 17")
-    arguments.add_argument("--filters", type=int, default=32)
-    arguments.add_argument("--blocks", type=int, default=5)
+    arguments.add_argument("--levels", type=as_count, default=17, help="levels of gray; the digits have 17")
+    arguments.add_argument("--filters", type=as_count, default=32)
+    arguments.add_argument("--blocks", type=as_count, default=5)
     arguments = arguments.parse_args()
     keras.utils.set_random_seed(arguments.seed)
     (images, labels), (test, test_labels) = load_split(arguments.dataset, arguments.size)

@@ -17,7 +17,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from shared import save_figure, train
+from shared import as_count, as_seed, save_figure, train
 
 from keras_gen.layers import ActNorm, Chain, ContinuousFlow, MaskedAutoregressive, Permutation, SplineCoupling
 from keras_gen.models import Flow, RealNVP
@@ -101,10 +101,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flow", choices=["affine", "spline", "autoregressive", "continuous"], default="affine")
     parser.add_argument("--distributions", nargs="+", choices=NAMES, default=NAMES)
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--batch-size", type=int, default=512)
+    parser.add_argument("--epochs", type=as_count, default=40)
+    parser.add_argument("--batch-size", type=as_count, default=512)
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/realnvp_2d"))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=as_seed, default=0)
     arguments = parser.parse_args()
 
     edges = np.linspace(-SIDE, SIDE, CELLS + 1)

@@ -20,7 +20,7 @@ import numpy as np
 from datasets import load_images
 from ddpm import build_network, frechet_unit
 from keras import ops
-from shared import full_or_smoke, parser, save_panels, save_row_panels, train
+from shared import as_count, full_or_smoke, load_model, parser, save_panels, save_row_panels, train
 
 from keras_gen.layers import SinusoidalEmbedding
 from keras_gen.metrics import frechet_distance
@@ -56,7 +56,7 @@ def stage(path: pathlib.Path, train_model: Callable[[], RectifiedFlow]) -> Recti
     """Loads the model of an earlier run, or trains one."""
     if path.exists():
         print(f"read {path}")
-        return keras.models.load_model(path)
+        return load_model(path)
     return train_model()
 
 
@@ -166,7 +166,7 @@ def sample_images(
 def main() -> None:
     arguments = parser(__doc__, "rectified_flow", epochs=40)
     arguments.add_argument("--pairing", choices=("random", "optimal"), default="random", help="for the images")
-    arguments.add_argument("--pairs", type=int, default=4000, help="of noise and sample, for the reflow of images")
+    arguments.add_argument("--pairs", type=as_count, default=4000, help="of noise and sample, for the reflow of images")
     arguments = arguments.parse_args()
     run_plane(arguments)
     run_images(arguments)

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import math
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +10,9 @@ from typing import Any
 
 import keras
 import numpy as np
+from image_files import reading
 
+from keras_gen.callbacks import Backup
 from keras_gen.ops import image_grid
 
 
@@ -19,12 +22,28 @@ def parser(description: str, name: str, epochs: int, batch_size: int = 64) -> ar
     result.add_argument(
         "--dataset", default="digits", help="digits, mnist, fashion_mnist, cifar10, an .npz file or a folder"
     )
-    result.add_argument("--size", type=int, default=64, help="height and width for the pictures of a folder")
-    result.add_argument("--epochs", type=int, default=epochs)
-    result.add_argument("--batch-size", type=int, default=batch_size)
+    result.add_argument("--size", type=as_count, default=64, help="height and width for the pictures of a folder")
+    result.add_argument("--epochs", type=as_count, default=epochs)
+    result.add_argument("--batch-size", type=as_count, default=batch_size)
     result.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs") / name)
-    result.add_argument("--seed", type=int, default=0)
+    result.add_argument("--seed", type=as_seed, default=0)
     return result
+
+
+def as_count(text: str) -> int:
+    """Reads an integer >= 1: the type of an argument that counts something."""
+    return _as_integer(text, 1, math.inf, "an integer >= 1")
+
+
+def as_seed(text: str) -> int:
+    """Reads a seed that every backend takes, the type of `--seed`."""
+    return _as_integer(text, 0, 2**31 - 1, "an integer in 0 .. 2**31 - 1")
+
+
+def _as_integer(text: str, lowest: int, highest: float, rule: str) -> int:
+    if not text.isdecimal() or not lowest <= int(text) <= highest:
+        raise argparse.ArgumentTypeError(f"must be {rule}. Received: {text}")
+    return int(text)
 
 
 def train(
@@ -36,10 +55,15 @@ def train(
     validation_data: Any = None,
     folder: str = "",
 ) -> None:
-    """Fits a compiled model, saves it, and plots its loss; an interrupted run resumes from its last epoch."""
+    """Fits a compiled model, saves it, and plots its loss.
+
+    An interrupted run resumes from its last epoch, a finished one does not train again: delete `backup.npz` for that.
+    """
     output = arguments.output / folder
     output.mkdir(parents=True, exist_ok=True)
-    backup = output / "backup"
+    backup = Backup(output / "backup.npz", every=max(1, arguments.epochs // 100))
+    log = output / "loss.csv"
+    forget_rows(log, backup.finished_epochs())
     batched, first = isinstance(x, keras.utils.PyDataset), keras.tree.flatten(x)[0]
     size = f"{len(x)} batches" if batched else f"{len(first)} samples of {first.shape[1:]}"
     print(f"{keras.backend.backend()}: {size}")
@@ -50,17 +74,28 @@ def train(
         batch_size=None if batched else arguments.batch_size,
         epochs=arguments.epochs,
         validation_data=validation_data,
-        callbacks=[
-            keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
-            keras.callbacks.CSVLogger(output / "loss.csv", append=backup.exists()),
-            *callbacks,
-        ],
+        callbacks=[keras.callbacks.CSVLogger(log, append=log.exists()), *callbacks, backup],
         verbose=2,
     )
     print(f"trained in {time.time() - start:.0f} s")
     model.save(output / "model.keras")
     print(f"wrote {output / 'model.keras'}")
-    save_loss_curve(output / "loss.png", output / "loss.csv")
+    save_loss_curve(output / "loss.png", log)
+
+
+def forget_rows(log: pathlib.Path, epochs: int) -> None:
+    """Removes the rows of epochs that will be trained again: killed between log and backup, a run has such rows."""
+    rows = log.read_text().splitlines(keepends=True)[: epochs + 1] if log.exists() and epochs else []
+    if rows:
+        log.write_text("".join(rows))
+    else:
+        log.unlink(missing_ok=True)
+
+
+def load_model(path: pathlib.Path) -> keras.Model:
+    """Loads a model that `train` saved; an error names the file."""
+    with reading("model", path, "be a whole file of a model"):
+        return keras.models.load_model(path)
 
 
 def full_or_smoke(full: Any, smoke: Any) -> Any:

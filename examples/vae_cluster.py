@@ -10,7 +10,7 @@ training and test images for each seed, and writes samples of each class (a colu
 import keras
 import numpy as np
 from datasets import load_split
-from shared import parser, save_picture, train
+from shared import as_count, parser, save_picture, train
 
 from keras_gen.losses import GaussianLikelihood
 from keras_gen.metrics import cluster_accuracy
@@ -42,7 +42,7 @@ def build_model(image_shape: tuple[int, ...], steps: int, seed: int) -> ClusterV
 
 def main() -> None:
     arguments = parser(__doc__, "vae_cluster", epochs=100)
-    arguments.add_argument("--seeds", type=int, default=3, help="how many seeds, from --seed on")
+    arguments.add_argument("--seeds", type=as_count, default=3, help="how many seeds, from --seed on")
     arguments = arguments.parse_args()
     (images, labels), (test, test_labels) = load_split(arguments.dataset, arguments.size)
     if labels is None:

@@ -11,7 +11,7 @@ of test images in nats.
 import keras
 import numpy as np
 from datasets import load_split
-from shared import parser, save_picture, train
+from shared import as_count, parser, save_picture, train
 
 from keras_gen.losses import GaussianLikelihood
 from keras_gen.models import VAE
@@ -36,7 +36,7 @@ def build_model(image_shape: tuple[int, ...], latent_dim: int, variance: float, 
 
 def main() -> None:
     arguments = parser(__doc__, "vae_conv", epochs=60)
-    arguments.add_argument("--latent-dim", type=int, default=8)
+    arguments.add_argument("--latent-dim", type=as_count, default=8)
     arguments.add_argument("--variance", type=float, default=0.1, help="of a pixel around the decoder's output")
     arguments = arguments.parse_args()
     keras.utils.set_random_seed(arguments.seed)

@@ -13,7 +13,7 @@ import pathlib
 
 import keras
 import numpy as np
-from shared import train
+from shared import as_count, as_seed, train
 
 from keras_gen.losses import CategoricalLikelihood
 from keras_gen.models import VAE
@@ -67,10 +67,10 @@ def write(path: pathlib.Path, text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=pathlib.Path, default=CORPUS)
-    parser.add_argument("--epochs", type=int, default=150)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--epochs", type=as_count, default=150)
+    parser.add_argument("--batch-size", type=as_count, default=32)
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/vae_text"))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=as_seed, default=0)
     arguments = parser.parse_args()
     keras.utils.set_random_seed(arguments.seed)
     tokens, characters = load_corpus(arguments.corpus)

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from datasets import load_split
 from scipy.special import ive
-from shared import parser, save_picture, train
+from shared import as_count, parser, save_picture, train
 
 from keras_gen.layers import VonMisesFisherSampling
 from keras_gen.models import VonMisesFisherVAE
@@ -50,7 +50,7 @@ def check_sampler(dim: int, kappa: float, seed: int) -> None:
 
 def main() -> None:
     arguments = parser(__doc__, "vae_vmf", epochs=150)
-    arguments.add_argument("--latent-dim", type=int, default=4)
+    arguments.add_argument("--latent-dim", type=as_count, default=4)
     arguments.add_argument("--kappa", type=float, default=20.0)
     arguments = arguments.parse_args()
     keras.utils.set_random_seed(arguments.seed)

@@ -10,7 +10,7 @@ and the model to `--output`; prints the error of test images, and the code usage
 import keras
 import numpy as np
 from datasets import load_split
-from shared import parser, save_picture, train
+from shared import as_count, parser, save_picture, train
 
 from keras_gen.layers import FiniteScalarQuantizer, VectorQuantizer
 from keras_gen.models import VQVAE
@@ -43,7 +43,7 @@ def residual_block(x: keras.KerasTensor, width: int) -> keras.KerasTensor:
 
 def main() -> None:
     arguments = parser(__doc__, "vq_vae", epochs=60)
-    arguments.add_argument("--num-codes", type=int, default=64)
+    arguments.add_argument("--num-codes", type=as_count, default=64)
     arguments.add_argument("--quantizer", choices=["vq", "fsq"], default="vq", help="a codebook, or rounded scalars")
     arguments = arguments.parse_args()
     keras.utils.set_random_seed(arguments.seed)

@@ -16,9 +16,10 @@ import keras
 import numpy as np
 from classifier import train_classifier
 from datasets import load_split
-from shared import full_or_smoke, parser, save_row_panels, train
+from shared import as_count, full_or_smoke, load_model, parser, save_row_panels, train
 from vq_vae import build_model
 
+from keras_gen.callbacks import Backup
 from keras_gen.metrics import frechet_distance
 from keras_gen.models import VQVAE, CodeTransformer, PixelCNN
 
@@ -39,7 +40,7 @@ def trained_vqvae(images: np.ndarray, arguments: argparse.Namespace) -> VQVAE:
     path = arguments.output / "vq_vae" / "model.keras"
     if path.exists():
         print(f"read {path}")
-        return keras.models.load_model(path)
+        return load_model(path)
     model = build_model(images.shape[1:], arguments.num_codes, "vq", arguments.seed)
     model.compile(keras.optimizers.Adam(2e-3))
     train(model, images, None, arguments, folder="vq_vae")
@@ -48,9 +49,9 @@ def trained_vqvae(images: np.ndarray, arguments: argparse.Namespace) -> VQVAE:
 
 def main() -> None:
     arguments = parser(__doc__, "vq_vae_prior", epochs=60)
-    arguments.add_argument("--num-codes", type=int, default=64)
+    arguments.add_argument("--num-codes", type=as_count, default=64)
     arguments.add_argument("--prior", choices=["transformer", "pixel_cnn"], default="transformer")
-    arguments.add_argument("--prior-epochs", type=int, default=60)
+    arguments.add_argument("--prior-epochs", type=as_count, default=60)
     arguments.add_argument("--guidance", type=float, default=1.5)
     arguments = arguments.parse_args()
     keras.utils.set_random_seed(arguments.seed)
@@ -62,13 +63,12 @@ def main() -> None:
     steps = arguments.prior_epochs * -(-len(images) // arguments.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=2e-3, warmup_steps=steps // 20)
     prior.compile(keras.optimizers.AdamW(rate, weight_decay=0.3, use_ema=True, ema_momentum=0.99))
-    backup = keras.callbacks.BackupAndRestore(output / "prior_backup", double_checkpoint=True)
     model.fit_prior(
         *(prior, images, labels),
         batch_size=arguments.batch_size,
         epochs=arguments.prior_epochs,
         validation_data=(test, test_labels),
-        callbacks=[backup],
+        callbacks=[Backup(output / "prior_backup.npz")],
         verbose=2,
     )
     model.save(output / "model.keras")

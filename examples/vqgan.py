@@ -22,7 +22,7 @@ import keras
 import numpy as np
 from classifier import classes, train_classifier
 from datasets import load_split
-from shared import parser, save_figure, save_rows, train
+from shared import as_count, parser, save_figure, save_rows, train
 
 from keras_gen.layers import VectorQuantizer
 from keras_gen.metrics import frechet_distance
@@ -91,7 +91,7 @@ def save_weight(path: pathlib.Path, log: pathlib.Path) -> None:
 
 def main() -> None:
     arguments = parser(__doc__, "vqgan", epochs=60)
-    arguments.add_argument("--num-codes", type=int, default=64)
+    arguments.add_argument("--num-codes", type=as_count, default=64)
     arguments.add_argument("--perceptual", type=float, default=1.0, help="weight of the distance of features")
     arguments.add_argument("--adversarial", type=float, default=0.8, help="weight of the adversarial loss")
     arguments.add_argument("--start", type=float, default=0.2, help="share of the steps in which it is off")

@@ -1,3 +1,7 @@
+import contextlib
+import inspect
+
+import keras
 import pytest
 from laws import (
     BIJECTORS,
@@ -49,6 +53,44 @@ def test_bijector_in_double_precision(name):
         check_bijector(lambda: make(dtype="float64"), *arrays, tolerance=tolerance, jacobian=name not in DISCRETE)
 
 
+@contextlib.contextmanager
+def default_dtype(dtype):
+    keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy("float32")
+
+
+def trace(layer, arrays, **options):
+    inputs = [keras.Input(batch_shape=array.shape, dtype=array.dtype.name) for array in arrays]
+    if "training" in inspect.signature(layer.call).parameters:
+        options["training"] = True
+    return layer(inputs if len(inputs) > 1 else inputs[0], **options)
+
+
+def trace_both_directions(bijector, x, condition=None):
+    options = {} if condition is None else {"condition": keras.Input(batch_shape=condition.shape)}
+    y, _ = trace(bijector, [x], **options)
+    bijector(y, inverse=True, **options)
+
+
+def test_layers_where_float64_is_the_default():
+    """TensorFlow computes nothing of an array that a layer makes in the default dtype and one of another dtype."""
+    cases = {name: (trace, *parts) for name, parts in LAYERS.items()}
+    cases |= {name: (trace_both_directions, *parts) for name, parts in BIJECTORS.items()}
+    offenders = []
+    with double_precision(), default_dtype("float64"):
+        for name, (run, make, *arrays) in cases.items():
+            try:
+                run(make(), *arrays)
+            except (TypeError, ValueError, RuntimeError) as error:
+                offenders.append(f"{name}: {error}")
+    assert not offenders, "\n".join(offenders)
+
+
 @pytest.mark.one_backend
 def test_repr_makes_an_equal_object():
     """Of what is its configuration alone; a bijector has weights, too, and equals by its own arguments."""
@@ -95,6 +137,7 @@ IN_NO_TABLE = {
     **dict.fromkeys(("Base", "Bijector", "ContinuousSchedule", "DiffusionSampler"), "a base class"),
     **dict.fromkeys(("Guidance", "Prediction", "TimeSampler"), "a base class"),
     "CodebookDiffusion": "has no configuration: a codec around a trained model",
+    "Backup": "has no configuration: a callback",
     "SampleGrid": "has no configuration: a callback",
 }
 

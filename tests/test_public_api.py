@@ -26,7 +26,7 @@ FOLDERS = {
     "Prediction": "diffusion",
     "DiffusionModel": "diffusion/models",
     "GenerativeModel": "diffusion/models quantization autoregressive adversarial",
-    "callbacks": "evaluation",
+    "callbacks": "core evaluation",
     "config": "core core/torch",
     "estimators": "latent/estimators",
     "layers": "networks/blocks latent flows",

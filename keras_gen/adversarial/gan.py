@@ -13,8 +13,18 @@ from keras_gen.adversarial.losses import (
 )
 from keras_gen.adversarial.optimizers import PlayerOptimizers, WeightAverage
 from keras_gen.adversarial.penalties import GradientPenalty, Penalty, R1Penalty
-from keras_gen.core.checks import batch_of, check, check_fraction, check_integer, finite_floats, is_array, same_shape
+from keras_gen.core.checks import (
+    batch_of,
+    check,
+    check_fraction,
+    check_integer,
+    finite_floats,
+    finite_samples,
+    is_array,
+    same_shape,
+)
 from keras_gen.core.generative_model import GenerativeModel
+from keras_gen.core.logits import warn_of_activation
 from keras_gen.core.random import StepSeed, starting_noise
 from keras_gen.core.stateless import stateless
 from keras_gen.export import keras_gen_export
@@ -98,6 +108,8 @@ class GAN(GenerativeModel):
         self.discriminator = discriminator
         self.mapping = mapping
         self.adversarial_loss = _one_of("loss", loss, LOSSES, AdversarialLoss)
+        if self.adversarial_loss.takes_logits:
+            warn_of_activation("discriminator", discriminator)
         self.penalty = None if penalty is None else _one_of("penalty", penalty, PENALTIES, Penalty)
         self.ema_momentum = None if ema_momentum is None else check_fraction("ema_momentum", ema_momentum)
         self.average: WeightAverage | None = None
@@ -112,8 +124,8 @@ class GAN(GenerativeModel):
 
         Args:
             optimizer: Keras optimizer of the generator, and of parts without their own. Defaults to `"adam"`.
-            discriminator_optimizer: Keras optimizer or `None`. With several optimizers, Keras's callbacks cannot set a
-                learning rate: use a schedule for each. Defaults to `None`.
+            discriminator_optimizer: Keras optimizer or `None`. Callbacks that set a learning rate set that of all
+                optimizers: use a schedule for each where they differ. Defaults to `None`.
             mapping_optimizer: Keras optimizer or `None`. A mapping with the generator's learning rate may shrink its
                 latent space, and with it the diversity of samples; StyleGAN uses a hundredth of that rate. Defaults to
                 `None`.
@@ -180,6 +192,10 @@ class GAN(GenerativeModel):
                 self.build((None, *x.shape[1:]))
             self.check_batch(x, y)
 
+    def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
+        self.build_from(self.discriminator)
+        super().load_weights(filepath, skip_mismatch, **kwargs)
+
     def map_latents(self, z: Any, batch_size: int = 256) -> np.ndarray:
         """Computes the input latents of the generator: `mapping(z)`, or `z` itself without a mapping.
 
@@ -244,20 +260,22 @@ class GAN(GenerativeModel):
         self.build_from(self.discriminator)
         self.check_built()
         check(latents is None or noise is None, "noise", "be None if latents are given", "a value")
-        given = latents if latents is not None else noise
-        check(n is not None or given is not None, "n", "be given unless latents or noise are", n)
-        n = len(given) if n is None else check_integer("n", n)
+        check(n is not None or latents is not None or noise is not None, "n", "be given unless latents or noise are", n)
+        if latents is not None:
+            latents = _latents("latents", latents, self.latent_shape)
+        if noise is not None:
+            noise = _latents("noise", noise, self.noise_shape)
+        n = len(latents if noise is None else noise) if n is None else check_integer("n", n)
         if latents is None:
             z = starting_noise(n, self.noise_shape, self.draw_seed(seed)) if noise is None else noise
             check(len(z) == n, "noise", f"hold {n} draws", f"shape {np.shape(z)}")
-            latents = self.map_latents(_latents("noise", z, self.noise_shape), batch_size)
+            latents = self.map_latents(z, batch_size)
         check(len(latents) == n, "latents", f"hold {n} latents", f"shape {np.shape(latents)}")
 
         def generate(latents: Any) -> Any:
             return ops.cast(self.sampling_generator(latents, training=False), "float32")
 
-        latents = _latents("latents", latents, self.latent_shape)
-        return self.in_batches("sample", generate, latents, batch_size=batch_size, verbose=verbose)
+        return finite_samples(self.in_batches("sample", generate, latents, batch_size=batch_size, verbose=verbose))
 
     def get_config(self) -> dict[str, Any]:
         parts = {

@@ -12,8 +12,11 @@ class AdversarialLoss(abc.ABC):
     """Base class of adversarial losses: the loss of each player, as a function of the discriminator's outputs.
 
     Subclasses define `discriminator` and `generator`, and `get_config` for their own arguments. `real` and `fake` are
-    float32 `(batch,)`: `D(x)` of data and `D(G(z))` of samples, logits of being data.
+    float32 `(batch,)`: `D(x)` of data and `D(G(z))` of samples, logits of being data; unless `takes_logits` is `False`,
+    a discriminator that ends in an activation such as a sigmoid leads to a warning.
     """
+
+    takes_logits = True
 
     @abc.abstractmethod
     def discriminator(self, real: Any, fake: Any) -> Any:

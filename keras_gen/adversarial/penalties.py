@@ -83,7 +83,9 @@ class GradientPenalty(Penalty):
     """
 
     def __call__(self, discriminator: Callable[[Any], Any], x: Any, fake: Any, seed: Any) -> Any:
-        u = keras.random.uniform((ops.shape(x)[0], *(1 for _ in x.shape[1:])), seed=seed)
+        dtype = keras.backend.result_type(x.dtype, fake.dtype)
+        x, fake = ops.cast(x, dtype), ops.cast(fake, dtype)
+        u = keras.random.uniform((ops.shape(x)[0], *(1 for _ in x.shape[1:])), dtype=dtype, seed=seed)
         slope = gradient(discriminator, u * x + (1 - u) * fake)
         norm = ops.sqrt(sum_per_sample(ops.square(slope)) + TINY)
         return self.weight * ops.square(norm - 1)

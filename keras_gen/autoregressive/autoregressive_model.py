@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.autoregressive.sampling import ancestral_sampling
-from keras_gen.core.checks import batch_of, check, check_integer, is_array, is_number, same_shape
+from keras_gen.core.checks import batch_of, check, check_integer, is_array, is_number, real_array, same_shape
 from keras_gen.core.generative_model import GenerativeModel
 
 
@@ -233,7 +233,7 @@ class AutoregressiveModel(GenerativeModel):
     def _uniform(self, n: int, noise: Any, seed: int) -> np.ndarray:
         if noise is None:
             return np.random.default_rng(seed).random((n, self.length), dtype="float32")
-        noise = np.asarray(noise, "float32")
+        noise = real_array("noise", noise).astype("float32")
         expected = (n, *self.data_shape)
         check(noise.shape == expected, "noise", f"have shape {expected}", f"shape {noise.shape}")
         check(bool((noise >= 0).all() and (noise < 1).all()), "noise", "be in [0, 1)", "other values")

@@ -46,7 +46,8 @@ class BinaryModel(AutoregressiveModel):
 
     def next_logits(self, i: Any, codes: Any, cache: Any, inputs: dict[str, Any]) -> tuple[Any, Any]:
         before = ops.take(codes, self.position(ops.maximum(i - 1, 0), inputs), axis=1)
-        logit, cache = self.next_logit(i, ops.cast(before, "float32") * ops.cast(i > 0, "float32"), cache)
+        dtype = self.variable_dtype
+        logit, cache = self.next_logit(i, ops.cast(before, dtype) * ops.cast(i > 0, dtype), cache)
         return two_logits(logit), cache
 
     def position(self, i: Any, inputs: dict[str, Any]) -> Any:
@@ -129,7 +130,7 @@ class FVSBN(BinaryModel):
         return ops.matmul(x, ops.multiply(self.kernel, self.earlier)) + self.bias
 
     def empty_cache(self, batch: int, length: int) -> Any:
-        return ops.zeros((batch, length)) + ops.convert_to_tensor(self.bias)
+        return ops.zeros((batch, length), self.variable_dtype) + ops.convert_to_tensor(self.bias)
 
     def next_logit(self, i: Any, before: Any, cache: Any) -> tuple[Any, Any]:
         # The row of x_{i-1}; its contribution to positions before i is no longer used.
@@ -219,7 +220,7 @@ class NADE(BinaryModel):
         return ops.concatenate(logits, axis=1) + self.bias
 
     def empty_cache(self, batch: int, length: int) -> Any:
-        return ops.zeros((batch, self.units)) + ops.convert_to_tensor(self.hidden_bias)
+        return ops.zeros((batch, self.units), self.variable_dtype) + ops.convert_to_tensor(self.hidden_bias)
 
     def next_logit(self, i: Any, before: Any, cache: Any) -> tuple[Any, Any]:
         row = ops.take(ops.convert_to_tensor(self.kernel), ops.maximum(i - 1, 0), axis=0)

@@ -7,7 +7,7 @@ from keras import ops
 from keras_gen.autoregressive.conditional_model import ConditionalModel, code_log_prob
 from keras_gen.autoregressive.packing import segment_mask, segment_positions, unpack_sequences
 from keras_gen.core.arrays import sum_per_sample
-from keras_gen.core.checks import check, check_choice, check_integer
+from keras_gen.core.checks import check, check_choice, check_depth, check_integer
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.rotary import RotaryEmbedding
 from keras_gen.networks.blocks.transformer_block import TransformerBlock
@@ -65,6 +65,8 @@ class CodeTransformer(ConditionalModel):
     https://kexue.fm/archives/8265.
     """
 
+    nested_data = (dict,)  # packed rows
+
     def __init__(
         self,
         num_codes: int,
@@ -83,7 +85,7 @@ class CodeTransformer(ConditionalModel):
         super().__init__(num_codes, num_classes, condition_dim, condition_dropout, seed, **kwargs)
         self.max_length = check_integer("max_length", max_length)
         self.dim = check_integer("dim", dim)
-        self.depth = check_integer("depth", depth)
+        self.depth = check_depth("depth", depth)
         check_choice("positions", positions, ("learned", "rotary"))
         self.positions = positions
         options = {"dtype": self.dtype_policy}
@@ -140,7 +142,9 @@ class CodeTransformer(ConditionalModel):
             h = ops.concatenate([h[:, :1], ops.where(first[..., None], h[:, :1], h[:, 1:])], axis=1)
             mask, positions = segment_mask(segments), segment_positions(segments)
         if self.positions == "learned":
-            h = h + self.position_embedding(ops.arange(x.shape[1])[None] if positions is None else positions)
+            h = h + self.position_embedding(
+                ops.arange(x.shape[1], dtype="int32")[None] if positions is None else positions
+            )
         for block in self.blocks:
             h = block(h, attention_mask=mask, token_positions=positions, training=training)
         return self.head(self.norm(h))

@@ -7,7 +7,16 @@ import numpy as np
 from keras import ops
 
 from keras_gen.autoregressive.autoregressive_model import AutoregressiveModel
-from keras_gen.core.checks import as_labels, batch_of, check, check_integer, is_number, same_shape
+from keras_gen.core.checks import (
+    as_condition,
+    as_labels,
+    batch_of,
+    check,
+    check_integer,
+    flat_labels,
+    is_number,
+    same_shape,
+)
 
 
 class ConditionalModel(AutoregressiveModel):
@@ -56,6 +65,7 @@ class ConditionalModel(AutoregressiveModel):
 
     def embed(self, condition: Any, training: bool = False) -> Any:
         """Returns the embedding `(batch, width)` of conditions, a fraction of which is dropped in training."""
+        condition = flat_labels(condition)
         if training and self.condition_dropout > 0:
             drawn = keras.random.uniform((ops.shape(condition)[0],), dtype="float32", seed=self.seed_generator)
             dropped = drawn < self.condition_dropout
@@ -76,7 +86,7 @@ class ConditionalModel(AutoregressiveModel):
             check(y is None, "y", "be None: the model takes no condition", "a value")
             return
         check(y is not None, "y", "be given: the model takes a condition", None)
-        is_condition = same_shape(y.shape[1:], self._condition_shape())
+        is_condition = same_shape(flat_labels(y).shape[1:], self._condition_shape())
         check(is_condition, "y", f"have shape {batch_of(self._condition_shape())}", f"shape {tuple(y.shape)}")
 
     def _condition_shape(self) -> tuple[int, ...]:
@@ -89,7 +99,7 @@ class ConditionalModel(AutoregressiveModel):
         check(condition is not None, name, "be given: the model takes a condition", None)
         if self.num_classes is not None:
             return as_labels(name, condition, n, self.num_classes)
-        condition = np.asarray(ops.convert_to_numpy(condition))
+        condition = as_condition(name, condition)
         if condition.shape == self._condition_shape():
             condition = np.repeat(condition[None], n, axis=0)
         expected = (n, *self._condition_shape())

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_gen.autoregressive.binary import BinaryModel, bernoulli_log_prob, check_ordering, two_logits
 from keras_gen.autoregressive.sampling import ancestral_sampling
-from keras_gen.core.checks import check, check_integer, check_units
+from keras_gen.core.checks import check, check_depth, check_units
 from keras_gen.core.compiled import sequential_loop
 from keras_gen.core.random import fixed_seed
 from keras_gen.export import keras_gen_export
@@ -71,7 +71,7 @@ class MADE(BinaryModel):
         super().__init__(seed=seed, **kwargs)
         self.units = check_units(units)
         check(len(self.units) > 0, "units", "hold at least one size", units)
-        self.num_masks = check_integer("num_masks", num_masks)
+        self.num_masks = check_depth("num_masks", num_masks)
         if isinstance(orderings, list | tuple | np.ndarray):
             orderings = [check_ordering("orderings", ordering) for ordering in orderings]
             rule = f"have one ordering for each of num_masks={num_masks}"

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import check, check_flag, check_integer, real_array, real_tensor
 from keras_gen.export import keras_gen_export
 
 
@@ -45,6 +45,8 @@ def pack_sequences(sequences: Sequence[Any], length: int) -> dict[str, np.ndarra
     arXiv:2107.02027.
     """
     length = check_integer("length", length)
+    is_sized = isinstance(sequences, Sequence | np.ndarray) and not isinstance(sequences, str)
+    check(is_sized, "sequences", "be a list of sequences", type(sequences).__name__)
     check(len(sequences) > 0, "sequences", "hold at least one sequence", len(sequences))
     sequences = [_checked(sequence, index, length) for index, sequence in enumerate(sequences)]
     rows = _first_fit(np.array([len(sequence) for sequence in sequences]), length)
@@ -59,7 +61,7 @@ def pack_sequences(sequences: Sequence[Any], length: int) -> dict[str, np.ndarra
 
 
 def _checked(sequence: Any, index: int, length: int) -> np.ndarray:
-    sequence = np.asarray(sequence)
+    sequence = real_array(f"sequences[{index}]", sequence)
     is_ints = sequence.ndim == 1 and (sequence.dtype.kind in "iu" or len(sequence) == 0)
     check(is_ints, f"sequences[{index}]", "be a sequence of integers", f"{sequence.dtype} of shape {sequence.shape}")
     is_small = len(sequence) == 0 or np.abs(sequence).max() < 2**31
@@ -98,7 +100,7 @@ def unpack_sequences(values: Any, segments: Any) -> list[np.ndarray]:
         list of arrays `(length of the sequence, ...)`.
 
     Raises:
-        ValueError: if `values` and `segments` have different shapes.
+        ValueError: if `values` and `segments` have different shapes, or `segments` are not rows of integers.
 
     Example:
 
@@ -106,7 +108,8 @@ def unpack_sequences(values: Any, segments: Any) -> list[np.ndarray]:
 
     Reference: Krell et al. 2021, arXiv:2107.02027.
     """
-    values, segments = (np.asarray(ops.convert_to_numpy(array)) for array in (values, segments))
+    values, segments = real_array("values", values), real_array("segments", segments)
+    check_segments(segments)
     is_aligned = segments.ndim == 2 and values.shape[:2] == segments.shape
     check(is_aligned, "values", f"have leading axes {segments.shape}, the shape of segments", f"shape {values.shape}")
     # By segment, then by row: rows not made by `pack_sequences` may each number their segments from 1.
@@ -168,11 +171,12 @@ def segment_mask(segments: Any, causal: bool = True) -> Any:
 
     Reference: Krell et al. 2021, arXiv:2107.02027.
     """
-    segments = ops.convert_to_tensor(segments)
+    check_flag("causal", causal)
+    segments = real_tensor("segments", segments)
     check_segments(segments)
     mask = ops.logical_and(segments[:, :, None] == segments[:, None, :], segments[:, :, None] > 0)
     if causal:
-        positions = ops.arange(segments.shape[1])
+        positions = ops.arange(segments.shape[1], dtype="int32")
         mask = ops.logical_and(mask, positions[:, None] >= positions)
     return mask[:, None]
 
@@ -201,7 +205,7 @@ def next_code_mask(segments: Any) -> Any:
 
     Reference: Krell et al. 2021, arXiv:2107.02027.
     """
-    segments = ops.convert_to_tensor(segments)
+    segments = real_tensor("segments", segments)
     check_segments(segments)
     following = ops.concatenate([segments[:, 1:], ops.zeros_like(segments[:, :1])], axis=1)
     return ops.logical_and(segments == following, segments > 0)

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_gen.autoregressive.conditional_model import ConditionalModel, code_log_prob
 from keras_gen.core.arrays import sum_per_sample
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import check, check_depth, check_integer
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.gated_pixel_block import GatedPixelBlock
 from keras_gen.networks.blocks.masked import MaskedConv2D
@@ -69,7 +69,7 @@ class PixelCNN(ConditionalModel):
     ):
         super().__init__(num_codes, num_classes, condition_dim, condition_dropout, seed, **kwargs)
         self.filters = check_integer("filters", filters)
-        self.blocks = check_integer("blocks", blocks, at_least=2)
+        self.blocks = check_depth("blocks", blocks, at_least=2)
         self.kernel_size = check_integer("kernel_size", kernel_size, at_least=3)
         check(self.kernel_size % 2 == 1, "kernel_size", "be odd", kernel_size)
 

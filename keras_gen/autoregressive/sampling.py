@@ -103,7 +103,7 @@ def ancestral_sampling(
             drawn = next_code(
                 logits, ops.take(uniform, position, axis=1), inputs["temperature"], top_k, inputs.get("top_p")
             )
-            return ops.where(ops.arange(length) == position, drawn[:, None], codes), cache
+            return ops.where(ops.arange(length, dtype="int32") == position, drawn[:, None], codes), cache
 
         return sequential_loop(first, last, step, state)
 

@@ -5,11 +5,10 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check
+from keras_gen.core.checks import NUMPY, check
 from keras_gen.export import keras_gen_export
 
 SMALLEST = 1e-24  # squared norm below which a vector counts as zero
-NUMPY = np.ndarray | np.generic | int | float | list | tuple | range
 
 
 @keras_gen_export("keras_gen.ops.array_module")

@@ -1,5 +1,6 @@
 """Argument checks with a common error message: `name` must <rule>. Received: name=value."""
 
+import math
 import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeGuard, TypeVar
@@ -7,6 +8,7 @@ from typing import Any, TypeGuard, TypeVar
 import keras
 import numpy as np
 from keras import ops
+from keras.tree import flatten
 
 Given = TypeVar("Given")
 
@@ -40,6 +42,29 @@ def check_integer(name: str, value: Any, at_least: int = 1) -> int:
     return int(value)
 
 
+MOST_LAYERS = 10_000  # the layers of a larger number would take hours to build: the number is a slip
+
+
+def check_depth(name: str, value: Any, at_least: int = 1) -> int:
+    """Checks the number of layers that are built one by one, an integer from `at_least` to `MOST_LAYERS`."""
+    value = check_integer(name, value, at_least)
+    check(value <= MOST_LAYERS, name, f"be at most {MOST_LAYERS:,}, as each layer is built", value)
+    return value
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Checks that `value` is a bool, as the string "False" is true, and returns it as a Python bool."""
+    check(isinstance(value, bool | np.bool_), name, "be True or False", repr(value))
+    return bool(value)
+
+
+def check_verbose(verbose: Any) -> None:
+    """Checks that `verbose` is one of Keras's values: `"auto"`, 0, 1 or 2, or a bool."""
+    is_level = is_integer(verbose) and verbose in (0, 1, 2)
+    is_auto = isinstance(verbose, str) and verbose == "auto"
+    check(is_level or is_auto or isinstance(verbose, bool), "verbose", "be 'auto', 0, 1 or 2", repr(verbose))
+
+
 def check_units(units: Any) -> list[int]:
     """Checks the sizes of hidden layers and returns them as a list."""
     check(isinstance(units, list | tuple), "units", "be a list of integers >= 1", units)
@@ -47,8 +72,8 @@ def check_units(units: Any) -> list[int]:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Returns whether `value` is a real Python or NumPy number."""
-    return isinstance(value, numbers.Real)
+    """Returns whether `value` is a real Python or NumPy number, neither NaN nor infinite."""
+    return isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def check_numbers(name: str, value: Any, at_least: int = 1) -> list[int] | list[float]:
@@ -68,7 +93,7 @@ def check_fraction(name: str, value: Any, closed: bool = False) -> float:
 
 def check_interval(name: str, value: Any) -> tuple[float, float] | None:
     """Checks that `value` is `None` or a pair with 0 <= low < high, and returns Python floats."""
-    is_pair = isinstance(value, tuple | list) and len(value) == 2 and all(map(is_number, value))
+    is_pair = isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(x, numbers.Real) for x in value)
     rule = "be None or a pair (low, high) with 0 <= low < high"
     check(value is None or (is_pair and 0 <= value[0] < value[1]), name, rule, value)
     return None if value is None else (float(value[0]), float(value[1]))
@@ -79,19 +104,124 @@ def same_shape(a: Any, b: Any) -> bool:
     return len(a) == len(b) and all(m == n or None in (m, n) for m, n in zip(a, b, strict=True))
 
 
+def check_broadcast(name: str, x: Any, shape: Any) -> None:
+    """Checks that a number, array or tensor can be broadcast together with one of `shape`."""
+    own = tuple(getattr(x, "shape", ()))
+    sizes = zip(own[::-1], tuple(shape)[::-1], strict=False)
+    is_broadcast = all(None in (m, n) or m == n or 1 in (m, n) for m, n in sizes)
+    check(is_broadcast, name, f"broadcast with shape {tuple(shape)}", f"shape {own}")
+
+
 def batch_of(shape: Iterable[Any]) -> str:
     """Formats the shape of n samples, as "(n, 8, 8, 1)"."""
     return f"({', '.join(map(str, ('n', *shape)))})"
 
 
+def as_numpy(name: str, x: Any) -> np.ndarray:
+    """Converts an array, a tensor or nested lists to a NumPy array; raises for a dataset or another object."""
+    check(is_numpy(x) or is_array(x), name, "be an array", type(x).__name__)
+    return x if isinstance(x, np.ndarray) else np.asarray(ops.convert_to_numpy(x))  # which also copies arrays
+
+
 def finite_floats(name: str, x: Any) -> np.ndarray:
     """Converts data to a float32 array; raises for an empty array, integers and non-finite values."""
-    x = x if isinstance(x, np.ndarray) else np.asarray(ops.convert_to_numpy(x))  # copies arrays, too
+    x = as_numpy(name, x)
     check(x.ndim > 0 and len(x) > 0, name, "hold at least one sample", f"shape {x.shape}")
     check(x.dtype.kind == "f", name, "be floating-point", f"dtype {x.dtype}")
     finite = np.isfinite(x).reshape(len(x), -1).all(axis=1)
     check(bool(finite.all()), name, "be finite", f"NaN or infinite values in {(~finite).sum()} of {len(x)} samples")
     return x.astype("float32", copy=False)
+
+
+NUMPY = np.ndarray | np.generic | int | float | list | tuple | range
+
+
+def is_numpy(x: Any) -> bool:
+    """Returns whether `x` is a number, a NumPy array or nested lists of these, whose values can be read."""
+    if isinstance(x, list | tuple):
+        return not any(is_array(leaf) and not isinstance(leaf, NUMPY) for leaf in flatten(x))
+    return isinstance(x, NUMPY)
+
+
+def check_real(name: str, x: Any) -> None:
+    """Checks that `x` is a real number, or that an array, a tensor or nested lists hold real numbers.
+
+    Backends would drop the imaginary part of a complex number, and fail on strings, objects and ragged lists, each in
+    its own words.
+    """
+    if isinstance(x, list | tuple) and not is_numpy(x):
+        return  # of tensors, whose common dtype only the backend can tell
+    if not is_array(x):
+        try:
+            x = np.asarray(x)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"`{name}` must be a regular array of numbers. Received: {name}={x!r}") from error
+    is_real = any(kind in str(x.dtype) for kind in ("float", "int", "bool"))
+    check(is_real, name, "be real numbers", f"dtype {x.dtype}")
+
+
+def check_finite(name: str, x: Any) -> None:
+    """Checks that `x` holds real numbers, finite if they are in a NumPy array: a tensor may be of a training step."""
+    check_real(name, x)
+    if is_numpy(x):
+        values = np.asarray(x)
+        broken = values.size - np.count_nonzero(np.isfinite(values))
+        check(broken == 0, name, "be finite", f"{broken} NaN or infinite values of {values.size}")
+
+
+def real_tensor(name: str, x: Any, dtype: str | None = None) -> Any:
+    """Converts real numbers to a tensor, of `dtype` if it is given; raises for anything else."""
+    check_real(name, x)
+    return ops.convert_to_tensor(x) if dtype is None else ops.cast(x, dtype)
+
+
+def check_floats(name: str, x: Any) -> None:
+    """Checks that a tensor is floating-point."""
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    check("float" in dtype, name, "be floating-point", f"dtype {dtype}")
+
+
+def float_tensors(named: dict[str, Any]) -> list[Any]:
+    """Converts real numbers to tensors of one dtype, the widest of the floating-point tensors, or else float32."""
+    for name, x in named.items():
+        check_real(name, x)
+    of_tensors = {keras.backend.standardize_dtype(x.dtype) for x in named.values() if not isinstance(x, NUMPY)}
+    floats = {dtype for dtype in of_tensors if "float" in dtype}  # `result_type` of Keras 3.15 makes float64 float32
+    widest = "float64" if "float64" in floats else "float32"
+    dtype = floats.pop() if len(floats) == 1 else widest
+    return [ops.cast(x, dtype) for x in named.values()]
+
+
+def real_array(name: str, x: Any) -> np.ndarray:
+    """Converts real numbers to a NumPy array; raises for anything else."""
+    check_real(name, x)
+    return x if isinstance(x, np.ndarray) else np.asarray(ops.convert_to_numpy(x))  # which also copies arrays
+
+
+def finite_array(name: str, x: Any) -> np.ndarray:
+    """Converts finite real numbers to a NumPy array; raises for anything else."""
+    x = real_array(name, x)
+    check_finite(name, x)
+    return x
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Checks that `value` is a finite number > 0."""
+    check(is_number(value) and value > 0, name, "be > 0 and finite", repr(value))
+
+
+def check_scalar(name: str, value: Any) -> None:
+    """Checks that `value` is a real number, or a tensor of one."""
+    check_real(name, value)
+    shape = tuple(getattr(value, "shape", np.shape(value)))
+    check(shape == (), name, "be a number or a scalar tensor", f"shape {shape}")
+
+
+def check_positive_values(name: str, value: Any) -> None:
+    """Checks that a number, or each number of a NumPy array, is > 0 and finite; of tensors only that they are real."""
+    check_real(name, value)
+    is_positive = not is_numpy(value) or bool(np.all(np.isfinite(value) & (np.asarray(value) > 0)))
+    check(is_positive, name, "be > 0 and finite", repr(value))
 
 
 def is_array(x: Any) -> bool:
@@ -137,9 +267,53 @@ def as_images(name: str, images: Any) -> np.ndarray:
     return images.astype("float32", copy=False)
 
 
+def check_no_scalar(name: str, values: Any, n: int) -> None:
+    """Checks that `values` are not a single number, which `sample` would repeat, for `n` samples of training."""
+    is_scalar = values is not None and (values.ndim if is_array(values) else np.ndim(values)) == 0
+    check(not is_scalar, name, f"have one entry for each of {n} samples", values)
+
+
+def as_condition(name: str, condition: Any) -> np.ndarray:
+    """Converts labels or other conditions to an array of real numbers."""
+    is_plain = isinstance(condition, np.ndarray | str) or not is_array(condition)
+    condition = np.asarray(condition if is_plain else ops.convert_to_numpy(condition))
+    rule = "be numbers: give integers for names of classes, as `np.unique(names, return_inverse=True)[1]`"
+    check(condition.dtype.kind in "biuf", name, rule, f"dtype {condition.dtype}")
+    return condition
+
+
+def finite_samples(samples: np.ndarray, condition: Any = None) -> np.ndarray:
+    """Returns samples `(n, ...)` after checking that they are finite.
+
+    Args:
+        samples: array `(n, ...)`.
+        condition: array of the samples' conditions, or `None`. Labels are named in the error message.
+    """
+    if samples.dtype.kind == "f" and not np.isfinite(samples).all():
+        bad = ~np.isfinite(samples).reshape(len(samples), -1).all(axis=1)
+        received = f"NaN or infinite values in {bad.sum()} of {len(bad)} samples"
+        rule = "give finite samples: has its training diverged?"
+        if condition is not None:
+            rule = "give finite samples: has its training diverged, or does it not know the condition?"
+            labels = np.unique(condition[bad])[:5].tolist() if condition.ndim == 1 else []
+            received += f", condition={labels}" if labels else ""
+        check(False, "model", rule, received)
+    return samples
+
+
+def flat_labels(labels: Any) -> Any:
+    """Reshapes integer labels `(n, 1)`, as those of `keras.datasets.cifar10`, to `(n,)`; returns others unchanged."""
+    is_column = len(labels.shape) == 2 and labels.shape[1] == 1
+    is_integer = "int" in keras.backend.standardize_dtype(labels.dtype)
+    return labels[:, 0] if is_column and is_integer else labels
+
+
 def as_labels(name: str, labels: Any, n: int, num_classes: int | None) -> np.ndarray:
-    """Converts labels in 0 .. num_classes - 1, or a single label for all samples, to an int32 array `(n,)`."""
-    labels = np.asarray(ops.convert_to_numpy(labels))
+    """Converts labels in 0 .. num_classes - 1, or a single label for all samples, to an int32 array `(n,)`.
+
+    Labels of shape `(n, 1)` are accepted, too.
+    """
+    labels = flat_labels(as_condition(name, labels))
     labels = np.full(n, labels) if labels.ndim == 0 else labels
     is_vector = labels.dtype.kind in "iu" and labels.shape == (n,)
     check(is_vector, name, f"be integer labels of shape ({n},)", f"{labels.dtype} of shape {labels.shape}")

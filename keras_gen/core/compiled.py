@@ -1,12 +1,17 @@
 """Compilation of functions that read a model's weights, batches of equal size, and compiled loops."""
 
+import collections
+import dataclasses
 import itertools
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from keras_gen.core.checks import check_verbose
 
 
 def compiled(
@@ -29,7 +34,7 @@ def compiled(
         case "jax":
             import jax
 
-            variables = [variable for layer in (model, *extra_layers) for variable in getattr(layer, "variables", [])]
+            variables = variables_of(model, *extra_layers)
 
             @jax.jit
             def stateless(values: list[Any], *args: Any) -> Any:
@@ -52,6 +57,50 @@ def compiled(
             return function
 
 
+def variables_of(*layers: keras.Layer | None) -> list[keras.Variable]:
+    """Returns the variables of layers, in order, `None` for no layer."""
+    return [variable for layer in layers for variable in getattr(layer, "variables", [])]
+
+
+class CompiledFunctions:
+    """The compiled functions of a model that were used last, by key and by the variables that they read.
+
+    Whatever replaces variables, such as `quantize("int8")` or `enable_lora`, thus leads to another program. Not a dict:
+    Keras would track and save the contents of a dict.
+    """
+
+    def __init__(self) -> None:
+        self.by_key: collections.OrderedDict[Any, Callable[..., Any]] = collections.OrderedDict()
+
+    def get(self, key: Any, function: Callable[..., Any], *layers: keras.Layer) -> Callable[..., Any]:
+        """Returns `function`, which reads the weights of `layers`, compiled once for each key."""
+        variables = variables_of(*layers)
+        # By identity: the entry holds the variables, so that none of these numbers is given to a new one.
+        key = key, tuple(map(id, variables))
+        with PROGRAMS_LOCK:
+            if key not in self.by_key:
+                self.by_key[key] = Program(compiled(layers[0], function, layers[1:]), variables)
+                if len(self.by_key) > MAX_PROGRAMS:
+                    self.by_key.popitem(last=False)
+            self.by_key.move_to_end(key)
+            return self.by_key[key]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled function and the variables that it reads."""
+
+    run: Callable[..., Any]
+    variables: list[keras.Variable]
+
+    def __call__(self, *args: Any) -> Any:
+        return self.run(*args)
+
+
+MAX_PROGRAMS = 16
+PROGRAMS_LOCK = threading.Lock()
+
+
 def as_tensor(array: np.ndarray | np.generic, float_dtype: Any = "float32") -> Any:
     """Converts an argument of a compiled function: floats to `float_dtype`, int64 to int32, seeds unchanged."""
     if array.dtype.kind == "f":
@@ -62,10 +111,13 @@ def as_tensor(array: np.ndarray | np.generic, float_dtype: Any = "float32") -> A
 def even_batches(n: int, batch_size: int) -> Iterator[np.ndarray]:
     """Yields index arrays of equal length <= `batch_size` that together cover 0 .. n - 1.
 
-    The last batch is padded with index n - 1; keep the first n results.
+    The last batch is padded with index n - 1; keep the first n results. Where each length costs a compilation, it is
+    `batch_size` or a power of two, so that any n is served by few programs and at most twice the work.
     """
     batches = -(-n // batch_size)
     size = -(-n // batches)
+    if keras.backend.backend() != "torch":
+        size = min(batch_size, 1 << (size - 1).bit_length())
     for start in range(0, n, size):
         yield np.minimum(np.arange(start, start + size), n - 1)
 
@@ -127,4 +179,5 @@ def run_in_parts(
 
 def progress_bar(target: int, verbose: str | int) -> keras.utils.Progbar:
     """Returns a progress bar of `target` steps; `verbose` is `"auto"` or 1 (shown), or 0 (silent), as in `predict`."""
+    check_verbose(verbose)
     return keras.utils.Progbar(target, verbose=1 if verbose == "auto" else int(verbose))

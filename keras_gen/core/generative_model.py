@@ -1,5 +1,9 @@
 """Base class of all generative models."""
 
+import contextlib
+import functools
+import inspect
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -7,19 +11,23 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
-from keras_gen.core.compiled import as_tensor, compiled, even_batches, progress_bar, run_in_parts
-from keras_gen.core.random import step_seeds
+from keras_gen.core import averages
+from keras_gen.core.checks import check, check_integer, check_no_scalar, is_array
+from keras_gen.core.compiled import CompiledFunctions, as_tensor, even_batches, progress_bar, run_in_parts
+from keras_gen.core.data import first_batch
+from keras_gen.core.frozen import StaysFrozen
+from keras_gen.core.random import check_seed, seed_generator, step_seeds
+from keras_gen.core.reconstruction import Reconstruction
+from keras_gen.core.stateless import in_random_state
+from keras_gen.core.weights import load_whole
+
+INSTEAD_OF_PREDICT = ("sample", "log_prob", "elbo", "map_latents", "denoise_from")
+EXPORTED_PARTS = ("network", "sampling_generator", "diffusion.network", "autoencoder")
+
+DRAW_LOCK = threading.Lock()
 
 
-class CompiledFunctions:
-    """Cache of a model's compiled functions by key. Not a dict: Keras would track and save the contents of a dict."""
-
-    def __init__(self) -> None:
-        self.by_key: dict[Any, Callable[..., Any]] = {}
-
-
-class GenerativeModel(keras.Model):
+class GenerativeModel(StaysFrozen, keras.Model):
     """Base class of generative models: trained by `fit`, sampled by `sample`.
 
         loss = mean over the batch of weight_i loss_per_sample(x, y)_i + added losses + weight regularizers
@@ -43,13 +51,18 @@ class GenerativeModel(keras.Model):
     """
 
     takes_sample_weight = True
+    nested_data: tuple[type, ...] = ()  # kinds of nested arrays that data may be, beside a single array
+    data_dtype = "float32"
+    reconstructing = False  # whether `call` reconstructs: within `predict` of an autoencoder
 
     def __init__(self, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        self.seed = None if seed is None else check_integer("seed", seed, at_least=0)
-        self.seed_generator = keras.random.SeedGenerator(self.seed)
+        self.seed = check_seed(seed)
+        self.seed_generator = seed_generator(self.seed)
         self.programs = CompiledFunctions()
         self._sample_weight: Any = None  # of the current training step
+        self._training_thread: int | None = None
+        self.averages_checksum: int | None = None  # of the averages, while they are in the weights
         self.jit_choice: str | bool = "auto"
 
     def call(self, x: Any) -> Any:
@@ -94,6 +107,7 @@ class GenerativeModel(keras.Model):
                 check(value is None, name, "be left out: the model computes its own loss", value)
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         self.jit_choice = jit_compile
+        self.averages_checksum = None
         self.programs.by_key.clear()
 
     def get_compile_config(self) -> dict[str, Any] | None:
@@ -124,31 +138,142 @@ class GenerativeModel(keras.Model):
         """Validates the data of `fit` and `evaluate` before the first step. Checks nothing by default."""
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """Trains the model; see `keras.Model.fit`. With `use_ema=True` in the optimizer it ends with the averages."""
-        self.check_data(x, y)
-        if isinstance(kwargs.get("validation_data"), tuple | list):
-            self.check_data(*(*kwargs["validation_data"], None)[:2])
-        _check_weights(y, kwargs)
+        """Trains the model; see `keras.Model.fit`.
+
+        With `use_ema=True` in the optimizer, the weights are the averages at the end of each epoch, so that these are
+        what callbacks see and what is left at the end of `fit`, finished or interrupted. The next `fit` goes on from
+        the weights of training, also after `save` and `keras.models.load_model`.
+        """
+        options = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
+        options["x"] = self._checked(x, y, options.get("sample_weight"))
+        validation = options.get("validation_data")
+        if isinstance(validation, tuple | list):
+            self._checked(*(*validation, None, None)[:3])
+        elif validation is not None:
+            options["validation_data"] = self._checked(validation)
         self._copy_weights()
         self._build_optimizer()
-        return super().fit(x, y, *args, **kwargs)
+        optimizer = getattr(self, "optimizer", None)
+        if not averages.keeps_averages(optimizer):
+            return self._fit(options)
+        options["callbacks"] = [averages.Averages(), *_as_list(options.get("callbacks"))]
+        with averages.keeping_raw_weights(optimizer), self._ending_with_averages():
+            return self._fit(options)
+
+    def _fit(self, options: dict[str, Any]) -> keras.callbacks.History:
+        self._training_thread = threading.get_ident()
+        try:
+            return super().fit(**options)
+        finally:
+            self._training_thread = None
+
+    @contextlib.contextmanager
+    def _ending_with_averages(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._recover_weights()
+            averages.put_in(self)
+
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Context in which the weights are the averages that the optimizer keeps of them (`use_ema=True`).
+
+        They are so anyway after `fit`, and in a callback at the end of an epoch; in a callback after a batch, or in a
+        training loop of one's own, they are not. Without averages, the weights stay as they are.
+
+        Example:
+
+        >>> with model.averaged_weights():
+        ...     model.sample(16)
+        """
+        self._check_weights_are_here()
+        inside = self.averages_checksum is not None
+        if getattr(self, "optimizer", None) is not None:
+            averages.put_in(self)
+        try:
+            yield
+        finally:
+            if not inside:
+                averages.take_out(self)
+
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Saves the model; see `keras.Model.save`. The file holds the averages, if any, and the weights of training."""
+        with self.averaged_weights():
+            super().save(filepath, *args, **kwargs)
+
+    def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Saves the weights: the averages, if any, and those of training; see `keras.Model.save_weights`."""
+        with self.averaged_weights():
+            super().save_weights(filepath, *args, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Returns the loss on `x`; see `keras.Model.evaluate`."""
-        self.check_data(x, y)
-        _check_weights(y, kwargs)
+        """Returns the loss on `x`; see `keras.Model.evaluate`.
+
+        All draws are those of one fixed seed: evaluating twice gives the same loss, and validation during `fit` leaves
+        the draws of training as they are.
+        """
+        x = self._checked(x, y, kwargs.get("sample_weight"))
         self._copy_weights()
-        return super().evaluate(x, y, *args, **kwargs)
+        states = self._random_states()
+        before = [ops.convert_to_numpy(state) for state in states]
+        for state, row in zip(states, step_seeds(len(states), 0, 0, self.seed_generator.state.dtype), strict=True):
+            state.assign(row)
+        try:
+            return super().evaluate(x, y, *args, **kwargs)
+        finally:
+            self._recover_weights()
+            for state, value in zip(states, before, strict=True):
+                state.assign(value)
+
+    def reconstruction(self, x: Any) -> Any:
+        """Computes reconstructions of a batch, a tensor, without sampling. Only autoencoders define it."""
+        raise NotImplementedError(f"{type(self).__name__} reconstructs no data")
+
+    @property
+    def reconstructing_layers(self) -> list[keras.Layer]:
+        """The layers that `reconstruction` calls."""
+        return []
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns the outputs of `call`; see `keras.Model.predict`."""
+        """Returns the reconstructions of an autoencoder; see `keras.Model.predict`.
+
+        Raises:
+            NotImplementedError: if the model is no autoencoder. The message names the methods to use instead.
+        """
+        self._check_reconstructs("predict", [name for name in INSTEAD_OF_PREDICT if hasattr(self, name)])
         self._copy_weights()
-        return super().predict(*args, **kwargs)
+        self.reconstructing = True
+        try:
+            return super().predict(*args, **kwargs)
+        finally:
+            self.reconstructing = False
+            self._recover_weights()
+
+    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        """Exports the reconstruction of an autoencoder, a function of data; see `keras.Model.export`.
+
+        Raises:
+            NotImplementedError: if the model is no autoencoder. The message names the parts that can be exported.
+        """
+        parts = [path for path in EXPORTED_PARTS if isinstance(_part(self, path), keras.Model)]
+        self._check_reconstructs("export", [f"{name}.export" for name in parts])
+        self.check_built()
+        x = keras.Input(self.data_shape, dtype=self.data_dtype, name="x")
+        layer = Reconstruction(self.reconstruction, self.reconstructing_layers)
+        return keras.Model(x, layer(x), name=self.name).export(filepath, *args, **kwargs)
+
+    def _check_reconstructs(self, method: str, others: list[str]) -> None:
+        if type(self).reconstruction is GenerativeModel.reconstruction:
+            instead = f": use {', '.join(f'`{name}`' for name in others)}" if others else ""
+            raise NotImplementedError(f"{type(self).__name__} has no `{method}`{instead}")
 
     def draw_seed(self, seed: int | None) -> int:
-        """Returns `seed`, or for `None` the next seed from the model's own generator."""
+        """Returns `seed`, or for `None` the next seed from the model's own generator, another one in each thread."""
+        self._check_weights_are_here()
         if seed is None:
-            return int(keras.random.randint((), 0, 2**31 - 1, seed=self.seed_generator))
+            with DRAW_LOCK:
+                return int(keras.random.randint((), 0, 2**31 - 1, seed=self.seed_generator))
         return check_integer("seed", seed, at_least=0)
 
     def program(
@@ -156,11 +281,14 @@ class GenerativeModel(keras.Model):
     ) -> Callable[..., Any]:
         """Compiles `function`, which reads the weights of the model and of `extra_layers`, once for each `key`.
 
-        Keys include the shapes: TensorFlow would otherwise trace a single, slower function for all shapes.
+        Keys include the shapes: TensorFlow would otherwise trace a single, slower function for all shapes. The last
+        16 programs are kept.
+
+        Raises:
+            RuntimeError: if another thread trains the model, on JAX.
         """
-        if key not in self.programs.by_key:
-            self.programs.by_key[key] = compiled(self, function, extra_layers)
-        return self.programs.by_key[key]
+        self._check_weights_are_here()
+        return self.programs.get(key, function, self, *extra_layers)
 
     def run_steps(
         self,
@@ -232,8 +360,8 @@ class GenerativeModel(keras.Model):
             *arrays: each `(n, ...)`.
             batch_size: int >= 1. Defaults to `256`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `0`.
-            seed: int or `None`. Seeds all generators of the model, differently for each batch; their states are
-                restored afterwards. Defaults to `None`, for a function without random draws.
+            seed: int or `None`. Seeds all generators of the model, differently for each batch; their own states do not
+                change. Defaults to `None`, for a function without random draws.
 
         Returns:
             array `(n, ...)`.
@@ -242,33 +370,54 @@ class GenerativeModel(keras.Model):
         n = len(arrays[0])
         batches = list(even_batches(n, batch_size))
         shapes = tuple((array.shape[1:], array.dtype.name) for array in arrays)
-        run = self.program((name, len(batches[0]), shapes), function)
-        bar = progress_bar(len(batches), verbose)
         states = [] if seed is None else self._random_states()
-        before = [np.array(ops.convert_to_numpy(state)) for state in states]
+        # Seeds are arguments: what other threads draw, and the state that they draw from, is left alone.
+        run = self.program((name, len(batches[0]), shapes, len(states)), in_random_state(self, states, function))
+        bar = progress_bar(len(batches), verbose)
         parts = []
-        try:
-            for number, rows in enumerate(batches):
-                for state, row in zip(states, step_seeds(len(states), seed or 0, number, "int64"), strict=True):
-                    state.assign(row.astype(state.dtype))
-                parts.append(ops.convert_to_numpy(run(*(as_tensor(array[rows], array.dtype) for array in arrays))))
-                bar.add(1)
-        finally:
-            for state, value in zip(states, before, strict=True):
-                state.assign(value)
+        for number, rows in enumerate(batches):
+            drawn = step_seeds(len(states), seed or 0, number, self.seed_generator.state.dtype)
+            tensors = (as_tensor(array[rows], array.dtype) for array in arrays)
+            parts.append(ops.convert_to_numpy(run(list(map(ops.convert_to_tensor, drawn)), *tensors)))
+            bar.add(1)
         return np.concatenate(parts)[:n]
 
     def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)
         for i, state in enumerate(self._random_states()):
             store[f"random_state_{i}"] = ops.convert_to_numpy(state)
+        if self.averages_checksum is not None:
+            store[averages.CHECKSUM] = np.array(self.averages_checksum)
 
     def load_own_variables(self, store: Any) -> None:
         values = {key: store[key] for key in store.keys()}  # noqa: SIM118 (a Keras store has keys, but no iterator)
+        checksum = values.pop(averages.CHECKSUM, None)
+        self.averages_checksum = None if checksum is None else int(np.asarray(checksum))
         super().load_own_variables({key: values[key] for key in values if not key.startswith("random_state_")})
         for i, state in enumerate(self._random_states()):
             # Absent if the saved network had fewer dropout layers: then the new generator keeps its own state.
             state.assign(values.get(f"random_state_{i}", state))
+
+    def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
+        """Loads all weights of a file, or leaves the model as it is; see `keras.Model.load_weights`.
+
+        Args:
+            filepath: path of a `.weights.h5` or `.keras` file with the weights of this model and no others.
+            skip_mismatch: bool. Whether to load what fits, and to ignore what the file lacks or has besides. Defaults
+                to `False`.
+            **kwargs: as for `keras.Model.load_weights`.
+
+        Raises:
+            ValueError: with the path, if the file is damaged, or a weight is missing, left over, of another shape or
+                NaN.
+        """
+        self.check_built()
+        before = self.averages_checksum
+        try:
+            load_whole(self, super().load_weights, filepath, skip_mismatch, **kwargs)
+        except BaseException:
+            self.averages_checksum = before
+            raise
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "seed": self.seed}
@@ -277,7 +426,8 @@ class GenerativeModel(keras.Model):
         """Returns the loss of each sample, and the sum of weight regularizers and losses added by `add_loss`."""
         self._clear_losses()
         if keras.backend.backend() != "jax":
-            losses, penalty = self.loss_per_sample(x, y, training), sum(self.losses)
+            losses = self.loss_per_sample(x, y, training)
+            penalty = sum(ops.cast(loss, losses.dtype) for loss in self.losses)  # TensorFlow adds only what is alike
             self._clear_losses()  # they belong to a graph that ends with the step
             return losses, penalty
         # JAX's trainer drops losses added outside of `call`: they are collected in an inner scope, and variables that
@@ -304,6 +454,67 @@ class GenerativeModel(keras.Model):
         others = {id(variable) for variable in [*self.weights, *self.metrics_variables]}
         return [variable for variable in self.variables if id(variable) not in others]
 
+    def _check_weights_are_here(self) -> None:
+        """Fetches the weights from Keras's training loop on JAX, which holds them elsewhere while it runs."""
+        if keras.backend.backend() != "jax" or self._training_thread is None:
+            return
+        if self._training_thread != threading.get_ident():
+            raise RuntimeError(f"{self.name} is being trained in another thread: on JAX, wait for the end of `fit`")
+        self.jax_state_sync()
+
+    def make_train_function(self, force: bool = False) -> Any:
+        self._remember_weights()
+        return super().make_train_function(force)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        self._remember_weights()
+        return super().make_test_function(force)
+
+    def make_predict_function(self, force: bool = False) -> Any:
+        self._remember_weights()
+        return super().make_predict_function(force)
+
+    def _remember_weights(self) -> None:
+        """On JAX, Keras takes the values out of the variables, and loses them if the first step fails."""
+        if keras.backend.backend() == "jax":
+            kinds = ("trainable_variables", "non_trainable_variables", "metrics_variables")
+            state = {kind: [variable.value for variable in getattr(self, kind)] for kind in kinds}
+            optimizer = getattr(self, "optimizer", None)
+            state["optimizer_variables"] = [variable.value for variable in getattr(optimizer, "variables", [])]
+            self._jax_state = state
+
+    def _recover_weights(self) -> None:
+        """After a step that failed on JAX, gives the variables the values of the last finished one."""
+        if keras.backend.backend() == "jax":
+            self.jax_state_sync()
+
+    def _checked(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Checks arrays, or the first batch of a dataset or generator; returns data that still begin with it."""
+        check(x is not None, "x", "be given: arrays, a dataset or a generator", None)
+        is_taken = not isinstance(x, list | tuple | dict) or isinstance(x, self.nested_data)
+        check(is_taken, "x", "be one array, a dataset or a generator", f"a {type(x).__name__}")
+        if is_array(x) and len(x.shape) > 0:
+            check_no_scalar("y", y, len(x))
+        self.check_data(x, y)
+        batch, x = first_batch(x)
+        if batch is None:
+            has_target = sample_weight is None or y is not None
+            check(has_target, "sample_weight", "come with `y`: Keras drops it otherwise", "an array")
+            self._check_weights(x, sample_weight)
+        else:
+            first_x, first_y, first_weight = keras.utils.unpack_x_y_sample_weight(batch)
+            self.check_data(first_x, first_y)
+            self._check_weights(first_x, first_weight)
+        return x
+
+    def _check_weights(self, x: Any, sample_weight: Any) -> None:
+        if sample_weight is not None:
+            weight = ops.convert_to_numpy(sample_weight)
+            n = len(keras.tree.flatten(x)[0])
+            check(weight.shape in ((n,), (n, 1)), "sample_weight", f"have shape ({n},)", f"shape {weight.shape}")
+            is_weight = np.isfinite(weight) & (weight >= 0)
+            check(bool(is_weight.all()), "sample_weight", "be finite and >= 0", weight[~is_weight][:5])
+
     def _copy_weights(self) -> None:
         # On JAX a `fit` with use_ema=True leaves weights and averages in the same buffers, and the next `fit`,
         # `evaluate` or `predict` of Keras 3.15 donates the buffers of the weights. All weights: those frozen here may
@@ -313,6 +524,12 @@ class GenerativeModel(keras.Model):
                 variable.assign(ops.copy(variable))
 
 
-def _check_weights(y: Any, options: dict[str, Any]) -> None:
-    weighted = options.get("sample_weight") is not None
-    check(not weighted or y is not None, "sample_weight", "come with `y`: Keras drops it otherwise", "an array")
+def _as_list(callbacks: Any) -> list[Any]:
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return list(callbacks.callbacks)
+    return list(keras.tree.flatten(callbacks)) if callbacks is not None else []
+
+
+def _part(model: Any, path: str) -> Any:
+    """Returns the part of a model under a dotted path, or `None`."""
+    return functools.reduce(lambda part, name: getattr(part, name, None), path.split("."), model)

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.arrays import array_module
+from keras_gen.core.checks import check, check_floats, real_tensor
 from keras_gen.export import keras_gen_export
 
 
@@ -28,8 +29,14 @@ def gradient(function: Callable[[Any], Any], x: Any) -> Any:
     Returns:
         A tensor like `x`; zeros where `function` does not depend on it.
 
+    Raises:
+        ValueError: if `function` is not callable, or `x` is not floating-point.
+
     Reference: https://kexue.fm/archives/6705.
     """
+    check(callable(function), "function", "be a function", repr(function))
+    x = real_tensor("x", x)
+    check_floats("x", x)
     match keras.backend.backend():
         case "jax":
             import jax
@@ -38,7 +45,7 @@ def gradient(function: Callable[[Any], Any], x: Any) -> Any:
         case "tensorflow":
             import tensorflow as tf
 
-            x = tf.convert_to_tensor(x)
+            x = tf.convert_to_tensor(x)  # a Keras variable would stay one
             with tf.GradientTape() as tape:
                 tape.watch(x)
                 y = function(x)
@@ -47,7 +54,6 @@ def gradient(function: Callable[[Any], Any], x: Any) -> Any:
             import torch
 
             differentiable = torch.is_grad_enabled()
-            x = torch.as_tensor(x)
             with torch.enable_grad():
                 x = x if x.requires_grad else x.detach().requires_grad_()
                 y = function(x).sum()

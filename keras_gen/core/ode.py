@@ -89,7 +89,7 @@ def dormand_prince(f: Field, x: State, t0: float, t1: float, tolerance: float) -
             slopes, _ = state
             inner = _combined(x, h * length * stages[k], slopes)
             slope = f(t0 + length * (done + nodes[k] * h), inner)
-            here = ops.arange(len(NODES)) == k
+            here = ops.arange(len(NODES), dtype="int32") == k
             slopes = tuple(
                 ops.where(ops.reshape(here, (-1, *[1] * len(new.shape))), new, old)
                 for new, old in zip(slope, slopes, strict=True)

@@ -6,7 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gen.core.checks import check_integer
+from keras_gen.core.checks import check, check_integer, is_integer
+
+SEEDS = 2**31  # the state of Keras's generators is int32 on PyTorch, uint32 on JAX
 
 
 class StepSeed(keras.random.SeedGenerator):
@@ -24,6 +26,31 @@ class StepSeed(keras.random.SeedGenerator):
 
     def next(self, ordered: bool = True) -> Any:
         return self.seed
+
+
+def check_seed(seed: Any) -> int | None:
+    """Checks that `seed` is an integer >= 0 of any size, or `None`, and returns it as a Python int."""
+    return None if seed is None else check_integer("seed", seed, at_least=0)
+
+
+def keras_seed(seed: int | None) -> int | None:
+    """Returns the seed for Keras's generators and initializers: `seed`, or a hash of it if they cannot hold it."""
+    if seed is None or seed < SEEDS:
+        return seed
+    return int(np.random.SeedSequence(seed).generate_state(1)[0]) % SEEDS
+
+
+def seed_generator(seed: int | None) -> keras.random.SeedGenerator:
+    """Returns a generator of Keras for a seed of any size."""
+    return keras.random.SeedGenerator(keras_seed(seed))
+
+
+def draw_seed(seed: Any) -> Any:
+    """Checks the `seed` of a single draw, an integer or a generator or `None`, and returns what Keras accepts."""
+    is_generator = seed is None or isinstance(seed, keras.random.SeedGenerator)
+    rule = "be an integer >= 0, a keras.random.SeedGenerator or None"
+    check(is_generator or (is_integer(seed) and seed >= 0), "seed", rule, repr(seed))
+    return seed if is_generator else keras_seed(int(seed))
 
 
 def fixed_seed(seed: int | None) -> int:

@@ -1,7 +1,7 @@
 """Calls of a layer without side effects on it."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -36,3 +36,21 @@ def in_state(layer: keras.Layer, state: Sequence[tuple[keras.Variable, Any]]) ->
     finally:
         for part, losses in added:
             part._losses[:] = losses
+
+
+def in_random_state(
+    layer: keras.Layer, states: Sequence[keras.Variable], function: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Returns `function` with a first argument: the values that random states of `layer` have during the call."""
+
+    def run(values: Sequence[Any], *args: Any) -> Any:
+        if not states:
+            return function(*args)
+        state = list(zip(states, values, strict=True))
+        if keras.backend.backend() == "jax":  # a scope hides the one around it, which holds the other variables
+            drawn = set(map(id, states))
+            state += [(variable, variable.value) for variable in layer.variables if id(variable) not in drawn]
+        with keras.StatelessScope(state_mapping=state):
+            return function(*args)
+
+    return run

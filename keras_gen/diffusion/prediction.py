@@ -8,7 +8,18 @@ import keras
 import numpy as np
 
 from keras_gen.core.arrays import array_module
-from keras_gen.core.checks import check, check_choice, check_given, is_number
+from keras_gen.core.checks import (
+    NUMPY,
+    check,
+    check_broadcast,
+    check_choice,
+    check_finite,
+    check_given,
+    check_positive,
+    float_tensors,
+    is_number,
+    same_shape,
+)
 from keras_gen.core.configured import Configured
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.diffusion.schedules.continuous import ContinuousSchedule, check_continuous
@@ -222,11 +233,24 @@ def convert_prediction(
         The `target` prediction, of the shape of `x_t`.
 
     Raises:
-        ValueError: if `source` or `target` is unknown, `sigma_data` is not > 0, or `derivatives` are missing.
+        ValueError: if `source` or `target` is unknown, `sigma_data` is not > 0, `derivatives` are missing, an argument
+            is not of real numbers, or a NumPy array that is not finite, or the shapes do not match.
 
     Reference: Salimans and Ho 2022, arXiv:2202.00512, appendix D; Karras et al. 2022, arXiv:2206.00364, table 1.
     """
-    check(is_number(sigma_data) and sigma_data > 0, "sigma_data", "be > 0", repr(sigma_data))
+    check_positive("sigma_data", sigma_data)
+    named = {"value": value, "x_t": x_t, "alpha": alpha, "sigma": sigma}
+    if derivatives is not None:
+        is_pair = isinstance(derivatives, tuple | list) and len(derivatives) == 2
+        check(is_pair, "derivatives", "be a pair (d alpha / dt, d sigma / dt)", derivatives)
+        named |= {"d alpha / dt": derivatives[0], "d sigma / dt": derivatives[1]}
+    value, x_t, alpha, sigma, *rates = _of_one_kind(named)
+    shape = getattr(x_t, "shape", ())
+    is_same = same_shape(getattr(value, "shape", ()), shape)
+    check(is_same, "value", f"have the shape of x_t, {tuple(shape)}", f"shape {getattr(value, 'shape', ())}")
+    for name, factor in zip([*named][2:], (alpha, sigma, *rates), strict=True):
+        check_broadcast(name, factor, shape)
+    derivatives = (rates[0], rates[1]) if rates else None
     source, target = as_prediction(source, sigma_data, "source"), as_prediction(target, sigma_data, "target")
     if source == target:
         return value
@@ -241,6 +265,21 @@ def convert_prediction(
         eps = (alpha * value - p * x_t) / (alpha * q - sigma * p)
     p, q = target.linear_form(alpha, sigma, derivatives)
     return p * x0 + q * eps
+
+
+def _of_one_kind(named: dict[str, Any]) -> list[Any]:
+    """Returns finite numbers as floats, and arrays as NumPy or, if there is a tensor among them, as tensors."""
+    for name, value in named.items():
+        check_finite(name, value)
+    numbers = {name: float(value) for name, value in named.items() if is_number(value)}
+    others = {name: value for name, value in named.items() if name not in numbers}
+    if all(isinstance(value, NUMPY) for value in others.values()):
+        arrays = [np.asarray(value) for value in others.values()]
+        arrays = [array if array.dtype.kind == "f" else array.astype("float64") for array in arrays]
+    else:
+        arrays = float_tensors(others)
+    converted = numbers | dict(zip(others, arrays, strict=True))
+    return [converted[name] for name in named]
 
 
 def coefficients(prediction: Prediction, schedule: NoiseSchedule, t: Any) -> dict[str, Any]:

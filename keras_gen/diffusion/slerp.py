@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, same_shape
+from keras_gen.core.checks import check, check_finite, same_shape
 from keras_gen.export import keras_gen_export
 
 MIN_SQUARED_SIN = 1e-6  # sin(theta)^2 below which arc and line agree to float32 precision
@@ -37,6 +37,8 @@ def slerp(a: Any, b: Any, w: Any) -> Any:
     Reference: Shoemake 1985, "Animating rotation with quaternion curves"; Song et al. 2020, arXiv:2010.02502, appendix
         D.5; https://kexue.fm/archives/9181.
     """
+    for name, value in {"a": a, "b": b, "w": w}.items():
+        check_finite(name, value)
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return _slerp(np, *(np.asarray(value, "float64") for value in (a, b, w))).astype("float32")
     return _slerp(ops, *(ops.cast(value, "float32") for value in (a, b, w)))

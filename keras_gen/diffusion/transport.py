@@ -2,7 +2,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_gen.core.checks import check, same_shape
+from keras_gen.core.checks import check, check_finite, same_shape
 from keras_gen.core.compiled import sequential_while
 from keras_gen.export import keras_gen_export
 
@@ -37,7 +37,8 @@ def optimal_pairing(cost: Any) -> Any:
         int32 tensor `(n,)`, always a permutation: `pairing[i]` is the column of row i.
 
     Raises:
-        ValueError: if `cost` is not a square matrix.
+        ValueError: if `cost` is not a square matrix of real numbers, or a NumPy array that is not finite. The values of
+            a tensor are not checked, since it may be one of a compiled step: NaN gives an arbitrary permutation.
 
     Example:
 
@@ -47,6 +48,7 @@ def optimal_pairing(cost: Any) -> Any:
     Reference: Bertsekas 1988, "The auction algorithm: a distributed relaxation method for the assignment problem";
         Tong et al. 2023, arXiv:2302.00482; Pooladian et al. 2023, arXiv:2304.14772.
     """
+    check_finite("cost", cost)
     cost = ops.stop_gradient(ops.cast(cost, "float32"))
     shape = tuple(cost.shape)
     is_square = len(shape) == 2 and same_shape(shape, shape[::-1]) and 0 not in shape

@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_gen.core.checks import check
+from keras_gen.core.checks import check, real_array
 from keras_gen.export import keras_gen_export
 
 
@@ -30,15 +30,21 @@ def cluster_accuracy(clusters: Any, labels: Any, reference: tuple[Any, Any] | No
     Reference: https://kexue.fm/archives/5887.
     """
     clusters, labels = _pair("clusters", clusters, labels)
-    known, known_labels = (clusters, labels) if reference is None else _pair("reference", *reference)
+    known, known_labels = (clusters, labels) if reference is None else _known(reference)
     counts = np.zeros((max(clusters.max(), known.max()) + 1, max(labels.max(), known_labels.max()) + 1), int)
     np.add.at(counts, (known, known_labels), 1)
     named = np.where(counts.any(axis=1), counts.argmax(axis=1), -1)
     return float(np.mean(named[clusters] == labels))
 
 
+def _known(reference: Any) -> tuple[np.ndarray, np.ndarray]:
+    is_pair = isinstance(reference, tuple | list) and len(reference) == 2
+    check(is_pair, "reference", "be a pair (clusters, labels) or None", reference)
+    return _pair("reference", *reference)
+
+
 def _pair(name: str, clusters: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    clusters, labels = np.asarray(clusters), np.asarray(labels)
+    clusters, labels = real_array(name, clusters), real_array("labels", labels)
     integers = clusters.dtype.kind in "iu" and labels.dtype.kind in "iu"
     is_pair = integers and clusters.shape == labels.shape and clusters.ndim == 1 and len(clusters) > 0
     shapes = f"{clusters.dtype} {clusters.shape} and {labels.dtype} {labels.shape}"

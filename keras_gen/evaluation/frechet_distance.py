@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_gen.core.checks import check
+from keras_gen.core.checks import check, finite_array
 from keras_gen.evaluation.feature_metric import KINDS, FeatureMetric
 from keras_gen.export import keras_gen_export
 
@@ -23,17 +23,19 @@ def frechet_distance(x: Any, y: Any) -> float:
         float >= 0, in squared units of the features.
 
     Raises:
-        ValueError: if a set has fewer than 2 samples or the numbers of features differ.
+        ValueError: if a set has fewer than 2 samples, is not of finite real numbers, or the numbers of features differ.
 
     Reference: Heusel et al. 2017, arXiv:1706.08500.
     """
-    check(len(x) > 1, "x", "hold at least 2 samples", f"shape {np.shape(x)}")
-    check(len(y) > 1, "y", "hold at least 2 samples", f"shape {np.shape(y)}")
+    x, y = finite_array("x", x), finite_array("y", y)
+    for name, features in {"x": x, "y": y}.items():
+        is_set = features.ndim > 0 and len(features) > 1 and features.size > 0
+        check(is_set, name, "hold at least 2 samples", f"shape {features.shape}")
     moments_x, moments_y = Moments(), Moments()
     moments_x.add(np.reshape(x, (len(x), -1)))
     moments_y.add(np.reshape(y, (len(y), -1)))
-    features = moments_x.mean.shape
-    check(moments_y.mean.shape == features, "y", f"have {features[0]} features like x", f"shape {np.shape(y)}")
+    shape = moments_x.mean.shape
+    check(moments_y.mean.shape == shape, "y", f"have {shape[0]} features like x", f"shape {y.shape}")
     return moments_x.distance(moments_y)
 
 

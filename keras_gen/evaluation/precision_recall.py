@@ -6,7 +6,7 @@ import numpy as np
 from keras_gen.core.checks import check, check_integer
 from keras_gen.evaluation.feature_metric import KINDS, FeatureMetric
 from keras_gen.export import keras_gen_export
-from keras_gen.hubness.neighbors import Index, nearest_neighbors, nearest_program, precise_search
+from keras_gen.hubness.neighbors import Index, in_range, nearest_neighbors, nearest_program, precise_search
 
 CANDIDATES = 4  # balls checked precisely for each sample, after the ranking by products
 BLOCK_SIZE = 1024
@@ -67,6 +67,7 @@ class PrecisionRecall(FeatureMetric):
 
 def fraction_in_balls(queries: np.ndarray, points: np.ndarray, k: int) -> float:
     """Returns the fraction of queries inside the ball of any point, which extends to its k-th neighbour."""
+    _, [queries, points] = in_range(queries, points)
     reach = nearest_neighbors(points, k=k, block_size=BLOCK_SIZE)[0][:, -1]
     # The minimum of |q - x|^2 - reach decides; the ranking has rounding errors, so the best few are checked.
     blocks = Index(points, reach).search(nearest_program(min(CANDIDATES, len(points))), queries, BLOCK_SIZE, 0)

@@ -1,11 +1,14 @@
 import importlib
 import pathlib
 import string
+import warnings
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_gen.core.checks import check, check_integer
+from keras_gen.core.files import replacing
 from keras_gen.evaluation.image_grid import image_grid
 from keras_gen.export import keras_gen_export
 
@@ -14,7 +17,9 @@ from keras_gen.export import keras_gen_export
 class SampleGrid(keras.callbacks.Callback):
     """Callback that saves an image grid of samples after each epoch, always from the same starting noise.
 
-    If the optimizer keeps averages of the weights (`use_ema=True`), the samples are drawn with them. Requires Pillow.
+    Samples that are not finite, as of a model that has diverged, are not drawn: a warning names their number.
+    A picture that cannot be written, on a full disk, causes a warning too, and training goes on. If the optimizer keeps
+    averages of the weights (`use_ema=True`), the samples are drawn with them. Requires Pillow.
 
     Args:
         filepath: str or path of a PNG file. `{epoch}` is replaced by the epoch number, starting at 1. Missing
@@ -54,7 +59,6 @@ class SampleGrid(keras.callbacks.Callback):
         self.scale = check_integer("scale", scale)
         self.seed = check_integer("seed", seed, at_least=0)
         self.options = {"verbose": 0, **options}
-        self._averages = keras.callbacks.SwapEMAWeights()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.model.check_sampling(self.n, **self.options)
@@ -62,21 +66,16 @@ class SampleGrid(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if (epoch + 1) % self.every:
             return
-        images = self._sample()
+        images = self.model.sample(self.n, seed=self.seed, **self.options)
+        broken = int((~np.isfinite(images).reshape(len(images), -1).all(axis=1)).sum())
+        if broken:
+            received = f"{broken} of {len(images)} samples are not finite"
+            warnings.warn(f"SampleGrid saves no picture of epoch {epoch + 1}: {received}", stacklevel=2)
+            return
         path = pathlib.Path(self.filepath.format(epoch=epoch + 1))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        keras.utils.save_img(path, image_grid(images, scale=self.scale), data_format="channels_last", scale=False)
-
-    def _sample(self) -> Any:
-        model = self.model
-        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-        if not getattr(optimizer, "use_ema", False):
-            return model.sample(self.n, seed=self.seed, **self.options)
-        # Keras's own callback swaps the averages in on each backend. (In Keras 3.15 its `on_predict_end` does not swap
-        # them out again; `on_test_end` does.)
-        self._averages.set_model(model)
-        self._averages.on_test_begin()
+        grid = image_grid(images, scale=self.scale)
         try:
-            return model.sample(self.n, seed=self.seed, **self.options)
-        finally:
-            self._averages.on_test_end()
+            with replacing(path) as file:
+                keras.utils.save_img(file, grid, data_format="channels_last", file_format="png", scale=False)
+        except OSError as error:
+            warnings.warn(f"SampleGrid saves no picture of epoch {epoch + 1}: {error}", stacklevel=2)

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check
+from keras_gen.core.checks import check, check_flag
 from keras_gen.core.configured import repr_of
+from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
 
 
@@ -20,7 +21,7 @@ def num_positions(x_shape: Any) -> int:
 
 
 @keras_gen_export("keras_gen.layers.Bijector", also=("keras_gen.bijectors.Bijector",))
-class Bijector(keras.layers.Layer):
+class Bijector(StaysFrozen, keras.layers.Layer):
     """Base class of invertible layers: `y = f(x)`, with `log_det = log |det df/dx|` per sample.
 
     The forward direction maps data to latents. Calls in either direction return `log_det` as well, so that densities
@@ -84,7 +85,7 @@ class Bijector(keras.layers.Layer):
 
     def call(self, x: Any, condition: Any = None, inverse: bool = False, training: bool = False) -> tuple[Any, Any]:
         condition = None if condition is None else ops.cast(condition, self.bijection_dtype)
-        transform = self.inverse_and_log_det if inverse else self.forward_and_log_det
+        transform = self.inverse_and_log_det if check_flag("inverse", inverse) else self.forward_and_log_det
         return transform(ops.cast(x, self.bijection_dtype), condition, bool(training))
 
     def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check
+from keras_gen.core.checks import check, known_size
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector, build_layer
 from keras_gen.flows.coupling import LastAxisSplit
@@ -156,6 +156,8 @@ class MultiScale(Bijector):
 
         h_0 = x;   (z_i, h_i) = halves(f_i(h_{i-1}));   y = (z_1, ..., z_{n-1}, f_n(h_{n-1})) as one vector
 
+    Of an odd number of channels, one more is kept than is factored out.
+
     End a level with an `AffineCoupling(..., split="channel", flip=True)` to make the factored-out half Gaussian, with
     mean and scale predicted from the remaining half (learned prior).
 
@@ -174,8 +176,8 @@ class MultiScale(Bijector):
         log_det: float32 `(batch,)`.
 
     Raises:
-        ValueError: if `levels` is not a non-empty list of bijectors, or a level before the last outputs an odd number
-            of channels.
+        ValueError: if `levels` is not a non-empty list of bijectors, or a level before the last outputs a single
+            channel.
 
     Example:
 
@@ -197,8 +199,10 @@ class MultiScale(Bijector):
             build_layer(level, x_shape, condition_shape)
             y_shape = level.output_shape(x_shape)
             self.halves.check(y_shape)
-            x_shape = self.halves.half_shape(y_shape)
-            self.part_shapes.append(x_shape[1:])
+            is_wide = known_size("x", y_shape) > 1
+            check(is_wide, "x", "have at least 2 channels before half are factored out", f"shape {y_shape}")
+            part_shape, x_shape = self.halves.half_shapes(y_shape)
+            self.part_shapes.append(part_shape[1:])
         build_layer(self.levels[-1], x_shape, condition_shape)
         self.part_shapes.append(self.levels[-1].output_shape(x_shape)[1:])
 

@@ -5,19 +5,21 @@ import keras
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer, check_units
+from keras_gen.core.frozen import StaysFrozen
+from keras_gen.core.random import check_seed, keras_seed
 from keras_gen.core.torch.kernels import Conv2D, product
 from keras_gen.export import keras_gen_export
 
 
 @keras_gen_export("keras_gen.layers.Conditioner")
-class Conditioner(keras.layers.Layer):
+class Conditioner(StaysFrozen, keras.layers.Layer):
     """Conditioner network of a coupling layer: dense layers for vectors, convolutions for images.
 
         h = x;   h = activation(W h + b) for each of `units`;   output = W h + b
 
     For images the first and the last convolution are 3 x 3, the others 1 x 1. The hidden layers use He initialization
     (with Glorot's smaller weights NICE learns more slowly), the last one is initialized to zero, so that a coupling
-    starts as the identity.
+    starts as the identity. `quantize("int8")` of a flow rounds the weights of dense layers, not the activations.
 
     Args:
         outputs: int >= 1. Size of the output's last axis.
@@ -59,7 +61,7 @@ class Conditioner(keras.layers.Layer):
         self.activation = keras.activations.get(activation)
         check(isinstance(dropout, int | float) and 0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
         self.dropout = dropout
-        self.seed = seed
+        self.seed = check_seed(seed)
 
     def build(self, input_shapes: Any) -> None:
         shapes = input_shapes if isinstance(input_shapes[0], list | tuple) else [input_shapes]
@@ -86,7 +88,7 @@ class Conditioner(keras.layers.Layer):
         return Conv2D(units, 3 if i == 0 or last else 1, padding="same", **options)
 
     def _seed(self, i: int) -> int | None:
-        return None if self.seed is None else self.seed + i
+        return None if self.seed is None else keras_seed(self.seed + i)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         x, *conditions = inputs if isinstance(inputs, list | tuple) else [inputs]
@@ -112,7 +114,27 @@ class Dense(keras.layers.Dense):
     """Dense layer that supports float64: Keras 3.15 always multiplies matrices in float32 on JAX and torch."""
 
     def call(self, inputs: Any) -> Any:
-        return product(inputs, ops.convert_to_tensor(self.kernel)) + ops.convert_to_tensor(self.bias)
+        return self._map(inputs, ops.convert_to_tensor(self.kernel))
+
+    def quantize(self, mode: str | None = None, type_check: bool = True, config: Any = None) -> None:
+        if mode != "int8":  # Keras makes this error a warning
+            raise NotImplementedError(f"The dense layers of flows can be quantized to 'int8' only, not to {mode!r}.")
+        super().quantize(mode, type_check=False, config=config)  # else Keras refuses all subclasses
+
+    def load_own_variables(self, store: Any) -> None:
+        # The layer that holds this one builds it from its own configuration, which says nothing of a quantization.
+        if self.quantization_mode is None and len(store.keys()) == len(self.variable_serialization_spec["int8"]):
+            self.quantize("int8")
+        super().load_own_variables(store)
+
+    def quantized_call(self, inputs: Any) -> Any:
+        # Keras rounds activations, too: such a network jumps, so that the flow is no longer invertible, and has no
+        # derivative in forward mode, which the trace of a `ContinuousFlow` takes.
+        scale = ops.convert_to_tensor(self.kernel_scale)
+        return self._map(inputs, ops.cast(self.kernel, scale.dtype) / scale)
+
+    def _map(self, inputs: Any, kernel: Any) -> Any:
+        return product(inputs, kernel) + ops.convert_to_tensor(self.bias)
 
 
 def broadcast_condition(condition: Any, x: Any) -> Any:

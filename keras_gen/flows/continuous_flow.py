@@ -8,6 +8,7 @@ from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.checks import check, check_choice, check_integer, check_units, is_number
 from keras_gen.core.divergence import exact_divergence, hutchinson_divergence, random_signs
 from keras_gen.core.ode import dormand_prince, runge_kutta_4
+from keras_gen.core.random import check_seed, seed_generator
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
 from keras_gen.flows.conditioner import Conditioner
@@ -81,8 +82,8 @@ class ContinuousFlow(Bijector):
         self.steps = check_integer("steps", steps)
         self.tolerance = tolerance
         self.trace = trace
-        self.seed = None if seed is None else check_integer("seed", seed, at_least=0)
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed = check_seed(seed)
+        self.seed_generator = seed_generator(self.seed)
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
         check(None not in x_shape[1:], "x", "have a known shape", f"shape {tuple(x_shape)}")

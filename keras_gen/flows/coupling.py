@@ -9,39 +9,50 @@ import keras
 from keras import ops
 
 from keras_gen.core.arrays import broadcast_to_batch, sum_per_sample
-from keras_gen.core.checks import check, check_choice, check_units
+from keras_gen.core.checks import check, check_choice, check_flag, check_units
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
 from keras_gen.flows.conditioner import Conditioner
 
 
 class LastAxisSplit:
-    """Split of the last axis into first and second half: features of vectors, channels of images."""
+    """Split of the last axis into first and second half: features of vectors, channels of images.
+
+    Of an odd size, the second half has one more. Of a size of 1, the first half is empty.
+    """
 
     rank: int | None = None
     axis = -1
-    rule = "have an even size on the last axis (and at least 2)"
+    multiple = 1  # divides the size of the axis
+    rule = "have a size of at least 1 on the last axis"
 
     def check(self, shape: Any) -> None:
         """Rejects data that cannot be split into halves."""
         is_valid_rank = len(shape) > 1 and self.rank in (None, len(shape))
         check(is_valid_rank, "x", "be images (batch, height, width, channels)", f"shape {tuple(shape)}")
         size = shape[self.axis]
-        check(size is not None and size % 2 == 0, "x", self.rule, f"shape {tuple(shape)}")
+        is_size = size is not None and size > 0 and size % self.multiple == 0
+        check(is_size, "x", self.rule, f"shape {tuple(shape)}")
 
-    def half_shape(self, shape: Any) -> tuple[Any, ...]:
-        """Returns the shape of each half."""
-        half = list(shape)
-        half[self.axis] //= 2
-        return tuple(half)
+    def first_size(self, size: int) -> int:
+        """Returns the size of the first half of an axis."""
+        return size // 2
 
-    def conditioner_input_shape(self, shape: Any) -> tuple[Any, ...]:
-        """Returns the shape of the conditioner's input."""
-        return self.half_shape(shape)
+    def half_shapes(self, shape: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Returns the shapes of both halves."""
+        first, second = list(shape), list(shape)
+        first[self.axis] = self.first_size(shape[self.axis])
+        second[self.axis] -= first[self.axis]
+        return tuple(first), tuple(second)
+
+    def conditioner_input_shape(self, shape: Any, first: bool) -> tuple[Any, ...]:
+        """Returns the shape of the conditioner's input for the first or the second half of data of `shape`."""
+        half = self.half_shapes(shape)[0 if first else 1]
+        return (*half[:-1], max(1, half[-1]))
 
     def parts(self, x: Any) -> tuple[Any, Any]:
         """Splits `x` into its two halves."""
-        a, b = ops.split(x, 2, axis=-1)
+        a, b = ops.split(x, [self.first_size(x.shape[-1])], axis=-1)
         return a, b
 
     def join(self, a: Any, b: Any) -> Any:
@@ -49,8 +60,8 @@ class LastAxisSplit:
         return ops.concatenate([a, b], axis=-1)
 
     def conditioner_input(self, a: Any, first: bool) -> Any:
-        """Returns the conditioner's input for the half `a`, the first or the second one."""
-        return a
+        """Returns the conditioner's input for the half `a`, the first or the second one; a constant if it is empty."""
+        return a if a.shape[-1] else ops.ones((*ops.shape(a)[:-1], 1), a.dtype)
 
     def conditioner_output(self, output: Any, first: bool) -> Any:
         """Returns the part of the conditioner's output that belongs to the other half."""
@@ -64,15 +75,22 @@ class ChannelSplit(LastAxisSplit):
 
 
 class InterleavedSplit(LastAxisSplit):
-    """Split of the last axis into even and odd positions."""
+    """Split of the last axis into even and odd positions, counted from 0: of an odd size, one more is even."""
+
+    def first_size(self, size: int) -> int:
+        return -(-size // 2)
 
     def parts(self, x: Any) -> tuple[Any, Any]:
+        if x.shape[-1] % 2:
+            return x[..., ::2], x[..., 1::2]
         pairs = ops.reshape(x, (*ops.shape(x)[:-1], x.shape[-1] // 2, 2))
         return pairs[..., 0], pairs[..., 1]
 
     def join(self, a: Any, b: Any) -> Any:
-        pairs = ops.stack([a, b], axis=-1)
-        return ops.reshape(pairs, (*ops.shape(a)[:-1], 2 * a.shape[-1]))
+        paired = b.shape[-1]
+        pairs = ops.stack([a[..., :paired], b], axis=-1)
+        joined = ops.reshape(pairs, (*ops.shape(b)[:-1], 2 * paired))
+        return joined if a.shape[-1] == paired else ops.concatenate([joined, a[..., paired:]], axis=-1)
 
 
 class CheckerboardSplit(LastAxisSplit):
@@ -83,9 +101,10 @@ class CheckerboardSplit(LastAxisSplit):
 
     rank = 4
     axis = 2
-    rule = "have an even width"
+    multiple = 2
+    rule = "have an even width (and at least 2)"
 
-    def conditioner_input_shape(self, shape: Any) -> tuple[Any, ...]:
+    def conditioner_input_shape(self, shape: Any, first: bool) -> tuple[Any, ...]:
         return tuple(shape)
 
     def parts(self, x: Any) -> tuple[Any, Any]:
@@ -109,7 +128,7 @@ class CheckerboardSplit(LastAxisSplit):
         return self.parts(output)[1 if first else 0]
 
     def _even_rows(self, x: Any) -> Any:
-        return ops.reshape(ops.arange(ops.shape(x)[1]) % 2 == 0, (1, -1, 1, 1))
+        return ops.reshape(ops.arange(ops.shape(x)[1], dtype="int32") % 2 == 0, (1, -1, 1, 1))
 
 
 SPLITS = {
@@ -124,6 +143,9 @@ class Coupling(Bijector):
     """Base class of coupling layers: one half of the dimensions parametrizes an elementwise transform of the other.
 
         y_a = x_a,   y_b = transform(x_b; conditioner(x_a))
+
+    A single feature is all of x_b, whatever `flip`: the conditioner gets 1 in place of x_a, so the parameters depend on
+    the condition alone, or on nothing.
 
     To write a new coupling, define `params_per_dim` and `transform`, and `get_config` for additional arguments. The
     last axis of a conditioner's output holds the parameters of the first dimension, then those of the second, ...
@@ -148,7 +170,7 @@ class Coupling(Bijector):
         self.units = None if units is None else check_units(units)
         self.split = split
         self.halves = SPLITS[split]()
-        self.flip = bool(flip)
+        self.flip = check_flag("flip", flip)
 
     @property
     @abc.abstractmethod
@@ -161,9 +183,12 @@ class Coupling(Bijector):
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
         self.halves.check(x_shape)
-        input_shape = self.halves.conditioner_input_shape(x_shape)
+        halves = self.halves.half_shapes(x_shape)
+        # As `flip` says, unless that would leave nothing to transform.
+        self.first_conditions = (halves[0 if self.flip else 1][-1] == 0) == self.flip
+        input_shape = self.halves.conditioner_input_shape(x_shape, self.first_conditions)
         if self.conditioner is None:
-            outputs = input_shape[-1] * self.params_per_dim
+            outputs = halves[1 if self.first_conditions else 0][-1] * self.params_per_dim
             self.conditioner = Conditioner(
                 outputs, check_units(self.units), dtype=self.dtype_policy, name="conditioner"
             )
@@ -178,20 +203,20 @@ class Coupling(Bijector):
 
     def _couple(self, x: Any, condition: Any, training: bool, inverse: bool) -> tuple[Any, Any]:
         a, b = self.halves.parts(x)
-        if self.flip:
+        if not self.first_conditions:
             a, b = b, a
         b, log_det = self.transform(b, self._conditioned(a, b, condition, training), inverse)
-        return self.halves.join(*((b, a) if self.flip else (a, b))), log_det
+        return self.halves.join(*((a, b) if self.first_conditions else (b, a))), log_det
 
     def _conditioned(self, a: Any, b: Any, condition: Any, training: bool) -> Any:
-        inputs = self.halves.conditioner_input(a, first=not self.flip)
+        inputs = self.halves.conditioner_input(a, first=self.first_conditions)
         output = self.conditioner(inputs if condition is None else [inputs, condition], training=training)
-        width = a.shape[-1] * self.params_per_dim
+        width = b.shape[-1] * self.params_per_dim
         expected = (*inputs.shape[1:-1], width)
         is_expected = tuple(output.shape[1:]) == expected or (None in expected and output.shape[-1] == width)
         rule = f"give outputs of shape (batch, {', '.join(map(str, expected))})"
         check(is_expected, "conditioner", rule, output.shape)
-        output = self.halves.conditioner_output(ops.cast(output, self.bijection_dtype), first=not self.flip)
+        output = self.halves.conditioner_output(ops.cast(output, self.bijection_dtype), first=self.first_conditions)
         return ops.reshape(output, (*ops.shape(b), self.params_per_dim))
 
     def get_config(self) -> dict[str, Any]:
@@ -213,6 +238,9 @@ class AdditiveCoupling(Coupling):
     """Additive coupling layer of NICE: adds to one half the output of a network applied to the other.
 
         y_a = x_a,   y_b = x_b + m(x_a),   log_det = 0
+
+    Halves of an odd size differ by one. A single feature is all of x_b: `m` gets 1 in place of x_a, so the shift
+    depends on the condition alone.
 
     Args:
         conditioner: a Keras layer or model `m`, called as `m(x_a)` or `m([x_a, condition])`; its output is added to
@@ -274,6 +302,9 @@ class AffineCoupling(Coupling):
 
     The scale map `g` bounds the scale, so that neither direction overflows: `"tanh"`, 2 tanh(s / 2), or `"softclip"`,
     s / (1 + |s| / log 1000). `"sigmoid"`, log sigmoid(s + 2), is bounded only from above, `"exp"`, s, is unbounded.
+
+    Halves of an odd size differ by one. A single feature is all of x_b: the conditioner gets 1 in place of x_a, so
+    shift and scale depend on the condition alone.
 
     Args:
         conditioner: a Keras layer or model, called on `x_a` or `[x_a, condition]`. The last axis of its output is twice

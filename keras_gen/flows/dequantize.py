@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_gen.core.arrays import broadcast_to_batch, clip, sum_per_sample
 from keras_gen.core.checks import check, check_integer
+from keras_gen.core.random import check_seed, seed_generator
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector, build_layer
 
@@ -57,8 +58,8 @@ class Dequantize(Bijector):
         self.levels = check_integer("levels", levels, at_least=2)
         check(bijector is None or isinstance(bijector, Bijector), "bijector", "be a bijector", bijector)
         self.bijector = bijector
-        self.seed = None if seed is None else check_integer("seed", seed, at_least=0)
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed = check_seed(seed)
+        self.seed_generator = seed_generator(self.seed)
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
         self.num_dims = math.prod(x_shape[1:])

@@ -6,7 +6,7 @@ from typing import Any
 from keras import ops
 
 from keras_gen.core.arrays import broadcast_to_batch, clip, sum_per_sample
-from keras_gen.core.checks import check, is_number
+from keras_gen.core.checks import check, check_positive, is_number
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector, num_positions
 
@@ -46,7 +46,7 @@ class Scale(Bijector):
 
     def __init__(self, rate: float = 1.0, **kwargs: Any):
         super().__init__(**kwargs)
-        check(is_number(rate) and 0 < rate < float("inf"), "rate", "be > 0 and finite", repr(rate))
+        check_positive("rate", rate)
         self.rate = float(rate)
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
@@ -68,7 +68,7 @@ class Scale(Bijector):
         return {**super().get_config(), "rate": self.rate}
 
 
-LEAST_STD = 1e-6
+LEAST_SPREAD = 1e-6  # relative to 1 + |mean|: below it, a deviation may be that of rounding
 
 
 @keras_gen_export("keras_gen.layers.ActNorm", also=("keras_gen.bijectors.ActNorm",))
@@ -80,6 +80,9 @@ class ActNorm(Bijector):
     for each feature or channel; `num_positions` is height x width for images, else 1. `mean` and `std` are those of the
     first training batch, stored as non-trainable weights; `s` and `b`, initially 0, are trained. Before that batch the
     layer is the identity. A loaded layer is not initialized again.
+
+    A feature without spread in that batch (a deviation below 1e-6 (1 + |mean|)) keeps its scale: its `std` is 1. So do
+    all features of a first batch of one vector.
 
     Args:
         **kwargs: `name`, `dtype`, as for any Keras layer.
@@ -140,9 +143,12 @@ class ActNorm(Bijector):
     def _statistics_of(self, x: Any) -> tuple[Any, Any]:
         axes = tuple(range(len(x.shape) - 1))
         x = ops.stop_gradient(x)
+        origin = x[(0,) * len(axes)]  # of the data, so that sums of features without spread are exactly 0
+        x = x - origin
         mean = ops.mean(x, axes)
         variance = ops.mean((x - mean) ** 2, axes)  # on torch, `ops.moments` computes E[x^2] - E[x]^2
-        return mean, ops.log(ops.maximum(ops.sqrt(variance), LEAST_STD))
+        mean, std = origin + mean, ops.sqrt(variance)
+        return mean, ops.log(ops.where(std > LEAST_SPREAD * (1 + abs(mean)), std, 1.0))
 
     def _read(self, weight: Any) -> Any:
         return ops.cast(weight, self.bijection_dtype)

@@ -6,7 +6,17 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.arrays import straight_paths
-from keras_gen.core.checks import batch_of, check, check_integer, is_array, is_number, same_shape
+from keras_gen.core.checks import (
+    as_condition,
+    as_numpy,
+    batch_of,
+    check,
+    check_integer,
+    finite_samples,
+    is_array,
+    is_number,
+    same_shape,
+)
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
@@ -110,7 +120,7 @@ class Flow(GenerativeModel):
 
     def _prepare_data(self, name: str, x: Any, condition_shape: Any = None) -> np.ndarray:
         """Returns data as an array after checking dtype, values and shape; builds the model if necessary."""
-        x = np.asarray(ops.convert_to_numpy(x))
+        x = as_numpy(name, x)
         check(x.ndim > 1 and len(x) > 0, name, "hold at least one sample (n, ...)", f"shape {x.shape}")
         check(x.dtype.kind == "f", name, "be floating-point", f"dtype {x.dtype}")
         check(bool(np.isfinite(x).all()), name, "be finite", "NaN or infinite values")
@@ -127,7 +137,7 @@ class Flow(GenerativeModel):
             check(condition is None, name, "be None: the model was built without a condition", "a value")
             return []
         check(condition is not None, name, "be given: the model was built for a condition", None)
-        condition = np.asarray(ops.convert_to_numpy(condition)).astype(self.bijector.bijection_dtype)
+        condition = as_condition(name, condition).astype(self.bijector.bijection_dtype)
         if condition.shape == self.condition_shape:
             condition = np.repeat(condition[None], n, axis=0)
         expected = (n, *self.condition_shape)
@@ -237,7 +247,8 @@ class Flow(GenerativeModel):
             return self._to_data(self.base.from_noise(noise, temperatures[0]), *conditions)
 
         options: dict[str, Any] = {"batch_size": batch_size, "verbose": verbose, "seed": seed}
-        return self.in_batches("sample", generate, noise, temperatures, *conditions, **options)
+        samples = self.in_batches("sample", generate, noise, temperatures, *conditions, **options)
+        return finite_samples(samples, *conditions)
 
     def check_sampling(self, n: int, condition: Any = None, **options: Any) -> None:
         if self.built:

@@ -1,7 +1,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from keras_gen.core.checks import check_integer, check_units
+from keras_gen.core.checks import check_depth, check_units
+from keras_gen.core.random import check_seed
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
 from keras_gen.flows.compose import Chain, MultiScale
@@ -58,8 +59,9 @@ class Glow(Flow):
         seed: int | None = None,
         **kwargs: Any,
     ):
-        check_integer("scales", scales)
-        check_integer("steps", steps)
+        check_depth("scales", scales)
+        check_depth("steps", steps)
+        seed = check_seed(seed)
         dtype: dict[str, Any] = {"dtype": kwargs.get("dtype")}
 
         def step(i: int) -> list[Bijector]:

@@ -4,8 +4,8 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.arrays import broadcast_to_batch
-from keras_gen.core.checks import check
-from keras_gen.core.random import fixed_seed
+from keras_gen.core.checks import check, finite_array
+from keras_gen.core.random import check_seed, fixed_seed
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector, num_positions
 
@@ -47,7 +47,7 @@ class Invertible1x1Conv(Bijector):
     def __init__(self, matrix: Any = None, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.matrix = None if matrix is None else _check_matrix(matrix)
-        self.seed = None if seed is None else fixed_seed(seed)
+        self.seed = check_seed(seed)
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
         self.num_positions = num_positions(x_shape)
@@ -115,9 +115,8 @@ def lu(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _check_matrix(matrix: Any) -> np.ndarray:
-    matrix = np.asarray(matrix, "float64")
+    matrix = finite_array("matrix", matrix).astype("float64")
     check(matrix.ndim == 2 and len(matrix) == matrix.shape[1], "matrix", "be square", f"shape {matrix.shape}")
-    check(bool(np.isfinite(matrix).all()), "matrix", "be finite", "NaN or infinite values")
     rule = "be invertible, with a condition number below 1e6"
     check(np.linalg.cond(matrix) < 1e6, "matrix", rule, f"condition number {np.linalg.cond(matrix):.3g}")
     return matrix

@@ -21,6 +21,8 @@ class MaskedAutoregressive(Bijector):
 
         t_i, s_i = MADE(x_1 .. x_{i-1});   y_i = x_i exp(g(s_i)) + t_i,   log_det = sum g(s_i)
 
+    A single feature is scaled and shifted by a function of the condition, or by constants that are learned.
+
     The forward direction takes one network pass, the inverse one pass per dimension, in a compiled loop. Put a
     `Permutation("reverse")` between two such layers.
 
@@ -31,7 +33,7 @@ class MaskedAutoregressive(Bijector):
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
-        x: `(batch, features)`, at least 2 features.
+        x: `(batch, features)`.
         condition: `(batch, any)` or `None`. All dimensions depend on it. Defaults to `None`.
         inverse: bool. Defaults to `False`.
         training: bool. Defaults to `False`.
@@ -41,7 +43,7 @@ class MaskedAutoregressive(Bijector):
         log_det: float32 `(batch,)`.
 
     Raises:
-        ValueError: if an argument is out of range, or x is not a batch of vectors with at least 2 features.
+        ValueError: if an argument is out of range, or x is not a batch of vectors.
 
     Example:
 
@@ -61,15 +63,16 @@ class MaskedAutoregressive(Bijector):
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
         check(len(x_shape) == 2, "x", "be vectors (batch, features)", f"shape {tuple(x_shape)}")
         size = x_shape[-1]
-        check(size is not None and size > 1, "x", "have at least 2 features", f"shape {tuple(x_shape)}")
+        check(size is not None and size > 0, "x", "have at least 1 feature", f"shape {tuple(x_shape)}")
         degrees = np.arange(1, size + 1)
+        # A single feature has none before it: the network sees a constant in its place, of a degree less.
+        outputs = np.repeat(degrees + (size == 1), 2)
         self.hidden = []
         for units in self.units:
-            wider = spread_degrees(units, size - 1)
+            wider = spread_degrees(units, max(1, size - 1))
             self.hidden.append(MaskedDense(degrees, wider, kernel_initializer="he_normal", dtype=self.dtype_policy))
             self.hidden[-1].build((None, len(degrees)))
             degrees = wider
-        outputs = np.repeat(np.arange(1, size + 1), 2)
         options = {"strict": True, "kernel_initializer": "zeros", "dtype": self.dtype_policy}
         self.last = MaskedDense(degrees, outputs, **options)
         self.last.build((None, len(degrees)))
@@ -86,13 +89,13 @@ class MaskedAutoregressive(Bijector):
 
         def solve_next(i: Any, x: Any) -> Any:
             shift, log_scale = self._conditioned(x, condition)
-            return ops.where(ops.arange(size) == i, (y - shift) * ops.exp(-log_scale), x)
+            return ops.where(ops.arange(size, dtype="int32") == i, (y - shift) * ops.exp(-log_scale), x)
 
         x = sequential_loop(0, size, solve_next, ops.zeros_like(y))
         return x, -sum_per_sample(self._conditioned(x, condition)[1])
 
     def _conditioned(self, x: Any, condition: Any) -> tuple[Any, Any]:
-        h = self.hidden[0](x)
+        h = self.hidden[0](x if x.shape[-1] > 1 else ops.ones_like(x))
         if condition is not None:
             h = h + self.from_condition(condition if len(condition.shape) > 1 else condition[:, None])
         for layer in self.hidden[1:]:

@@ -3,7 +3,7 @@ from typing import Any
 
 import keras
 
-from keras_gen.core.checks import check_integer, check_units
+from keras_gen.core.checks import check_depth, check_units
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.compose import Chain
 from keras_gen.flows.coupling import AdditiveCoupling
@@ -40,7 +40,7 @@ class NICE(Flow):
         The data unchanged; see `fit`, `log_prob`, `sample`, `encode` and `decode`.
 
     Raises:
-        ValueError: if an argument is out of range, or samples have an odd number of dimensions.
+        ValueError: if an argument is out of range, or the size of an axis is unknown.
 
     Example:
 
@@ -62,7 +62,7 @@ class NICE(Flow):
         seed: int | None = None,
         **kwargs: Any,
     ):
-        check_integer("num_couplings", num_couplings)
+        check_depth("num_couplings", num_couplings)
         dtype: dict[str, Any] = {"dtype": kwargs.get("dtype")}
         couplings = [
             AdditiveCoupling(units=units, split="interleave", flip=i % 2 == 1, **dtype) for i in range(num_couplings)

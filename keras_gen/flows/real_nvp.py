@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from keras_gen.core.checks import check_integer, check_units
+from keras_gen.core.checks import check_depth, check_units
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
 from keras_gen.flows.compose import Chain, MultiScale
@@ -36,8 +36,7 @@ class RealNVP(Flow):
         The data unchanged; see `fit`, `log_prob`, `sample`, `encode` and `decode`.
 
     Raises:
-        ValueError: if an argument is out of range, vectors have an odd number of features, or images cannot be halved
-            at every scale.
+        ValueError: if an argument is out of range, or images cannot be halved at every scale.
 
     Example:
 
@@ -58,8 +57,8 @@ class RealNVP(Flow):
         seed: int | None = None,
         **kwargs: Any,
     ):
-        check_integer("num_couplings", num_couplings)
-        check_integer("scales", scales, at_least=0)
+        check_depth("num_couplings", num_couplings)
+        check_depth("scales", scales, at_least=0)
         dtype: dict[str, Any] = {"dtype": kwargs.get("dtype")}
 
         def couplings(split: str, first: int = 0) -> list[Bijector]:

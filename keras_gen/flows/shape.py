@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_gen.core.arrays import broadcast_to_batch
 from keras_gen.core.checks import check, check_integer, is_integer
-from keras_gen.core.random import fixed_seed
+from keras_gen.core.random import check_seed, fixed_seed
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
 
@@ -175,7 +175,7 @@ class Permutation(Bijector):
             order = [int(i) for i in order]
             check(sorted(order) == list(range(len(order))), "order", "contain each of 0 .. features - 1 once", order)
         self.order = order
-        self.seed = None if seed is None else fixed_seed(seed)
+        self.seed = check_seed(seed)
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
         size = x_shape[-1]

@@ -8,11 +8,20 @@ import keras
 from keras import ops
 
 from keras_gen.core.arrays import clip, sum_per_sample
-from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.core.checks import (
+    check,
+    check_finite,
+    check_flag,
+    check_integer,
+    check_positive,
+    float_tensors,
+    same_shape,
+)
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.coupling import Coupling
 
 SMALLEST = 1e-3  # minimum bin size, as a fraction of the interval, and minimum derivative at a knot
+MOST_BINS = 500  # which then have half of the interval to share
 UNIT_DERIVATIVE = math.log(math.expm1(1 - SMALLEST))  # its softplus, plus SMALLEST, is 1
 
 
@@ -37,9 +46,21 @@ def rational_quadratic_spline(x: Any, parameters: Any, bound: float = 5.0, inver
         y: a tensor like `x`.
         log_derivative: a tensor like `x`, the log-derivative of the chosen direction.
 
+    Raises:
+        ValueError: if `bound` is not positive and finite, an argument is not of real numbers, `parameters` is a NumPy
+            array with values that are not finite, or the shapes do not match.
+
     Reference: Durkan et al. 2019, arXiv:1906.04032, section 3.1.
     """
-    bins = (parameters.shape[-1] + 1) // 3
+    check_positive("bound", bound)
+    check_flag("inverse", inverse)
+    check_finite("parameters", parameters)
+    x, parameters = float_tensors({"x": x, "parameters": parameters})
+    shape = tuple(parameters.shape)
+    is_whole = len(shape) > 0 and same_shape(shape[:-1], x.shape) and shape[-1] % 3 == 2
+    check(is_whole, "parameters", f"have shape {(*x.shape, '3 K - 1')}", f"shape {shape}")
+    bins = (shape[-1] + 1) // 3
+    check(bins <= MOST_BINS, "parameters", f"be of at most {MOST_BINS} bins", f"{bins} bins")
     widths, heights = parameters[..., :bins], parameters[..., bins : 2 * bins]
     x_knots, y_knots = _knots(widths, bound), _knots(heights, bound)
     derivatives = SMALLEST + ops.softplus(parameters[..., 2 * bins :] + UNIT_DERIVATIVE)
@@ -49,7 +70,7 @@ def rational_quadratic_spline(x: Any, parameters: Any, bound: float = 5.0, inver
     inside = clip(x, -bound, bound)
     knots = y_knots if inverse else x_knots
     position = ops.sum(ops.cast(inside[..., None] >= knots[..., 1:-1], "int32"), axis=-1, keepdims=True)
-    in_bin = ops.cast(ops.arange(bins) == position, x.dtype)
+    in_bin = ops.cast(ops.arange(bins, dtype="int32") == position, x.dtype)
 
     def pick(values: Any) -> Any:
         return ops.sum(in_bin * values, axis=-1)
@@ -98,6 +119,9 @@ class SplineCoupling(Coupling):
     The splines are monotonic and rational-quadratic on [-bound, bound], and the identity outside; see
     `keras_gen.ops.rational_quadratic_spline`. Put an `ActNorm` before it, so that the data lie within the bound.
 
+    Halves of an odd size differ by one. A single feature is all of x_b: the conditioner gets 1 in place of x_a, so its
+    spline depends on the condition alone.
+
     Args:
         conditioner: a Keras layer or model, called on `x_a` or `[x_a, condition]`. The last axis of its output is
             `3 num_bins - 1` times that of `x_b`. Defaults to `None`, a `Conditioner` with `units`.
@@ -142,8 +166,8 @@ class SplineCoupling(Coupling):
     ):
         super().__init__(conditioner, units, split, flip, **kwargs)
         self.num_bins = check_integer("num_bins", num_bins, at_least=2)
-        check(num_bins <= 0.5 / SMALLEST, "num_bins", f"be <= {0.5 / SMALLEST:g}", num_bins)
-        check(is_number(bound) and 0 < bound < float("inf"), "bound", "be > 0 and finite", repr(bound))
+        check(num_bins <= MOST_BINS, "num_bins", f"be <= {MOST_BINS}", num_bins)
+        check_positive("bound", bound)
         self.bound = float(bound)
 
     @property

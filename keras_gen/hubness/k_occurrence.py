@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import check, check_flag, check_integer
 from keras_gen.export import keras_gen_export
 from keras_gen.hubness.neighbors import as_points, nearest_neighbors, unit_rows
 
@@ -46,6 +46,7 @@ def k_occurrence(
     Reference: https://kexue.fm/archives/9147; Radovanovic et al. 2010, "Hubs in Space", JMLR 11.
     """
     check_integer("k", k)
+    check_flag("include_self", include_self)
     x = as_points("x", x)
     n, columns = x.shape
     check(k < n, "x", f"have at least k + 1 = {k + 1} rows", f"shape {x.shape}")

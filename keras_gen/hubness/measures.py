@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.core.checks import check, check_integer, check_positive, real_array
 from keras_gen.export import keras_gen_export
 
 
 def as_counts(counts: Any) -> np.ndarray:
     """Returns counts as a float64 array `(n,)`, after checking that they are valid."""
-    counts = np.asarray(counts)
+    counts = real_array("counts", counts)
     is_vector = counts.ndim == 1 and counts.size > 0 and counts.dtype.kind in "iuf"
     check(is_vector, "counts", "be numbers of shape (n,)", f"{counts.dtype} of shape {counts.shape}")
     is_nonnegative = bool(np.isfinite(counts).all()) and counts.min() >= 0 and counts.max() > 0
@@ -128,5 +128,5 @@ def hub_occurrence(counts: Any, k: int, hub_size: float = 2.0) -> float:
     """
     counts = as_counts(counts)
     check_integer("k", k)
-    check(is_number(hub_size) and hub_size > 0, "hub_size", "be > 0", repr(hub_size))
+    check_positive("hub_size", hub_size)
     return float(counts[counts >= hub_size * k].sum() / counts.sum())

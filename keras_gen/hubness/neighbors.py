@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_choice, check_integer
+from keras_gen.core.checks import check, check_choice, check_integer, check_verbose, real_array
 from keras_gen.core.compiled import compiled, even_batches, progress_bar
 from keras_gen.core.torch.kernels import product, tile_size
 from keras_gen.export import keras_gen_export
@@ -17,7 +17,7 @@ METRICS = ("euclidean", "cosine", "precomputed")
 
 def as_points(name: str, x: Any) -> np.ndarray:
     """Returns points as an array `(n, dim)`, after checking shape and dtype, and that all values are finite."""
-    x = x if isinstance(x, np.ndarray) else np.asarray(ops.convert_to_numpy(x))  # which also copies arrays
+    x = real_array(name, x)
     check(x.ndim == 2 and x.size > 0, name, "have shape (n, dim)", f"shape {x.shape}")
     check(x.dtype.kind in "fiu", name, "be real numbers", f"dtype {x.dtype}")
     # A sum is finite only if its terms are: this needs no mask of the size of the data.
@@ -26,8 +26,21 @@ def as_points(name: str, x: Any) -> np.ndarray:
     return x
 
 
+RANGE = 40  # exponents of 2 whose squares, and sums of squares, float32 can hold
+
+
+def in_range(*arrays: np.ndarray) -> tuple[int, list[np.ndarray]]:
+    """Divides arrays by a power of 2, if their squares might overflow or underflow; returns its exponent, too."""
+    largest = max(max(float(x.max()), -float(x.min())) for x in arrays)
+    exponent = int(np.frexp(largest)[1])
+    if abs(exponent) <= RANGE:
+        return 0, list(arrays)
+    return exponent, [np.ldexp(x, -exponent) for x in arrays]
+
+
 def unit_rows(name: str, x: np.ndarray) -> np.ndarray:
     """Returns points normalized to unit length, after checking that none is at the origin."""
+    _, [x] = in_range(x)
     norms = np.sqrt(np.einsum("ij,ij->i", x, x, dtype="float64"))
     zeros = int((norms == 0).sum())
     check(zeros == 0, name, "have no rows of zeros, for cosine distances", f"{zeros} of {len(x)}")
@@ -209,7 +222,7 @@ def nearest_neighbors(
 
     Returns:
         distances: array `(m, k)`, nearest first: squared for `"euclidean"`, `1 - cos` for `"cosine"`, matrix entries
-            for `"precomputed"`.
+            for `"precomputed"`. Float64 for points of a magnitude whose squares float32 cannot hold, else float32.
         indices: int32 array `(m, k)`.
 
     Raises:
@@ -225,6 +238,7 @@ def nearest_neighbors(
     check_choice("metric", metric, METRICS)
     check_integer("k", k)
     check_integer("block_size", block_size)
+    check_verbose(verbose)
     itself = points is None
     queries = as_points("queries", queries)
     if metric == "precomputed":
@@ -237,6 +251,7 @@ def nearest_neighbors(
     if metric == "cosine":
         queries = unit_rows("queries", queries)
         points = queries if itself else unit_rows("points", points)
+    exponent, [queries, points] = in_range(queries, points)
 
     candidates = min(k + itself + SPARE, len(points))
     blocks = Index(points).search(nearest_program(candidates), queries, block_size, verbose)
@@ -252,6 +267,8 @@ def nearest_neighbors(
         distances[rows], indices[rows] = _nearest_of(np.square(offsets).sum(axis=-1), found, k, False)
     if metric == "cosine":
         distances /= 2  # |a - b|^2 = 2 - 2 cos for unit vectors
+    if exponent:
+        distances = np.ldexp(distances.astype("float64"), 2 * exponent)
     return distances, indices
 
 
@@ -302,6 +319,7 @@ def pairwise_distances(x: Any, metric: str = "euclidean") -> np.ndarray:
     """
     check_choice("metric", metric, ("euclidean", "cosine"))
     x = as_points("x", x).astype("float64")
+    exponent, [x] = in_range(x)
     x = unit_rows("x", x) if metric == "cosine" else x - x.mean(axis=0)
     norms = np.einsum("ij,ij->i", x, x)
     sums = norms[:, None] + norms
@@ -311,4 +329,4 @@ def pairwise_distances(x: Any, metric: str = "euclidean") -> np.ndarray:
     near = squares < CLOSE * sums
     for row in np.flatnonzero(near.any(axis=1)):
         squares[row, near[row]] = np.square(x[near[row]] - x[row]).sum(axis=1)
-    return squares / 2 if metric == "cosine" else np.sqrt(squares)
+    return squares / 2 if metric == "cosine" else np.ldexp(np.sqrt(squares), exponent)

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gen.core.checks import check, check_choice, check_integer, is_number
+from keras_gen.core.checks import check, check_choice, check_flag, check_integer, is_number
 from keras_gen.core.compiled import progress_bar
 from keras_gen.export import keras_gen_export
 from keras_gen.hubness.k_occurrence import k_occurrence
@@ -97,7 +97,7 @@ class HubnessSampler(LatentSampler):
         self.top_fraction = top_fraction
         self.max_rounds = check_integer("max_rounds", max_rounds)
         self.metric = metric
-        self.include_self = bool(include_self)
+        self.include_self = check_flag("include_self", include_self)
         self.block_size = check_integer("block_size", block_size)
         self.acceptance_rate: float | None = None
 
@@ -139,6 +139,8 @@ class HubnessSampler(LatentSampler):
             ValueError: if an argument is outside its range, or there are too few hubs for `max_rounds`.
         """
         check_integer("n", n)
+        check_flag("return_prior", return_prior)
+        check_flag("return_counts", return_counts)
         seed = self.draw_seed(seed)
         bar = progress_bar(n, verbose)
         kept: list[tuple[np.ndarray, ...]] = []
@@ -242,6 +244,7 @@ class NormSampler(LatentSampler):
             ValueError: if an argument is outside its range.
         """
         check_integer("n", n)
+        check_flag("return_prior", return_prior)
         seed = self.draw_seed(seed)
         num_kept = self.share(self.fraction)
         rounds = -(-n // num_kept)
@@ -327,6 +330,7 @@ class TruncationSampler(LatentSampler):
             ValueError: if an argument is outside its range.
         """
         check_integer("n", n)
+        check_flag("return_prior", return_prior)
         seed = self.draw_seed(seed)
         rounds = -(-n // self.pool_size)
         bar = progress_bar(rounds, verbose)

@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import as_labels, check, check_integer
+from keras_gen.core.logits import warn_of_activation
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.gaussian import sample_gaussian
 from keras_gen.latent.latent_model import GaussianLatentModel
@@ -58,6 +59,7 @@ class ClusterVAE(GaussianLatentModel):
         super().__init__(encoder, decoder, likelihood, kl_weight, seed, **kwargs)
         self.num_clusters = check_integer("num_clusters", num_clusters, at_least=2)
         check(isinstance(classifier, keras.Layer), "classifier", "be a keras.Layer or keras.Model", classifier)
+        warn_of_activation("classifier", classifier)
         self.classifier = classifier
 
     def build(self, input_shape: Any) -> None:
@@ -75,7 +77,7 @@ class ClusterVAE(GaussianLatentModel):
         log_q = ops.log_softmax(ops.cast(self.classifier(z, training=training), "float32"), axis=-1)
         q = ops.exp(log_q)
         # E[log q(z | x)] in closed form, log p(z | y) at the sampled z; the constants log 2 pi cancel.
-        distance = ops.sum(ops.square(ops.expand_dims(z, 1) - self.means), axis=-1)
+        distance = ops.sum(ops.square(ops.expand_dims(z, 1) - ops.cast(self.means, "float32")), axis=-1)
         kl_z = 0.5 * ops.sum(q * distance, axis=-1) - 0.5 * ops.sum(1 + log_var, axis=-1)
         return z, kl_z + ops.sum(q * log_q, axis=-1) + math.log(self.num_clusters)
 
@@ -99,7 +101,7 @@ class ClusterVAE(GaussianLatentModel):
         return self.in_batches("cluster", most_likely, self.prepare_data("x", x), batch_size=batch_size)
 
     def to_conditional_prior(self, latents: Any, condition: Any) -> Any:
-        return latents + ops.take(self.means, condition, axis=0)
+        return latents + ops.take(ops.cast(self.means, "float32"), condition, axis=0)
 
     def prepare_condition(self, condition: Any, n: int, seed: int) -> np.ndarray:
         # Without a condition, each sample draws a cluster at random.

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.arrays import sum_per_sample
-from keras_gen.core.checks import as_labels, check, check_integer
+from keras_gen.core.checks import as_labels, check, check_integer, flat_labels
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.divergences import gaussian_kl
 from keras_gen.latent.gaussian import sample_gaussian
@@ -79,4 +79,4 @@ class CVAE(GaussianLatentModel):
         return {**super().get_config(), "num_classes": self.num_classes}
 
     def _mean(self, labels: Any) -> Any:
-        return ops.take(self.means, ops.cast(labels, "int32"), axis=0)
+        return ops.take(ops.cast(self.means, "float32"), ops.cast(flat_labels(labels), "int32"), axis=0)

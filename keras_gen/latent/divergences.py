@@ -5,7 +5,9 @@ from typing import Any
 
 from keras import ops
 
+from keras_gen.core.checks import check, check_broadcast, check_positive_values, float_tensors, real_tensor
 from keras_gen.export import keras_gen_export
+from keras_gen.latent.gumbel import RULED_OUT
 
 
 @keras_gen_export("keras_gen.losses.gaussian_kl")
@@ -22,8 +24,16 @@ def gaussian_kl(mean_difference: Any, log_var_q: Any, log_var_p: Any) -> Any:
     Returns:
         A tensor of the broadcast shape.
 
+    Raises:
+        ValueError: if an argument is not of real numbers, or the shapes do not match.
+
     Reference: Kingma and Welling 2013, arXiv:1312.6114, appendix B; https://kexue.fm/archives/5253.
     """
+    named = {"mean_difference": mean_difference, "log_var_q": log_var_q, "log_var_p": log_var_p}
+    mean_difference, log_var_q, log_var_p = float_tensors(named)
+    check_broadcast("log_var_q", log_var_q, mean_difference.shape)
+    check_broadcast("log_var_p", log_var_p, mean_difference.shape)
+    check_broadcast("log_var_p", log_var_p, log_var_q.shape)
     log_ratio = log_var_q - log_var_p
     return 0.5 * (ops.expm1(log_ratio) - log_ratio + ops.square(mean_difference) * ops.exp(-log_var_p))
 
@@ -39,20 +49,26 @@ def categorical_kl(logits_q: Any, logits_p: Any = None) -> Any:
     from q); with relaxed samples, use `concrete_kl`, and report bounds with hard samples.
 
     Args:
-        logits_q: `(..., K)`, need not be normalized.
-        logits_p: `(..., K)` or `None`, the uniform distribution. Defaults to `None`.
+        logits_q: `(..., K)`, need not be normalized; -inf where a category is ruled out.
+        logits_p: `(..., K)`, likewise, or `None`, the uniform distribution. Defaults to `None`.
 
     Returns:
-        float32 tensor `(...)`, >= 0 up to rounding.
+        float32 tensor `(...)`, >= 0 up to rounding; infinite if p rules out what q does not.
+
+    Raises:
+        ValueError: if logits are not real numbers, or the shapes do not match.
 
     Reference: https://kexue.fm/archives/6705; Jang et al. 2016, arXiv:1611.01144.
     """
-    logits_q = ops.convert_to_tensor(logits_q)
-    log_q = ops.log_softmax(ops.cast(logits_q, "float32"), axis=-1)
+    logits_q = _logits("logits_q", logits_q)
+    log_q = ops.log_softmax(logits_q, axis=-1)
     log_p = -ops.log(float(logits_q.shape[-1]))
     if logits_p is not None:
-        log_p = ops.log_softmax(ops.cast(logits_p, "float32"), axis=-1)
-    return ops.sum(ops.exp(log_q) * (log_q - log_p), axis=-1)
+        logits_p = _logits("logits_p", logits_p)
+        check_broadcast("logits_p", logits_p, logits_q.shape)
+        log_p = ops.log_softmax(logits_p, axis=-1)
+    is_possible = log_q > -math.inf  # q log q is 0 elsewhere, and so is its gradient
+    return ops.sum(ops.exp(log_q) * ops.where(is_possible, log_q - log_p, 0.0), axis=-1)
 
 
 @keras_gen_export("keras_gen.ops.concrete_log_prob")
@@ -62,7 +78,8 @@ def concrete_log_prob(log_y: Any, logits: Any, temperature: Any) -> Any:
         log p(log y) = log Gamma(K) + (K - 1) log T + sum_k a_k - K logsumexp_k a_k,   a_k = logits_k - T log y_k
 
     Here `log_y = log_softmax((logits + g) / T)` with Gumbel noise g. Log space avoids underflow at low temperatures.
-    The log-density of y itself, on the simplex, is this minus `sum_k log y_k`.
+    The log-density of y itself, on the simplex, is this minus `sum_k log y_k`. Categories that are ruled out, by logits
+    of -inf, are no part of the vector: the sums and K are over the others.
 
     Args:
         log_y: `(..., K)`, with `logsumexp(log_y) = 0`.
@@ -72,15 +89,29 @@ def concrete_log_prob(log_y: Any, logits: Any, temperature: Any) -> Any:
     Returns:
         float32 tensor `(...)`, in nats.
 
+    Raises:
+        ValueError: if `temperature` is not positive and finite (the values of tensors are not checked), an argument is
+            not of real numbers, or the shapes do not match.
+
     Reference: Maddison et al. 2016, arXiv:1611.00712, appendix C.3 (the ExpConcrete distribution).
     """
-    log_y, logits = ops.cast(log_y, "float32"), ops.cast(logits, "float32")
-    classes = log_y.shape[-1]
-    temperature = ops.cast(temperature, "float32")
-    a = logits - ops.expand_dims(temperature, -1) * log_y
-    constant = math.lgamma(classes) + (classes - 1) * ops.log(temperature)
+    return _concrete_log_prob(log_y, ("logits", logits), ("temperature", temperature))
+
+
+def _concrete_log_prob(log_y: Any, named_logits: tuple[str, Any], named_temperature: tuple[str, Any]) -> Any:
+    check_positive_values(*named_temperature)
+    log_y, logits = _logits("log_y", log_y), _logits(*named_logits)
+    check_broadcast(named_logits[0], logits, log_y.shape)
+    is_possible = ops.broadcast_to(logits, ops.shape(log_y)) > -math.inf
+    classes = ops.sum(ops.cast(is_possible, "int32"), axis=-1)
+    temperature = ops.cast(named_temperature[1], "float32")
+    check_broadcast(named_temperature[0], temperature, log_y.shape[:-1])
+    logits, log_y = (ops.maximum(x, RULED_OUT) for x in (logits, log_y))
+    a = ops.where(is_possible, logits - ops.expand_dims(temperature, -1) * log_y, RULED_OUT)
+    log_gamma = ops.convert_to_tensor([math.lgamma(k) for k in range(1, log_y.shape[-1] + 1)], "float32")
+    constant = ops.take(log_gamma, classes - 1) + ops.cast(classes - 1, "float32") * ops.log(temperature)
     # sum (a - logsumexp a), each term of moderate size, rather than a difference of two large sums
-    return constant + ops.sum(ops.log_softmax(a, axis=-1), axis=-1)
+    return constant + ops.sum(ops.where(is_possible, ops.log_softmax(a, axis=-1), 0.0), axis=-1)
 
 
 @keras_gen_export("keras_gen.losses.concrete_kl")
@@ -103,7 +134,16 @@ def concrete_kl(log_y: Any, logits_q: Any, temperature_q: Any, logits_p: Any, te
     Returns:
         float32 tensor `(...)`.
 
+    Raises:
+        ValueError: as for `keras_gen.ops.concrete_log_prob`.
+
     Reference: Maddison et al. 2016, arXiv:1611.00712, equation 20.
     """
-    log_y = ops.convert_to_tensor(log_y)
-    return concrete_log_prob(log_y, logits_q, temperature_q) - concrete_log_prob(log_y, logits_p, temperature_p)
+    log_q = _concrete_log_prob(log_y, ("logits_q", logits_q), ("temperature_q", temperature_q))
+    return log_q - _concrete_log_prob(log_y, ("logits_p", logits_p), ("temperature_p", temperature_p))
+
+
+def _logits(name: str, logits: Any) -> Any:
+    logits = real_tensor(name, logits, "float32")
+    check(len(logits.shape) > 0, name, "have shape (..., K)", f"shape {tuple(logits.shape)}")
+    return logits

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.checks import check, is_number
+from keras_gen.core.random import check_seed, seed_generator
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.divergences import gaussian_kl
 
@@ -50,8 +51,8 @@ class GaussianSampling(keras.layers.Layer):
         super().__init__(**kwargs)
         check(is_number(kl_weight) and kl_weight >= 0, "kl_weight", "be >= 0", repr(kl_weight))
         self.kl_weight = float(kl_weight)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed = check_seed(seed)
+        self.seed_generator = seed_generator(self.seed)
 
     def build(self, input_shapes: Any) -> None:
         is_pair = (
@@ -66,7 +67,8 @@ class GaussianSampling(keras.layers.Layer):
         mean, log_var = (ops.cast(part, "float32") for part in inputs)
         if self.kl_weight:
             kl = sum_per_sample(gaussian_kl(mean, log_var, 0.0))
-            self.add_loss(self.kl_weight * ops.mean(kl))
+            # Of the dtype of the loss that Keras adds it to.
+            self.add_loss(ops.cast(self.kl_weight * ops.mean(kl), keras.config.floatx()))
         return ops.cast(sample_gaussian(mean, log_var, self.seed_generator), self.compute_dtype)
 
     def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:

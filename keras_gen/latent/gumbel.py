@@ -5,17 +5,28 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, is_number, same_shape
+from keras_gen.core.checks import (
+    check,
+    check_flag,
+    check_floats,
+    check_positive_values,
+    check_scalar,
+    is_integer,
+    real_tensor,
+    same_shape,
+)
+from keras_gen.core.random import check_seed, draw_seed, seed_generator
 from keras_gen.core.scheduled import Scheduled
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.straight_through import straight_through
 
+RULED_OUT = -1e9  # stands for a logit of -inf: as improbable in float32, and without the NaN of 0 * inf
 SMALLEST, LARGEST = 1.1754944e-38, 0.99999994  # the float32 numbers next to 0 and 1
 
 
 def uniform_noise(shape: Any, seed: Any) -> Any:
     """Draws from U(0, 1) in float32; never 0 or 1, which `keras.random.uniform` may return, often in half precision."""
-    return ops.clip(keras.random.uniform(shape, dtype="float32", seed=seed), SMALLEST, LARGEST)
+    return ops.clip(keras.random.uniform(shape, dtype="float32", seed=draw_seed(seed)), SMALLEST, LARGEST)
 
 
 def gumbel_noise(shape: Any, seed: Any) -> Any:
@@ -26,10 +37,10 @@ def gumbel_noise(shape: Any, seed: Any) -> Any:
 LOWEST = 1e-3  # lower bound of schedules: below it, the float32 softmax of large logits loses its gradient
 
 
-def check_temperature(temperature: Any) -> float:
-    """Checks that the temperature is a number > 0 and returns it as a Python float."""
-    check(is_number(temperature) and temperature > 0, "temperature", "be > 0", repr(temperature))
-    return float(temperature)
+def check_temperature(temperature: Any) -> None:
+    """Checks that the temperature is a finite number > 0, or a scalar tensor, whose value is not read."""
+    check_positive_values("temperature", temperature)
+    check_scalar("temperature", temperature)
 
 
 def scheduled_temperature(temperature: Any) -> Scheduled:
@@ -70,16 +81,20 @@ def gumbel_softmax(
     Reference: https://kexue.fm/archives/6705; Jang et al. 2016, arXiv:1611.01144; Maddison et al. 2016,
     arXiv:1611.00712.
     """
-    if is_number(temperature):
-        check_temperature(temperature)
-    logits = ops.convert_to_tensor(logits)
+    check_temperature(temperature)
+    check_flag("hard", hard)
+    seed = draw_seed(seed)
+    logits = real_tensor("logits", logits)
     dtype = keras.backend.standardize_dtype(logits.dtype)
-    check("float" in dtype, "logits", "be floating-point", f"dtype {dtype}")
+    check_floats("logits", logits)
+    is_axis = is_integer(axis) and -len(logits.shape) <= axis < len(logits.shape)
+    check(is_axis, "axis", f"be an axis of logits, of shape {tuple(logits.shape)}", repr(axis))
     check(logits.shape[axis] != 1, "logits", "have at least 2 classes", f"shape {tuple(logits.shape)}")
+    check(0 not in logits.shape, "logits", "hold at least one number", f"shape {tuple(logits.shape)}")
     if noise is None:
         g = gumbel_noise(ops.shape(logits), seed)
     else:
-        g = ops.cast(noise, "float32")
+        g = real_tensor("noise", noise, "float32")
         check(
             same_shape(g.shape, logits.shape), "noise", f"have shape {tuple(logits.shape)}", f"shape {tuple(g.shape)}"
         )
@@ -130,9 +145,9 @@ class GumbelSoftmax(keras.layers.Layer):
     def __init__(self, temperature: Any = 1.0, hard: bool = False, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.temperature = scheduled_temperature(temperature)
-        self.hard = bool(hard)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.hard = check_flag("hard", hard)
+        self.seed = check_seed(seed)
+        self.seed_generator = seed_generator(self.seed)
 
     def build(self, logits_shape: tuple[int | None, ...]) -> None:
         check(logits_shape[-1] != 1, "logits", "have at least 2 classes", f"shape {tuple(logits_shape)}")

@@ -5,7 +5,8 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.arrays import sum_per_sample
-from keras_gen.core.checks import check
+from keras_gen.core.checks import check, check_flag
+from keras_gen.core.logits import warn_of_activation
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.divergences import categorical_kl
 from keras_gen.latent.gumbel import gumbel_softmax, scheduled_temperature
@@ -59,8 +60,9 @@ class GumbelVAE(LatentModel):
         **kwargs: Any,
     ):
         super().__init__(encoder, decoder, likelihood, kl_weight, seed, **kwargs)
+        warn_of_activation("encoder", encoder)
         self.temperature = scheduled_temperature(temperature)
-        self.hard = bool(hard)
+        self.hard = check_flag("hard", hard)
 
     def infer(self, x: Any, condition: Any, seed: Any, training: bool) -> tuple[Any, Any]:
         logits = self._logits(x, training)

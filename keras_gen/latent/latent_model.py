@@ -8,8 +8,9 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.arrays import straight_paths
-from keras_gen.core.checks import batch_of, check, check_integer, is_array, same_shape
+from keras_gen.core.checks import batch_of, check, check_integer, finite_samples, is_array, real_array, same_shape
 from keras_gen.core.generative_model import GenerativeModel
+from keras_gen.core.logits import warn_of_activation
 from keras_gen.core.random import starting_noise
 from keras_gen.core.scheduled import Scheduled
 from keras_gen.latent.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
@@ -49,6 +50,9 @@ class LatentModel(GenerativeModel):
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = LIKELIHOODS[likelihood]() if isinstance(likelihood, str) else likelihood
+        self.data_dtype = self.likelihood.dtype
+        if self.likelihood.takes_logits:
+            warn_of_activation("decoder", decoder)
         self.kl_weight = Scheduled("kl_weight", kl_weight)
         self.nll_tracker = keras.metrics.Mean(name="nll")
         self.kl_tracker = keras.metrics.Mean(name="kl")
@@ -85,6 +89,16 @@ class LatentModel(GenerativeModel):
             output_shape == needed, "decoder", f"return outputs of shape {needed}", f"outputs of shape {output_shape}"
         )
 
+    def call(self, x: Any) -> Any:
+        return self.reconstruction(x) if self.reconstructing else x
+
+    def reconstruction(self, x: Any) -> Any:
+        return self.likelihood.mean(self.decoder(self.mode(x), training=False))
+
+    @property
+    def reconstructing_layers(self) -> list[keras.Layer]:
+        return [self.encoder, self.decoder]
+
     def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
         z, kl = self.infer(x, y, self.seed_generator, training)
         nll = self.likelihood.nll(x, self.decoder(z, training=training))
@@ -112,6 +126,10 @@ class LatentModel(GenerativeModel):
 
     def check_sampling(self, n: int, condition: Any = None, **options: Any) -> None:
         self.prepare_condition(condition, n, 0)
+
+    def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
+        self.build_from(self.encoder)
+        super().load_weights(filepath, skip_mismatch, **kwargs)
 
     def prepare_data(self, name: str, x: Any) -> np.ndarray:
         """Checks dtype, shape and values of data, and returns them as an array."""
@@ -161,7 +179,7 @@ class LatentModel(GenerativeModel):
         seed = self.draw_seed(seed)
         if noise is None:
             noise = self.draw_latents(n, seed)
-        noise = np.asarray(noise, "float32")
+        noise = real_array("noise", noise).astype("float32")
         expected = (n, *self.latent_shape)
         check(noise.shape == expected, "noise", f"have shape {expected}", f"shape {noise.shape}")
         condition = self.prepare_condition(condition, n, seed)
@@ -197,7 +215,7 @@ class LatentModel(GenerativeModel):
         """
         self.build_from(self.encoder)
         self.check_built()
-        z = np.asarray(ops.convert_to_numpy(z), "float32")
+        z = real_array("z", z).astype("float32")
         expected = batch_of(self.latent_shape)
         check(z.shape[1:] == self.latent_shape and len(z) > 0, "z", f"have shape {expected}", f"shape {z.shape}")
         return self._decode("decode", z, None, batch_size, 0)
@@ -303,7 +321,8 @@ class LatentModel(GenerativeModel):
             return self.likelihood.mean(self.decoder(z, training=False))
 
         arrays = [z] if condition is None else [z, condition]
-        return self.in_batches(name, decode, *arrays, batch_size=batch_size, verbose=verbose)
+        samples = self.in_batches(name, decode, *arrays, batch_size=batch_size, verbose=verbose)
+        return finite_samples(samples, condition)
 
 
 class GaussianLatentModel(LatentModel):
@@ -312,8 +331,9 @@ class GaussianLatentModel(LatentModel):
     def moments(self, x: Any, training: bool = False) -> tuple[Any, Any]:
         """Returns mean and log-variance of q(z | x), float32."""
         outputs = self.encoder(x, training=training)
-        is_pair = isinstance(outputs, list | tuple) and len(outputs) == 2
-        check(is_pair, "encoder", "return a list of mean and log_var", f"{type(outputs).__name__}")
+        number = len(outputs) if isinstance(outputs, list | tuple) else 1
+        rule = "return a list of mean and log_var, of which the model itself draws z"
+        check(number == 2, "encoder", rule, f"{number} output{'s' if number > 1 else ''}")
         mean, log_var = (ops.cast(output, "float32") for output in outputs)
         is_same_shape = tuple(mean.shape[1:]) == tuple(log_var.shape[1:])
         check(

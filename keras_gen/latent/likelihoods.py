@@ -15,11 +15,12 @@ from keras_gen.export import keras_gen_export
 class Likelihood(abc.ABC):
     """Base class of likelihoods `p(x | output)`.
 
-    Subclasses define `nll`, `mean`, `check` and `output_shape`; `dtype`, that of the data; and `get_config` for their
-    own arguments.
+    Subclasses define `nll`, `mean`, `check` and `output_shape`; `dtype`, that of the data; `takes_logits`, whether the
+    decoder should not end in an activation; and `get_config` for their own arguments.
     """
 
     dtype = "float32"
+    takes_logits = False
 
     @abc.abstractmethod
     def nll(self, x: Any, output: Any) -> Any:
@@ -60,6 +61,8 @@ class BernoulliLikelihood(Likelihood):
     Reference: https://kexue.fm/archives/5253; Kingma and Welling 2013, arXiv:1312.6114, appendix C.1.
     """
 
+    takes_logits = True
+
     def nll(self, x: Any, output: Any) -> Any:
         output = ops.cast(output, "float32")
         b = (ops.cast(x, "float32") + 1) / 2
@@ -91,6 +94,7 @@ class CategoricalLikelihood(Likelihood):
     """
 
     dtype = "int32"
+    takes_logits = True
 
     def __init__(self, num_classes: int):
         self.num_classes = check_integer("num_classes", num_classes, at_least=2)

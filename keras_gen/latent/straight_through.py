@@ -2,7 +2,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_gen.core.checks import check, same_shape
+from keras_gen.core.checks import check, check_floats, real_tensor, same_shape
 from keras_gen.export import keras_gen_export
 
 
@@ -20,12 +20,13 @@ def straight_through(hard: Any, soft: Any) -> Any:
         A tensor of the dtype of `soft`.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: if the shapes differ, or `soft` is not floating-point.
 
     Reference: Bengio et al. 2013, arXiv:1308.3432; https://kexue.fm/archives/6760.
     """
-    soft = ops.convert_to_tensor(soft)
-    hard = ops.cast(hard, soft.dtype)
+    soft = real_tensor("soft", soft)
+    check_floats("soft", soft)
+    hard = real_tensor("hard", hard, soft.dtype)
     check(
         same_shape(hard.shape, soft.shape),
         "hard",

@@ -3,6 +3,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.checks import check
@@ -86,7 +87,7 @@ class VAE(GaussianLatentModel):
         if self.prior is None:
             return z, sum_per_sample(gaussian_kl(mean, log_var, 0.0))
         mean_log_q = -0.5 * sum_per_sample(1 + log_var + math.log(2 * math.pi))  # minus the entropy
-        return z, mean_log_q - self.prior.log_density(z, training=training)
+        return z, mean_log_q - ops.cast(self.prior.log_density(z, training=training), "float32")
 
     def draw_latents(self, n: int, seed: int) -> np.ndarray:
         return super().draw_latents(n, seed) if self.prior is None else self.prior.sample(n, seed=seed, verbose=0)

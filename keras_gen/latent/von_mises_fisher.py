@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_gen.core.arrays import unit_vectors
 from keras_gen.core.checks import check, is_number, known_size
+from keras_gen.core.random import check_seed, seed_generator
 from keras_gen.export import keras_gen_export
 
 POINTS = 2**14
@@ -89,8 +90,8 @@ class VonMisesFisherSampling(keras.layers.Layer):
         super().__init__(**kwargs)
         check(is_number(kappa) and kappa >= 0, "kappa", "be >= 0", repr(kappa))
         self.kappa = float(kappa)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed = check_seed(seed)
+        self.seed_generator = seed_generator(self.seed)
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
         dim = known_size("x", x_shape)

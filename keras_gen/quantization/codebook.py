@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_gen.core.arrays import unit_vectors
+from keras_gen.core.random import check_seed, keras_seed, seed_generator
 from keras_gen.quantization.kmeans import cluster_sums, kmeans, kmeans_plus_plus, stratified_rows
 
 EPSILON = 1e-5  # Laplace smoothing of the counts
@@ -45,14 +46,14 @@ class Codebook(keras.layers.Layer):
         self.distance = distance
         self.initializer = initializer
         self.restart_below = restart_below
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed = check_seed(seed)
+        self.seed_generator = seed_generator(self.seed)
 
     def build(self, dim: int) -> None:
         state = {"trainable": False, "dtype": "float32", "autocast": False}
         shape = (self.num_codes, dim)
         by_data = self.initializer == "kmeans"
-        small = keras.initializers.RandomUniform(-1 / self.num_codes, 1 / self.num_codes, seed=self.seed)
+        small = keras.initializers.RandomUniform(-1 / self.num_codes, 1 / self.num_codes, seed=keras_seed(self.seed))
         first = small if by_data else self.initializer
         self.base = self.add_weight(name="base", shape=shape, initializer=first, **state)
         self.counts = self.add_weight(name="counts", shape=(self.num_codes,), initializer="ones", **state)
@@ -107,7 +108,7 @@ class Codebook(keras.layers.Layer):
         """Updates averages and codes from one batch, and resets dead codes to random rows of the batch."""
         n, sums = (reduce(statistic) for statistic in cluster_sums(x, weights, indices, self.num_codes))
         # A batch without a valid row must not decay the averages.
-        decay = ops.where(ops.sum(n) > 0, self.decay, 1.0)
+        decay = ops.cast(ops.where(ops.sum(n) > 0, self.decay, 1.0), "float32")
         counts = decay * ops.convert_to_tensor(self.counts) + (1 - decay) * n
         self.counts.assign(counts)
         if self.update == "ema":

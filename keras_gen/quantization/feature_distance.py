@@ -3,7 +3,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, same_shape
+from keras_gen.core.checks import check, real_tensor, same_shape
 from keras_gen.export import keras_gen_export
 
 
@@ -28,6 +28,10 @@ def feature_distance(features_a: Any, features_b: Any) -> Any:
     Reference: Zhang et al. 2018, arXiv:1801.03924, with equal weights of all channels.
     """
     maps_a, maps_b = (keras.tree.flatten(features) for features in (features_a, features_b))
+    maps_a, maps_b = (
+        [real_tensor(name, features) for features in maps]
+        for name, maps in (("features_a", maps_a), ("features_b", maps_b))
+    )
     shapes_a, shapes_b = ([tuple(features.shape) for features in maps] for maps in (maps_a, maps_b))
     is_maps = len(shapes_a) > 0 and all(len(shape) >= 2 for shape in shapes_a)
     check(is_maps, "features_a", "be feature maps (batch, ..., channels)", f"shapes {shapes_a}")

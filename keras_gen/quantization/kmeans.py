@@ -57,11 +57,11 @@ def kmeans_plus_plus(x: Any, weights: Any, draws: Any) -> Any:
         position = ops.expand_dims(0.999999 * draws[i] * running[-1], 0)
         drawn = ops.cast(ops.searchsorted(running, position, side="right"), "int32")
         row = ops.take(x, ops.minimum(drawn, ops.shape(x)[0] - 1), axis=0)
-        rows = ops.where(ops.expand_dims(ops.arange(num_rows) == i, -1), row, rows)
+        rows = ops.where(ops.expand_dims(ops.arange(num_rows, dtype="int32") == i, -1), row, rows)
         distance = ops.sum(ops.square(x - row), axis=-1)
         return rows, ops.where(i == 0, distance, ops.minimum(distances, distance))
 
-    rows = ops.zeros((num_rows, x.shape[-1]))
+    rows = ops.zeros((num_rows, x.shape[-1]), x.dtype)
     return sequential_loop(0, num_rows, step, (rows, ops.ones_like(weights)))[0]
 
 

@@ -77,7 +77,9 @@ class CodeCounts(keras.metrics.Metric):
     def update_state(self, indices: Any, sample_weight: Any = None) -> None:
         """Counts indices, weighted by `sample_weight` (1 by default, else of the shape of `indices`)."""
         indices = ops.cast(indices, "int32")
-        weights = ops.ones(ops.shape(indices)) if sample_weight is None else ops.cast(sample_weight, "float32")
+        weights = (
+            ops.ones(ops.shape(indices), "float32") if sample_weight is None else ops.cast(sample_weight, "float32")
+        )
         self.counts.assign_add(count_codes(indices, weights, self.num_codes))
 
     def counts_by_codebook(self) -> list[Any]:

@@ -1,8 +1,9 @@
 from typing import Any
 
+import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import check, check_finite, check_integer
 from keras_gen.core.torch.kernels import map_chunks, product
 from keras_gen.export import keras_gen_export
 
@@ -23,13 +24,17 @@ def nearest_code(x: Any, codebook: Any, chunk_size: int | None = None) -> Any:
             `chunk_size x num_codes` distances for any `n`. Defaults to `None`, 4 MB of distances.
 
     Returns:
-        int32 tensor `(n,)`; the lowest index in case of ties, an arbitrary one for non-finite vectors.
+        int32 tensor `(n,)`; the lowest index in case of ties. The values of tensors are not checked: the index of a
+        vector that is not finite is arbitrary, and all are if a code is not finite.
 
     Raises:
-        ValueError: if the shapes do not match, the codebook is empty, or `chunk_size` < 1.
+        ValueError: if the shapes do not match, the codebook is empty, `chunk_size` < 1, or an argument is not of real
+            numbers, or a NumPy array that is not finite.
 
     Reference: van den Oord et al. 2017, arXiv:1711.00937, equation 1; https://kexue.fm/archives/6760.
     """
+    check_finite("x", x)
+    check_finite("codebook", codebook)
     x, codebook = (ops.stop_gradient(ops.cast(tensor, "float32")) for tensor in (x, codebook))
     num_codes, dim = _check_shapes(x, codebook)
     chunk = max(1, CELLS // num_codes) if chunk_size is None else check_integer("chunk_size", chunk_size)
@@ -48,6 +53,8 @@ def nearest_code(x: Any, codebook: Any, chunk_size: int | None = None) -> Any:
             return ops.zeros((0,), "int32")
         if n <= chunk:
             return nearest(x)
+    elif keras.backend.backend() == "jax":
+        return nearest(x)  # exported for any batch size, by which no shape can be computed
     else:
         chunk = ops.maximum(ops.minimum(n, chunk), 1)  # TensorFlow, where the batch size is unknown while tracing
     padded = ops.concatenate([x, ops.zeros(((-n) % chunk, dim), "float32")])

@@ -6,12 +6,13 @@ import keras
 from keras import ops
 
 from keras_gen.core.checks import check, same_shape
+from keras_gen.core.frozen import StaysFrozen
 from keras_gen.quantization.metrics import LayerStatistic, count_codes, perplexity, split_counts, usage
 
 MOST_CODES = 2**24  # their usage is counted in float32
 
 
-class Quantizer(keras.layers.Layer):
+class Quantizer(StaysFrozen, keras.layers.Layer):
     """Base class of quantizers: layers that map each vector to one of finitely many codes.
 
     Subclasses define `assign_codes`, `indices_of` and `vectors_of`; `code_sizes`, the number of codes for each entry of
@@ -109,7 +110,7 @@ class Quantizer(keras.layers.Layer):
             rule = f"have shape {expected}, the shape of x without channels"
             check(same_shape(mask.shape, expected), "mask", rule, f"shape {tuple(mask.shape)}")
         quantized, indices, losses = self.assign_codes(x, mask, training)
-        weights = ops.ones(ops.shape(indices)) if mask is None else ops.cast(mask, "float32")
+        weights = ops.ones(ops.shape(indices), "float32") if mask is None else ops.cast(mask, "float32")
         if mask is not None and len(indices.shape) > len(mask.shape):
             weights = ops.broadcast_to(ops.expand_dims(weights, -1), ops.shape(indices))
         self.count(indices, weights)
@@ -159,7 +160,7 @@ class Quantizer(keras.layers.Layer):
     def call(self, x: Any, mask: Any = None, training: bool = False) -> Any:
         quantized, _, losses = self.quantize_vectors(x, mask, training)
         for loss in losses.values():
-            self.add_loss(loss)
+            self.add_loss(ops.cast(loss, keras.config.floatx()))  # the dtype of the loss that Keras adds it to
         return quantized
 
     def compute_output_shape(self, x_shape: tuple[int | None, ...], *args: Any) -> tuple[int | None, ...]:

@@ -2,7 +2,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_gen.core.checks import check, same_shape
+from keras_gen.core.checks import check, real_tensor, same_shape
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.straight_through import straight_through
 
@@ -30,9 +30,9 @@ def rotation_trick(code: Any, x: Any) -> Any:
 
     Reference: Fifty et al. 2024, arXiv:2410.06424; https://kexue.fm/archives/10489.
     """
-    x = ops.convert_to_tensor(x)
+    x = real_tensor("x", x)
     dtype = x.dtype
-    x, e = ops.cast(x, "float32"), ops.stop_gradient(ops.cast(code, "float32"))
+    x, e = ops.cast(x, "float32"), ops.stop_gradient(real_tensor("code", code, "float32"))
     check(same_shape(e.shape, x.shape), "code", f"have the shape of x, {tuple(x.shape)}", f"shape {tuple(e.shape)}")
     fixed_x = ops.stop_gradient(x)
     x_norm, e_norm = _norm(fixed_x), _norm(e)

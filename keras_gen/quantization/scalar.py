@@ -176,7 +176,7 @@ class LookupFreeQuantizer(Quantizer):
 
     def assign_codes(self, x: Any, mask: Any, training: bool) -> tuple[Any, Any, dict[str, Any]]:
         x32 = ops.cast(x, "float32")
-        signs = ops.where(x32 > 0, 1.0, -1.0)
+        signs = ops.cast(ops.where(x32 > 0, 1, -1), "float32")
         losses = {
             "commitment": self.commitment_cost * masked_mean(ops.mean(ops.square(x32 - signs), axis=-1), mask),
             "entropy": self.entropy_weight * self._entropy(x32, mask),

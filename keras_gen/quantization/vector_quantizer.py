@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_choice, check_fraction, check_integer, is_number, known_size
+from keras_gen.core.random import check_seed
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.straight_through import straight_through
 from keras_gen.quantization.codebook import Codebook
@@ -101,7 +102,7 @@ class VectorQuantizer(Quantizer):
         self.initializer = _as_initializer(initializer)
         check(is_number(restart_below) and restart_below >= 0, "restart_below", "be >= 0", repr(restart_below))
         self.restart_below = float(restart_below)
-        self.seed = seed
+        self.seed = check_seed(seed)
         self.loss_names = ("commitment",) if codebook_update == "ema" else ("commitment", "codebook")
         self.codes = Codebook(
             self.num_codes,

@@ -10,6 +10,7 @@ from keras_gen.adversarial.losses import HingeLoss
 from keras_gen.adversarial.optimizers import PlayerOptimizers
 from keras_gen.core.checks import check, check_integer, is_number
 from keras_gen.core.gradient import gradient
+from keras_gen.core.logits import warn_of_activation
 from keras_gen.core.scheduled import Scheduled
 from keras_gen.core.stateless import in_state, stateless
 from keras_gen.export import keras_gen_export
@@ -60,9 +61,12 @@ class LastKernel:
 
 
 def last_kernel(layer: keras.Layer) -> keras.Variable:
-    """Returns the last trainable weight of rank 2 or more: biases and scales of normalization have rank 1."""
-    kernels = [weight for weight in layer.trainable_weights if len(weight.shape) >= 2]
-    check(len(kernels) > 0, "decoder", "have a trainable kernel, a weight of rank 2 or more", layer)
+    """Returns the last trainable weight of rank 2 or more: biases and scales of normalization have rank 1.
+
+    The last of all weights if the layer is frozen.
+    """
+    kernels = [weight for weight in layer.trainable_weights or layer.weights if len(weight.shape) >= 2]
+    check(len(kernels) > 0, "decoder", "have a kernel, a weight of rank 2 or more", layer)
     return kernels[-1]
 
 
@@ -146,6 +150,7 @@ class VQGAN(VQVAE):
         super().__init__(encoder, decoder, quantizer, prior, seed, **kwargs)
         is_layer = isinstance(discriminator, keras.Layer)
         check(is_layer, "discriminator", "be a keras.Layer or keras.Model", discriminator)
+        warn_of_activation("discriminator", discriminator)
         is_layer = feature_model is None or isinstance(feature_model, keras.Layer)
         check(is_layer, "feature_model", "be None, a layer or a model", feature_model)
         for name, value in {"perceptual_weight": perceptual_weight, "adversarial_weight": adversarial_weight}.items():
@@ -173,8 +178,8 @@ class VQGAN(VQVAE):
         Args:
             optimizer: Keras optimizer of encoder, decoder and codebook, and of the discriminator if
                 `discriminator_optimizer` is `None`. Defaults to `"adam"`.
-            discriminator_optimizer: Keras optimizer or `None`. With two optimizers, Keras's callbacks cannot set the
-                learning rate: use learning rate schedules. Defaults to `None`.
+            discriminator_optimizer: Keras optimizer or `None`. Callbacks that set a learning rate set that of both
+                optimizers: use schedules where they differ. Defaults to `None`.
             **kwargs: as for `keras.Model.compile`.
         """
         self.players = PlayerOptimizers.get(optimizer, discriminator_optimizer, None)

@@ -12,9 +12,11 @@ from keras_gen.core.checks import (
     as_images,
     batch_of,
     check,
+    check_flag,
     check_images_dtype,
     check_integer,
     finite_floats,
+    finite_samples,
     is_array,
     same_shape,
 )
@@ -104,6 +106,18 @@ class VQVAE(GenerativeModel):
         shape = tuple(self.decoder(keras.Input(self.vector_shape)).shape[1:])
         check(shape == self.data_shape, "decoder", f"give outputs of shape {self.data_shape}", f"shape {shape}")
         self.code_shape = tuple(self.quantizer.encode(ops.zeros((1, *self.vector_shape))).shape[1:])
+
+    def call(self, x: Any) -> Any:
+        return self.reconstruction(x) if self.reconstructing else x
+
+    def reconstruction(self, x: Any) -> Any:
+        # Not by a call of the quantizer, which counts the codes that it sees.
+        quantized = self.quantizer.decode(self.quantizer.encode(self.encoder(x, training=False)))
+        return ops.cast(self.decoder(quantized, training=False), "float32")
+
+    @property
+    def reconstructing_layers(self) -> list[keras.Layer]:
+        return [self.encoder, self.quantizer, self.decoder]
 
     def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
         quantized, _, losses = self.quantizer.quantize_vectors(self.encoder(x, training=training), training=training)
@@ -202,7 +216,8 @@ class VQVAE(GenerativeModel):
         def decode(codes: Any) -> Any:
             return ops.cast(self.decoder(self.quantizer.decode(codes), training=False), "float32")
 
-        return self.in_batches("decode", decode, codes.astype("int32"), batch_size=batch_size, verbose=verbose)
+        data = self.in_batches("decode", decode, codes.astype("int32"), batch_size=batch_size, verbose=verbose)
+        return finite_samples(data)
 
     def encode_vectors(self, x: Any, batch_size: int = 256) -> np.ndarray:
         """Encodes data to continuous vectors, before quantization.
@@ -262,7 +277,7 @@ class VQVAE(GenerativeModel):
         Raises:
             ValueError: if `x` does not fit the model.
         """
-        if quantize:
+        if check_flag("quantize", quantize):
             return self.decode(self.encode(x, batch_size), batch_size)
 
         def reconstruct(x: Any) -> Any:

@@ -1,7 +1,9 @@
 """Assertions that name the violated law."""
 
+import json
 from typing import Any
 
+import keras
 import numpy as np
 
 
@@ -13,3 +15,13 @@ def require(holds: bool, law: str) -> None:
 def same(expected: Any, actual: Any, rtol: float, atol: float, law: str) -> None:
     for a, b in zip(expected, actual, strict=True):
         np.testing.assert_allclose(b, a, rtol=rtol, atol=atol, err_msg=law)
+
+
+def check_frozen(model: keras.Model) -> None:
+    """Checks that the layers which a file restores are frozen as the model's are; freezes every second one."""
+    for part in [part for part in model._flatten_layers() if part.weights and not part._layers][::2]:
+        part.trainable = False
+    restored = keras.saving.deserialize_keras_object(json.loads(json.dumps(keras.saving.serialize_keras_object(model))))
+    pairs = zip(model.weights, restored.weights, strict=True)
+    thawed = [weight.path for weight, other in pairs if weight.trainable != other.trainable]
+    require(not thawed, f"what is frozen must stay frozen in a file: {', '.join(thawed)}")

@@ -8,14 +8,14 @@ import numpy as np
 
 from keras_gen.core.compiled import compiled
 from keras_gen.core.fixtures import as_inputs, flat_numpy, functional, randomize_weights, save_and_load, to_numpy
-from keras_gen.testing.common import require, same
+from keras_gen.testing.common import check_frozen, require, same
 from keras_gen.testing.config import check_config
 
 
 def check_layer(
     make: Callable[[], keras.Layer], *arrays: np.ndarray, random: bool = False, rtol: float = 1e-5, atol: float = 1e-5
 ) -> None:
-    """Checks a layer: configuration, files, functional use, compilation, gradients, seeds, mixed precision.
+    """Checks a layer: configuration, files, functional use, compilation, gradients, freezing, seeds, mixed precision.
 
     Args:
         make: returns a new layer, with the same arguments (and the same `seed`, if it has one) each time.
@@ -40,6 +40,8 @@ def check_layer(
         same(eager, flat_numpy(save_and_load(model)(inputs, training=False)), rtol, atol, "a file must restore it")
     _check_seeds(make, arrays, random)
     _check_gradients(model, arrays)
+    check_frozen(model)
+    _check_frozen_whole(make, arrays)
     _check_mixed_precision(make, arrays)
 
 
@@ -74,6 +76,14 @@ def _check_gradients(model: keras.Model, arrays: Sequence[np.ndarray]) -> None:
     model.train_on_batch(list(arrays) if len(arrays) > 1 else arrays[0], targets if len(targets) > 1 else targets[0])
     for weight in model.trainable_weights:
         require(not np.array_equal(before[weight.path], to_numpy(weight)), f"a gradient must reach {weight.path}")
+
+
+def _check_frozen_whole(make: Callable[[], keras.Layer], arrays: Sequence[np.ndarray]) -> None:
+    # By the configuration alone, as for a clone: before the layer has its sublayers.
+    layer = type(make()).from_config({**make().get_config(), "trainable": False})
+    model = functional(layer, *arrays)
+    law = "`trainable=False` must reach all weights"
+    require(not model.trainable_variables, f"{law}: {[v.path for v in model.trainable_variables]}")
 
 
 def _check_mixed_precision(make: Callable[[], keras.Layer], arrays: Sequence[np.ndarray]) -> None:

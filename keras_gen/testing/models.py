@@ -10,12 +10,12 @@ import keras
 import numpy as np
 
 from keras_gen.core.fixtures import made_alike, save_and_load, to_numpy
-from keras_gen.testing.common import require, same
+from keras_gen.testing.common import check_frozen, require, same
 from keras_gen.testing.config import check_config
 
 
 def check_model(make: Callable[[], keras.Model], x: np.ndarray, y: np.ndarray | None = None, epochs: int = 8) -> None:
-    """Checks a generative model: configuration, files, training, resumed training, sampling, seeds.
+    """Checks a generative model: configuration, files, training, resumed training, freezing, sampling, seeds.
 
     Args:
         make: returns a new compiled model, with the same arguments and the same seed each time.
@@ -45,6 +45,7 @@ def check_model(make: Callable[[], keras.Model], x: np.ndarray, y: np.ndarray | 
     require(np.abs(fresh[0] - fresh[1]).max() > 1e-3, "without a seed, the next call must give another draw")
     loaded = save_and_load(model).sample(3, seed=1, verbose=0, **options)
     same([samples], [loaded], 1e-6, 1e-6, "a file must restore the model")
+    check_frozen(model)
 
 
 def _check_resume(make: Callable[[], keras.Model], fit: dict[str, Any]) -> None:

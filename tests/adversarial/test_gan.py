@@ -7,6 +7,7 @@ from scipy.special import expit
 from keras_gen.adversarial.losses import AdversarialLoss
 from keras_gen.adversarial.penalties import Penalty
 from keras_gen.core.fixtures import made_alike, randomize_weights, save_and_load, to_numpy
+from keras_gen.core.random import step_seeds
 from keras_gen.losses import GradientPenalty, NonSaturatingLoss, R1Penalty, RelativisticLoss
 from keras_gen.models import GAN
 from keras_gen.ops import gradient
@@ -397,6 +398,7 @@ def test_logs_are_the_losses(loss):
     model = plain_built(loss=loss)
     model.compile()
     seed = twin_of(model.seed_generator)
+    seed.state.assign(step_seeds(1, 0, 0, seed.state.dtype)[0])  # evaluation draws from a seed of its own
     logs = model.evaluate(X, batch_size=32, verbose=0, return_dict=True)
     z = to_numpy(keras.random.normal((32, 3), seed=seed))
     real, fake = (ops.convert_to_tensor(x @ D[:, 0]) for x in (X, z @ G))
@@ -463,7 +465,6 @@ def test_batches_of_any_size_and_datasets():
     assert np.isfinite(model.fit(Batches(), verbose=0).history["loss"]).all()
     assert np.isfinite(model.fit(X, batch_size=13, epochs=2, verbose=0).history["loss"]).all()
     assert np.isfinite(model.train_on_batch(X[:5], return_dict=True)["loss"])
-    np.testing.assert_array_equal(model.predict(X, batch_size=5, verbose=0), X)
 
 
 @pytest.mark.parametrize("penalty", ["r1", "gradient", None])

@@ -68,6 +68,20 @@ def test_images_lie_with_channels_last_whatever_keras_is_set_to():
         keras.config.set_image_data_format("channels_last")
 
 
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_one_image_teaches_one_filter(padding):
+    """A last batch of one, as every n = 1 mod the batch size leaves."""
+    x = RNG.standard_normal((1, 8, 8, 3), "float32")
+    kernels = []
+    for batch in (x, np.concatenate([x, x])):
+        layer = Conv2D(1, 3, padding=padding, kernel_initializer="ones")
+        model = keras.Sequential([keras.Input((8, 8, 3)), layer, keras.layers.Flatten()])
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        model.fit(batch, np.zeros((len(batch), *model.output_shape[1:])), verbose=0)
+        kernels.append(to_numpy(layer.kernel))
+    np.testing.assert_allclose(kernels[0], kernels[1], rtol=1e-5, atol=1e-6)
+
+
 def test_a_part_of_a_network_loads(tmp_path):
     network = UNet((8, 8, 1), (8,), 1)
     part = keras.Model(network.inputs, network.layers[-2].output)

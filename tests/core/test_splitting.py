@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,9 @@ def test_batches_are_of_one_size_and_miss_nothing(n, batch_size):
     assert {len(batch) for batch in batches} == {len(batches[0])}
     assert len(batches[0]) <= batch_size
     assert np.concatenate(batches)[:n].tolist() == list(range(n))
-    assert sum(map(len, batches)) - n < len(batches)
+    padding = sum(map(len, batches)) - n
+    # each size costs a compilation elsewhere: it is a power of two there, if it is not `batch_size`
+    assert padding < (len(batches) if keras.backend.backend() == "torch" else n)
 
 
 @quick

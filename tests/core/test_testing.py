@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 from keras_gen import predictions, samplers, schedules
+from keras_gen.core.frozen import StaysFrozen
 from keras_gen.testing import (
     check_bijector,
     check_config,
@@ -252,3 +253,29 @@ def test_check_sampler():
         check_sampler(lambda: registered(TakesItForItsParent)(7))
     with pytest.raises(AssertionError, match="the error must be of order 1"):
         check_sampler(lambda: HalfAStep(7), order=1)
+
+
+@keras.saving.register_keras_serializable("keras_gen_tests")
+class Thaws(keras.layers.Layer):
+    """Forgets that its sublayers are frozen, as Keras does."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(4, dtype=self.dtype_policy)
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+@keras.saving.register_keras_serializable("keras_gen_tests")
+class Keeps(StaysFrozen, Thaws):
+    """Does not."""
+
+
+def test_check_layer_that_is_frozen():
+    check_layer(Keeps, X)
+    with pytest.raises(AssertionError, match="what is frozen must stay frozen in a file: thaws.*/kernel"):
+        check_layer(Thaws, X)

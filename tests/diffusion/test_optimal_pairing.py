@@ -107,10 +107,13 @@ def test_any_small_matrix(n, integers, scale, seed):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_is_paired_all_the_same(value, rng):
-    cost = rng.normal(size=(5, 5))
+    """In a tensor, which may be one of a training step; an array is refused."""
+    cost = rng.normal(size=(5, 5)).astype("float32")
     cost[1, 2] = value
-    pairing_of(cost)
-    pairing_of(np.full((5, 5), value))
+    for costs in (cost, np.full((5, 5), value, "float32")):
+        assert sorted(to_numpy(optimal_pairing(ops.convert_to_tensor(costs)))) == list(range(5))
+        with pytest.raises(ValueError, match="`cost` must be finite. Received: cost=.* NaN or infinite values of 25"):
+            optimal_pairing(costs)
 
 
 def test_an_auction_that_is_broken_off_gives_a_permutation(rng, monkeypatch):

@@ -50,8 +50,8 @@ def test_image_grid_holds_every_image_in_its_place(n, columns, scale, padding, c
 
 
 def test_image_grid_clips():
-    grid = image_grid(np.array([-9.0, 9.0, np.nan]).reshape(3, 1, 1, 1), columns=3, padding=0)
-    assert grid.ravel().tolist() == [0, 255, 0]
+    grid = image_grid(np.array([-9.0, 9.0, 0.0]).reshape(3, 1, 1, 1), columns=3, padding=0)
+    assert grid.ravel().tolist() == [0, 255, 128]
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,14 @@ def test_image_grid_clips():
         (lambda: image_grid(np.zeros((2, 4, 4, 1)), columns=0), "`columns` must be an integer >= 1"),
         (lambda: image_grid(np.zeros((2, 4, 4, 1)), scale=0), "`scale` must be an integer >= 1"),
         (lambda: image_grid(np.zeros((2, 4, 4, 1)), padding=-1), "`padding` must be an integer >= 0"),
+        (lambda: image_grid(np.full((2, 4, 4, 1), np.nan)), "`images` must be finite. Received: images=32 NaN or inf"),
+        (lambda: frechet_distance(np.zeros((3, 2)), np.full((3, 2), np.nan)), "`y` must be finite"),
+        (
+            lambda: frechet_distance(np.zeros((3, 2), "complex64"), np.zeros((3, 2))),
+            "`x` must be real numbers",
+        ),
+        (lambda: frechet_distance(np.zeros((3, 2)), np.zeros((3, 2), "str")), "`y` must be real numbers. .*dtype <U1"),
+        (lambda: frechet_distance(np.zeros((3, 2), "object"), np.zeros((3, 2))), "`x` must be real numbers. .*object"),
         (lambda: frechet_distance(np.zeros((1, 2)), np.zeros((3, 2))), "`x` must hold at least 2 samples"),
         (lambda: frechet_distance(np.zeros((3, 2)), np.zeros((3, 4))), "`y` must have 2 features like x"),
         (lambda: SampleGrid("grid.jpg"), "`filepath` must end with .png"),
@@ -74,6 +82,24 @@ def test_image_grid_clips():
 def test_bad_input(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+class Diverged(keras.Model):
+    optimizer = None
+
+    def sample(self, n, **options):
+        images = np.zeros((n, 2, 2, 1), "float32")
+        images[1:] = np.nan
+        return images
+
+
+@pytest.mark.one_backend
+def test_a_diverged_model_has_no_picture_but_a_warning(tmp_path):
+    grid = SampleGrid(tmp_path / "{epoch}.png", n=4)
+    grid.set_model(Diverged())
+    with pytest.warns(UserWarning, match="no picture of epoch 3: 3 of 4 samples are not finite"):
+        grid.on_epoch_end(2)
+    assert not list(tmp_path.iterdir())
 
 
 def test_sample_grid_is_a_keras_callback():

@@ -25,17 +25,16 @@ COUPLINGS = [AdditiveCoupling, AffineCoupling, SplineCoupling]
 
 
 def test_data_that_cannot_be_halved_are_refused():
-    odd = "`x` must have an even size on the last axis"
+    empty = "`x` must have a size of at least 1 on the last axis"
     refused = [
-        ("half", (2, 3), odd + r" .* Received: x=shape \(2, 3\)"),
-        ("half", (2, 1), odd),
-        ("half", (2, 4, 4, 3), odd),
+        ("half", (2, 0), empty + r". Received: x=shape \(2, 0\)"),
+        ("half", (2, 4, 4, 0), empty),
         ("half", (2,), "`x` must"),
-        ("interleave", (2, 5), odd),
-        ("interleave", (2, 1), odd),
-        ("channel", (2, 4, 4, 3), odd),
+        ("interleave", (2, 0), empty),
+        ("channel", (2, 4, 4, 0), empty),
         ("channel", (2, 4), "`x` must be images"),
-        ("checkerboard", (2, 4, 3, 2), r"`x` must have an even width. Received: x=shape \(2, 4, 3, 2\)"),
+        ("checkerboard", (2, 4, 3, 2), r"`x` must have an even width .* Received: x=shape \(2, 4, 3, 2\)"),
+        ("checkerboard", (2, 4, 0, 2), "`x` must have an even width"),
         ("checkerboard", (2, 4), "`x` must be images"),
     ]
     offenders = not_refused(
@@ -119,6 +118,29 @@ def test_halves_of_vectors():
     x = vectors(1, 6)
     np.testing.assert_array_equal(changed("half", False, x)[0], [False] * 3 + [True] * 3)
     np.testing.assert_array_equal(changed("interleave", False, x)[0], [False, True] * 3)
+
+
+@pytest.mark.parametrize(("split", "first"), [("half", [0, 1]), ("interleave", [0, 2, 4])])
+def test_halves_of_an_odd_size_differ_by_one(split, first):
+    x = vectors(2, 5)
+    unchanged = np.isin(np.arange(5), first)
+    np.testing.assert_array_equal(changed(split, False, x), [~unchanged] * 2)
+    np.testing.assert_array_equal(changed(split, True, x), [unchanged] * 2)
+
+
+@pytest.mark.parametrize("make", COUPLINGS)
+def test_a_single_feature_is_transformed_by_parameters_of_the_condition(make):
+    x, condition = np.linspace(-2, 2, 8, dtype="float32")[:, None], np.repeat(vectors(2, 3), 4, axis=0)
+    for split, flip in itertools.product(["half", "interleave"], [False, True]):
+        coupling = make(units=[8], split=split, flip=flip)
+        coupling(x, condition)
+        randomize_weights(coupling, scale=1.0)
+        (y, log_det), moved = run(coupling, x, condition=condition), run(coupling, x, condition=condition[::-1].copy())
+        assert np.abs(y - x).min() > 1e-4
+        assert np.abs(y - moved[0]).min() > 1e-4
+        if make is not SplineCoupling:  # one affine map for all x of a condition
+            np.testing.assert_allclose(np.diff(log_det.reshape(2, 4)), 0, atol=1e-6)
+            np.testing.assert_allclose(np.diff(y.reshape(2, 4), 2), 0, atol=1e-5)
 
 
 @pytest.mark.parametrize("split", SPLITS)

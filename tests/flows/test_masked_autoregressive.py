@@ -4,7 +4,7 @@ import pytest
 from bijecting import randomized, run, vectors
 from keras import ops
 
-from keras_gen.core.fixtures import to_numpy
+from keras_gen.core.fixtures import randomize_weights, to_numpy
 from keras_gen.layers import (
     MaskedAutoregressive,
     MaskedDense,
@@ -41,6 +41,18 @@ def test_maf_needs_no_more_passes_than_features():
     maf = randomized(MaskedAutoregressive([16, 16]), x, 1.0)
     y, _ = run(maf, x)
     np.testing.assert_allclose(run(maf, y, inverse=True)[0], x, rtol=1e-3, atol=1e-3)
+
+
+def test_a_single_feature_is_scaled_and_shifted_by_functions_of_the_condition():
+    x, condition = np.linspace(-2, 2, 8, dtype="float32")[:, None], np.repeat(vectors(2, 3), 4, axis=0)
+    maf = MaskedAutoregressive([8])
+    maf(x, condition)
+    randomize_weights(maf, scale=1.0)
+    y, log_det = run(maf, x, condition=condition)
+    slopes = np.diff(y.reshape(2, 4)) / np.diff(x.reshape(2, 4))
+    np.testing.assert_allclose(slopes, np.exp(log_det.reshape(2, 4)[:, 1:]), rtol=1e-4)
+    np.testing.assert_allclose(np.diff(slopes), 0, atol=1e-4)
+    assert abs(slopes[0, 0] - slopes[1, 0]) > 1e-3
 
 
 @pytest.mark.parametrize("strict", [False, True])

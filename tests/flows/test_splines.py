@@ -1,8 +1,11 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
 from bijecting import vectors
 from keras import ops
+from offenders import not_refused
 
 from keras_gen.core.fixtures import to_numpy
 from keras_gen.flows.spline_coupling import _knots
@@ -87,9 +90,37 @@ def test_gradients_of_splines_are_finite(inverse, scale, spread):
         assert np.isfinite(to_numpy(of_params)).all()
 
 
+def test_bad_arguments_of_splines_are_refused():
+    x, good = np.ones((1, 2), "float32"), parameters((1, 2))
+    cases = [(good, bound, "`bound` must be > 0") for bound in (-1.0, 0, np.nan, np.inf, -np.inf, "3")]
+    for bad in (np.nan, np.inf):
+        broken = good.copy()
+        broken[0, 1, 7] = bad
+        cases.append((broken, 3.0, "`parameters` must be finite. Received: parameters=1 NaN or infinite values of 28"))
+    shapes = [good[..., :-1], good[0], good[:, :1]]
+    cases += [(wrong, 3.0, r"`parameters` must have shape \(1, 2, '3 K - 1'\)") for wrong in shapes]
+    offenders = not_refused(
+        (f"{match} of bound={bound}", functools.partial(rational_quadratic_spline, x, params, bound), match)
+        for params, bound, match in cases
+    )
+    assert not offenders, "\n".join(offenders)
+
+
 @pytest.mark.parametrize("inverse", [False, True])
 def test_splines_are_the_identity_outside(inverse):
     x = np.array([[-1e6, -3.001, 3.001, 1e6]] * 3, "float32")  # the whole batch in the tails
     y, log_derivative = spline(x, parameters(x.shape), inverse)
     np.testing.assert_array_equal(y, x)
     np.testing.assert_array_equal(log_derivative, 0)
+
+
+@pytest.mark.parametrize("bound", [0, -1.0, np.nan, np.inf, -np.inf, "5", [5.0, 5.0]])
+def test_a_bound_is_positive_and_finite(bound):
+    with pytest.raises(ValueError, match="`bound` must be > 0 and finite. Received: bound="):
+        spline(np.ones((1, 2), "float32"), parameters((1, 2)), bound=bound)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 12), (1, 3, 14), (2, 14), (1, 2, 3 * 501 - 1)])
+def test_parameters_of_another_shape(shape):
+    with pytest.raises(ValueError, match="`parameters` must (have shape|be of at most 500 bins)"):
+        spline(np.ones((1, 2), "float32"), np.zeros(shape, "float32"))

@@ -131,7 +131,7 @@ def test_hubness_of_a_thousand(seed):
         ([[1, 2]], r"`counts` must be numbers of shape \(n,\). Received: counts=int64 of shape \(1, 2\)"),
         ([], r"`counts` must be numbers .* of shape \(0,\)"),
         (3, r"`counts` must be numbers .* of shape \(\)"),
-        (["a"], "`counts` must be numbers"),
+        (["a"], "`counts` must be real numbers"),
         ([True, False], "`counts` must be numbers .* Received: counts=bool"),
         ([1, -1], "`counts` must be finite and >= 0, and not all 0. Received: counts=a minimum of -1"),
         ([0, 0], "`counts` must be finite and >= 0, and not all 0"),
@@ -149,8 +149,8 @@ def test_bad_counts(counts, match):
     ("options", "match"),
     [
         ({"k": 0}, "`k` must be an integer >= 1. Received: k=0"),
-        ({"k": 2, "hub_size": 0}, "`hub_size` must be > 0. Received: hub_size=0"),
-        ({"k": 2, "hub_size": "2"}, "`hub_size` must be > 0. Received: hub_size='2'"),
+        ({"k": 2, "hub_size": 0}, "`hub_size` must be > 0 and finite. Received: hub_size=0"),
+        ({"k": 2, "hub_size": "2"}, "`hub_size` must be > 0 and finite. Received: hub_size='2'"),
     ],
 )
 def test_bad_hub_size(options, match):

@@ -117,8 +117,8 @@ def test_one_seed_gives_one_draw():
 @pytest.mark.parametrize(
     ("use", "match"),
     [
-        (lambda x: gumbel_softmax(x, 0), "`temperature` must be > 0. Received: temperature=0"),
-        (lambda x: gumbel_softmax(x, -1.0), "`temperature` must be > 0. Received: temperature=-1.0"),
+        (lambda x: gumbel_softmax(x, 0), "`temperature` must be > 0 and finite. Received: temperature=0"),
+        (lambda x: gumbel_softmax(x, -1.0), "`temperature` must be > 0 and finite. Received: temperature=-1.0"),
         (lambda x: gumbel_softmax(x, np.float32(0)), "`temperature` must be > 0"),
         (lambda x: gumbel_softmax(x, float("nan")), "`temperature` must be > 0"),
         (

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from offenders import not_refused
 from scipy.stats import norm
 
 from keras_gen.core.fixtures import to_numpy
-from keras_gen.losses import discretized_gaussian_nll, gaussian_kl
+from keras_gen.losses import concrete_kl, discretized_gaussian_nll, gaussian_kl
+from keras_gen.ops import concrete_log_prob
 
 
 def test_gaussian_kl_is_the_integral():
@@ -38,3 +40,32 @@ def test_discretized_tails_keep_their_precision():
 def test_levels_are_checked():
     with pytest.raises(ValueError, match="`levels` must be an integer >= 2"):
         discretized_gaussian_nll(np.zeros(1, "float32"), 0.0, np.float32(0), levels=1)
+
+
+def test_lists_are_arrays():
+    nll = to_numpy(discretized_gaussian_nll([0.5, -1.0], [0.0, 0.1], [0.0, -1.0]))
+    arrays = (np.array(values, "float32") for values in ([0.5, -1.0], [0.0, 0.1], [0.0, -1.0]))
+    np.testing.assert_array_equal(nll, to_numpy(discretized_gaussian_nll(*arrays)))
+    kl = to_numpy(gaussian_kl([0.5, 1.0], [0.0, 0.1], [0.0, -1.0]))
+    np.testing.assert_allclose(kl[0], 0.125, rtol=1e-6)
+
+
+def test_what_is_not_finite_is_refused():
+    zeros, cases = np.zeros((2, 3), "float32"), []
+    for value in (np.nan, np.inf, -np.inf):
+        broken = np.full((2, 3), value, "float32")
+        cases += [
+            ("x", lambda broken=broken: discretized_gaussian_nll(broken, zeros, zeros), "`x` must be finite"),
+            ("mean", lambda broken=broken: discretized_gaussian_nll(zeros, broken, zeros), "`mean` must be finite"),
+            ("log_var", lambda value=value: discretized_gaussian_nll(zeros, zeros, value), "`log_var` must be finite"),
+        ]
+    for value in (0.0, -1, np.nan, np.inf, [0.5, 0.0], "1", 1j):
+        rule = "`temperature{}` must be (> 0 and finite|real numbers). Received: temperature{}="
+        q, p = (rule.format(name, name) for name in ("_q", "_p"))
+        cases += [
+            ("density", lambda value=value: concrete_log_prob(zeros, zeros, value), rule.format("", "")),
+            ("of q", lambda value=value: concrete_kl(zeros, zeros, value, zeros, 1.0), q),
+            ("of p", lambda value=value: concrete_kl(zeros, zeros, 1.0, zeros, value), p),
+        ]
+    lines = not_refused(cases)
+    assert not lines, "\n".join(lines)

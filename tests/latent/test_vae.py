@@ -11,6 +11,7 @@ from scipy.stats import multivariate_normal, norm
 
 from keras_gen.callbacks import SampleGrid
 from keras_gen.core.fixtures import made_alike, randomize_weights, save_and_load, to_numpy
+from keras_gen.layers import GaussianSampling
 from keras_gen.losses import BernoulliLikelihood, CategoricalLikelihood, GaussianLikelihood
 from keras_gen.models import CVAE, VAE, ClusterVAE, GumbelVAE, VonMisesFisherVAE
 
@@ -564,6 +565,13 @@ def test_bad_conditions_of_samples():
         ClusterVAE(*autoencoder(2, 2), layers.Dense(4), 4).sample(2, condition=4)
 
 
+def three_heads():
+    """An encoder that draws z, as that of keras.io."""
+    mean, log_var = one_head(2), one_head(2)
+    x = keras.Input(mean.input_shape[1:])
+    return keras.Model(x, [mean(x), log_var(x), GaussianSampling()([mean(x), log_var(x)])])
+
+
 def unequal_heads():
     x = keras.Input((8, 8, 1))
     h = layers.Flatten()(x)
@@ -591,7 +599,12 @@ E, D = (lambda: autoencoder(2, 2)[0]), (lambda: autoencoder(2, 2)[1])
         (lambda: VAE(E(), D(), ["gaussian"]), "`likelihood` must be a Likelihood or one of"),
         (lambda: VAE(E(), D(), kl_weight=-1.0), "`kl_weight` must be >= 0. Received: kl_weight=-1.0"),
         (lambda: VAE(E(), D(), seed=-1), "`seed` must be an integer >= 0"),
-        (lambda: VAE(one_head(2), D()), "`encoder` must return a list of mean and log_var"),
+        (lambda: VAE(one_head(2), D()), "return a list of mean and log_var, .* Received: encoder=1 output"),
+        (
+            lambda: VAE(three_heads(), D()),
+            "`encoder` must return a list of mean and log_var, of which the model itself draws z. "
+            "Received: encoder=3 outputs",
+        ),
         (lambda: VAE(unequal_heads(), D()), "`encoder` must return mean and log_var of the same shape"),
         (lambda: VAE(E(), keras.Sequential([layers.Dense(3)])), r"`decoder` must return outputs of shape \(8, 8, 1\)"),
         (

@@ -44,6 +44,23 @@ BIJECTORS = {
         IMAGES[:, :2, :2],
         CONDITION,
     ),
+    "additive_coupling_of_one": (lambda **dtype: layers.AdditiveCoupling(units=[8], **dtype), VECTOR[:, :1]),
+    "affine_coupling_of_one_condition": (
+        lambda **dtype: layers.AffineCoupling(units=[8], flip=True, **dtype),
+        VECTOR[:, :1],
+        CONDITION,
+    ),
+    "affine_coupling_of_one_channel": (
+        lambda **dtype: layers.AffineCoupling(units=[4], split="channel", **dtype),
+        GRAY,
+        CONDITION,
+    ),
+    "affine_coupling_of_three": (lambda **dtype: layers.AffineCoupling(units=[8], **dtype), VECTOR[:, :3]),
+    "affine_coupling_interleave_of_three": (
+        lambda **dtype: layers.AffineCoupling(units=[8], split="interleave", **dtype),
+        VECTOR[:, :3],
+        CONDITION,
+    ),
     "chain": (lambda **dtype: level(False, **dtype), GRAY),
     "continuous_flow": (lambda **dtype: layers.ContinuousFlow(units=[8], steps=32, **dtype), PAIRS[:, 0]),
     "continuous_flow_adaptive": (
@@ -63,6 +80,15 @@ BIJECTORS = {
         VECTOR,
         CONDITION,
     ),
+    "masked_autoregressive_of_one": (
+        lambda **dtype: layers.MaskedAutoregressive([8, 8], "silu", **dtype),
+        VECTOR[:, :1],
+    ),
+    "masked_autoregressive_of_one_condition": (
+        lambda **dtype: layers.MaskedAutoregressive([8], **dtype),
+        VECTOR[:, :1],
+        CONDITION,
+    ),
     "multi_scale": (
         lambda **dtype: layers.MultiScale([level(True, **dtype), level(False, **dtype)], **dtype),
         GRAY,
@@ -73,6 +99,15 @@ BIJECTORS = {
     "scale": (lambda **dtype: layers.Scale(3.0, **dtype), VECTOR),
     "scale_images": (layers.Scale, IMAGES[:, :2, :2]),
     "spline_coupling": (lambda **dtype: layers.SplineCoupling(units=[8], **dtype), 3 * VECTOR),
+    "spline_coupling_of_one": (
+        lambda **dtype: layers.SplineCoupling(units=[8], num_bins=4, **dtype),
+        3 * VECTOR[:, :1],
+    ),
+    "spline_coupling_of_three_condition": (
+        lambda **dtype: layers.SplineCoupling(units=[8], flip=True, num_bins=4, **dtype),
+        3 * VECTOR[:, :3],
+        CONDITION,
+    ),
     "spline_coupling_images": (
         lambda **dtype: layers.SplineCoupling(units=[4], split="channel", num_bins=4, **dtype),
         IMAGES[:, :2, :2],

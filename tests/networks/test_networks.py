@@ -2,9 +2,11 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from laws import LAYERS
+from laws.networks import NETWORKS
 from programs import one_program
 
-from keras_gen.core.fixtures import randomize_weights, to_numpy
+from keras_gen.core.fixtures import as_inputs, flat_numpy, functional, randomize_weights, to_numpy
 from keras_gen.layers import (
     CrossAttention2D,
     GroupNorm,
@@ -13,8 +15,9 @@ from keras_gen.layers import (
     SelfAttention2D,
     SinusoidalEmbedding,
 )
-from keras_gen.models import LightUNet, UNet, UNetConventions
+from keras_gen.models import DDPM, LightUNet, UNet, UNetConventions
 from keras_gen.ops import gradient
+from keras_gen.schedules import CosineSchedule
 
 X = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype("float32")
 EMBEDDING = np.random.default_rng(1).normal(size=(2, 6)).astype("float32")
@@ -251,6 +254,44 @@ def test_conventions():
 def test_summary_counts_all_weights():
     unet = UNet((8, 8, 1), (8, 16), 1)
     assert unet.count_params() == sum(int(np.prod(weight.shape)) for weight in unet.weights) > 1000
+
+
+def test_frozen_weights_stay_frozen_in_a_file(tmp_path):
+    """All of them, or all but those of some layers, as for fine-tuning; on their own and in a model."""
+    offenders = []
+    for name in ("dit", "light_unet", "pixel_transformer", "unet"):
+        model = DDPM(
+            NETWORKS[name][0](), CosineSchedule(10), variance="learned_range" if "pixel" in name else "fixed_small"
+        )
+        dense = [layer for layer in model.network._flatten_layers() if isinstance(layer, keras.layers.Dense)]
+        for thawed in ([], dense[1:3]):
+            model.network.trainable = False
+            for layer in thawed:
+                layer.trainable = True
+            model.save(tmp_path / "model.keras")
+            loaded = keras.models.load_model(tmp_path / "model.keras")
+            before, after = ([weight.trainable for weight in m.weights] for m in (model, loaded))
+            if before != after or any(after) != bool(thawed):
+                offenders.append(f"{name}: {sum(before)} trainable weights became {sum(after)}")
+    assert not offenders, "\n".join(offenders)
+
+
+def test_channels_first_changes_no_number():
+    offenders = []
+    for name in (*NETWORKS, "gated_pixel_block"):
+        make, arrays = LAYERS[name]
+        made = []
+        for data_format in ("channels_first", "channels_last"):
+            keras.config.set_image_data_format(data_format)
+            try:
+                made.append(functional(make(), *arrays))
+            finally:
+                keras.config.set_image_data_format("channels_last")
+            randomize_weights(made[-1])
+        first, last = (flat_numpy(one_program(model, model)(as_inputs(arrays))) for model in made)
+        if not all(np.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(first, last, strict=True)):
+            offenders.append(name)
+    assert not offenders, offenders
 
 
 def test_networks_of_one_dtype_policy():

@@ -175,6 +175,12 @@ def test_half_precision():
         (lambda: tiled_attention(QUERIES, KEYS[:, :, :2], VALUES), "`key` must have the query's heads and dim"),
         (lambda: tiled_attention(QUERIES[0], KEYS[0], VALUES[0]), "`key` must have the query's heads and dim"),
         (lambda: tiled_attention(QUERIES, KEYS, VALUES[:, :9]), "`value` must have the key's shape"),
+        (lambda: tiled_attention(QUERIES, KEYS, VALUES, np.full((7, 10), np.nan, "float32")), "`mask` must be bool"),
+        (lambda: tiled_attention(QUERIES, KEYS, VALUES, scale=np.inf), "`scale` must be a finite number or None"),
+        (
+            lambda: tiled_attention(1j * QUERIES, KEYS, VALUES),
+            "`query` must be real numbers. Received: query=dtype",
+        ),
     ],
 )
 def test_bad_input(use, match):

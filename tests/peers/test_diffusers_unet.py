@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from offenders import not_refused
 
 from keras_gen.core.fixtures import save_and_load, to_numpy
 from keras_gen.models import UNet
@@ -171,6 +172,71 @@ def test_refused_weights(tmp_path):
         save_file(changed, tmp_path / WEIGHTS)
         with pytest.raises(ValueError, match=message):
             UNet.from_diffusers(tmp_path)
+
+
+def test_values_of_a_configuration_that_make_no_sense_are_refused_by_name(tmp_path):
+    peer().save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    wrong = {
+        "block_out_channels": (8, "8", [], [8, "x"], [8, 0], None, [8, 10**9]),
+        "freq_shift": ("x", None, float("nan"), [1]),
+        "attention_head_dim": (0, -1, 2.5, "8"),
+        "sample_size": ([8], [8, 8, 8], 0, "8", 10**9, [8, "8"]),
+        "layers_per_block": (10**7, 0, 1.5, "2", [1, 1], None),
+        "flip_sin_to_cos": ("no", 1, None),
+        "add_attention": ("no", 1),
+        "norm_num_groups": (0, "4", None, 3, 10**9),
+        "norm_eps": (0, -1, "x", float("nan")),
+        "dropout": (1, -0.1, "x", None),
+        "in_channels": (0, "3", None, 10**9),
+        "out_channels": (0, "3", None, 10**9),
+        "num_class_embeds": (0, "3", 10**9),
+        "down_block_types": ("DownBlock2D", None, 3, [3, 4], []),
+        "up_block_types": (None, {}, [None, None]),
+        "mid_block_type": ("x", [], 3),
+        "center_input_sample": ("no",),
+        "time_embedding_dim": ("x", []),
+        "attn_norm_num_groups": ("x", [], 0),
+    }
+    cases = []
+    for key, values in wrong.items():
+        for i, value in enumerate(values):
+            folder = tmp_path / f"{key}_{i}"
+            folder.mkdir()
+            (folder / WEIGHTS).symlink_to(tmp_path / WEIGHTS)
+            (folder / "config.json").write_text(json.dumps({**saved, key: value}))
+            match = rf"`source` must have .*Received: source={folder}/config.json: .*(must|divi)"
+            cases.append((f"{key}={value}", lambda folder=folder: UNet.from_diffusers(folder), match))
+    assert not not_refused(cases)
+
+
+def test_damaged_files_are_refused_by_name(tmp_path):
+    peer().save_pretrained(tmp_path)
+    config, weights = (tmp_path / "config.json").read_bytes(), (tmp_path / WEIGHTS).read_bytes()
+    texts = {f"text_{i}": text for i, text in enumerate((b"{", b"", b"[]", b"null", b"3", b"\xff", b"[" * 100_000))}
+    files = {name: ("config.json", text, weights) for name, text in texts.items()}
+    cut = [weights[:n] for n in (0, 4, 100, len(weights) // 2, len(weights) - 1)]
+    flipped = [weights[:i] + bytes([weights[i] ^ 0xFF]) + weights[i + 1 :] for i in (0, 7, 8, 20, 60)]
+    tensors = load_file(tmp_path / WEIGHTS)
+    name = "conv_in.weight"
+    for i, tensor in enumerate((np.full((8, 3, 3, 3), np.nan, "float32"), np.ones((8, 3, 3, 3), "int64"))):
+        save_file({**tensors, name: tensor}, tmp_path / "changed")
+        files[f"tensor_{i}"] = (WEIGHTS, config, (tmp_path / "changed").read_bytes())
+    files |= {f"weights_{i}": (WEIGHTS, config, content) for i, content in enumerate([*cut, *flipped])}
+    cases = []
+    for name, (file, own_config, own_weights) in files.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_bytes(own_config)
+        (folder / WEIGHTS).write_bytes(own_weights)
+        match = rf"`source` must have .*Received: source={folder}/{file}"
+        cases.append((name, lambda folder=folder: UNet.from_diffusers(folder), match))
+    assert not not_refused(cases)
+
+
+def test_a_model_that_is_not_supported_is_named():
+    with pytest.raises(ValueError, match="Received: source=UNet2DModel: `upsample_type` must be 'conv'"):
+        UNet.from_diffusers(peer(upsample_type="resnet"))
 
 
 def test_refused_sources(tmp_path):

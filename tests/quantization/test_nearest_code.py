@@ -123,6 +123,16 @@ def test_rotation_refuses_other_shapes():
         rotation_trick(np.zeros((2, 3), "float32"), np.zeros((2, 4), "float32"))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_codes_that_are_not_finite_are_refused(value):
+    codebook = np.eye(4, dtype="float32")
+    codebook[2, 1] = value
+    with pytest.raises(ValueError, match="`codebook` must be finite. Received: codebook=1 NaN or infinite .* of 16"):
+        nearest_code(np.eye(4, dtype="float32"), codebook)
+    with pytest.raises(ValueError, match="`x` must be finite"):
+        nearest_code(codebook, np.eye(4, dtype="float32"))
+
+
 def test_no_vectors():
     assert tuple(nearest_code(ops.zeros((0, 3)), ops.ones((4, 3))).shape) == (0,)
 

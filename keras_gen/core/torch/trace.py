@@ -90,14 +90,17 @@ class Trace:
         return output
 
     def _traced(self, values: list[Any], inputs: list[Any], training: bool) -> Callable[..., Any]:
+        import torch
         from torch.fx.experimental.proxy_tensor import make_fx
 
         def function(values: list[Any], inputs: list[Any]) -> Any:
             with keras.StatelessScope(state_mapping=list(zip(self.variables, values, strict=True))):
                 return self.call(inputs, training=training)
 
-        # Tensors are distinguished by identity: views, in case one is passed twice.
-        return make_fx(function)([x.view_as(x) for x in values], [x.view_as(x) for x in inputs])
+        # Tracing runs the operations, and dropout without a seed draws from PyTorch's generator, whose draws must not
+        # depend on when a network is traced. Tensors are distinguished by identity: views, in case one is passed twice.
+        with torch.random.fork_rng():
+            return make_fx(function)([x.view_as(x) for x in values], [x.view_as(x) for x in inputs])
 
 
 def _observed(layer: Any) -> bool:

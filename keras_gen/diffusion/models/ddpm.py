@@ -169,6 +169,8 @@ class DDPM(DiffusionModel):
 
         Reference: Bao et al. 2022, arXiv:2201.06503, equation 8; for a network that is not optimal, arXiv:2206.07309.
         """
+        is_sampler = sampler is None or isinstance(sampler, DiffusionSampler)
+        check(is_sampler, "sampler", "be a DiffusionSampler or None", repr(sampler))
         x = self.prepare_images("x", x)
         condition = self.prepare_condition(y, len(x), "y")
         times = np.arange(self.schedule.num_steps) if sampler is None else sampler.times(self.schedule)[-2::-1]

@@ -1,3 +1,4 @@
+import warnings
 from typing import Any
 
 import keras
@@ -16,6 +17,7 @@ from keras_gen.core.checks import (
     is_array,
     is_number,
     known_shape,
+    real_array,
 )
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.random import starting_noise
@@ -34,16 +36,20 @@ from keras_gen.diffusion.samplers.ddpm import DDPMSampler
 from keras_gen.diffusion.samplers.guidance import Guidance
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
-from keras_gen.diffusion.schedules.time_samplers import TimeSampler, UniformTime
+from keras_gen.diffusion.schedules.time_samplers import Stratified, TimeSampler, UniformTime
 from keras_gen.networks.backbones.image_network import (
     check_network,
     fits,
+    flat_condition,
     inputs_of,
     knows_null,
+    meet_condition,
     null_condition,
     prepare_condition,
     takes_condition,
 )
+
+UNSCALED = 20  # values beyond it are hardly those of images in [-1, 1], or of latents of standard deviation 1
 
 
 class DiffusionModel(GenerativeModel):
@@ -109,7 +115,10 @@ class DiffusionModel(GenerativeModel):
     def check_data(self, x: Any, y: Any) -> None:
         if not is_array(x):
             return  # a dataset or generator: its shapes are checked when Keras builds the model on its first batch
-        self.prepare_images("x", x)
+        meet_condition(self.network, as_images("x", x), y, self.real_times)
+        largest = np.abs(self.prepare_images("x", x)).max()
+        if largest > UNSCALED:
+            warnings.warn(f"`x` has values up to {largest:.0f}: are these images not scaled to [-1, 1]?", stacklevel=3)
         self.prepare_condition(y, len(x), "y")
 
     def check_batch(self, x: Any, y: Any) -> None:
@@ -168,7 +177,9 @@ class DiffusionModel(GenerativeModel):
 
     def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
         x0, eps = self.draw_pair(x)
-        t = self.time_sampler.draw(ops.shape(x0)[0], self.schedule, self.seed_generator)
+        seed = self.seed_generator if training else Stratified(self.seed_generator)
+        t = self.time_sampler.draw(ops.shape(x0)[0], self.schedule, seed)
+        y = y if y is None else flat_condition(self.network, y)
         if y is not None and training and self.condition_dropout > 0:
             y = self._drop(y)
         return self.loss_at(x0, eps, t, y, training)
@@ -446,7 +457,7 @@ class DiffusionModel(GenerativeModel):
     def prepare_noise(self, n: int, noise: Any, seed: int) -> np.ndarray:
         """Returns the starting noise of `n` images, given or drawn."""
         if noise is not None:
-            noise = np.asarray(noise, "float32")
+            noise = real_array("noise", noise).astype("float32")
             check(noise.shape[:1] == (n,), "noise", f"hold {n} draws", f"shape {noise.shape}")
             return self.prepare_images("noise", noise)
         rule = "be given until the image shape is known, from `fit` or `build`"

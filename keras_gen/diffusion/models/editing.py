@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_gen.core.arrays import straight_paths
 from keras_gen.core.checks import check, check_fraction, check_integer
-from keras_gen.core.random import starting_noise
+from keras_gen.core.random import check_seed, starting_noise
 from keras_gen.diffusion.samplers.base import DiffusionSampler, reverse_process
 from keras_gen.diffusion.samplers.inversion import DDIMInversion
 
@@ -89,6 +89,7 @@ def invert(
     model: Any, x: Any, sampler: DiffusionSampler, iterations: int, seed: int | None, **options: Any
 ) -> np.ndarray:
     """See `DiffusionModel.invert`."""
+    check_seed(seed)
     inversion = DDIMInversion(sampler, iterations)
     times = inversion.times(model.schedule)
     noisy = reverse_process(model, inversion, model.prepare_images("x", x), times, seed=0, **options)[-1]

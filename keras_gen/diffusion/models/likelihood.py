@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.arrays import mean_per_sample, mean_square, sum_per_sample
-from keras_gen.core.checks import check, check_choice, check_integer, is_number
+from keras_gen.core.checks import check, check_broadcast, check_choice, check_finite, check_integer, is_number
 from keras_gen.core.compiled import sequential_loop
 from keras_gen.core.divergence import exact_divergence, hutchinson_divergence, random_signs
 from keras_gen.core.ode import dormand_prince
@@ -40,12 +40,16 @@ def discretized_gaussian_nll(x: Any, mean: Any, log_var: Any, levels: int = 256)
         float32 tensor of the shape of `x`.
 
     Raises:
-        ValueError: if `levels` is not an integer >= 2.
+        ValueError: if `levels` is not an integer >= 2, an array is not of finite real numbers, or shapes do not match.
 
     Reference: Ho et al. 2020, arXiv:2006.11239, equation 13.
     """
     check_integer("levels", levels, at_least=2)
-    x = ops.cast(x, "float32")
+    for name, value in {"x": x, "mean": mean, "log_var": log_var}.items():
+        check_finite(name, value)
+    x, mean, log_var = (ops.cast(value, "float32") for value in (x, mean, log_var))
+    check_broadcast("mean", mean, x.shape)
+    check_broadcast("log_var", log_var, x.shape)
     h = 1 / (levels - 1)
     scale = ops.exp(-0.5 * log_var)
     offset = x - mean
@@ -155,7 +159,7 @@ def noise_power(
             x_t = row["alpha"] * x0 + row["sigma"] * eps
             x0_hat, _ = model.denoise(x_t, row, inputs.get("condition"))
             error = mean_square(eps - epsilon_of(x_t, x0_hat, row))
-            return ops.where(ops.arange(len(times)) == i, ops.expand_dims(error, 1), power)
+            return ops.where(ops.arange(len(times), dtype="int32") == i, ops.expand_dims(error, 1), power)
 
         return sequential_loop(first, last, body, power)
 

@@ -55,6 +55,8 @@ class RectifiedFlow(ScoreSDE):
     for `pairing` Tong et al. 2023, arXiv:2302.00482.
     """
 
+    nested_data = (list, tuple)  # pairs of images and noise, of one shape: `reflow` trains on them
+
     def __init__(
         self,
         network: keras.Layer,
@@ -73,11 +75,10 @@ class RectifiedFlow(ScoreSDE):
         self.pairing = pairing
 
     def build(self, input_shape: Any) -> None:
-        # `reflow` trains on pairs of arrays of the same shape
-        super().build(input_shape[0] if isinstance(input_shape[0], list | tuple) else input_shape)
+        super().build(input_shape[0] if isinstance(input_shape[0], self.nested_data) else input_shape)
 
     def check_batch(self, x: Any, y: Any) -> None:
-        for part in x if isinstance(x, list | tuple) else (x,):
+        for part in x if isinstance(x, self.nested_data) else (x,):
             super().check_batch(part, y)
 
     def loss_at(self, x0: Any, eps: Any, t: Any, y: Any, training: bool) -> Any:
@@ -89,7 +90,7 @@ class RectifiedFlow(ScoreSDE):
         return mean_square(velocity - prediction)
 
     def draw_pair(self, x: Any) -> tuple[Any, Any]:
-        if isinstance(x, list | tuple):
+        if isinstance(x, self.nested_data):
             return tuple(ops.cast(part, "float32") for part in x)
         x0, eps = super().draw_pair(x)
         if self.pairing == "random":

@@ -73,5 +73,8 @@ class AnalyticDPMSampler(DiffusionSampler):
         std = ops.sqrt(row["variance"] + row["of_unexplained"] * unexplained)
         return row["of_x_t"] * x_t + row["of_x0"] * x0 + std * noise()
 
+    def traced_config(self) -> dict[str, Any]:
+        return {**super().traced_config(), "eta": None}
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "eta": self.eta}

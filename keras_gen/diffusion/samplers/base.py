@@ -1,6 +1,7 @@
 """Base class of diffusion samplers, the denoiser that they call, and the reverse process."""
 
 import abc
+import copy
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +10,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_choice, check_given, check_integer, check_numbers, is_number
+from keras_gen.core.checks import (
+    check,
+    check_choice,
+    check_given,
+    check_integer,
+    check_numbers,
+    finite_array,
+    finite_samples,
+    is_number,
+)
 from keras_gen.core.compiled import as_tensor, sequential_loop
 from keras_gen.core.configured import Configured
 from keras_gen.core.random import StepSeed
@@ -178,6 +188,15 @@ class DiffusionSampler(Configured, abc.ABC):
 
         return sequential_loop(first, last, body, state)
 
+    def traced_config(self) -> dict[str, Any]:
+        """Returns what `step` depends on: samplers of equal ones share a compiled program.
+
+        By default the configuration without `steps`, `spacing` and `times`, which only the table depends on, and
+        without the value of `clip_x0`, which is an argument of the program.
+        """
+        config = {name: value for name, value in self.get_config().items() if name not in ("steps", "spacing", "times")}
+        return {**config, "clip_x0": "a number" if isinstance(self.clip_x0, float) else config["clip_x0"]}
+
     def get_config(self) -> dict[str, Any]:
         clip_x0 = self.clip_x0
         if isinstance(clip_x0, DynamicThreshold):
@@ -235,20 +254,32 @@ def reverse_process(
 
     def loop(inputs: dict[str, Any], state: Any, first: Any, last: Any) -> Any:
         fill = (lambda x0: ops.where(inputs["mask"], inputs["known"], x0)) if "mask" in inputs else None
-        denoise = Denoiser(model, inputs.get("condition"), guidance, sampler.clip_x0, fill)
+        denoise = Denoiser(
+            model,
+            inputs.get("condition"),
+            guidance and with_attributes(guidance, inputs["guidance"]),
+            inputs.get("clip_x0", sampler.clip_x0),
+            fill,
+        )
         return sampler.run(denoise, inputs, state, first, last)
 
     frame_steps = np.linspace(0, steps, frames + 1).round().astype(int)[1:].tolist()
     path = np.empty((frames, *x_t.shape), "float32")
+    # Numbers that a user varies are arguments of the program, so that it serves all of them.
+    shared = {"rows": coefficient_table(model, sampler.rows(model.schedule, times))}
+    if isinstance(sampler.clip_x0, float):
+        shared["clip_x0"] = as_tensor(np.float32(sampler.clip_x0))
+    if guidance is not None:
+        shared["guidance"] = {name: as_tensor(np.float32(getattr(guidance, name))) for name in guidance.scalars}
     states = model.run_steps(
-        (type(sampler), json.dumps(sampler.get_config()), key_of(guidance)),
+        (type(sampler), json.dumps(sampler.traced_config()), key_of(guidance)),
         loop,
         arrays,
         lambda inputs: sampler.start(inputs["x_t"]),
         steps=steps,
         batch_size=batch_size,
         verbose=verbose,
-        shared={"rows": coefficient_table(model, sampler.rows(model.schedule, times))},
+        shared=shared,
         seed=seed if step_noise is None else None,
         draws=sampler.draws,
         stops=frame_steps,
@@ -256,6 +287,7 @@ def reverse_process(
     )
     for index, stop, state in states:
         path[frame_steps.index(stop), index] = ops.convert_to_numpy(sampler.finish(state))
+    finite_samples(np.moveaxis(path, 0, 1), arrays["condition"])
     return path
 
 
@@ -285,12 +317,21 @@ def prepared_condition(model: Any, guidance: Guidance | None, condition: Any, n:
     return guidance.condition(model, condition, n)
 
 
+def with_attributes(thing: Any, values: dict[str, Any]) -> Any:
+    """Returns a shallow copy with other values of some attributes."""
+    result = copy.copy(thing)
+    for name, value in values.items():
+        setattr(result, name, value)
+    return result
+
+
 def key_of(guidance: Guidance | None) -> Any:
-    """Returns a cache key: type, scalar settings and, since weights may change, the identity of the layers."""
+    """Returns a cache key: type, settings without `scalars`, and, since weights may change, the identity of layers."""
     if guidance is None:
         return None
     # Not `get_config`, which would serialize a whole classifier, or fail if the classifier has none.
-    own = {k: v for k, v in vars(guidance).items() if k != "layers" and not isinstance(v, keras.Layer)}
+    others = ("layers", *guidance.scalars)
+    own = {k: v for k, v in vars(guidance).items() if k not in others and not isinstance(v, keras.Layer)}
     return type(guidance), repr(own), tuple(map(id, guidance.layers))
 
 
@@ -298,7 +339,7 @@ def _checked_noise(step_noise: Any, sampler: DiffusionSampler, shape: tuple[int,
     """Returns the noise of all steps as `(n, steps, draws, ...)`."""
     if step_noise is None:
         return None
-    step_noise = np.asarray(step_noise, "float32")
+    step_noise = finite_array("step_noise", step_noise).astype("float32")
     full_shape = (shape[0], sampler.draws, *shape[1:])
     expected = shape if sampler.draws == 1 else full_shape
     check(step_noise.shape == expected, "step_noise", f"have shape {expected}", f"shape {step_noise.shape}")

@@ -218,7 +218,7 @@ class CodebookDiffusion:
             x_t, chosen = state
             row = keras.tree.map_structure(lambda column: column[i], inputs["rows"])
             codes = ops.reshape(inputs["entries"][i - inputs["start"]], (self.codebook_size, -1))
-            is_step = ops.arange(self.steps) == i
+            is_step = ops.arange(self.steps, dtype="int32") == i
             index = ops.sum(ops.where(is_step, chosen, 0), axis=1)
             denoised = denoise(x_t, row)
             if encode:

@@ -58,5 +58,8 @@ class DDIMSampler(DiffusionSampler):
         x_s = row["of_x_t"] * x_t + row["of_x0"] * x0
         return x_s + row["std"] * noise() if self.eta > 0 else x_s
 
+    def traced_config(self) -> dict[str, Any]:
+        return {**super().traced_config(), "eta": self.eta > 0}
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "eta": self.eta}

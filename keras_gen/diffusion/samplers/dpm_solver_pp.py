@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, is_integer
+from keras_gen.core.checks import check, check_flag, is_integer
 from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler
 from keras_gen.diffusion.samplers.threshold import DynamicThreshold
 from keras_gen.diffusion.schedules.base import NoiseSchedule
@@ -52,7 +52,7 @@ class DPMSolverPPSampler(DiffusionSampler):
         times: Sequence[float] | None = None,
     ):
         super().__init__(steps, spacing, clip_x0, times)
-        check(isinstance(sde, bool), "sde", "be True or False", repr(sde))
+        sde = check_flag("sde", sde)
         orders = (1, 2) if sde else (1, 2, 3)
         check(is_integer(order) and order in orders, "order", f"be one of {orders} with sde={sde}", repr(order))
         self.order, self.sde = int(order), sde

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import as_labels, check, check_fraction, check_interval, is_number
+from keras_gen.core.checks import as_labels, check, check_flag, check_fraction, check_interval, is_number
 from keras_gen.core.configured import Configured
 from keras_gen.core.gradient import gradient
 from keras_gen.export import keras_gen_export
@@ -22,12 +22,14 @@ class Guidance(abc.ABC):
     """Base class of guidance: modifies the predictions of a model, so that samples match a condition more closely.
 
     Subclasses define `bind(model)`, which returns a function like `model.denoise`; `check_model`, which rejects
-    unsupported models; and `get_config`. `layers` lists the layers that are called besides the model.
+    unsupported models; and `get_config`. `layers` lists the layers that are called besides the model, `scalars` the
+    attributes that are arguments of the compiled program, tensors in what `bind` returns: no branches depend on them.
 
     Reference: https://kexue.fm/archives/9257.
     """
 
     layers: tuple[keras.Layer, ...] = ()
+    scalars: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def bind(self, model: Any) -> Evaluate:
@@ -80,6 +82,8 @@ class ClassifierFreeGuidance(Configured, Guidance):
     arXiv:2305.08891, section 3.4; for `interval` Kynkaanniemi et al. 2024, arXiv:2404.07724.
     """
 
+    scalars = ("scale",)
+
     def __init__(
         self,
         scale: float,
@@ -88,11 +92,10 @@ class ClassifierFreeGuidance(Configured, Guidance):
         batched: bool = True,
     ):
         check(is_number(scale), "scale", "be a number", repr(scale))
-        check(isinstance(batched, bool), "batched", "be True or False", repr(batched))
         self.scale = float(scale)
         self.rescale = check_fraction("rescale", rescale, closed=True)
         self.interval = check_interval("interval", interval)
-        self.batched = batched
+        self.batched = check_flag("batched", batched)
 
     def check_model(self, model: Any) -> None:
         rule = "be used with a model that was trained with `condition_dropout` > 0"
@@ -162,6 +165,8 @@ class ClassifierGuidance(Guidance):
 
     Reference: https://kexue.fm/archives/9257; Dhariwal and Nichol 2021, arXiv:2105.05233, algorithm 2.
     """
+
+    scalars = ("scale",)
 
     def __init__(self, classifier: keras.Model, scale: float = 1.0):
         check(isinstance(classifier, keras.Layer), "classifier", "be a keras.Model", repr(classifier))

@@ -90,6 +90,9 @@ class HeunSampler(DiffusionSampler):
 
         return ops.cond(row["is_corrected"], corrected, lambda: x_s)
 
+    def traced_config(self) -> dict[str, Any]:
+        return {**super().traced_config(), "churn": self.churn > 0, "churn_range": None, "churn_noise": None}
+
     def get_config(self) -> dict[str, Any]:
         own = {"churn": self.churn, "churn_range": self.churn_range, "churn_noise": self.churn_noise}
         return {**super().get_config(), **own}

@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.arrays import array_module
-from keras_gen.core.checks import check, check_fraction, check_integer, is_integer, is_number
+from keras_gen.core.checks import check, check_fraction, check_integer, is_integer, is_number, real_array
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.export import keras_gen_export
 
@@ -40,7 +40,7 @@ class DiscreteSchedule(NoiseSchedule):
     spacing = "leading"
 
     def __init__(self, betas: Any):
-        betas = np.asarray(betas, "float64")
+        betas = real_array("betas", betas).astype("float64")
         check(betas.ndim == 1 and betas.size > 0, "betas", "be a non-empty sequence of numbers", betas)
         outside = betas[~((betas > 0) & (betas < 1))]
         check(outside.size == 0, "betas", "be in (0, 1)", outside)

@@ -12,6 +12,8 @@ from keras_gen.core.configured import Configured
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.export import keras_gen_export
 
+GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
+
 
 @keras_gen_export("keras_gen.schedules.TimeSampler")
 class TimeSampler(Configured, abc.ABC):
@@ -28,9 +30,34 @@ class TimeSampler(Configured, abc.ABC):
         """Draws times of the schedule, a tensor `(batch,)`, of integers in discrete time."""
 
 
+class Stratified(keras.random.SeedGenerator):
+    """Seed generator of stratified times, for evaluation: `u_k = u + k phi (mod 1)` with one uniform draw u.
+
+    With phi the golden ratio, the times of a batch cover the schedule as evenly as a grid, in any order of the data.
+    Other draws are those of `generator`.
+    """
+
+    def __init__(self, generator: keras.random.SeedGenerator):  # no super().__init__(): it would create a variable
+        self.generator = generator
+
+    def next(self, ordered: bool = True) -> Any:
+        return self.generator.next(ordered)
+
+
 def uniform(batch: Any, seed: Any) -> Any:
-    """Draws uniform float32 values `(batch,)` in (0, 1); those of Keras may be 0."""
-    return ops.maximum(keras.random.uniform((batch,), dtype="float32", seed=seed), 1e-7)
+    """Draws uniform float32 values `(batch,)` in (0, 1): independent ones, or stratified with a `Stratified` seed."""
+    if not isinstance(seed, Stratified):
+        return ops.maximum(keras.random.uniform((batch,), dtype="float32", seed=seed), 1e-7)
+    shift = keras.random.uniform((), dtype="float32", seed=seed)
+    u = shift + GOLDEN_RATIO * ops.arange(batch, dtype="float32")
+    return ops.clip(u - ops.floor(u), 1e-7, 1 - 1e-7)
+
+
+def standard_normal(batch: Any, seed: Any) -> Any:
+    """Draws standard normal float32 values `(batch,)`, independent or stratified as in `uniform`."""
+    if not isinstance(seed, Stratified):
+        return keras.random.normal((batch,), dtype="float32", seed=seed)
+    return math.sqrt(2) * ops.erfinv(2 * uniform(batch, seed) - 1)
 
 
 @keras_gen_export("keras_gen.schedules.UniformTime")
@@ -82,7 +109,7 @@ class LogNormalSigma(TimeSampler):
         self.mean, self.std = float(mean), float(std)
 
     def draw(self, batch: Any, schedule: NoiseSchedule, seed: Any) -> Any:
-        log_sigma = self.mean + self.std * keras.random.normal((batch,), dtype="float32", seed=seed)
+        log_sigma = self.mean + self.std * standard_normal(batch, seed)
         return schedule.inverse_log_snr(-2 * log_sigma)
 
     def get_config(self) -> dict[str, Any]:
@@ -111,7 +138,7 @@ class LogitNormalTime(TimeSampler):
         self.mean, self.std = float(mean), float(std)
 
     def draw(self, batch: Any, schedule: NoiseSchedule, seed: Any) -> Any:
-        n = keras.random.normal((batch,), dtype="float32", seed=seed)
+        n = standard_normal(batch, seed)
         return schedule.times_at(ops.sigmoid(self.mean + self.std * n))
 
     def get_config(self) -> dict[str, Any]:

@@ -3,28 +3,31 @@
 from collections.abc import Callable
 from typing import Any
 
-import keras
 from keras import ops
 
-from keras_gen.core.checks import check
+from keras_gen.core.checks import check, check_floats, real_tensor
 from keras_gen.core.gradient import gradient
+from keras_gen.latent.gumbel import RULED_OUT
 
 
 def check_logits(logits: Any) -> Any:
-    """Checks that logits are floats `(batch, ..., K)` with K >= 2, and returns them in float32."""
-    logits = ops.convert_to_tensor(logits)
-    dtype = keras.backend.standardize_dtype(logits.dtype)
-    check("float" in dtype, "logits", "be floating-point", f"dtype {dtype}")
-    is_batch = len(logits.shape) >= 2 and logits.shape[-1] >= 2
+    """Checks that logits are floats `(batch, ..., K)` with K >= 2, and returns them in float32.
+
+    A logit of -inf, which rules out a category, is replaced: products with its probability, 0, would be NaN.
+    """
+    logits = real_tensor("logits", logits)
+    check_floats("logits", logits)
+    is_batch = len(logits.shape) >= 2 and logits.shape[-1] >= 2 and 0 not in logits.shape
     check(
         is_batch, "logits", "have shape (batch, ..., classes) with at least 2 classes", f"shape {tuple(logits.shape)}"
     )
-    return ops.cast(logits, "float32")
+    return ops.maximum(ops.cast(logits, "float32"), RULED_OUT)
 
 
 def evaluate(name: str, function: Callable[[Any], Any], x: Any) -> Any:
     """Returns `function(x)` in float32, after checking that it has one value per sample; `name` is used in errors."""
-    values = ops.cast(function(x), "float32")
+    check(callable(function), name, "be a function", repr(function))
+    values = real_tensor(f"{name}(...)", function(x), "float32")
     batch, shape = x.shape[0], tuple(values.shape)
     is_per_sample = len(shape) == 1 and (shape[0] == batch or None in (shape[0], batch))
     check(

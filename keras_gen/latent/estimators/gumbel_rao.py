@@ -3,7 +3,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_gen.core.checks import check_integer, is_number
+from keras_gen.core.checks import check_integer
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.estimators.categorical import check_logits, conditional_gumbels, draw, evaluate
 from keras_gen.latent.gumbel import check_temperature, gumbel_noise
@@ -24,7 +24,7 @@ def gumbel_rao(
     Args:
         f: takes one-hot b `(batch, ..., K)`, returns `(batch,)`, and is differentiable with respect to b. Weights in
             it get their ordinary gradient.
-        logits: float tensor `(batch, ..., K)`, finite: one or more independent variables per sample.
+        logits: float tensor `(batch, ..., K)`, of one or more independent variables; -inf rules a category out.
         temperature: float > 0, or a scalar tensor. Defaults to `1.0`.
         num_samples: int >= 1. Number of noise samples, n. Defaults to `10`.
         seed: int or `keras.random.SeedGenerator`. An int gives the same draw in each call; inside a compiled function
@@ -43,8 +43,7 @@ def gumbel_rao(
 
     Reference: Paulus et al. 2020, arXiv:2010.04838.
     """
-    if is_number(temperature):
-        check_temperature(temperature)
+    check_temperature(temperature)
     num_samples = check_integer("num_samples", num_samples)
     logits = check_logits(logits)
     fixed = ops.stop_gradient(logits)

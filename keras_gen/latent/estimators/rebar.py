@@ -1,10 +1,9 @@
-import math
 from collections.abc import Callable
 from typing import Any
 
 from keras import ops
 
-from keras_gen.core.checks import check, is_number
+from keras_gen.core.checks import check_finite, check_scalar
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.estimators.categorical import (
     check_logits,
@@ -30,7 +29,7 @@ def rebar(f: Callable[[Any], Any], logits: Any, temperature: Any = 0.5, eta: Any
     Args:
         f: takes b `(batch, ..., K)`, one-hot or inside the simplex, returns `(batch,)`; differentiable with respect to
             b, and pure: without random draws or state changes. Weights in it get the ordinary gradient of f(b).
-        logits: float tensor `(batch, ..., K)`, finite: one or more independent variables per sample.
+        logits: float tensor `(batch, ..., K)`, of one or more independent variables; -inf rules a category out.
         temperature: float > 0, or a scalar tensor, which gets no gradient. Defaults to `0.5`.
         eta: float, or a scalar tensor or variable. A variable is trained jointly to minimize the variance: it
             gets the gradient of the estimate's squared norm. Defaults to `1.0`.
@@ -50,9 +49,9 @@ def rebar(f: Callable[[Any], Any], logits: Any, temperature: Any = 0.5, eta: Any
 
     Reference: Tucker et al. 2017, arXiv:1703.07370.
     """
-    if is_number(temperature):
-        check_temperature(temperature)
-    check(not is_number(eta) or math.isfinite(eta), "eta", "be finite", repr(eta))
+    check_temperature(temperature)
+    check_finite("eta", eta)
+    check_scalar("eta", eta)
     logits = check_logits(logits)
     fixed = ops.stop_gradient(logits)
     noise = gumbel_noise((2, *ops.shape(logits)), seed)

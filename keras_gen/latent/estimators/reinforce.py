@@ -26,7 +26,7 @@ def reinforce(
 
     Args:
         f: takes one-hot b `(batch, ..., K)`, returns `(batch,)`. Weights in it get their ordinary gradient.
-        logits: float tensor `(batch, ..., K)`, finite: one or more independent variables per sample.
+        logits: float tensor `(batch, ..., K)`, of one or more independent variables; -inf rules a category out.
         baseline: `"none"`, c = 0; `"leave_one_out"`, the mean of f over the sample's other draws; or a function of the
             stopped values of f, `(num_samples, batch)`, that returns c in a shape that broadcasts to theirs. It may be
             trained on these values, but must not return them: see `keras_gen.layers.MovingAverage`. Defaults to

@@ -29,7 +29,7 @@ def relax(f: Callable[[Any], Any], logits: Any, critic: Callable[[Any], Any], se
 
     Args:
         f: takes one-hot b `(batch, ..., K)`, returns `(batch,)`. Weights in it get their ordinary gradient.
-        logits: float tensor `(batch, ..., K)`, finite: one or more independent variables per sample.
+        logits: float tensor `(batch, ..., K)`, of one or more independent variables; -inf rules a category out.
         critic: takes z `(batch, ..., K)`, returns `(batch,)`; twice differentiable, and pure: without random draws
             or state changes. Weights shared with f would get both gradients.
         seed: int or `keras.random.SeedGenerator`. An int gives the same draw in each call; inside a compiled function

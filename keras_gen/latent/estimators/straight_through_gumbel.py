@@ -18,7 +18,7 @@ def straight_through_gumbel(f: Callable[[Any], Any], logits: Any, temperature: A
     Args:
         f: takes one-hot b `(batch, ..., K)`, returns `(batch,)`, and is differentiable with respect to b. Weights in
             it get their ordinary gradient.
-        logits: float tensor `(batch, ..., K)`, finite: one or more independent variables per sample.
+        logits: float tensor `(batch, ..., K)`, of one or more independent variables; -inf rules a category out.
         temperature: float > 0, or a scalar tensor. Defaults to `1.0`.
         seed: int or `keras.random.SeedGenerator`. An int gives the same draw in each call; inside a compiled function
             pass a generator that belongs to a layer or model. Defaults to `None`, Keras's global generator.

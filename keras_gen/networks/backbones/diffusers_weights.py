@@ -7,16 +7,19 @@ out) and (in, out). diffusers counts up blocks from the coarsest level, `UNet` c
 import json
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_gen.core.checks import check
+from keras_gen.core.checks import check, is_integer, is_number
+from keras_gen.core.files import DAMAGE, reading
 from keras_gen.networks.blocks.attention import SelfAttention2D
 from keras_gen.networks.blocks.norms import GroupNorm
 from keras_gen.networks.blocks.residual import ResidualBlock
 
+CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 MAX_PERIOD = 10000.0
 
@@ -57,6 +60,48 @@ POSSIBLE = {
     "resnet_time_scale_shift": ("default", "scale_shift"),
     "class_embed_type": (None,),
 }
+
+
+def _is_count(value: Any) -> bool:
+    return is_integer(value) and value >= 1
+
+
+def _are_counts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 0 and all(map(_is_count, value))
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+Rule = tuple[Callable[[Any], bool], str]
+COUNT: Rule = (_is_count, "be an integer >= 1")
+COUNT_OR_NONE: Rule = (lambda value: value is None or _is_count(value), "be None or an integer >= 1")
+FLAG: Rule = (_is_flag, "be true or false")
+LIST: Rule = (lambda value: isinstance(value, list | tuple), "be a list")
+# Values of all other keys.
+RULES: dict[str, Rule] = {
+    "in_channels": COUNT,
+    "out_channels": COUNT,
+    "sample_size": (
+        lambda value: COUNT_OR_NONE[0](value) or (_are_counts(value) and len(value) == 2),
+        "be None, an integer >= 1 or a pair of them",
+    ),
+    "freq_shift": (is_number, "be a number"),
+    "flip_sin_to_cos": FLAG,
+    "down_block_types": LIST,
+    "up_block_types": LIST,
+    "block_out_channels": (_are_counts, "be a list of integers >= 1"),
+    "layers_per_block": COUNT,
+    "dropout": (lambda value: is_number(value) and 0 <= value < 1, "be in [0, 1)"),
+    "attention_head_dim": COUNT_OR_NONE,
+    "norm_num_groups": COUNT,
+    "norm_eps": (lambda value: is_number(value) and value > 0, "be > 0"),
+    "add_attention": FLAG,
+    "num_class_embeds": COUNT_OR_NONE,
+}
+LARGEST_IMAGE = 2**16  # pixels along a side; no weight bears witness to it
+
 BLOCK = {"norm_1": "norm1", "conv_1": "conv1", "dense": "time_emb_proj", "norm_2": "norm2", "conv_2": "conv2"}
 ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}  # current and older names
 NAMES = {
@@ -75,20 +120,32 @@ def read_diffusers(source: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if hasattr(source, "config") and hasattr(source, "state_dict"):
         tensors = {name: tensor.detach().cpu().float().numpy() for name, tensor in source.state_dict().items()}
         return {"_class_name": type(source).__name__, **source.config}, tensors
-    rule = f"be a UNet2DModel, or a folder with config.json and {WEIGHTS}"
+    rule = f"be a UNet2DModel, or a folder with {CONFIG} and {WEIGHTS}"
     check(isinstance(source, str | os.PathLike), "source", rule, type(source).__name__)
     folder = pathlib.Path(source)
-    check((folder / "config.json").is_file(), "source", rule, folder)
+    check((folder / CONFIG).is_file(), "source", rule, folder)
     if not (folder / WEIGHTS).is_file():
         others = sorted(file.name for file in folder.iterdir() if file.suffix in (".bin", ".safetensors", ".pt"))
         check(False, "source", f"{rule}: other files are not read, pickles in particular", f"{folder} with {others}")
+    with reading("source", folder / CONFIG, "have a configuration in JSON", *DAMAGE):
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        check(isinstance(config, dict), "config", "be an object with keys and values", repr(config))
     try:
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
     except ImportError as error:
         raise ImportError(f"Reading {WEIGHTS} needs `pip install safetensors`") from error
-    # NumPy supports bfloat16 because Keras imports ml_dtypes.
-    tensors = {name: tensor.astype("float32") for name, tensor in load_file(folder / WEIGHTS).items()}
-    return json.loads((folder / "config.json").read_text()), tensors
+    with reading("source", folder / WEIGHTS, "have a whole file of weights", *DAMAGE, SafetensorError):
+        tensors = load_file(folder / WEIGHTS)
+        # NumPy supports bfloat16 because Keras imports ml_dtypes.
+        integers = {name: tensor.dtype.name for name, tensor in tensors.items() if "float" not in tensor.dtype.name}
+        check(not integers, "weights", "be floating-point", integers)
+        return config, {name: tensor.astype("float32") for name, tensor in tensors.items()}
+
+
+def part_of(source: Any, file: str) -> Any:
+    """Returns the path of a file in the folder `source`, or the class's name of a model: where an error is."""
+    return pathlib.Path(source) / file if isinstance(source, str | os.PathLike) else type(source).__name__
 
 
 def unet_arguments(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -97,6 +154,8 @@ def unet_arguments(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         value = config.get(key, values[0])
         check(value in values, key, f"be {' or '.join(map(repr, values))} for a UNet", repr(value))
     config = {**DEFAULTS, **config}
+    for key, (is_valid, rule) in RULES.items():
+        check(is_valid(config[key]), key, rule, repr(config[key]))
     widths, size = tuple(config["block_out_channels"]), config["sample_size"]
     attention_levels = _attention_levels(config)
     middle = "attention" if config["add_attention"] else "plain"
@@ -140,9 +199,25 @@ def unet_arguments(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     return arguments, config["flip_sin_to_cos"]
 
 
+def check_sizes(arguments: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """Checks, before a `UNet` is built, that it is not larger than its weights: numbers in a file may be anything."""
+    known = {size for tensor in tensors.values() for size in tensor.shape}
+    for name, sizes in (("block_out_channels", arguments["widths"]), ("in_channels", arguments["image_shape"][2:])):
+        check(known.issuperset(sizes), name, "be sizes of weights", sizes)
+    for name, key in (("out_channels", "out_channels"), ("num_class_embeds", "num_classes")):
+        check(arguments[key] in known | {None}, name, "be a size of a weight", arguments[key])
+    layers = arguments["blocks_per_level"]
+    check(layers < len(tensors), "layers_per_block", f"be less than the number of weights, {len(tensors)}", layers)
+    height, width, _ = arguments["image_shape"]
+    is_image = max(height or 1, width or 1) <= LARGEST_IMAGE
+    check(is_image, "sample_size", f"be at most {LARGEST_IMAGE}", (height, width))
+
+
 def assign_weights(network: keras.Model, tensors: dict[str, np.ndarray], cos_first: bool) -> None:
     """Assigns the weights of a `UNet2DModel`, all of which must be used, to a `UNet`."""
     left = dict(tensors)
+    broken = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
+    check(not broken, "weights", "be finite", f"NaN or infinite values in {', '.join(broken)}")
 
     def take(*names: str) -> np.ndarray:
         found = [name for name in names if name in left]

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 from keras import layers, ops
 
-from keras_gen.core.checks import check, check_choice, check_integer
+from keras_gen.core.checks import check, check_choice, check_depth, check_integer
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import ImageNetwork
 from keras_gen.networks.blocks.conditioning import embed, network_inputs
@@ -70,7 +70,7 @@ class DiT(ImageNetwork):
     ):
         grid = check_patches(image_shape, patch_size)
         check_integer("width", width)
-        check_integer("depth", depth)
+        check_depth("depth", depth)
         check_integer("num_heads", num_heads)
         check_choice("positions", positions, ("rotary", "sincos"))
         multiple = 4 * num_heads if positions == "rotary" else np.lcm(4, num_heads)

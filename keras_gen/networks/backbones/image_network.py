@@ -2,9 +2,10 @@
 
 A denoising network is called as `network([x_t, t])` or `network([x_t, t, condition])`; its output is like `x_t`. `t` is
 int32 in discrete time, float32 otherwise. A functional model takes a condition if it has three inputs; any other layer
-is assumed to take none. If the network has an attribute `num_classes`, conditions are class labels
-0 .. num_classes - 1, and num_classes is the null class of classifier-free guidance; for conditions that are vectors or
-tokens, the null condition is zero. If it has an attribute `num_steps`, it supports the times 0 .. num_steps - 1.
+if it was first called with three, which `fit` does if there are labels, or if it has an attribute `num_classes`. With
+this attribute, conditions are class labels 0 .. num_classes - 1, and num_classes is the null class of classifier-free
+guidance; for conditions that are vectors or tokens, the null condition is zero. If the network has an attribute
+`num_steps`, it supports the times 0 .. num_steps - 1.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,18 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import as_labels, batch_of, check, check_image_shape, check_integer, is_integer, known_size
+from keras_gen.core.checks import (
+    as_condition,
+    as_labels,
+    batch_of,
+    check,
+    check_depth,
+    check_image_shape,
+    flat_labels,
+    is_integer,
+    known_size,
+)
+from keras_gen.core.frozen import freeze_layers, frozen_layers, pass_on_frozen
 from keras_gen.core.torch.trace import Trace, traceable
 
 
@@ -35,6 +47,8 @@ class ImageNetwork(keras.Model):
         **kwargs: `name`, `trainable`.
     """
 
+    trainable: bool
+
     def __init__(
         self,
         inputs: Sequence[Any],
@@ -46,6 +60,7 @@ class ImageNetwork(keras.Model):
         **kwargs: Any,
     ):
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        pass_on_frozen(self)  # Keras tracks the layers after it sets the flag
         if dtype is not None:
             self.dtype_policy = keras.dtype_policies.get(dtype)
         self.image_shape = tuple(image_shape)
@@ -66,12 +81,24 @@ class ImageNetwork(keras.Model):
         return self.compute_dtype == self.variable_dtype and not getattr(self, "remat", False)
 
     def get_config(self) -> dict[str, Any]:
+        frozen = frozen_layers(self)
         return {
             "name": self.name,
             "trainable": self.trainable,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "image_shape": self.image_shape,
+            **({"frozen": frozen} if frozen else {}),
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "ImageNetwork":
+        # Keras's `from_config` of functional models does not deserialize nested objects.
+        arguments = keras.saving.deserialize_keras_object(config, custom_objects=custom_objects)
+        frozen = arguments.pop("frozen", None)
+        network = cls(**arguments)
+        if frozen is not None:
+            freeze_layers(network, frozen)
+        return network
 
 
 def check_levels(image_shape: Sequence[int | None], widths: Sequence[int], blocks_per_level: int) -> tuple[int, ...]:
@@ -79,7 +106,7 @@ def check_levels(image_shape: Sequence[int | None], widths: Sequence[int], block
     are_integers = isinstance(widths, Sequence) and len(widths) > 0 and all(is_integer(w) and w >= 1 for w in widths)
     check(are_integers, "widths", "be a non-empty sequence of integers >= 1", widths)
     check_image_shape("image_shape", image_shape, *downsampling_multiple(widths))
-    check_integer("blocks_per_level", blocks_per_level)
+    check_depth("blocks_per_level", blocks_per_level)
     return tuple(int(width) for width in widths)
 
 
@@ -93,9 +120,39 @@ def inputs_of(network: keras.Layer) -> list[Any]:
     return list(getattr(network, "inputs", None) or [])
 
 
+def condition_of(network: keras.Layer) -> tuple[tuple[int | None, ...], str] | None:
+    """Returns shape, without the batch, and dtype of the network's condition, or `None` if it takes none."""
+    inputs = inputs_of(network)
+    if inputs:
+        return (tuple(inputs[2].shape[1:]), inputs[2].dtype) if len(inputs) == 3 else None
+    if getattr(network, "num_classes", None) is not None:
+        return (), "int32"
+    # The shapes of the first call, which a file contains as well.
+    shapes: Any = (network.get_build_config() or {}).get("input_shape") or ()
+    if len(shapes) != 3 or not all(isinstance(shape, list | tuple) for shape in shapes):
+        return None
+    shape = tuple(shapes[2][1:])
+    return shape, "float32" if shape else "int32"
+
+
 def takes_condition(network: keras.Layer) -> bool:
     """Returns whether the network takes a condition."""
-    return len(inputs_of(network)) == 3
+    return condition_of(network) is not None
+
+
+def meet_condition(network: keras.Layer, x: Any, condition: Any, real_times: bool) -> None:
+    """Builds a network that is not functional, and not built yet, for data with a condition."""
+    if condition is not None and not inputs_of(network) and not network.built:
+        condition = flat_labels(as_condition("y", condition))
+        t = keras.Input((), dtype="float32" if real_times else "int32")
+        dtype = "float32" if condition.dtype.kind == "f" else "int32"
+        network([keras.Input(x.shape[1:]), t, keras.Input(condition.shape[1:], dtype=dtype)])
+
+
+def flat_condition(network: keras.Layer, condition: Any) -> Any:
+    """Returns labels of shape `(n, 1)` as `(n,)`, if those are what the network takes; other conditions unchanged."""
+    taken = condition_of(network)
+    return flat_labels(condition) if taken is not None and taken[0] == () else condition
 
 
 def fits(expected: Any, shape: Any) -> bool:
@@ -107,7 +164,8 @@ def knows_null(network: keras.Layer) -> bool:
     """Returns whether the network has a null condition: the null class, or the zero vector."""
     if getattr(network, "num_classes", None) is not None:
         return True
-    return takes_condition(network) and keras.backend.is_float_dtype(inputs_of(network)[2].dtype)
+    taken = condition_of(network)
+    return taken is not None and keras.backend.is_float_dtype(taken[1])
 
 
 def null_condition(network: keras.Layer, condition: Any) -> Any:
@@ -136,7 +194,9 @@ def check_network(
         expected = own[0].shape[1:]
         rule = f"be images of shape {expected}, the network's input shape"
         check(fits(expected, data_shape), "x", rule, f"images of shape {data_shape}")
-        inputs += [keras.Input(extra.shape[1:], dtype=extra.dtype) for extra in own[2:]]
+    taken = condition_of(network)
+    if taken is not None:
+        inputs.append(keras.Input(taken[0], dtype=taken[1]))
     output_shape = network(inputs).shape[1:]
     needed = (*data_shape[:-1], known_size("x", data_shape) * outputs_per_channel)
     check(output_shape == needed, "network", f"give outputs of shape {needed}", f"outputs of shape {output_shape}")
@@ -154,15 +214,20 @@ def prepare_condition(network: keras.Layer, condition: Any, n: int, name: str = 
     if condition is None:
         check(not takes_condition(network), name, "be given: the network takes a condition", None)
         return None
-    check(takes_condition(network), name, "be None: the network takes no condition", "a value")
+    rule = "be None: the network takes no condition"
+    if not inputs_of(network):
+        rule += ", as it was first called with x_t and t alone"
+    taken = condition_of(network)
+    if taken is None:
+        raise ValueError(f"`{name}` must {rule}. Received: {name}=a value")
     if getattr(network, "num_classes", None) is not None:
         return as_labels(name, condition, n, network.num_classes)
-    condition = np.asarray(ops.convert_to_numpy(condition))
+    condition = as_condition(name, condition)
+    shape, dtype = taken
+    condition = flat_condition(network, condition)
     if condition.ndim == 0:
         condition = np.full(n, condition)
     check(len(condition) == n, name, f"have one entry for each of {n} images", f"shape {condition.shape}")
-    expected = inputs_of(network)[2]
-    if keras.backend.is_float_dtype(expected.dtype):
-        shape = tuple(expected.shape[1:])
+    if keras.backend.is_float_dtype(dtype):
         check(fits(shape, condition.shape[1:]), name, f"have shape {batch_of(shape)}", f"shape {condition.shape}")
     return condition

@@ -51,6 +51,7 @@ class LightUNet(ImageNetwork):
         widths = check_levels(image_shape, widths, blocks_per_level)
         num_steps = check_integer("num_steps", num_steps)
         options = {"dtype": dtype}
+        resizing = {**options, "data_format": "channels_last"}  # whatever Keras is set to
         levels = range(len(widths))
 
         x = keras.Input(tuple(image_shape), name="x_t")
@@ -63,7 +64,7 @@ class LightUNet(ImageNetwork):
                 h = LightBlock(widths[level], **options)([h, embedding])
                 skips.append(h)
             if level < levels[-1]:
-                h = layers.AveragePooling2D(2, **options)(h)
+                h = layers.AveragePooling2D(2, **resizing)(h)
                 skips.append(h)
         h = LightBlock(widths[-1], **options)([h, embedding])
         for level in reversed(levels):
@@ -72,7 +73,7 @@ class LightUNet(ImageNetwork):
                 h = LightBlock(skip.shape[-1], **options)([h, embedding])
                 h = layers.Add(**options)([h, skip])
             if level > 0:
-                h = layers.UpSampling2D(**options)(h)
+                h = layers.UpSampling2D(**resizing)(h)
         h = Conv2D(known_size("image_shape", image_shape), 1, use_bias=False, **options)(h)
 
         super().__init__([x, t], h, image_shape, *downsampling_multiple(widths), dtype, **kwargs)

@@ -3,7 +3,7 @@ from typing import Any
 
 from keras import layers
 
-from keras_gen.core.checks import check_integer
+from keras_gen.core.checks import check_depth, check_integer
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import ImageNetwork
 from keras_gen.networks.blocks.conditioning import embed, network_inputs
@@ -65,7 +65,7 @@ class PixelTransformer(ImageNetwork):
     ):
         grid = check_patches(image_shape, patch_size)
         check_integer("width", width)
-        check_integer("depth", depth)
+        check_depth("depth", depth)
         if out_channels is not None:
             check_integer("out_channels", out_channels)
         options = {"dtype": dtype}

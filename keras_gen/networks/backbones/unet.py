@@ -7,10 +7,19 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_gen.core.checks import check, check_choice, check_integer, is_number, known_size
+from keras_gen.core.checks import check, check_choice, check_flag, check_integer, is_number, known_size
+from keras_gen.core.files import reading
 from keras_gen.core.torch.kernels import Conv2D
 from keras_gen.export import keras_gen_export
-from keras_gen.networks.backbones.diffusers_weights import assign_weights, read_diffusers, unet_arguments
+from keras_gen.networks.backbones.diffusers_weights import (
+    CONFIG,
+    WEIGHTS,
+    assign_weights,
+    check_sizes,
+    part_of,
+    read_diffusers,
+    unet_arguments,
+)
 from keras_gen.networks.backbones.image_network import ImageNetwork, check_levels, downsampling_multiple
 from keras_gen.networks.blocks.attention import CrossAttention2D, SelfAttention2D
 from keras_gen.networks.blocks.conditioning import ConditionDim, embed, is_pair, network_inputs
@@ -64,10 +73,10 @@ class UNetConventions:
         self.head_dim = None if head_dim is None else check_integer("head_dim", head_dim)
         check(is_number(max_period) and max_period > 1, "max_period", "be > 1", repr(max_period))
         self.max_period = float(max_period)
-        self.symmetric_padding = bool(symmetric_padding)
+        self.symmetric_padding = check_flag("symmetric_padding", symmetric_padding)
         check_choice("middle", middle, ("auto", "attention", "plain", "none"))
         self.middle = middle
-        self.scale_shift = bool(scale_shift)
+        self.scale_shift = check_flag("scale_shift", scale_shift)
 
     def heads(self, channels: int) -> int:
         """Returns the number of attention heads for a number of channels."""
@@ -150,7 +159,7 @@ class UNet(ImageNetwork):
         dtype: Any = None,
         **kwargs: Any,
     ):
-        widths = check_levels(image_shape, widths, blocks_per_level)
+        widths, remat = check_levels(image_shape, widths, blocks_per_level), check_flag("remat", remat)
         levels = range(len(widths))
         are_levels = isinstance(attention_levels, Sequence) and all(level in levels for level in attention_levels)
         check(are_levels, "attention_levels", f"be a sequence of levels in 0 .. {len(widths) - 1}", attention_levels)
@@ -159,6 +168,7 @@ class UNet(ImageNetwork):
         own = UNetConventions() if conventions is None else conventions
         check(isinstance(own, UNetConventions), "conventions", "be a UNetConventions", conventions)
         options = {"dtype": dtype}
+        resizing = {**options, "data_format": "channels_last"}  # whatever Keras is set to
         inputs = network_inputs(image_shape, num_classes, condition_dim, attends=True)
         tokens = inputs[2] if is_pair(condition_dim) else None
         rule = "contain a level: tokens, of a pair condition_dim, enter by attention"
@@ -186,7 +196,7 @@ class UNet(ImageNetwork):
 
         def halve(h: Any, width: int, name: str) -> Any:
             if own.symmetric_padding:
-                h = layers.ZeroPadding2D(**options)(h)
+                h = layers.ZeroPadding2D(**resizing)(h)
             return conv(h, width, name, strides=2, padding="valid" if own.symmetric_padding else "same")
 
         embedding = embed(inputs, widths[0], 4 * widths[0], num_classes, own.max_period, dtype)
@@ -215,7 +225,7 @@ class UNet(ImageNetwork):
                 if level in attention_levels:
                     h = attend(h, f"up_{level}_attention_{i}")
             if level > 0:
-                h = conv(layers.UpSampling2D(**options)(h), widths[level], f"up_{level}_conv")
+                h = conv(layers.UpSampling2D(**resizing)(h), widths[level], f"up_{level}_conv")
         h = GroupNorm(own.groups or groups_for(widths[0]), own.epsilon, name="last_norm", **options)(h)
         h = layers.Activation("silu", **options)(h)
         h = conv(h, out_channels or known_size("image_shape", image_shape), "last_conv", kernel_initializer="zeros")
@@ -247,14 +257,17 @@ class UNet(ImageNetwork):
             `None`. With `num_class_embeds`, the embedding of the null class is zero.
 
         Raises:
-            ValueError: if the folder or its files are invalid, `UNet` does not support the configuration, or a weight
-                is missing, unused or of the wrong shape.
+            ValueError: with the file's path, if the folder or its files are invalid, `UNet` does not support the
+                configuration, or a weight is missing, unused, of the wrong shape or not finite.
             ImportError: if `safetensors` is not installed.
         """
         config, tensors = read_diffusers(source)
-        arguments, cos_first = unet_arguments(config)
-        network = cls(**{**arguments, "conventions": UNetConventions(**arguments["conventions"])})
-        assign_weights(network, tensors, cos_first)
+        with reading("source", part_of(source, CONFIG), "have a configuration of a UNet", ValueError):
+            arguments, cos_first = unet_arguments(config)
+            check_sizes(arguments, tensors)
+            network = cls(**{**arguments, "conventions": UNetConventions(**arguments["conventions"])})
+        with reading("source", part_of(source, WEIGHTS), "have the weights of its configuration", ValueError):
+            assign_weights(network, tensors, cos_first)
         return network
 
     def get_config(self) -> dict[str, Any]:
@@ -270,8 +283,3 @@ class UNet(ImageNetwork):
             "conventions": keras.saving.serialize_keras_object(self.conventions),
         }
         return {**super().get_config(), **own}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "UNet":
-        # Keras's `from_config` of functional models does not deserialize nested objects.
-        return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))

@@ -6,12 +6,13 @@ import keras
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer, known_size
+from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.norms import GroupNorm
 
 
 @keras_gen_export("keras_gen.layers.SelfAttention2D")
-class SelfAttention2D(keras.layers.Layer):
+class SelfAttention2D(StaysFrozen, keras.layers.Layer):
     """Self-attention over pixels: `x + W softmax(q k^T / sqrt(d)) v`, with `q, k, v` from `GroupNorm(x)`.
 
     `W` is initialized to zero, so that the layer starts as the identity.
@@ -70,7 +71,7 @@ class SelfAttention2D(keras.layers.Layer):
 
 
 @keras_gen_export("keras_gen.layers.CrossAttention2D")
-class CrossAttention2D(keras.layers.Layer):
+class CrossAttention2D(StaysFrozen, keras.layers.Layer):
     """Cross-attention from pixels to the tokens of a condition, such as the words of a text.
 
         x + W softmax(q k^T / sqrt(d)) v,   q = Q GroupNorm(x) + b,   k = K condition,   v = V condition

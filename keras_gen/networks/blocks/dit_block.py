@@ -4,11 +4,12 @@ import keras
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer
+from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
 
 
 @keras_gen_export("keras_gen.layers.DiTBlock")
-class DiTBlock(keras.layers.Layer):
+class DiTBlock(StaysFrozen, keras.layers.Layer):
     """Block of a diffusion transformer: attention and feed-forward layer, modulated by an embedding (adaLN-Zero).
 
         a_1, b_1, g_1, a_2, b_2, g_2 = embedding W

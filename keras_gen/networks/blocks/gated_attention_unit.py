@@ -5,11 +5,12 @@ import keras
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer, known_size
+from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
 
 
 @keras_gen_export("keras_gen.layers.GatedAttentionUnit")
-class GatedAttentionUnit(keras.layers.Layer):
+class GatedAttentionUnit(StaysFrozen, keras.layers.Layer):
     """Gated attention unit (GAU): attention and feed-forward layer in one, with attention outputs gated by each token.
 
         h = RMSNorm(x),   u = silu(h W_u),   v = silu(h W_v),   z = silu(h W_z)

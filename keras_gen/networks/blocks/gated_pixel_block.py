@@ -3,13 +3,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import check, check_flag, check_integer
+from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.masked import MaskedConv2D
 
 
 @keras_gen_export("keras_gen.layers.GatedPixelBlock")
-class GatedPixelBlock(keras.layers.Layer):
+class GatedPixelBlock(StaysFrozen, keras.layers.Layer):
     """Block of a gated PixelCNN: a vertical stack for the rows above, a horizontal stack for the row, no blind spot.
 
         gate(a, b) = tanh(a) sigmoid(b)
@@ -47,16 +48,17 @@ class GatedPixelBlock(keras.layers.Layer):
         self.filters = check_integer("filters", filters)
         self.kernel_size = check_integer("kernel_size", kernel_size, at_least=3)
         check(self.kernel_size % 2 == 1, "kernel_size", "be odd", kernel_size)
-        self.strict = bool(strict)
+        self.strict = check_flag("strict", strict)
         self.groups = check_integer("groups", groups)
         options = {"groups": self.groups, "dtype": self.dtype_policy}
+        plain = {"dtype": self.dtype_policy, "data_format": "channels_last"}  # whatever Keras is set to
         row, conv = (1, self.kernel_size), keras.layers.Conv2D
         self.from_left = MaskedConv2D(2 * self.filters, row, self.strict, name="from_left", **options)
         self.output_conv = MaskedConv2D(self.filters, 1, name="output", **options)
         # Padded explicitly, to see no row below.
         rows = (self.kernel_size // 2 + 1, self.kernel_size)
-        self.from_above = conv(2 * self.filters, rows, dtype=self.dtype_policy, name="from_above")
-        self.down = conv(2 * self.filters, 1, dtype=self.dtype_policy, name="down")
+        self.from_above = conv(2 * self.filters, rows, name="from_above", **plain)
+        self.down = conv(2 * self.filters, 1, name="down", **plain)
         self.condition: Any = None  # a dense layer, if there is an embedding
 
     def build(self, inputs_shape: Any) -> None:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer, is_integer
+from keras_gen.core.checks import check, check_flag, check_integer, is_integer
 from keras_gen.core.torch.kernels import convolve, product
 from keras_gen.export import keras_gen_export
 
@@ -54,7 +54,7 @@ class MaskedDense(keras.layers.Layer):
         super().__init__(**kwargs)
         self.input_degrees = _check_degrees("input_degrees", input_degrees)
         self.output_degrees = _check_degrees("output_degrees", output_degrees)
-        self.strict = bool(strict)
+        self.strict = check_flag("strict", strict)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build(self, input_shape: Any) -> None:
@@ -146,7 +146,7 @@ class MaskedConv2D(keras.layers.Layer):
         self.kernel_size = tuple(check_integer("kernel_size", size) for size in sizes)
         odd = len(self.kernel_size) == 2 and all(size % 2 == 1 for size in self.kernel_size)
         check(odd, "kernel_size", "be odd, or two odd integers", kernel_size)
-        self.strict = bool(strict)
+        self.strict = check_flag("strict", strict)
         self.groups = check_integer("groups", groups)
         check(self.filters % self.groups == 0, "groups", f"divide the number of filters, {filters}", groups)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)

@@ -5,14 +5,16 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.core.checks import check, check_flag, check_integer, is_number
+from keras_gen.core.frozen import StaysFrozen
+from keras_gen.core.random import check_seed, seed_generator
 from keras_gen.core.torch.kernels import Conv2D
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.norms import GroupNorm, groups_for
 
 
 @keras_gen_export("keras_gen.layers.ResidualBlock")
-class ResidualBlock(keras.layers.Layer):
+class ResidualBlock(StaysFrozen, keras.layers.Layer):
     """Residual block of a diffusion U-Net: two normalized convolutions with the time embedding in between.
 
         h = conv(silu(norm(x))) + dense(embedding)
@@ -64,10 +66,10 @@ class ResidualBlock(keras.layers.Layer):
         check(is_number(dropout) and 0 <= dropout < 1, "dropout", "be in [0, 1)", repr(dropout))
         self.groups = groups
         self.dropout = float(dropout)
-        self.remat = remat
-        self.seed = seed
-        self.scale_shift = bool(scale_shift)
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.remat = check_flag("remat", remat)
+        self.seed = check_seed(seed)
+        self.scale_shift = check_flag("scale_shift", scale_shift)
+        self.seed_generator = seed_generator(self.seed)
         options = {"dtype": self.dtype_policy}
         self.norm_1 = GroupNorm(groups, epsilon, name="norm_1", **options)
         self.conv_1 = Conv2D(width, 3, padding="same", name="conv_1", **options)
@@ -130,7 +132,7 @@ class ResidualBlock(keras.layers.Layer):
 
 
 @keras_gen_export("keras_gen.layers.LightBlock")
-class LightBlock(keras.layers.Layer):
+class LightBlock(StaysFrozen, keras.layers.Layer):
     """Residual block of the DDPM post's light U-Net: normalized after the addition, without biases.
 
         x = projection(x),   y = norm(x + conv(silu(conv(x + dense(embedding)))))

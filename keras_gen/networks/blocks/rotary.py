@@ -68,7 +68,7 @@ class RotaryEmbedding(keras.layers.Layer):
         check(even, "x", "have shape (batch, tokens, heads, an even number)", f"shape {tuple(x_shape)}")
 
     def call(self, x: Any, positions: Any = None) -> Any:
-        positions = ops.arange(ops.shape(x)[1])[None] if positions is None else positions
+        positions = ops.arange(ops.shape(x)[1], dtype="int32")[None] if positions is None else positions
         frequencies = ops.convert_to_tensor(inverse_frequencies(x.shape[-1] // 2, self.base), "float32")
         angles = ops.cast(positions, "float32")[:, :, None, None] * frequencies
         return ops.cast(rotate(x, angles), self.compute_dtype)

@@ -1,9 +1,18 @@
 import math
 from typing import Any
 
+import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer, same_shape
+from keras_gen.core.checks import (
+    check,
+    check_flag,
+    check_integer,
+    check_real,
+    is_number,
+    real_tensor,
+    same_shape,
+)
 from keras_gen.core.compiled import sequential_loop
 from keras_gen.export import keras_gen_export
 
@@ -44,7 +53,8 @@ def tiled_attention(
         A tensor `(batch, tokens, heads, dim)` of the query's dtype.
 
     Raises:
-        ValueError: if shapes are incompatible or `tile` is not a positive integer.
+        ValueError: if shapes are incompatible, `mask` is floating-point, an argument is not of real numbers, or `tile`
+            is not a positive integer.
 
     Example:
 
@@ -52,7 +62,9 @@ def tiled_attention(
 
     Reference: Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135.
     """
-    query, key, value = (ops.convert_to_tensor(x) for x in (query, key, value))
+    query, key, value = (real_tensor(name, x) for name, x in (("query", query), ("key", key), ("value", value)))
+    check_flag("is_causal", is_causal)
+    check(scale is None or is_number(scale), "scale", "be a finite number or None", repr(scale))
     check_integer("tile", tile)
     is_compatible = len(query.shape) == len(key.shape) == 4 and tuple(query.shape[2:]) == tuple(key.shape[2:])
     shapes = f"shape {tuple(key.shape)}, query {tuple(query.shape)}"
@@ -74,7 +86,7 @@ def tiled_attention(
         return ops.slice(x, start, shape)
 
     def seen(i: int, j: Any) -> Any:
-        rows, columns = (start * tile + ops.arange(tile) for start in (i, j))
+        rows, columns = (start * tile + ops.arange(tile, dtype="int32") for start in (i, j))
         result = ops.broadcast_to(columns < keys, (1, 1, tile, tile))
         if is_causal:
             result = ops.logical_and(result, rows[:, None] >= columns)
@@ -114,7 +126,12 @@ def _whole_tiles(x: Any, axis: int, tile: int) -> Any:
 
 def _as_matrix(mask: Any, tokens: int, keys: int) -> Any:
     """Expands a mask to four axes and broadcasts the last two; the first two may be 1."""
-    mask = ops.convert_to_tensor(mask, "bool")
+    check_real("mask", mask)
+    mask = ops.convert_to_tensor(mask)
+    dtype = keras.backend.standardize_dtype(mask.dtype)
+    # Of floats, 0 may mean "attend", in a mask that is added to the scores, or "do not".
+    check("float" not in dtype, "mask", "be bool", f"dtype {dtype}")
+    mask = ops.cast(mask, "bool")
     is_broadcastable = len(mask.shape) <= 4 and all(
         a in (1, None, b) for a, b in zip(mask.shape[::-1], (keys, tokens), strict=False)
     )

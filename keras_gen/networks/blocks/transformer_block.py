@@ -1,14 +1,17 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.core.frozen import StaysFrozen
+from keras_gen.core.random import check_seed, keras_seed
 from keras_gen.export import keras_gen_export
 
 
 @keras_gen_export("keras_gen.layers.TransformerBlock")
-class TransformerBlock(keras.layers.Layer):
+class TransformerBlock(StaysFrozen, keras.layers.Layer):
     """Block of a causal transformer: masked self-attention, then a feed-forward layer, both with pre-normalization.
 
         h = x + W softmax(q k^T / sqrt(d)) v,   q, k, v from LayerNorm(x)
@@ -59,12 +62,12 @@ class TransformerBlock(keras.layers.Layer):
         self.positions = positions
         check(is_number(dropout) and 0 <= dropout < 1, "dropout", "be in [0, 1)", repr(dropout))
         self.dropout = float(dropout)
-        self.seed = None if seed is None else check_integer("seed", seed, at_least=0)
+        self.seed = check_seed(seed)
         options = {"dtype": self.dtype_policy}
         self.norm_1, self.norm_2 = (
             keras.layers.LayerNormalization(epsilon=1e-6, name=f"norm_{i}", **options) for i in (1, 2)
         )
-        self.drop = keras.layers.Dropout(self.dropout, seed=self.seed, **options)
+        self.drop = keras.layers.Dropout(self.dropout, seed=keras_seed(self.seed), **options)
 
     def build(self, x_shape: Any) -> None:
         check(len(x_shape) == 3, "x", "have shape (batch, tokens, channels)", f"shape {tuple(x_shape)}")
@@ -101,8 +104,10 @@ class TransformerBlock(keras.layers.Layer):
             cache: keys and values including those of token `i`.
         """
         q, k, v = self._heads(x, ops.reshape(i, (1, 1)))
-        cache = tuple(ops.slice_update(old, (0, i, 0, 0), new) for old, new in zip(cache, (k, v), strict=True))
-        seen = ops.reshape(ops.arange(cache[0].shape[1]) <= i, (1, 1, 1, -1))
+        first = np.int32(0)  # of the dtype of `i`: JAX takes no other
+        start = (first, i, first, first)
+        cache = tuple(ops.slice_update(old, start, new) for old, new in zip(cache, (k, v), strict=True))
+        seen = ops.reshape(ops.arange(cache[0].shape[1], dtype="int32") <= i, (1, 1, 1, -1))
         return self._outputs(x, ops.dot_product_attention(q, *cache, mask=seen), False), cache
 
     def empty_cache(self, batch: int, tokens: int) -> tuple[Any, Any]:

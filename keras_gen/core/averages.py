@@ -1,0 +1,99 @@
+"""When the weights of a model are the averages that its optimizer keeps of them (`use_ema=True`)."""
+
+import contextlib
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+CHECKSUM = "averages_checksum"  # its name in a file
+
+
+class Averages(keras.callbacks.Callback):
+    """Callback that holds a model's averages in its weights, but for the steps of training.
+
+    The averages and the weights of training, the raw weights, exchange their places: while the averages are in the
+    weights, the optimizer holds the raw weights, so that nothing is kept twice and training goes on from there exactly.
+    Put before all other callbacks: what these judge, keep, save or sample are the averages.
+    """
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        take_out(self.model)
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        put_in(self.model)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        put_in(self.model)
+
+
+def put_in(model: Any) -> None:
+    """Puts the averages into the weights, unless they are there or the optimizer keeps none."""
+    pairs = _pairs(model.optimizer)
+    if pairs and model.averages_checksum is None:
+        _exchange(pairs)
+        model.averages_checksum = _checksum(pairs)
+
+
+def take_out(model: Any) -> None:
+    """Puts the raw weights into the weights, unless they are there.
+
+    Where other weights than the averages were assigned meanwhile, training goes on from those, and so do the averages.
+    """
+    if model.averages_checksum is None:
+        return
+    pairs = _pairs(model.optimizer)
+    if _checksum(pairs) == model.averages_checksum:
+        _exchange(pairs)
+    else:
+        for weight, average in pairs:
+            average.assign(ops.copy(weight))  # a copy: JAX cannot donate one buffer twice
+    model.averages_checksum = None
+
+
+@contextlib.contextmanager
+def keeping_raw_weights(optimizer: Any) -> Iterator[None]:
+    """Keeps Keras from overwriting the raw weights by the averages when `fit` ends."""
+    optimizer.finalize_variable_values = lambda variables: None
+    try:
+        yield
+    finally:
+        del optimizer.finalize_variable_values
+
+
+def keeps_averages(optimizer: Any) -> bool:
+    """Returns whether an optimizer, or one of those that it consists of, is made with `use_ema=True`."""
+    return any(getattr(part, "use_ema", False) for part in _parts(optimizer))
+
+
+def _parts(optimizer: Any) -> list[Any]:
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    return list(getattr(optimizer, "optimizers", [optimizer]))
+
+
+def _pairs(optimizer: Any) -> list[tuple[keras.Variable, keras.Variable]]:
+    """Returns each weight with its average; none before the first step, when the averages are still zero."""
+    return [
+        (weight, average)
+        for part in _parts(optimizer)
+        if getattr(part, "use_ema", False) and part.built and int(ops.convert_to_numpy(part.iterations)) > 0
+        for weight, average in zip(part._trainable_variables, part._model_variables_moving_average, strict=True)
+        if average is not None
+    ]
+
+
+def _exchange(pairs: list[tuple[keras.Variable, keras.Variable]]) -> None:
+    for weight, average in pairs:
+        value = ops.copy(weight)
+        weight.assign(average)
+        average.assign(value)
+
+
+def _checksum(pairs: list[tuple[keras.Variable, keras.Variable]]) -> int:
+    result = 0
+    for weight, _ in pairs:
+        result = zlib.crc32(np.ascontiguousarray(ops.convert_to_numpy(weight)).tobytes(), result)
+    return result

@@ -1,0 +1,144 @@
+"""Backups of a training run."""
+
+import pathlib
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.core.checks import check, check_integer
+from keras_gen.core.files import DAMAGE, reading, replacing
+from keras_gen.export import keras_gen_export
+
+EPOCH, PATHS, CHECKSUM = "epoch", "paths", "averages_checksum"
+
+
+@keras_gen_export("keras_gen.callbacks.Backup")
+class Backup(keras.callbacks.Callback):
+    """Callback that backs up training after epochs, so that a killed `fit` resumes as if it had not been killed.
+
+    A single file holds weights, optimizer, random states, those of NumPy and PyTorch too, and the number of finished
+    epochs. It is written beside the last one and then takes its place, so that a whole backup is there at any moment,
+    whenever the process is killed.
+    When `fit` begins and there is a backup, it goes on after the backup's last epoch; when all epochs are finished, it
+    trains no more, and a script that was killed after training goes on with the trained model. Delete the file to
+    begin anew.
+
+    Resumed and uninterrupted training are equal up to rounding; on TensorFlow, which shuffles by a state of its own,
+    if the order of the data is fixed, as with `shuffle=False`. What other callbacks remember, such as the best loss so
+    far, is not in the file. A backup that cannot be written, on a full disk, causes a warning, and the last one stays.
+
+    Args:
+        filepath: str or path of an `.npz` file. Missing folders are created. Defaults to `"backup.npz"`.
+        every: int >= 1. Number of epochs between backups. Defaults to `1`.
+
+    Raises:
+        ValueError: if an argument is invalid or, when training begins, the file is damaged or of another model.
+
+    Example:
+
+    >>> model.fit(images, epochs=50, callbacks=[Backup("run/backup.npz")])   # again, after it was killed: resumes
+    """
+
+    def __init__(self, filepath: str | pathlib.Path = "backup.npz", every: int = 1):
+        super().__init__()
+        check(str(filepath).endswith(".npz"), "filepath", "end with .npz", filepath)
+        self.filepath = pathlib.Path(filepath)
+        self.every = check_integer("every", every)
+
+    def finished_epochs(self) -> int:
+        """Returns the number of epochs after which the backup was made, 0 if there is none.
+
+        Raises:
+            ValueError: if the file is damaged.
+        """
+        if not self.filepath.exists():
+            return 0
+        with reading("filepath", self.filepath, "be a whole backup", *DAMAGE), np.load(self.filepath) as arrays:
+            return int(arrays[EPOCH])
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if not self.filepath.exists():
+            return
+        model = self.model
+        variables = _variables(model)
+        with reading("filepath", self.filepath, "be a whole backup", *DAMAGE), np.load(self.filepath) as arrays:
+            names, epoch = arrays[PATHS].tolist(), int(arrays[EPOCH])
+            values = [arrays[str(i)] for i in range(len(names))]
+            states = {name: arrays[name] for name in _random_states()}
+            checksum = int(arrays[CHECKSUM]) if CHECKSUM in arrays else None
+        own, saved = _shapes(variables), [(name, value.shape) for name, value in zip(names, values, strict=True)]
+        rule = "be a backup of this model, compiled alike (delete it to begin anew)"
+        other = [name for (name, shape), (_, other) in zip(saved, own, strict=False) if shape != other]
+        received = f"{self.filepath} with {len(saved)} variables for {len(own)}; of other shapes: {other[:3]}"
+        check(len(saved) == len(own) and not other, "filepath", rule, received)
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        _set_random_states(**states)
+        if hasattr(model, CHECKSUM):
+            model.averages_checksum = checksum
+        model._initial_epoch = epoch  # Keras: where `fit` begins, unless 0
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if (epoch + 1) % self.every and epoch + 1 < self.params["epochs"]:
+            return
+        model = self.model
+        variables = _variables(model)
+        arrays = {str(i): _as_array(variable) for i, variable in enumerate(variables)}
+        arrays |= _random_states()
+        arrays[EPOCH], arrays[PATHS] = np.array(epoch + 1), np.array([variable.path for variable in variables])
+        if getattr(model, CHECKSUM, None) is not None:
+            arrays[CHECKSUM] = np.array(model.averages_checksum)
+        try:
+            with replacing(self.filepath) as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]  # mypy takes an array for `allow_pickle`
+        except OSError as error:
+            warnings.warn(f"no backup of epoch {epoch + 1}, the last one stays: {error}", stacklevel=2)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.model._initial_epoch = 0
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    """Returns all that changes in training: weights, statistics, random states, optimizer. Metrics begin anew."""
+    check(model.built, "model", "be built before it is backed up", "an unbuilt model")
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    metrics = {id(variable) for variable in model.metrics_variables}
+    own = [variable for variable in model.variables if id(variable) not in metrics]
+    return [*own, *model.optimizer.variables]
+
+
+def _random_states() -> dict[str, np.ndarray]:
+    """Returns the states outside of the model: NumPy's shuffles on JAX, PyTorch's shuffles and drops without seeds."""
+    _, keys, *position = np.random.get_state()
+    states = {"numpy_keys": np.asarray(keys), "numpy_position": np.array(position)}
+    if keras.backend.backend() == "torch":
+        import torch
+
+        states["torch"] = torch.random.get_rng_state().numpy()
+        if torch.cuda.is_available():
+            states["torch_cuda"] = torch.cuda.random.get_rng_state().numpy()
+    return states
+
+
+def _set_random_states(numpy_keys: np.ndarray, numpy_position: np.ndarray, **of_torch: np.ndarray) -> None:
+    position, has_gauss, gauss = numpy_position
+    np.random.set_state(("MT19937", numpy_keys, int(position), int(has_gauss), gauss))
+    if of_torch:
+        import torch
+
+        torch.random.set_rng_state(torch.from_numpy(of_torch["torch"]))
+        if "torch_cuda" in of_torch:
+            torch.cuda.random.set_rng_state(torch.from_numpy(of_torch["torch_cuda"]))
+
+
+def _shapes(variables: list[keras.Variable]) -> list[tuple[str, tuple[int, ...]]]:
+    return [(variable.path, tuple(variable.shape)) for variable in variables]
+
+
+def _as_array(variable: keras.Variable) -> np.ndarray:
+    array = ops.convert_to_numpy(variable)
+    return array if array.dtype.kind in "biuf" else array.astype("float32")  # NumPy's files know no bfloat16

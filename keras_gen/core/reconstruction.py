@@ -1,0 +1,19 @@
+"""An autoencoder as a function from data to reconstructions."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+
+class Reconstruction(keras.layers.Layer):
+    """Layer of a function and the layers whose weights it reads, for a functional model of it."""
+
+    def __init__(self, function: Callable[[Any], Any], parts: Sequence[keras.Layer], **kwargs: Any):
+        super().__init__(**kwargs)
+        self.function = function
+        self.parts = list(parts)
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        return self.function(x)
