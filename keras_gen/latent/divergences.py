@@ -102,7 +102,8 @@ def _concrete_log_prob(log_y: Any, named_logits: tuple[str, Any], named_temperat
     check_positive_values(*named_temperature)
     log_y, logits = _logits("log_y", log_y), _logits(*named_logits)
     check_broadcast(named_logits[0], logits, log_y.shape)
-    is_possible = ops.broadcast_to(logits, ops.shape(log_y)) > -math.inf
+    logits = logits + ops.zeros_like(log_y)  # of the shape of both
+    is_possible = ops.not_equal(logits, -math.inf)
     classes = ops.sum(ops.cast(is_possible, "int32"), axis=-1)
     temperature = ops.cast(named_temperature[1], "float32")
     check_broadcast(named_temperature[0], temperature, log_y.shape[:-1])
