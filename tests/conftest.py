@@ -41,6 +41,8 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "one_backend: computes in NumPy alone; in a run of all backends torch's has it")
     # A single process runs all, as does `--all-cases`. The workers are told the turn: they count no commits.
     if hasattr(config, "workerinput"):
+        if backend() != "tensorflow":
+            os.nice(5)  # gives way to TensorFlow's worker, which has most to do
         config.option.turn = config.workerinput["turn"]
     elif config.option.all_cases:
         config.option.turn = None
@@ -77,15 +79,17 @@ def pytest_report_header(config):
     return lines
 
 
-PEERS = ROOT / "tests" / "peers"
+# Comparisons with other libraries, which take 300 MB of memory, and bad arguments by machine: each on one backend in a
+# turn, never both on the same one.
+ALTERNATING = (ROOT / "tests" / "peers", ROOT / "tests" / "fuzz")
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Leaves the comparisons with other libraries, which take 300 MB of memory, to one backend in each turn."""
+    """Leaves the alternating folders to one backend in each turn."""
     turn = config.option.turn
-    if turn is not None and collection_path == PEERS and (BACKENDS.index(backend()) + turn) % 3:
-        return True
-    return None
+    if turn is None or collection_path not in ALTERNATING:
+        return None
+    return True if (BACKENDS.index(backend()) + turn + ALTERNATING.index(collection_path)) % 3 else None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -94,7 +98,7 @@ def pytest_collection_modifyitems(config, items):
 
     With a turn, a test function of three cases or more runs case i on backend b if i + b + turn is divisible by three:
     each case on one backend, each function on all, and within three turns every case on every backend. Tests without a
-    backend run once, on PyTorch, which has the least to do; comparisons with other libraries on one backend in a turn.
+    backend run once, on PyTorch, which has the least to do; the alternating folders on one backend in a turn.
     With `SHARD=1/2` a worker keeps every other function.
     """
     name, turn = backend(), config.option.turn
@@ -108,7 +112,7 @@ def pytest_collection_modifyitems(config, items):
             continue
         if turn is not None and cases[0].get_closest_marker("one_backend"):
             cases = cases if name == "torch" else []
-        elif turn is not None and len(cases) >= MANY and PEERS not in cases[0].path.parents:
+        elif turn is not None and len(cases) >= MANY and not set(ALTERNATING) & set(cases[0].path.parents):
             cases = cases[-(BACKENDS.index(name) + turn) % 3 :: 3]
         kept.update(cases)
     deselected = [item for item in items if item not in kept]

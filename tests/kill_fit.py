@@ -23,16 +23,21 @@ import numpy as np
 
 from keras_gen.callbacks import Backup
 from keras_gen.core.backup import np as backup_numpy
-from keras_gen.models import DDPM, UNet
+from keras_gen.models import DDPM
 from keras_gen.schedules import LinearSchedule
 
-IMAGES = np.random.default_rng(0).uniform(-1, 1, (16, 8, 8, 1)).astype("float32")
+IMAGES = np.random.default_rng(0).uniform(-1, 1, (16, 4, 4, 1)).astype("float32")
 
 
 def model(widths: Sequence[int] = (4,)) -> DDPM:
     """Returns a compiled diffusion model with dropout and averages."""
     keras.utils.set_random_seed(0)
-    result = DDPM(UNet((8, 8, 1), widths, 1, dropout=0.1), LinearSchedule(10), seed=0)
+    x, t = keras.Input((4, 4, 1)), keras.Input((), dtype="int32")
+    h = keras.ops.reshape(x, (-1, 16))
+    for width in widths:
+        h = keras.layers.Dropout(0.1)(keras.layers.Dense(width, "tanh")(h) + keras.layers.Embedding(10, width)(t))
+    network = keras.Model([x, t], keras.ops.reshape(keras.layers.Dense(16)(h), (-1, 4, 4, 1)))
+    result = DDPM(network, LinearSchedule(10), seed=0)
     result.compile(keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9))
     return result
 

@@ -142,6 +142,7 @@ IN_NO_TABLE = {
 }
 
 
+@pytest.mark.one_backend
 def test_tables_hold_every_class():
     """A class in no table obeys no law."""
     makers = [make for make, *_ in (*LAYERS.values(), *BIJECTORS.values(), *MODELS.values())]

@@ -6,10 +6,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_gen.autoregressive.sampling import ancestral_sampling
-from keras_gen.core.checks import batch_of, check, check_integer, is_array, is_number, real_array, same_shape
+from keras_gen.core.checks import as_numpy, batch_of, check, check_integer, is_array, is_number, real_array, same_shape
 from keras_gen.core.generative_model import GenerativeModel
 
 
@@ -89,7 +88,7 @@ class AutoregressiveModel(GenerativeModel):
 
     def prepare_codes(self, name: str, x: Any) -> np.ndarray:
         """Returns codes as an int32 array, after checking dtype, values and shape; builds the model if necessary."""
-        x = np.asarray(ops.convert_to_numpy(x))
+        x = as_numpy(name, x)
         check(x.ndim > 1 and len(x) > 0, name, "hold at least one sample (n, ...)", f"shape {x.shape}")
         self.check_values(name, x)
         if not self.built:

@@ -7,7 +7,7 @@ from keras import ops
 from keras_gen.autoregressive.conditional_model import ConditionalModel, code_log_prob
 from keras_gen.autoregressive.packing import segment_mask, segment_positions, unpack_sequences
 from keras_gen.core.arrays import sum_per_sample
-from keras_gen.core.checks import check, check_choice, check_depth, check_integer
+from keras_gen.core.checks import as_numpy, check, check_choice, check_depth, check_integer
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.rotary import RotaryEmbedding
 from keras_gen.networks.blocks.transformer_block import TransformerBlock
@@ -212,7 +212,7 @@ class CodeTransformer(ConditionalModel):
         """Returns the arrays of packed rows, after checking them; builds the model if necessary."""
         rule = "hold 'codes' and 'segments', as returned by pack_sequences"
         check(set(x) == {"codes", "segments"}, "x", rule, set(x))
-        codes, segments = (np.asarray(ops.convert_to_numpy(x[name])) for name in ("codes", "segments"))
+        codes, segments = (as_numpy(name, x[name]) for name in ("codes", "segments"))
         is_integers = codes.dtype.kind in "iu" and segments.dtype.kind in "iu"
         check(is_integers and codes.ndim == 2, "x", "hold integers (rows, length)", f"{codes.dtype}, {codes.shape}")
         check(codes.shape == segments.shape, "segments", f"have the codes' shape, {codes.shape}", segments.shape)

@@ -118,9 +118,9 @@ def batch_of(shape: Iterable[Any]) -> str:
 
 
 def as_numpy(name: str, x: Any) -> np.ndarray:
-    """Converts an array, a tensor or nested lists to a NumPy array; raises for a dataset or another object."""
+    """Converts an array, a tensor or nested lists of real numbers to a NumPy array; raises for anything else."""
     check(is_numpy(x) or is_array(x), name, "be an array", type(x).__name__)
-    return x if isinstance(x, np.ndarray) else np.asarray(ops.convert_to_numpy(x))  # which also copies arrays
+    return real_array(name, x)
 
 
 def finite_floats(name: str, x: Any) -> np.ndarray:
@@ -151,13 +151,16 @@ def check_real(name: str, x: Any) -> None:
     """
     if isinstance(x, list | tuple) and not is_numpy(x):
         return  # of tensors, whose common dtype only the backend can tell
-    if not is_array(x):
-        try:
-            x = np.asarray(x)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"`{name}` must be a regular array of numbers. Received: {name}={x!r}") from error
+    x = x if is_array(x) else _regular(name, x)
     is_real = any(kind in str(x.dtype) for kind in ("float", "int", "bool"))
     check(is_real, name, "be real numbers", f"dtype {x.dtype}")
+
+
+def _regular(name: str, x: Any) -> np.ndarray:
+    try:
+        return np.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must be a regular array of numbers. Received: {name}={x!r}") from error
 
 
 def check_finite(name: str, x: Any) -> None:
@@ -260,9 +263,9 @@ def as_images(name: str, images: Any) -> np.ndarray:
     """Converts images to a float32 array; raises for integer pixels, an empty batch and non-finite values."""
     is_convertible = isinstance(images, list | tuple) or hasattr(images, "dtype")
     check(is_convertible, name, "be an array of images", type(images).__name__)
-    images = np.asarray(ops.convert_to_numpy(images))
+    images = real_array(name, images)
     check_images_dtype(name, images)
-    check(len(images) > 0, name, "hold at least one image", f"shape {images.shape}")
+    check(images.ndim > 0 and len(images) > 0, name, "hold at least one image", f"shape {images.shape}")
     check(bool(np.isfinite(images).all()), name, "be finite", "NaN or infinite values")
     return images.astype("float32", copy=False)
 
@@ -276,7 +279,7 @@ def check_no_scalar(name: str, values: Any, n: int) -> None:
 def as_condition(name: str, condition: Any) -> np.ndarray:
     """Converts labels or other conditions to an array of real numbers."""
     is_plain = isinstance(condition, np.ndarray | str) or not is_array(condition)
-    condition = np.asarray(condition if is_plain else ops.convert_to_numpy(condition))
+    condition = _regular(name, condition) if is_plain else np.asarray(ops.convert_to_numpy(condition))
     rule = "be numbers: give integers for names of classes, as `np.unique(names, return_inverse=True)[1]`"
     check(condition.dtype.kind in "biuf", name, rule, f"dtype {condition.dtype}")
     return condition

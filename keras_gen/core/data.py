@@ -7,7 +7,19 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import is_array
+from keras_gen.core.checks import check_integer, is_array
+
+
+def is_source(data: Any) -> bool:
+    """Returns whether `data` may be an array, a dataset, a generator or a loader."""
+    yields = hasattr(data, "__iter__") or hasattr(data, "__getitem__")
+    return is_array(data) or (yields and not isinstance(data, str | bytes | type))
+
+
+def check_batch_size(batch_size: Any) -> None:
+    """Checks the batch size of `fit` or `evaluate`, an integer or `None`."""
+    if batch_size is not None:
+        check_integer("batch_size", batch_size)
 
 
 def first_batch(data: Any) -> tuple[Any, Any]:

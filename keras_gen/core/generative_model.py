@@ -12,9 +12,9 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core import averages
-from keras_gen.core.checks import check, check_integer, check_no_scalar, is_array
+from keras_gen.core.checks import check, check_integer, check_no_scalar, check_verbose, is_array
 from keras_gen.core.compiled import CompiledFunctions, as_tensor, even_batches, progress_bar, run_in_parts
-from keras_gen.core.data import first_batch
+from keras_gen.core.data import check_batch_size, first_batch, is_source
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.core.random import check_seed, seed_generator, step_seeds
 from keras_gen.core.reconstruction import Reconstruction
@@ -145,6 +145,8 @@ class GenerativeModel(StaysFrozen, keras.Model):
         the weights of training, also after `save` and `keras.models.load_model`.
         """
         options = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
+        check_batch_size(options.get("batch_size"))
+        check_verbose(options.get("verbose", "auto"))
         options["x"] = self._checked(x, y, options.get("sample_weight"))
         validation = options.get("validation_data")
         if isinstance(validation, tuple | list):
@@ -213,6 +215,9 @@ class GenerativeModel(StaysFrozen, keras.Model):
         All draws are those of one fixed seed: evaluating twice gives the same loss, and validation during `fit` leaves
         the draws of training as they are.
         """
+        options = inspect.signature(super().evaluate).bind(x, y, *args, **kwargs).arguments
+        check_batch_size(options.get("batch_size"))
+        check_verbose(options.get("verbose", "auto"))
         x = self._checked(x, y, kwargs.get("sample_weight"))
         self._copy_weights()
         states = self._random_states()
@@ -491,8 +496,12 @@ class GenerativeModel(StaysFrozen, keras.Model):
     def _checked(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Checks arrays, or the first batch of a dataset or generator; returns data that still begin with it."""
         check(x is not None, "x", "be given: arrays, a dataset or a generator", None)
-        is_taken = not isinstance(x, list | tuple | dict) or isinstance(x, self.nested_data)
+        is_taken = (
+            isinstance(x, self.nested_data) and len(x) > 0 if isinstance(x, list | tuple | dict) else is_source(x)
+        )
         check(is_taken, "x", "be one array, a dataset or a generator", f"a {type(x).__name__}")
+        is_whole = is_array(x) or isinstance(x, self.nested_data)
+        check(y is None or is_whole, "y", "be None: a dataset or a generator yields it with each batch", "a value")
         if is_array(x) and len(x.shape) > 0:
             check_no_scalar("y", y, len(x))
         self.check_data(x, y)

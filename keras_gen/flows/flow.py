@@ -3,7 +3,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_gen.core.arrays import straight_paths
 from keras_gen.core.checks import (
@@ -12,6 +11,7 @@ from keras_gen.core.checks import (
     batch_of,
     check,
     check_integer,
+    finite_array,
     finite_samples,
     is_array,
     is_number,
@@ -292,7 +292,7 @@ class Flow(GenerativeModel):
             ValueError: if an argument does not fit the model.
         """
         self.check_built()
-        z = np.asarray(ops.convert_to_numpy(z)).astype(self.bijector.bijection_dtype)
+        z = finite_array("z", as_numpy("z", z)).astype(self.bijector.bijection_dtype)
         expected = batch_of(self.latent_shape)
         check(z.shape[1:] == self.latent_shape and len(z) > 0, "z", f"have shape {expected}", f"shape {z.shape}")
         conditions = self._prepare_condition("condition", condition, len(z))

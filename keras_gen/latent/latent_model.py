@@ -8,7 +8,16 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.arrays import straight_paths
-from keras_gen.core.checks import batch_of, check, check_integer, finite_samples, is_array, real_array, same_shape
+from keras_gen.core.checks import (
+    as_numpy,
+    batch_of,
+    check,
+    check_integer,
+    finite_samples,
+    is_array,
+    real_array,
+    same_shape,
+)
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.logits import warn_of_activation
 from keras_gen.core.random import starting_noise
@@ -133,7 +142,7 @@ class LatentModel(GenerativeModel):
 
     def prepare_data(self, name: str, x: Any) -> np.ndarray:
         """Checks dtype, shape and values of data, and returns them as an array."""
-        x = np.asarray(ops.convert_to_numpy(x))
+        x = as_numpy(name, x)
         check(x.ndim > 0 and len(x) > 0, name, "hold at least one sample", f"shape {x.shape}")
         if self.likelihood.dtype == "float32":
             check(x.dtype.kind == "f", name, "be floating-point", f"dtype {x.dtype}")

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_choice, check_fraction, check_integer, is_number, known_size
+from keras_gen.core.checks import as_numpy, check, check_choice, check_fraction, check_integer, is_number, known_size
 from keras_gen.core.random import check_seed
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.straight_through import straight_through
@@ -178,7 +178,7 @@ class VectorQuantizer(Quantizer):
             ValueError: if `data` is empty, not finite, not floating-point, or has the wrong number of channels.
         """
         check_integer("iterations", iterations)
-        data = np.asarray(ops.convert_to_numpy(data))
+        data = as_numpy("data", data)
         check(
             data.dtype.kind == "f" and data.ndim >= 2, "data", "be floats of shape (batch, ..., channels)", data.dtype
         )

@@ -10,6 +10,7 @@ from keras import ops
 from keras_gen.core.arrays import mean_square, straight_paths
 from keras_gen.core.checks import (
     as_images,
+    as_numpy,
     batch_of,
     check,
     check_flag,
@@ -205,7 +206,7 @@ class VQVAE(GenerativeModel):
             ValueError: if `codes` does not fit the model.
         """
         self.check_built()
-        codes = np.asarray(ops.convert_to_numpy(codes))
+        codes = as_numpy("codes", codes)
         is_codes = codes.dtype.kind in "iu" and codes.shape[1:] == self.code_shape and len(codes) > 0
         expected = batch_of(self.code_shape)
         check(is_codes, "codes", f"be integers of shape {expected}", f"{codes.dtype} of shape {codes.shape}")

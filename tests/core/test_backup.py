@@ -96,6 +96,7 @@ def test_bad_backups(tmp_path):
             Backup(path).finished_epochs()
 
 
+@pytest.mark.one_backend
 def test_a_process_killed_while_it_writes_resumes(tmp_path):
     run = [sys.executable, kill_fit.__file__, str(tmp_path), "--epochs", "3"]
     killed = subprocess.run([*run, "--in-backup", "2"], check=False, capture_output=True, text=True)

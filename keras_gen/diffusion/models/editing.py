@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_gen.core.arrays import straight_paths
-from keras_gen.core.checks import check, check_fraction, check_integer
+from keras_gen.core.checks import check, check_fraction, check_integer, real_array
 from keras_gen.core.random import check_seed, starting_noise
 from keras_gen.diffusion.samplers.base import DiffusionSampler, reverse_process
 from keras_gen.diffusion.samplers.inversion import DDIMInversion
@@ -68,13 +68,13 @@ def inpaint(
     model: Any, x: Any, mask: Any, sampler: DiffusionSampler | None, seed: int | None, **options: Any
 ) -> np.ndarray:
     """See `DiffusionModel.inpaint`."""
-    x = model.prepare_images("x", np.nan_to_num(np.asarray(x)))
-    mask = np.asarray(mask)
+    x, mask = real_array("x", x), real_array("mask", mask)
     check(mask.dtype == bool, "mask", "be boolean", f"dtype {mask.dtype}")
     sizes = zip(mask.shape[::-1], x.shape[::-1], strict=False)
     is_broadcastable = mask.ndim <= x.ndim and all(size in (1, full_size) for size, full_size in sizes)
     check(is_broadcastable, "mask", f"broadcast to {x.shape}", f"shape {mask.shape}")
     mask = np.broadcast_to(mask, x.shape)
+    x = model.prepare_images("x", np.where(mask, x, np.zeros((), x.dtype)))  # unknown pixels may be NaN
     sampler, seed = model.resolve(sampler), model.draw_seed(seed)
     times = sampler.times(model.schedule)
     eps = starting_noise(len(x), x.shape[1:], seed)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer, is_array
+from keras_gen.core.checks import as_numpy, check, check_integer, is_array
 from keras_gen.core.compiled import even_batches, progress_bar
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.diffusion.models.diffusion_model import DiffusionModel
@@ -323,7 +323,7 @@ class LatentDiffusion(GenerativeModel):
 
     def _vectors(self, x: Any, batch_size: int, verbose: str | int) -> np.ndarray:
         """Returns the autoencoder's latents of images, after checking all parts with a single image."""
-        x = x if isinstance(x, np.ndarray) else np.asarray(ops.convert_to_numpy(x))
+        x = as_numpy("x", x)
         check(x.ndim > 0 and len(x) > 0, "x", "hold at least one image", f"shape {x.shape}")
         latents = self.diffusion.prepare_images("latents", encode_with(self.autoencoder, x[:1]))
         expected, shape = x.shape[1:], decode_with(self.autoencoder, latents).shape[1:]
