@@ -4,7 +4,8 @@ import pathlib
 
 import keras
 import numpy as np
-from image_files import read_labelled, read_pictures
+
+from keras_gen import data
 
 KERAS_DATASETS = ("mnist", "fashion_mnist", "cifar10")
 
@@ -37,7 +38,8 @@ def _load(dataset: str, size: int, part: str) -> Split | None:
     Args:
         dataset: str. `"digits"` (scikit-learn's 8 x 8 handwritten digits, no download), `"mnist"`,
             `"fashion_mnist"`, `"cifar10"` (through `keras.datasets`, which downloads them once), a path of an `.npz`
-            file with `x_train` and optionally `y_train`, or a path of a folder of pictures.
+            file with `x_train` and optionally `y_train`, or a path of a folder of pictures, whose sub-folders are
+            the labels.
         size: int. Height and width to which the pictures of a folder are cropped and scaled.
         part: `"train"` or `"test"`.
 
@@ -60,14 +62,12 @@ def _load(dataset: str, size: int, part: str) -> Split | None:
         parts = getattr(keras.datasets, dataset).load_data()
         images, labels = parts[0 if part == "train" else 1]
     elif path.is_file() and path.suffix == ".npz":
-        arrays = read_labelled(path, part)
-        if arrays is None:
+        if part == "test" and "x_test" not in data.load_arrays(path):
             return None
-        images, labels = arrays
+        images, labels = data.load_npz(path, part)
     elif path.is_dir():
-        images, labels = read_pictures(path, size), None
+        images, labels, _ = data.load_images(path, size)
     else:
         known = ", ".join(("digits", *KERAS_DATASETS))
         raise ValueError(f"`dataset` must be one of {known}, an .npz file or a folder. Received: dataset={dataset}")
-    images = (images.astype("float32") / 127.5 - 1).reshape(*images.shape[:3], -1)
-    return images, None if labels is None else labels.reshape(-1).astype("int32")
+    return data.normalize_images(images), None if labels is None else labels.reshape(-1).astype("int32")

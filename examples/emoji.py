@@ -15,10 +15,10 @@ import pathlib
 import keras
 import numpy as np
 from datasets import load_images
-from image_files import read_arrays
 from shared import as_count, parser, save_picture, train
 
 from keras_gen.callbacks import SampleGrid
+from keras_gen.data import load_arrays
 from keras_gen.models import EDM, UNet
 from keras_gen.samplers import ClassifierFreeGuidance, HeunSampler
 
@@ -42,7 +42,7 @@ def load(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     images, labels = load_images(arguments.dataset)
     path = pathlib.Path(arguments.dataset)
     if path.suffix == ".npz":
-        names = read_arrays(path, "categories")["categories"].tolist()
+        names = load_arrays(path, "categories")["categories"].tolist()
         unknown = set(arguments.categories) - set(names)
         if unknown:
             raise ValueError(f"`--categories` must be some of {names}. Received: {sorted(unknown)}")

@@ -1,7 +1,6 @@
 """Shared code of the examples: arguments, resumable training, and pictures."""
 
 import argparse
-import functools
 import math
 import pathlib
 import time
@@ -10,10 +9,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from image_files import reading
 
 from keras_gen.callbacks import Backup
 from keras_gen.ops import image_grid
+from keras_gen.plots import image_rows, loss_curves
 
 
 def parser(description: str, name: str, epochs: int, batch_size: int = 64) -> argparse.ArgumentParser:
@@ -80,7 +79,7 @@ def train(
     print(f"trained in {time.time() - start:.0f} s")
     model.save(output / "model.keras")
     print(f"wrote {output / 'model.keras'}")
-    save_loss_curve(output / "loss.png", log)
+    write(loss_curves(log), output / "loss.png")
 
 
 def forget_rows(log: pathlib.Path, epochs: int) -> None:
@@ -94,8 +93,10 @@ def forget_rows(log: pathlib.Path, epochs: int) -> None:
 
 def load_model(path: pathlib.Path) -> keras.Model:
     """Loads a model that `train` saved; an error names the file."""
-    with reading("model", path, "be a whole file of a model"):
+    try:
         return keras.models.load_model(path)
+    except Exception as error:  # whatever Keras, HDF5 and JSON make of a damaged file
+        raise ValueError(f"`model` must be a whole file of a model. Received: model={path}: {error}") from error
 
 
 def full_or_smoke(full: Any, smoke: Any) -> Any:
@@ -144,25 +145,7 @@ def save_rows(path: pathlib.Path, rows: dict[str, np.ndarray], title: str) -> No
 
 def save_row_panels(path: pathlib.Path, panels: dict[str, dict[str, np.ndarray]]) -> None:
     """Writes panels of rows of images, each panel with its title, one below the other."""
-    images = max(len(row) for rows in panels.values() for row in rows.values())
-    name = max(len(name) for rows in panels.values() for name in rows)
-    draws = [functools.partial(draw_rows, rows=rows, title=title) for title, rows in panels.items()]
-    height = 0.35 + 0.42 * max(len(rows) for rows in panels.values())
-    save_panels(path, draws, 1, 0.2 + 0.09 * name + 0.42 * images, height)
-
-
-def draw_rows(axes: Any, rows: dict[str, np.ndarray], title: str) -> None:
-    """Draws rows of images and their names on the given axes."""
-    images = np.concatenate(list(rows.values()))
-    side = images.shape[1]
-    scale, gap = max(1, 48 // side), 6
-    grid = image_grid(images, len(images) // len(rows), scale, gap)
-    axes.imshow(np.broadcast_to(grid, (*grid.shape[:2], 3)), interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks(gap + (np.arange(len(rows)) + 0.5) * (scale * side + gap), list(rows))
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    axes.set_title(title)
+    write(image_rows(panels), path)
 
 
 def save_figure(path: pathlib.Path, draw: Callable[[Any], None], width: float = 6, height: float = 3.5) -> None:
@@ -174,32 +157,17 @@ def save_panels(
     path: pathlib.Path, draws: Sequence[Callable[[Any], None]], columns: int = 2, width: float = 5, height: float = 3.2
 ) -> None:
     """Writes a figure of several panels, each of size `width` x `height`, row by row."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     rows = -(-len(draws) // columns)
-    size = (columns * width, rows * height)
-    figure, panels = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
     for draw, axes in zip(draws, panels.flat, strict=False):
         draw(axes)
+    write(figure, path)
+
+
+def write(figure: Any, path: pathlib.Path) -> None:
+    """Writes a figure of Matplotlib."""
     figure.savefig(path, dpi=120, bbox_inches="tight", pad_inches=0.05)
-    pyplot.close(figure)
     print(f"wrote {path}")
-
-
-def save_loss_curve(path: pathlib.Path, log: pathlib.Path) -> None:
-    """Plots the loss, and the validation loss if there is one, from the file of `CSVLogger`."""
-    table = np.atleast_1d(np.genfromtxt(log, delimiter=",", names=True))
-
-    def draw(axes: Any) -> None:
-        for name, label in (("loss", "training"), ("val_loss", "validation")):
-            if name in table.dtype.names:
-                axes.plot(table["epoch"] + 1, table[name], label=label)
-        axes.set(xlabel="epoch", ylabel="loss")
-        if table["loss"].min() > 0:
-            axes.set_yscale("log")
-        axes.legend()
-
-    save_figure(path, draw)

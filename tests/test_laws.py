@@ -137,8 +137,8 @@ IN_NO_TABLE = {
     **dict.fromkeys(("Base", "Bijector", "ContinuousSchedule", "DiffusionSampler"), "a base class"),
     **dict.fromkeys(("Guidance", "Prediction", "TimeSampler"), "a base class"),
     "CodebookDiffusion": "has no configuration: a codec around a trained model",
-    "Backup": "has no configuration: a callback",
-    "SampleGrid": "has no configuration: a callback",
+    "Batches": "has no configuration: data",
+    **dict.fromkeys(("Backup", "EvaluateSamples", "SampleGrid", "StopOnNaN"), "has no configuration: a callback"),
 }
 
 

@@ -9,6 +9,7 @@ import sys
 import keras
 import pytest
 
+import keras_gen
 from keras_gen.export import NAMESPACES, exported
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -58,3 +59,8 @@ def test_every_example_is_in_the_table():
     for script in scripts:
         assert f"examples/{script.name}" in README
         assert "kexue.fm" in script.read_text().splitlines()[0]
+
+
+@pytest.mark.one_backend
+def test_the_citation_is_of_this_version():
+    assert f"\nversion: {keras_gen.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")

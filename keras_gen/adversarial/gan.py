@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -88,6 +89,7 @@ class GAN(GenerativeModel):
     """
 
     takes_sample_weight = False
+    takes_unit_images = True
 
     def __init__(
         self,
@@ -234,7 +236,7 @@ class GAN(GenerativeModel):
         self,
         n: int | None = None,
         latents: Any = None,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
         noise: Any = None,
         batch_size: int = 256,
         verbose: str | int = "auto",
@@ -245,8 +247,9 @@ class GAN(GenerativeModel):
             n: int >= 1, number of samples, or `None`: the length of `latents` or `noise`. Defaults to `None`.
             latents: `(n, *latent_shape)`, input latents of the generator, for example from a latent sampler, used
                 instead of draws. Defaults to `None`.
-            seed: int or `None`. Draw k depends only on `seed` and k, not on the backend or `batch_size`. Defaults to
-                `None`, a seed from the model's own generator.
+            seed: int, `n` integers or `None`. Draw k depends only on `seed` and k, not on the backend or `batch_size`.
+                With one seed for each sample, sample k is that of `sample(1, seed=seed[k])`. Defaults to `None`, a seed
+                from the model's own generator.
             noise: `(n, *noise_shape)`, used as z instead of draws. Defaults to `None`.
             batch_size: int >= 1. Number of samples generated at a time. Defaults to `256`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `"auto"`, which is 1.
@@ -267,7 +270,7 @@ class GAN(GenerativeModel):
             noise = _latents("noise", noise, self.noise_shape)
         n = len(latents if noise is None else noise) if n is None else check_integer("n", n)
         if latents is None:
-            z = starting_noise(n, self.noise_shape, self.draw_seed(seed)) if noise is None else noise
+            z = starting_noise(n, self.noise_shape, self.draw_seeds(seed, n)) if noise is None else noise
             check(len(z) == n, "noise", f"hold {n} draws", f"shape {np.shape(z)}")
             latents = self.map_latents(z, batch_size)
         check(len(latents) == n, "latents", f"hold {n} latents", f"shape {np.shape(latents)}")

@@ -1,4 +1,4 @@
-"""Backups of a training run."""
+"""Copies of a training run to go back to: in a file, and in memory."""
 
 import pathlib
 import warnings
@@ -8,11 +8,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import check, check_integer, is_array
 from keras_gen.core.files import DAMAGE, reading, replacing
 from keras_gen.export import keras_gen_export
 
 EPOCH, PATHS, CHECKSUM = "epoch", "paths", "averages_checksum"
+NAMED = 5  # variables in a warning
 
 
 @keras_gen_export("keras_gen.callbacks.Backup")
@@ -101,6 +102,77 @@ class Backup(keras.callbacks.Callback):
         self.model._initial_epoch = 0
 
 
+@keras_gen_export("keras_gen.callbacks.StopOnNaN")
+class StopOnNaN(keras.callbacks.Callback):
+    """Callback that ends training when a loss is NaN or infinite, and puts the last good weights back.
+
+    As `keras.callbacks.TerminateOnNaN`, it ends `fit` after the batch, and raises no error. A warning names the step,
+    and the weights that are no longer finite, each with the range of its other values and the range that it had before.
+    The model and its optimizer are then as they were at the end of the last epoch after which all was finite, or as
+    they were when training began: they can be saved, sampled from, and trained again, as with a smaller learning rate
+    or with `clipnorm`.
+
+    Put it before other callbacks: at the end of the epoch they then find the good weights. All values of the logs whose
+    names end with `loss` are watched. A copy of the weights and of the optimizer's variables is kept in host memory.
+
+    Raises:
+        ValueError: if the model is not built when training begins.
+
+    Example:
+
+    >>> model.fit(images, epochs=50, callbacks=[StopOnNaN(), keras.callbacks.ModelCheckpoint("run.keras")])
+    """
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.report: str | None = None
+        self._keep("training began")
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.epoch = epoch + 1
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        losses = {name: _number(value) for name, value in (logs or {}).items() if name.endswith("loss")}
+        broken = [f"{name}={value}" for name, value in losses.items() if not np.isfinite(value)]
+        if broken and self.report is None:
+            if keras.backend.backend() == "jax":
+                self.model.jax_state_sync()  # Keras holds the weights elsewhere during an epoch
+            self._stop(f"{', '.join(broken)} after step {batch + 1} of epoch {self.epoch}")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.report is None:
+            if not self._broken():
+                self._keep(f"epoch {self.epoch} ended")
+                return
+            self._stop(f"a finite loss, but weights that are not finite, at the end of epoch {self.epoch}")
+        for variable, value in self.kept:
+            variable.assign(value)
+        if hasattr(self.model, CHECKSUM):
+            self.model.averages_checksum = self.checksum
+        message = f"StopOnNaN ends training: {self.report}. The weights are put back to those of when {self.when}"
+        warnings.warn(message, stacklevel=2)
+
+    def _keep(self, when: str) -> None:
+        self.when = when
+        self.kept = [(variable, np.array(_as_array(variable))) for variable in _variables(self.model)]
+        self.checksum = getattr(self.model, CHECKSUM, None)
+
+    def _stop(self, reason: str) -> None:
+        self.model.stop_training = True
+        broken = self._broken()
+        lines = [
+            f"{path} has {(~np.isfinite(now)).sum()} of {now.size} values not finite, the others {_range(now)}; "
+            f"they were {_range(before)}"
+            for path, now, before in broken[:NAMED]
+        ]
+        more = [f"{len(broken) - NAMED} more variables are not finite"] if len(broken) > NAMED else []
+        self.report = "; ".join([reason, *(lines or ["all weights are finite"]), *more])
+
+    def _broken(self) -> list[tuple[str, np.ndarray, np.ndarray]]:
+        """Returns path, values and kept values of the variables that are no longer finite: a mask's never were."""
+        values = [(variable.path, _as_array(variable), before) for variable, before in self.kept]
+        return [(path, now, before) for path, now, before in values if (~np.isfinite(now) & np.isfinite(before)).any()]
+
+
 def _variables(model: keras.Model) -> list[keras.Variable]:
     """Returns all that changes in training: weights, statistics, random states, optimizer. Metrics begin anew."""
     check(model.built, "model", "be built before it is backed up", "an unbuilt model")
@@ -142,3 +214,12 @@ def _shapes(variables: list[keras.Variable]) -> list[tuple[str, tuple[int, ...]]
 def _as_array(variable: keras.Variable) -> np.ndarray:
     array = ops.convert_to_numpy(variable)
     return array if array.dtype.kind in "biuf" else array.astype("float32")  # NumPy's files know no bfloat16
+
+
+def _number(value: Any) -> float:
+    return float(ops.convert_to_numpy(value)) if is_array(value) else float(value)
+
+
+def _range(x: np.ndarray) -> str:
+    finite = x[np.isfinite(x)]
+    return f"in [{finite.min():.3g}, {finite.max():.3g}]" if finite.size else "none"

@@ -238,6 +238,27 @@ def check_images_dtype(name: str, images: Any) -> None:
     check("float" in dtype, name, "be floating-point images, scaled to [-1, 1]", f"dtype {dtype}")
 
 
+def check_image_range(name: str, images: Any) -> str | None:
+    """Refuses images far beyond [-1, 1], as are pixels in 0 .. 255; returns a warning if they are doubtful.
+
+    Judges nothing but floats `(n, height, width, channels)` of 1, 3 or 4 channels.
+    """
+    if not is_array(images) or len(images.shape) != 4 or images.shape[-1] not in (1, 3, 4) or 0 in images.shape:
+        return None
+    images = as_numpy(name, images)
+    if images.dtype.kind != "f":
+        return None
+    low, high = float(images.min()), float(images.max())
+    received = f"values in [{low:.4g}, {high:.4g}]"
+    far = max(-low, high) > 10
+    check(not far, name, f"be images in [-1, 1]: of pixels in 0 .. 255, give `{name} / 127.5 - 1`", received)
+    if max(-low, high) > 1.5:
+        return f"`{name}` has {received}: are these images not scaled to [-1, 1]?"
+    if low >= 0:
+        return f"`{name}` has {received}, none below 0: images in [0, 1] are scaled to [-1, 1] by `2 * {name} - 1`"
+    return None
+
+
 def known_size(name: str, shape: Any) -> int:
     """Checks that the size of the last axis of `shape` is known, and returns it."""
     is_known = len(shape) > 0 and shape[-1] is not None

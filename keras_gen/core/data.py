@@ -1,13 +1,115 @@
-"""The first batch of whatever `fit` takes, to be checked before any step."""
+"""What `fit` takes beside arrays: batches of any kind, and the first of them, to be checked before any step."""
 
+import itertools
+import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check_integer, is_array
+from keras_gen.core.checks import check, check_integer, is_array, real_array
+from keras_gen.export import keras_gen_export
+
+
+@keras_gen_export("keras_gen.data.Batches")
+class Batches(keras.utils.PyDataset):
+    """Batches of any source, for `fit` and `evaluate` on every backend: dicts by their keys, tuples, or bare arrays.
+
+    The source is iterated once in each epoch, in its own order: it shuffles, if anyone does. Keras learns the number of
+    batches where the source has a length. Where it has none, as a generator or a stream, `fit` iterates it once in all:
+    several epochs need an endless source and `steps_per_epoch`.
+
+    Batches become NumPy arrays, those of float64 float32, and have one shape beyond the first axis.
+
+    Args:
+        source: iterable of batches: a `DataLoader` of PyTorch, a data set of dicts with its batches as rows, `tf.data`,
+            a generator, a list. A batch is a dict, an array, or a tuple or list `(x,)`, `(x, y)` or
+            `(x, y, sample_weight)` of arrays; nested lists of numbers serve as arrays in a dict.
+        x: str, the key of the data in batches that are dicts. Defaults to `None`, for other batches.
+        y: str, the key of labels or conditions. Defaults to `None`, none.
+        transform: function of the data of a batch, an array, such as `normalize_images`. Defaults to `None`.
+
+    Raises:
+        ValueError: if an argument is invalid or, when a batch is met, it has not the keys, has another shape than the
+            first one, or is not of numbers.
+
+    Example:
+
+    >>> loader = torch.utils.data.DataLoader(dicts, batch_size=32, shuffle=True)
+    >>> model.fit(keras_gen.data.Batches(loader, x="image", y="label", transform=keras_gen.data.normalize_images))
+    """
+
+    def __init__(
+        self,
+        source: Iterable[Any],
+        x: str | None = None,
+        y: str | None = None,
+        transform: Callable[[np.ndarray], Any] | None = None,
+    ):
+        super().__init__()
+        is_source = hasattr(source, "__iter__") and not is_array(source) and not isinstance(source, str | Mapping)
+        check(is_source, "source", "be an iterable of batches", f"a {type(source).__name__}")
+        for name, key in (("x", x), ("y", y)):
+            check(key is None or isinstance(key, str), name, "be the key of batches that are dicts, or None", repr(key))
+        check(y is None or x is not None, "x", "be given with `y`", None)
+        check(transform is None or callable(transform), "transform", "be a function or None", repr(transform))
+        self.source, self.x, self.y, self.transform = source, x, y, transform
+        self._lock = threading.Lock()
+        self._iterator: Iterator[Any] = iter(())
+        self._position: float = np.inf  # number of the batch that the iterator has next
+        self._shapes: list[Any] | None = None
+
+    @property
+    def num_batches(self) -> int | None:
+        try:
+            return len(self.source)  # type: ignore[arg-type]
+        except TypeError:  # that of tf.data has a message, that of a generator no method
+            return None
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return map(self.converted, self.source)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        # TensorFlow fetches batches in a thread of its own, while the last epoch's may still run.
+        with self._lock:
+            if index < self._position:
+                self._iterator, self._position = iter(self.source), 0
+            while self._position < index:
+                self._next()
+            return self.converted(self._next())
+
+    def _next(self) -> Any:
+        self._position += 1
+        batch = next(self._iterator, None)
+        rule = "yield as many batches as its length says"
+        check(batch is not None, "source", rule, f"{self._position - 1} of {self.num_batches}")
+        return batch
+
+    def converted(self, batch: Any) -> tuple[Any, ...]:
+        """Returns a batch of the source as Keras takes it."""
+        names = ("x", "y", "sample_weight")
+        parts = self._parts(batch)
+        x, *others = (_as_plain(name, part) for name, part in zip(names, parts, strict=False))
+        x = x if self.transform is None else real_array("transform", self.transform(x))
+        shapes = [np.shape(part)[1:] for part in (x, *others)]
+        self._shapes = shapes if self._shapes is None else self._shapes
+        rule = "yield batches of one shape beyond the first axis"
+        check(shapes == self._shapes, "source", rule, f"{shapes} after {self._shapes}")
+        return (x, *others)
+
+    def _parts(self, batch: Any) -> tuple[Any, ...]:
+        if isinstance(batch, Mapping):
+            keys = f"be a key of the batches, one of {list(batch)}"
+            for name, key in (("x", self.x), ("y", self.y)):
+                check(key in batch or (name == "y" and key is None), name, keys, repr(key))
+            return tuple(batch[key] for key in (self.x, self.y) if key is not None)
+        check(self.x is None, "x", "be None: the batches are no dicts", repr(self.x))
+        parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
+        check(1 <= len(parts) <= 3, "source", "yield (x,), (x, y) or (x, y, sample_weight)", f"{len(parts)} arrays")
+        return parts
 
 
 def is_source(data: Any) -> bool:
@@ -25,28 +127,53 @@ def check_batch_size(batch_size: Any) -> None:
 def first_batch(data: Any) -> tuple[Any, Any]:
     """Returns the first batch as NumPy arrays, and data that still begin with it.
 
-    The batch is `None` for arrays, which are checked as a whole, and for what cannot be looked at without a trace.
+    The batch is `None` for arrays, which are checked as a whole, and for what cannot be looked at without a trace. Bare
+    arrays, which Keras does not take from a generator or a DataLoader, become tuples of one.
     """
-    batch = None
-    if isinstance(data, keras.utils.PyDataset):
-        batch = data[0]
-    elif hasattr(data, "element_spec") and hasattr(data, "take"):  # tf.data
-        batch = next(iter(data.take(1)), None)
-    elif isinstance(data, types.GeneratorType):
+    if isinstance(data, Batches) and data.num_batches is None:
+        data = (batch for batch in data)
+    if isinstance(data, types.GeneratorType):
         batch = next(data, None)
         data = _resumed(batch, data)
-    elif hasattr(data, "collate_fn") and hasattr(data.dataset, "__getitem__") and data.batch_size:
-        # A DataLoader of torch: its own iterator would draw from torch's generator.
-        size = min(data.batch_size, len(data.dataset))
-        batch = data.collate_fn([data.dataset[i] for i in range(size)])
+    else:
+        batch = _peek(data)
+        if is_array(batch) and _is_loader(data):
+            data = Batches(data)
     return None if batch is None else keras.tree.map_structure(_as_numpy, batch), data
 
 
+def _peek(data: Any) -> Any:
+    if isinstance(data, Batches):
+        batch = _peek(data.source)
+        return data[0] if batch is None else data.converted(batch)
+    if isinstance(data, keras.utils.PyDataset):
+        return data[0]
+    if hasattr(data, "element_spec") and hasattr(data, "take"):  # tf.data
+        return next(iter(data.take(1)), None)
+    if _is_loader(data) and hasattr(data.dataset, "__getitem__") and data.batch_size:
+        # The loader's own iterator would draw from torch's generator.
+        size = min(data.batch_size, len(data.dataset))
+        return data.collate_fn([data.dataset[i] for i in range(size)])
+    return None
+
+
+def _is_loader(data: Any) -> bool:
+    return hasattr(data, "collate_fn") and hasattr(data, "dataset")  # a DataLoader of torch
+
+
 def _resumed(batch: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    if batch is not None:
-        yield batch
-    yield from rest
+    for each in itertools.chain([] if batch is None else [batch], rest):
+        yield (each,) if is_array(each) else each
 
 
 def _as_numpy(part: Any) -> Any:
     return ops.convert_to_numpy(part) if is_array(part) else part
+
+
+def _as_plain(name: str, part: Any) -> Any:
+    """Returns a part of a batch as a NumPy array, of no wider floats than float32."""
+    if part is None:
+        return None
+    part = part.detach().cpu() if hasattr(part, "detach") else part  # of torch, perhaps on another device
+    array = real_array(name, np.asarray(part) if hasattr(part, "__array__") else part)
+    return array.astype("float32") if array.dtype == "float64" else array

@@ -1,6 +1,7 @@
 """Files: whole at any moment, and the errors of those that come from outside."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import zipfile
@@ -32,7 +33,8 @@ def reading(name: str, file: Any, rule: str, *errors: type[Exception]) -> Iterat
     try:
         yield
     except errors as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        # EINVAL is that of a place outside of the file, to which damage leads.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         raise ValueError(f"`{name}` must {rule}. Received: {name}={file}: {error}") from error
 

@@ -3,7 +3,9 @@
 import contextlib
 import functools
 import inspect
+import math
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,11 +14,11 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core import averages
-from keras_gen.core.checks import check, check_integer, check_no_scalar, check_verbose, is_array
+from keras_gen.core.checks import check, check_image_range, check_integer, check_no_scalar, check_verbose, is_array
 from keras_gen.core.compiled import CompiledFunctions, as_tensor, even_batches, progress_bar, run_in_parts
-from keras_gen.core.data import check_batch_size, first_batch, is_source
+from keras_gen.core.data import Batches, check_batch_size, first_batch, is_source
 from keras_gen.core.frozen import StaysFrozen
-from keras_gen.core.random import check_seed, seed_generator, step_seeds
+from keras_gen.core.random import check_seed, check_seeds, seed_generator, step_seeds
 from keras_gen.core.reconstruction import Reconstruction
 from keras_gen.core.stateless import in_random_state
 from keras_gen.core.weights import load_whole
@@ -24,6 +26,7 @@ from keras_gen.core.weights import load_whole
 INSTEAD_OF_PREDICT = ("sample", "log_prob", "elbo", "map_latents", "denoise_from")
 EXPORTED_PARTS = ("network", "sampling_generator", "diffusion.network", "autoencoder")
 
+SEQUENCES = list | tuple | range | np.ndarray
 DRAW_LOCK = threading.Lock()
 
 
@@ -51,6 +54,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
     """
 
     takes_sample_weight = True
+    takes_unit_images = False  # whether data that are images are to be in [-1, 1]
     nested_data: tuple[type, ...] = ()  # kinds of nested arrays that data may be, beside a single array
     data_dtype = "float32"
     reconstructing = False  # whether `call` reconstructs: within `predict` of an autoencoder
@@ -60,6 +64,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         self.seed = check_seed(seed)
         self.seed_generator = seed_generator(self.seed)
         self.programs = CompiledFunctions()
+        self._warned_of_range = False
         self._sample_weight: Any = None  # of the current training step
         self._training_thread: int | None = None
         self.averages_checksum: int | None = None  # of the averages, while they are in the weights
@@ -103,8 +108,12 @@ class GenerativeModel(StaysFrozen, keras.Model):
     ) -> None:
         """Configures training; see `keras.Model.compile`. The model computes its own loss, so it takes none."""
         for name, value in {"loss": loss, **kwargs}.items():
-            if name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+            if name in ("loss", "loss_weights"):
                 check(value is None, name, "be left out: the model computes its own loss", value)
+            if name in ("metrics", "weighted_metrics"):
+                check(
+                    value is None, name, "be left out: callbacks.EvaluateSamples evaluates samples during `fit`", value
+                )
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         self.jit_choice = jit_compile
         self.averages_checksum = None
@@ -148,6 +157,8 @@ class GenerativeModel(StaysFrozen, keras.Model):
         check_batch_size(options.get("batch_size"))
         check_verbose(options.get("verbose", "auto"))
         options["x"] = self._checked(x, y, options.get("sample_weight"))
+        if isinstance(options["x"], Batches):
+            options["shuffle"] = False  # else Keras asks for them in an order that their source has not
         validation = options.get("validation_data")
         if isinstance(validation, tuple | list):
             self._checked(*(*validation, None, None)[:3])
@@ -262,7 +273,8 @@ class GenerativeModel(StaysFrozen, keras.Model):
             NotImplementedError: if the model is no autoencoder. The message names the parts that can be exported.
         """
         parts = [path for path in EXPORTED_PARTS if isinstance(_part(self, path), keras.Model)]
-        self._check_reconstructs("export", [f"{name}.export" for name in parts])
+        own = [name for name in ("export_sampler",) if hasattr(self, name)]
+        self._check_reconstructs("export", [*(f"{name}.export" for name in parts), *own])
         self.check_built()
         x = keras.Input(self.data_shape, dtype=self.data_dtype, name="x")
         layer = Reconstruction(self.reconstruction, self.reconstructing_layers)
@@ -280,6 +292,10 @@ class GenerativeModel(StaysFrozen, keras.Model):
             with DRAW_LOCK:
                 return int(keras.random.randint((), 0, 2**31 - 1, seed=self.seed_generator))
         return check_integer("seed", seed, at_least=0)
+
+    def draw_seeds(self, seed: Any, n: int) -> int | tuple[int, ...]:
+        """Returns the seed of `n` samples as `draw_seed` does, or a tuple if `seed` holds one for each of them."""
+        return check_seeds(seed, n) if isinstance(seed, SEQUENCES) else self.draw_seed(seed)
 
     def program(
         self, key: Any, function: Callable[..., Any], extra_layers: Sequence[keras.Layer] = ()
@@ -306,7 +322,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         batch_size: int,
         verbose: str | int,
         shared: dict[str, Any] | None = None,
-        seed: int | None = None,
+        seed: int | tuple[int, ...] | None = None,
         draws: int = 1,
         stops: Sequence[int] | None = None,
         part: Callable[[int, int], dict[str, Any]] | None = None,
@@ -324,8 +340,9 @@ class GenerativeModel(StaysFrozen, keras.Model):
             batch_size: int >= 1.
             verbose: `"auto"`, 0 or 1: whether to show progress.
             shared: further inputs, nested tensors that are the same for all batches. Defaults to `None`.
-            seed: int or `None`. If given, `inputs["seeds"]` contains the rows for `StepSeed`, `(steps, draws, 2)`,
-                different for each batch. Defaults to `None`, for a loop without random draws.
+            seed: int, tuple or `None`. If given, `inputs["seeds"]` contains the rows for `StepSeed`,
+                `(steps, draws, 2)`, different for each batch; for a tuple of `n` seeds `(steps, draws, batch, 2)`, in
+                which a row has those of a batch of one. Defaults to `None`, for a loop without random draws.
             draws: int >= 1. Number of draws per step. Defaults to `1`.
             stops: the steps after which to yield the state. Defaults to `None`, the last step.
             part: `part(first, last)` returns further inputs for the steps between two stops. Defaults to `None`.
@@ -338,13 +355,13 @@ class GenerativeModel(StaysFrozen, keras.Model):
         given = {key: array for key, array in arrays.items() if array is not None}
         batches = list(even_batches(len(next(iter(given.values()))), batch_size))
         shapes = tuple((key, array.shape[1:], array.dtype.name) for key, array in sorted(given.items()))
-        program = self.program((name, steps, len(batches[0]), shapes), loop, extra_layers)
+        by_row = isinstance(seed, tuple)
+        program = self.program((name, steps, len(batches[0]), shapes, by_row), loop, extra_layers)
         bar = progress_bar(len(batches) * steps, verbose)
         for number, rows in enumerate(batches):
             inputs = {**(shared or {}), **{key: as_tensor(array[rows]) for key, array in given.items()}}
             if seed is not None:
-                seeds = step_seeds(steps * draws, seed, number, self.seed_generator.state.dtype)
-                inputs["seeds"] = as_tensor(seeds.reshape(steps, draws, 2))
+                inputs["seeds"] = as_tensor(self._step_seeds((steps, draws), seed, number, rows))
             for stop, state in run_in_parts(program, inputs, start(inputs), steps, stops or (steps,), bar, part):
                 yield rows, stop, state
 
@@ -356,6 +373,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         batch_size: int = 256,
         verbose: str | int = 0,
         seed: int | None = None,
+        extra_layers: Sequence[keras.Layer] = (),
     ) -> np.ndarray:
         """Computes `function(*rows)` for batches of the arrays' rows, and concatenates the results.
 
@@ -377,7 +395,9 @@ class GenerativeModel(StaysFrozen, keras.Model):
         shapes = tuple((array.shape[1:], array.dtype.name) for array in arrays)
         states = [] if seed is None else self._random_states()
         # Seeds are arguments: what other threads draw, and the state that they draw from, is left alone.
-        run = self.program((name, len(batches[0]), shapes, len(states)), in_random_state(self, states, function))
+        run = self.program(
+            (name, len(batches[0]), shapes, len(states)), in_random_state(self, states, function), extra_layers
+        )
         bar = progress_bar(len(batches), verbose)
         parts = []
         for number, rows in enumerate(batches):
@@ -459,6 +479,16 @@ class GenerativeModel(StaysFrozen, keras.Model):
         others = {id(variable) for variable in [*self.weights, *self.metrics_variables]}
         return [variable for variable in self.variables if id(variable) not in others]
 
+    def _step_seeds(
+        self, shape: tuple[int, int], seed: int | tuple[int, ...], number: int, rows: np.ndarray
+    ) -> np.ndarray:
+        """Returns the seeds of all draws of a batch, `(*shape, 2)`, or those of each row, `(*shape, batch, 2)`."""
+        dtype = self.seed_generator.state.dtype
+        if isinstance(seed, tuple):
+            of_rows = [step_seeds(math.prod(shape), seed[row], 0, dtype).reshape(*shape, 2) for row in rows]
+            return np.stack(of_rows, axis=2)
+        return step_seeds(math.prod(shape), seed, number, dtype).reshape(*shape, 2)
+
     def _check_weights_are_here(self) -> None:
         """Fetches the weights from Keras's training loop on JAX, which holds them elsewhere while it runs."""
         if keras.backend.backend() != "jax" or self._training_thread is None:
@@ -510,11 +540,23 @@ class GenerativeModel(StaysFrozen, keras.Model):
             has_target = sample_weight is None or y is not None
             check(has_target, "sample_weight", "come with `y`: Keras drops it otherwise", "an array")
             self._check_weights(x, sample_weight)
+            self._check_range(x)
         else:
             first_x, first_y, first_weight = keras.utils.unpack_x_y_sample_weight(batch)
+            keys = list(first_x) if isinstance(first_x, dict) else []
+            rule = f"yield (x,) or (x, y), as `keras_gen.data.Batches(x, x=<key>, y=<key>)` does with keys of {keys}"
+            is_taken = not isinstance(first_x, dict) or isinstance(first_x, self.nested_data)
+            check(is_taken, "x", rule, "dicts")
             self.check_data(first_x, first_y)
             self._check_weights(first_x, first_weight)
+            self._check_range(first_x)
         return x
+
+    def _check_range(self, x: Any) -> None:
+        doubt = check_image_range("x", x) if self.takes_unit_images else None
+        if doubt and not self._warned_of_range:
+            warnings.warn(doubt, stacklevel=4)
+            self._warned_of_range = True
 
     def _check_weights(self, x: Any, sample_weight: Any) -> None:
         if sample_weight is not None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_gen.core.checks import check, check_integer, is_integer
 
@@ -58,18 +59,44 @@ def fixed_seed(seed: int | None) -> int:
     return random.randrange(2**31) if seed is None else check_integer("seed", seed, at_least=0)
 
 
-def starting_noise(n: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
+def check_seeds(seeds: Any, n: int) -> tuple[int, ...]:
+    """Checks that `seeds` are `n` integers >= 0 of any size, one for each sample, and returns Python integers."""
+    rule = f"be an integer >= 0, or {n} of them, one for each sample"
+    check(np.ndim(seeds) == 1 and len(seeds) == n, "seed", rule, seeds)
+    check(all(is_integer(seed) and seed >= 0 for seed in seeds), "seed", rule, seeds)
+    return tuple(map(int, seeds))
+
+
+def starting_noise(n: int, shape: tuple[int, ...], seed: int | tuple[int, ...]) -> np.ndarray:
     """Draws `n` standard normal arrays; draw `k` depends only on `seed` and `k`, not on `n` or the backend.
 
     Args:
         n: int. Number of draws.
         shape: shape of one draw.
-        seed: int >= 0.
+        seed: int >= 0, or a tuple of `n` of them: then draw `k` is the first one of seed `k`.
 
     Returns:
         float32 array `(n, *shape)`.
     """
+    if isinstance(seed, tuple):
+        return np.concatenate([starting_noise(1, shape, one) for one in seed])
     return np.random.default_rng(seed).standard_normal((n, *shape), dtype="float32")
+
+
+def normal_rows(shape: Any, seeds: Any) -> Any:
+    """Draws standard normal numbers, row `k` of which is what a batch of one draws with row `k` of `seeds`.
+
+    Args:
+        shape: shape `(batch, ...)` of the draws.
+        seeds: integer tensor `(2,)` for one draw of the whole batch, or `(batch, 2)`, see `StepSeed`.
+
+    Returns:
+        float32 tensor of this shape.
+    """
+    if len(seeds.shape) == 1:
+        return keras.random.normal(shape, dtype="float32", seed=StepSeed(seeds))
+    one = (1, *shape[1:])
+    return ops.map(lambda seed: keras.random.normal(one, dtype="float32", seed=StepSeed(seed))[0], seeds)
 
 
 def step_seeds(steps: int, seed: int, batch: int, dtype: str) -> np.ndarray:

@@ -1,9 +1,10 @@
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 import numpy as np
 
 from keras_gen.core.checks import check, finite_array
-from keras_gen.evaluation.feature_metric import KINDS, FeatureMetric
+from keras_gen.evaluation.feature_metric import FeatureMetric
 from keras_gen.export import keras_gen_export
 
 
@@ -75,17 +76,19 @@ class FrechetDistance(FeatureMetric):
 
         |mean_x - mean_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2))
 
-    With the features of an Inception network this is FID. Only the means and covariances since the last `reset_state`
-    are kept, in float64. The distance is biased upwards for few samples: compare sets of equal size.
+    Only the means and covariances since the last `reset_state` are kept, in float64. The distance is biased upwards for
+    few samples: compare sets of equal size. It depends on the features: say which, beside the number. Those of
+    `keras.applications.InceptionV3` are not those of the network that papers took, and the numbers are not theirs.
 
     Args:
         feature_model: a Keras layer or model from data to features, or `None`: the data themselves. All axes but the
             batch are flattened.
         name: str or `None`. Defaults to `None`.
+        batch_size: int >= 1. Number of samples that go through the feature model at a time. Defaults to `64`.
 
     Raises:
-        ValueError: if `feature_model` is not a layer; in `update_state`, if features are not finite or their number
-            differs; in `result`, if there are fewer than 2 samples of a kind.
+        ValueError: if an argument is invalid; in `update_state`, if features are not finite or their number differs; in
+            `result`, if there are fewer than 2 samples of a kind.
 
     Example:
 
@@ -96,14 +99,10 @@ class FrechetDistance(FeatureMetric):
     Reference: Heusel et al. 2017, arXiv:1706.08500.
     """
 
-    def reset_state(self) -> None:
-        super().reset_state()
-        self.moments = {name: Moments() for name in KINDS}
+    worst: ClassVar[dict[str, float]] = {"frechet": math.inf}
 
-    def collect(self, name: str, features: np.ndarray) -> None:
-        self.moments[name].add(features)
+    def new_set(self) -> Moments:
+        return Moments()
 
-    def result(self) -> float:
-        for name in KINDS:
-            check(self.moments[name].n > 1, name, "have at least 2 samples in total", self.moments[name].n)
-        return self.moments["real"].distance(self.moments["generated"])
+    def compare(self, real: Moments, generated: Moments) -> float:
+        return real.distance(generated)

@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_gen.core.checks import check, check_integer, finite_array
 from keras_gen.export import keras_gen_export
+from keras_gen.sources.pixels import denormalize_images
 
 
 @keras_gen_export("keras_gen.ops.image_grid")
@@ -23,15 +24,14 @@ def image_grid(images: Any, columns: int | None = None, scale: int = 1, padding:
     Raises:
         ValueError: if an argument is outside its range, or `images` is not a batch of finite images.
     """
-    images = finite_array("images", images).astype("float32", copy=False)
+    images = finite_array("images", images)
     is_batch = images.ndim == 4 and len(images) > 0 and images.shape[-1] in (1, 3)
     check(is_batch, "images", "have shape (n, height, width, 1 or 3)", f"shape {images.shape}")
     columns = math.ceil(math.sqrt(len(images))) if columns is None else columns
     check_integer("columns", columns)
     check_integer("scale", scale)
     check_integer("padding", padding, at_least=0)
-    pixels = np.clip((images + 1) * 127.5, 0, 255).round().astype("uint8")
-    pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
+    pixels = denormalize_images(images).repeat(scale, axis=1).repeat(scale, axis=2)
     _, height, width, channels = pixels.shape
     rows = -(-len(pixels) // columns)
     cell = (height + padding, width + padding)

@@ -1,6 +1,7 @@
 """Base classes of variational autoencoders."""
 
 import abc
+import math
 from typing import Any
 
 import keras
@@ -38,6 +39,7 @@ class LatentModel(GenerativeModel):
     """
 
     conditional = False  # whether `fit` takes labels
+    takes_unit_images = True
 
     def __init__(
         self,
@@ -308,6 +310,25 @@ class LatentModel(GenerativeModel):
             self.in_batches("elbo", bound, *arrays, batch_size=batch_size, verbose=verbose, seed=int(s)) for s in seeds
         ]
         return np.mean(draws, axis=0, dtype="float32")
+
+    def bits_per_dim(self, x: Any, condition: Any = None, **options: Any) -> np.ndarray:
+        """Estimates an upper bound of `-log p(x) / (D log 2)`, for data of D dimensions: minus `elbo`, in bits.
+
+        Of integer data and binarized pixels this is a code length; of real numbers, under a Gaussian likelihood, a
+        density, which may be negative.
+
+        Args:
+            x: `(n, *data_shape)`.
+            condition: as for `elbo`.
+            **options: `num_samples`, `seed`, `batch_size`, `verbose`, as for `elbo`.
+
+        Returns:
+            float32 array `(n,)`; lower is better.
+
+        Raises:
+            ValueError: if an argument is incompatible with the model.
+        """
+        return -self.elbo(x, condition, **options) / np.float32(math.prod(self.data_shape) * math.log(2))
 
     def get_config(self) -> dict[str, Any]:
         return {

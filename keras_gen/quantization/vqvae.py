@@ -77,6 +77,8 @@ class VQVAE(GenerativeModel):
     Reference: https://kexue.fm/archives/6760; van den Oord et al. 2017, arXiv:1711.00937.
     """
 
+    takes_unit_images = True
+
     def __init__(
         self,
         encoder: keras.Layer,

@@ -339,7 +339,7 @@ def test_half_precision(name):
         (lambda m: m.log_prob(VECTORS + 1), r"`x` must be binary, 0 or 1. Received: x=values such as \[2\]"),
         (lambda m: m.log_prob(VECTORS / 2), "`x` must be binary"),
         (lambda m: m.log_prob(VECTORS * np.nan), "`x` must be binary"),
-        (lambda m: m.log_prob(VECTORS.astype("str")), "`x` must be numbers"),
+        (lambda m: m.log_prob(VECTORS.astype("str")), "`x` must be real numbers"),
         (lambda m: m.log_prob(VECTORS[:, :9]), r"`x` must have shape \(n, 10\). Received: x=shape \(1024, 9\)"),
         (lambda m: m.log_prob(VECTORS[:0]), "`x` must hold at least one sample"),
         (lambda m: m.log_prob(VECTORS[0]), "`x` must hold at least one sample"),

@@ -48,7 +48,7 @@ def test_other_models_refuse():
     assert not offenders, "\n".join(offenders)
     with pytest.raises(NotImplementedError, match="DDPM has no `predict`: use `sample`, `elbo`, `denoise_from`"):
         MODELS["ddpm"][0]().predict(X)
-    with pytest.raises(NotImplementedError, match=r"DDPM has no `export`: use `network.export`"):
+    with pytest.raises(NotImplementedError, match=r"DDPM has no `export`: use `network.export`, `export_sampler`"):
         MODELS["ddpm"][0]().export("folder")
 
 

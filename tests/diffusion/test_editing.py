@@ -6,9 +6,11 @@ import pytest
 from keras import ops
 from mixture import PAIR, exact_model, gaussian
 
-from keras_gen.models import ScoreSDE
+from keras_gen.core.fixtures import randomize_weights
+from keras_gen.models import DDPM, ScoreSDE, UNet
 from keras_gen.samplers import (
     AnalyticDPMSampler,
+    ClassifierFreeGuidance,
     DDIMSampler,
     DDPMSampler,
     DPMSolverPPSampler,
@@ -259,3 +261,53 @@ MODEL = exact_model(VPSchedule(), shape=SHAPE)
 def test_bad_input(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_x0_is_predicted_at_any_times(name):
+    schedule, prediction, _ = SCHEDULES[name]
+    model = exact_model(schedule, PAIR, prediction, SHAPE)
+    times = np.asarray(schedule.times_at(np.array([0.1, 0.5, 0.9])))
+    x_t = model.add_noise(X, times, seed=0)
+    column = times.reshape(3, 1, 1, 1)
+    expected, _ = PAIR.predict(x_t.astype("float64"), schedule.alpha(column), schedule.sigma(column))
+    np.testing.assert_allclose(model.predict_x0(x_t, times), expected, rtol=1e-3, atol=2e-3)
+    np.testing.assert_allclose(model.predict_x0(x_t[1:2], times[1], batch_size=1), expected[1:2], rtol=1e-3, atol=2e-3)
+
+
+def test_the_predictions_along_a_trajectory():
+    model = exact_model(LinearSchedule(), PAIR, "epsilon", SHAPE)
+    sampler, noise = DDIMSampler(6), np.random.default_rng(0).normal(size=X.shape).astype("float32")
+    options = {"frames": 3, "sampler": sampler, "noise": noise, "seed": 0, "verbose": 0}
+    path, predicted = (model.denoising_path(3, of=of, **options) for of in ("x_t", "x0"))
+    times = sampler.times(model.schedule)
+    for k, step in enumerate((0, 2, 4)):
+        np.testing.assert_allclose(predicted[k], model.predict_x0(path[k], times[step]), atol=1e-5)
+    np.testing.assert_array_equal(predicted[-1], path[-1])
+
+
+def test_predictions_with_guidance_extrapolate():
+    network = UNet((8, 8, 1), (4,), 1, num_classes=10)
+    model = DDPM(network, LinearSchedule(10), condition_dropout=0.1)
+    randomize_weights(model)
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype("float32")
+    none, one, more = (model.predict_x0(images, 5, 1, ClassifierFreeGuidance(scale)) for scale in (0.0, 1.0, 2.5))
+    np.testing.assert_allclose(one, model.predict_x0(images, 5, 1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(more, none + 2.5 * (one - none), rtol=1e-3, atol=1e-3)
+    assert np.abs(one - none).max() > 1e-4
+
+
+def test_bad_arguments_of_predictions():
+    model = exact_model(LinearSchedule(), PAIR, "epsilon", SHAPE)
+    for call, match in (
+        (lambda: model.predict_x0(X, 1000), "`t` must be an integer in 0 .. 999"),
+        (lambda: model.predict_x0(X, [1, 2]), "`t` must be one time, or one for each of 3 images"),
+        (lambda: model.predict_x0(X[:, :2], 3), "`x_t` must have shape"),
+        (lambda: model.denoising_path(2, of="eps"), "`of` must be one of 'x_t', 'x0'"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            call()
+
+
+def test_discrete_steps():
+    np.testing.assert_array_equal(LinearSchedule(4).steps, [0, 1, 2, 3])

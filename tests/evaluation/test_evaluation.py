@@ -1,3 +1,5 @@
+import io
+
 import keras
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
-from keras_gen.callbacks import SampleGrid
+from keras_gen.callbacks import SampleGrid, tensorboard_images
 from keras_gen.metrics import frechet_distance
 from keras_gen.ops import image_grid
 
@@ -73,6 +75,10 @@ def test_image_grid_clips():
         (lambda: frechet_distance(np.zeros((1, 2)), np.zeros((3, 2))), "`x` must hold at least 2 samples"),
         (lambda: frechet_distance(np.zeros((3, 2)), np.zeros((3, 4))), "`y` must have 2 features like x"),
         (lambda: SampleGrid("grid.jpg"), "`filepath` must end with .png"),
+        (lambda: SampleGrid(None), "`filepath` must be given without an `on_image`. Received: filepath=None"),
+        (lambda: SampleGrid(on_image="tensorboard"), "`on_image` must be a function or None"),
+        (lambda: tensorboard_images(None), "`log_dir` must be a str or path. Received: log_dir=None"),
+        (lambda: tensorboard_images("logs", ""), "`name` must be a string of at least one letter"),
         (lambda: SampleGrid(n=0), "`n` must be an integer >= 1"),
         (lambda: SampleGrid("{epoch}_{loss}.png"), "`filepath` must have no field but {epoch}"),
         (lambda: SampleGrid(seed=-1), "`seed` must be an integer >= 0"),
@@ -100,6 +106,63 @@ def test_a_diverged_model_has_no_picture_but_a_warning(tmp_path):
     with pytest.warns(UserWarning, match="no picture of epoch 3: 3 of 4 samples are not finite"):
         grid.on_epoch_end(2)
     assert not list(tmp_path.iterdir())
+
+
+class Gray(keras.Model):
+    def check_sampling(self, n, **options):
+        pass
+
+    def sample(self, n, seed, **options):
+        return np.random.default_rng(seed).uniform(-1, 1, (n, 2, 2, 1)).astype("float32")
+
+
+@pytest.mark.one_backend
+def test_any_function_takes_the_pictures_with_files_or_without(tmp_path):
+    shown, model = [], Gray()
+    for filepath in (None, tmp_path / "{epoch}.png"):
+        grid = SampleGrid(filepath, n=4, every=2, seed=3, on_image=lambda *picture: shown.append(picture))
+        grid.set_model(model)
+        for epoch in range(4):
+            grid.on_epoch_end(epoch)
+    assert [step for step, _ in shown] == [2, 4, 2, 4]
+    for _, picture in shown:
+        np.testing.assert_array_equal(picture, image_grid(model.sample(4, 3)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2.png", "4.png"]
+    written = np.asarray(keras.utils.load_img(tmp_path / "4.png", color_mode="grayscale"))
+    np.testing.assert_array_equal(written, shown[0][1][..., 0])
+
+
+def full(step, picture):
+    raise OSError("no space left on device")
+
+
+@pytest.mark.one_backend
+def test_a_function_that_cannot_write_causes_a_warning():
+    grid = SampleGrid(None, n=4, on_image=full)
+    grid.set_model(Gray())
+    with pytest.warns(UserWarning, match="no picture of epoch 1: no space left on device"):
+        grid.on_epoch_end(0)
+
+
+def test_tensorboard_shows_the_pictures(tmp_path):
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    grid = SampleGrid(None, n=4, on_image=tensorboard_images(tmp_path / "logs", "digits"))
+    grid.set_model(Gray())
+    for epoch in range(3):
+        grid.on_epoch_end(epoch)
+    colored = np.random.default_rng(0).integers(0, 256, (5, 4, 3)).astype("uint8")
+    tensorboard_images(tmp_path / "colored")(7, colored)
+    events = accumulators.EventAccumulator(str(tmp_path / "logs"))
+    events.Reload()
+    images = events.Images("digits")
+    assert [image.step for image in images] == [1, 2, 3]
+    decoded = np.asarray(keras.utils.load_img(io.BytesIO(images[0].encoded_image_string), color_mode="grayscale"))
+    np.testing.assert_array_equal(decoded, image_grid(Gray().sample(4, 0))[..., 0])
+    events = accumulators.EventAccumulator(str(tmp_path / "colored"))
+    events.Reload()
+    [image] = events.Images("samples")
+    assert (image.step, image.height, image.width) == (7, 5, 4)
+    np.testing.assert_array_equal(np.asarray(keras.utils.load_img(io.BytesIO(image.encoded_image_string))), colored)
 
 
 def test_sample_grid_is_a_keras_callback():

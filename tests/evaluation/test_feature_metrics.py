@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import keras
@@ -10,10 +11,10 @@ from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 
 from keras_gen.core.fixtures import randomize_weights, to_numpy
-from keras_gen.metrics import FrechetDistance, PrecisionRecall, frechet_distance
+from keras_gen.metrics import DensityCoverage, FrechetDistance, KernelDistance, PrecisionRecall, frechet_distance
 
 layers = keras.layers
-METRICS = (FrechetDistance, PrecisionRecall)
+METRICS = (FrechetDistance, KernelDistance, PrecisionRecall, DensityCoverage)
 
 
 def scipys(x, y):
@@ -22,15 +23,35 @@ def scipys(x, y):
     return np.square(x.mean(0) - y.mean(0)).sum() + np.trace(cov_x + cov_y - 2 * sqrtm(cov_x @ cov_y).real)
 
 
+def radii(points, k):
+    own = cdist(points, points)
+    np.fill_diagonal(own, np.inf)
+    return np.sort(own, axis=1)[:, k - 1]
+
+
 def by_definition(real, generated, k):
     def share(queries, points):
-        own = cdist(points, points)
-        np.fill_diagonal(own, np.inf)
-        radii = np.sort(own, axis=1)[:, k - 1]
-        return (cdist(queries, points) <= radii).any(axis=1).mean()
+        return (cdist(queries, points) <= radii(points, k)).any(axis=1).mean()
 
     real, generated = np.asarray(real, "float64"), np.asarray(generated, "float64")
     return {"precision": share(generated, real), "recall": share(real, generated)}
+
+
+def balls_by_definition(real, generated, k):
+    real, generated = np.asarray(real, "float64"), np.asarray(generated, "float64")
+    inside = cdist(generated, real) <= radii(real, k)
+    return {"density": inside.sum() / (k * len(generated)), "coverage": inside.any(axis=0).mean()}
+
+
+def kernel_by_definition(real, generated):
+    """The mean over all pairs of pairs, (i, j) with i < j: the kernel by its definition, pair by pair."""
+
+    def mean(x, y, pairs):
+        return np.mean([(x[i] @ y[j] / x.shape[1] + 1) ** 3 for i, j in pairs])
+
+    x, y = np.asarray(real, "float64"), np.asarray(generated, "float64")
+    within = [mean(z, z, itertools.combinations(range(len(z)), 2)) for z in (x, y)]
+    return sum(within) - 2 * mean(x, y, itertools.product(range(len(x)), range(len(y))))
 
 
 def measured(metric, real, generated):
@@ -143,7 +164,88 @@ def test_precision_and_recall_do_not_depend_on_the_batches(sets):
     assert metric.result() == metric.result()
 
 
-# Both
+# Density and coverage
+
+
+@pytest.mark.parametrize("k", [1, 5, 149])
+def test_density_and_coverage_by_definition(k, sets):
+    assert measured(DensityCoverage(None, k), *sets) == pytest.approx(balls_by_definition(*sets, k), rel=1e-12)
+
+
+@settings(derandomize=True, deadline=None, max_examples=10)
+@given(seed=st.integers(0, 1000), dim=st.integers(1, 8), shift=st.floats(0, 2), offset=st.sampled_from([0, 100]))
+def test_density_and_coverage_of_any_sets(seed, dim, shift, offset):
+    rng = np.random.default_rng(seed)
+    real, generated = (rng.normal(m + offset, s, (60, dim)).astype("float32") for m, s in ((0, 1), (shift, 0.5)))
+    expected = balls_by_definition(real, generated, 5)
+    assert measured(DensityCoverage(None), real, generated) == pytest.approx(expected, rel=1e-12)
+
+
+def test_density_and_coverage_of_copies(sets):
+    """Where the data are copied, each ball holds its centre and its k neighbours, the last of them on its surface."""
+    real, generated = sets
+    for offset in (0, 1e3):
+        x = real + np.float32(offset)
+        assert measured(DensityCoverage(None, 4), x, x[::-1]) == {"density": 5 / 4, "coverage": 1.0}
+    copies = np.repeat(real[:10], 6, axis=0)  # balls that are points, each in six copies
+    found = measured(DensityCoverage(None, 5), copies, np.concatenate([real[:5], generated[:5]]))
+    assert found == {"density": 5 * 6 / (5 * 10), "coverage": 0.5}
+    assert measured(DensityCoverage(None), real, real + 100) == {"density": 0.0, "coverage": 0.0}
+
+
+@pytest.mark.one_backend
+def test_expectations_for_samples_like_the_data(rng):
+    """Of equal distributions, whatever they are: density 1, and coverage as if ranks were shuffled (Naeem et al.)."""
+    n, m, k = 40, 30, 5
+    metric, found = DensityCoverage(None, k), []
+    for _ in range(300):
+        real, generated = np.split(rng.exponential(size=(n + m, 3)).astype("float32"), [n])
+        found.append(list(measured(metric, real, generated).values()))
+    coverage = 1 - np.prod([(n - 1 - i) / (n + m - 1 - i) for i in range(k)])
+    error = np.std(found, axis=0) / np.sqrt(len(found))
+    assert (np.abs(np.mean(found, axis=0) - [1, coverage]) < 4 * error).all()
+    assert (error < 0.02).all()
+
+
+# Kernel distance
+
+
+def test_kernel_distance_by_definition(sets):
+    real, generated = (x[:40] for x in sets)
+    expected = kernel_by_definition(real, generated[:25])
+    assert measured(KernelDistance(None), real, generated[:25]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_kernel_distance_in_blocks(sets, monkeypatch):
+    expected = measured(KernelDistance(None), *sets)
+    monkeypatch.setattr("keras_gen.evaluation.kernel_distance.BLOCK_SIZE", 17)
+    assert measured(KernelDistance(None), *sets) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.one_backend
+def test_kernel_distance_has_no_bias(rng):
+    """One feature, x ~ N(0, 1) and y ~ N(m, 1): E (xy + 1)^3 = 1 + 3 E x E y + 3 E x^2 E y^2 + E x^3 E y^3."""
+    n, shift = 5, 0.5
+    metric = KernelDistance(None)
+    found = [measured(metric, *rng.normal([[[0.0]], [[shift]]], 1, (2, n, 1)).astype("float32")) for _ in range(5000)]
+    expected = 3 * shift**2 + 3 * shift**4 + (shift**3 + 3 * shift) ** 2
+    error = np.std(found) / np.sqrt(len(found))
+    assert abs(np.mean(found) - expected) < 4 * error
+    assert error < 0.1 * expected
+
+
+def test_subsets(rng):
+    real, generated = rng.normal(size=(30, 2)).astype("float32"), rng.normal(1, 1, (20, 2)).astype("float32")
+    whole = measured(KernelDistance(None), real[:20], generated)
+    assert measured(KernelDistance(None, subset_size=20, subsets=3), real[:20], generated) == pytest.approx(whole)
+    metric = KernelDistance(None, subset_size=7, subsets=400, seed=3)
+    found = measured(metric, real, generated)
+    assert found == measured(metric, real, generated)
+    assert found != measured(KernelDistance(None, subset_size=7, subsets=400, seed=4), real, generated)
+    assert found == pytest.approx(measured(KernelDistance(None), real, generated), rel=0.2)
+
+
+# All
 
 
 @pytest.mark.parametrize("kind", METRICS)
@@ -158,6 +260,34 @@ def test_a_reset_forgets(kind, sets):
     with pytest.raises(ValueError, match="`real` must have at least"):
         metric.result()
     assert measured(metric, real[:, :3], generated[:, :3]) != expected  # of another number of features
+
+
+@pytest.mark.parametrize("kind", METRICS)
+def test_the_data_can_be_kept(kind, sets):
+    real, generated = sets
+    metric = kind(None)
+    expected = measured(metric, real, generated)
+    metric.update_state(None, generated + 1)
+    metric.reset_generated()
+    metric.update_state(None, generated)
+    assert metric.result() == expected
+    named = expected if isinstance(expected, dict) else dict.fromkeys(kind.worst, expected)
+    assert metric.values() == named
+
+
+@pytest.mark.parametrize("kind", METRICS)
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_the_feature_model_sees_batches(batch_size, kind, rng):
+    class Watch(layers.Layer):
+        def call(self, x):
+            shapes.append(x.shape[0])
+            return x[:, :3]
+
+    shapes = []
+    x, y = rng.normal(size=(2, 30, 5)).astype("float32")
+    found = measured(kind(Watch(), batch_size=batch_size), x, y)
+    assert max(shapes) <= batch_size if batch_size < 30 else max(shapes) >= 30
+    assert found == measured(kind(None), x[:, :3], y[:, :3])
 
 
 @pytest.mark.parametrize("kind", METRICS)
@@ -252,6 +382,21 @@ def test_bad_input(call, match, kind):
 @pytest.mark.parametrize(
     ("call", "match"),
     [
+        (lambda: FrechetDistance(None, batch_size=0), "`batch_size` must be an integer >= 1. Received: batch_size=0"),
+        (
+            lambda: measured(
+                FrechetDistance(keras.Sequential([keras.Input((3,)), layers.Dense(2)], name="dense")), X, X
+            ),
+            r"`feature_model` must take data of shape \(n, 2\). Received: feature_model=dense: ",
+        ),
+        (lambda: DensityCoverage(None, 0), "`k` must be an integer >= 1. Received: k=0"),
+        (lambda: KernelDistance(None, 1), "`subset_size` must be an integer >= 2. Received: subset_size=1"),
+        (lambda: KernelDistance(None, subsets=0), "`subsets` must be an integer >= 1. Received: subsets=0"),
+        (lambda: KernelDistance(None, seed=-1), "`seed` must be an integer >= 0. Received: seed=-1"),
+        (
+            lambda: updated(KernelDistance, (X, X), subset_size=7).result(),
+            "`real` must have at least subset_size = 7 samples in total. Received: real=6",
+        ),
         (lambda: PrecisionRecall(None, 0), "`k` must be an integer >= 1. Received: k=0"),
         (lambda: PrecisionRecall(None, 2.5), "`k` must be an integer >= 1. Received: k=2.5"),
         (
@@ -261,6 +406,6 @@ def test_bad_input(call, match, kind):
         (lambda: updated(FrechetDistance, (X[:1], X)).result(), "`real` must have at least 2 samples in total"),
     ],
 )
-def test_too_few_samples(call, match):
+def test_bad_input_of_one_kind(call, match):
     with pytest.raises(ValueError, match=match):
         call()

@@ -52,10 +52,10 @@ def test_a_truncated_picture_is_named(tmp_path):
 def test_bad_input(tmp_path):
     with pytest.raises(ValueError, match="`dataset` must be one of digits, mnist.*Received: dataset=mnits"):
         load_images("mnits")
-    with pytest.raises(ValueError, match="`dataset` must be a folder with pictures"):
+    with pytest.raises(ValueError, match="`path` must be a folder with pictures"):
         load_images(str(tmp_path))
     np.savez(tmp_path / "c.npz", images=np.zeros(3))
-    with pytest.raises(ValueError, match=r"`dataset` must hold an array x_train.*\['images'\]"):
+    with pytest.raises(ValueError, match=r"`path` must hold x_train.*\['images'\]"):
         load_images(str(tmp_path / "c.npz"))
     np.savez(tmp_path / "d.npz", x_train=np.zeros((3, 4, 4)))
     with pytest.raises(ValueError, match="`x_train` must be uint8"):

@@ -31,6 +31,12 @@ def squares(b):
     return ops.sum(b[..., 1:] ** 2, axis=-1)
 
 
+def trained_flow(seed):
+    model = models.RealNVP(2, [4], seed=seed)
+    model.build((None, 4))
+    return model
+
+
 VECTORS, OTHERS, LOGITS, POINTS = normal(4, 3), normal(4, 3), normal(4, 3), normal(12, 4)
 LOG_Y = LOGITS - np.log(np.exp(LOGITS).sum(axis=-1, keepdims=True))
 DISTANCES = np.sqrt(((POINTS[:, None] - POINTS) ** 2).sum(axis=-1)).astype("float64")
@@ -41,6 +47,9 @@ ESTIMATED = {"f": squares, "logits": LOGITS, "seed": 0}
 
 # function -> valid arguments
 FUNCTIONS = {
+    "data.denormalize_images": {"images": np.tanh(normal(3, 4, 4, 1))},
+    "data.normalize_images": {"images": np.arange(48, dtype="uint8").reshape(3, 4, 4, 1)},
+    "data.train_test_split": {"x": POINTS, "y": np.arange(12), "fraction": 0.2, "seed": 0},
     "estimators.gumbel_rao": {**ESTIMATED, "temperature": 0.5, "num_samples": 2},
     "estimators.rebar": {**ESTIMATED, "temperature": 0.5, "eta": 0.5},
     "estimators.reinforce": {**ESTIMATED, "baseline": "none", "num_samples": 2},
@@ -62,6 +71,10 @@ FUNCTIONS = {
     },
     "losses.feature_distance": {"features_a": normal(2, 3, 3, 4), "features_b": normal(2, 3, 3, 4)},
     "losses.gaussian_kl": {"mean_difference": VECTORS, "log_var_q": OTHERS, "log_var_p": LOGITS},
+    "metrics.compare": {
+        **{"models": {"flow": trained_flow}, "x": POINTS, "x_test": normal(12, 4), "seeds": (0,), "n": 10},
+        **{"feature_model": None, "fit": {}, "sample": {}},
+    },
     "metrics.cluster_accuracy": {
         "clusters": np.array([0, 1, 1]),
         "labels": np.array([0, 1, 0]),
@@ -227,6 +240,9 @@ KNOWN = {
         "valid, but the network then takes two inputs, not three",
     ),
     ("", "", "1e300"): "TensorFlow and Python refuse what is beyond their floats in their own words",
+    **dict.fromkeys(
+        [("metrics.compare", name, "dict!") for name in ("fit", "sample")], "no arguments at all are valid"
+    ),
     ("losses.feature_distance", "", "dict of arrays!"): "features may be nested",
     ("ops.array_module", "x", ""): "takes anything",
     **dict.fromkeys(
@@ -325,7 +341,7 @@ def offenders(config, address, arguments, call, share):
                 yield f"{address}({name}: {kind}): {fault}"
 
 
-NAMESPACES = ("ops", "losses", "metrics", "estimators")
+NAMESPACES = ("ops", "losses", "metrics", "estimators", "data.normalize", "data.denormalize", "data.train_test")
 
 
 def exported_functions():

@@ -637,3 +637,12 @@ def test_a_model_without_a_shape_says_so():
     for use in (lambda: model.sample(1), lambda: model.decode(np.zeros((1, 2)))):
         with pytest.raises(ValueError, match="`model` must be built: call `fit` or `build` first"):
             use()
+
+
+def test_bits_per_dim_is_the_bound_in_bits():
+    x = np.random.default_rng(0).choice([-1.0, 1.0], size=(6, 4)).astype("float32")
+    inputs = keras.Input((4,))
+    encoder = keras.Model(inputs, [keras.layers.Dense(2)(inputs), keras.layers.Dense(2)(inputs)])
+    model = VAE(encoder, keras.Sequential([keras.Input((2,)), keras.layers.Dense(4)]))
+    bound = model.elbo(x, seed=0, verbose=0)
+    np.testing.assert_allclose(model.bits_per_dim(x, seed=0, verbose=0), -bound / (4 * np.log(2)), rtol=1e-5)

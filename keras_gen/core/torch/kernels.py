@@ -56,7 +56,7 @@ def _convolve_views(x: Any, kernel: Any, bias: Any, strides: tuple[int, int], pa
     groups = x.shape[-1] // kernel.shape[2]
     pads = [_same_padding(*sizes) for sizes in zip(x.shape[1:3], kernel.shape[:2], strides, strict=True)]
     x, kernel = x.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1)
-    if len(kernel) == 1 and (len(x) == 1 or x.dtype == torch.float64):
+    if len(kernel) == 1 and (x.shape[0] == 1 or x.dtype == torch.float64):
         # PyTorch (2.13) takes one filter for channels first, and its kernel for one image, as that for float64, then
         # wants this layout in the backward pass: "grad_weight must be contiguous".
         kernel = kernel.contiguous()

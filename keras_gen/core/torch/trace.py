@@ -125,11 +125,12 @@ def _has_own_gradient(output: Any) -> bool:
 
 
 def traceable(inputs: list[Any]) -> bool:
-    """Returns whether fast paths apply: to plain tensors, outside of transforms, compilation and checkpoints."""
+    """Returns whether fast paths apply: to plain tensors outside of transforms, compilation, traces and checkpoints."""
     if not takes_fast_paths():
         return False
     import torch
 
     plain = all(type(x) in (torch.Tensor, torch.nn.Parameter) and not x.is_meta for x in inputs)
     checkpointed = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
-    return plain and not (torch.compiler.is_compiling() or checkpointed or transforming())
+    compiling = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return plain and not (compiling or checkpointed or transforming())

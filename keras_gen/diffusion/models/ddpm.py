@@ -113,6 +113,7 @@ class DDPM(DiffusionModel):
     def coefficients(self, t: Any) -> dict[str, Any]:
         row = super().coefficients(t)
         if array_module(t) is np:  # for the table of a sampler
+            self._check_weights_are_here()
             row["noise_power"] = ops.convert_to_numpy(self.noise_power)[t]
         return row
 
@@ -226,6 +227,21 @@ class DDPM(DiffusionModel):
             batch_size=batch_size,
             verbose=verbose,
         )
+
+    def bits_per_dim(self, x: Any, **options: Any) -> np.ndarray:
+        """Estimates an upper bound of `-log p(x) / (D log 2)`, for images of D dimensions: the same as `elbo`.
+
+        Args:
+            x: `(n, *image_shape)`, pixel values in [-1, 1].
+            **options: as for `elbo`.
+
+        Returns:
+            float32 array `(n,)`; lower is better.
+
+        Raises:
+            ValueError: if an argument is incompatible with the model, or pixel values are outside [-1, 1].
+        """
+        return self.elbo(x, **options)
 
     def get_config(self) -> dict[str, Any]:
         own = {

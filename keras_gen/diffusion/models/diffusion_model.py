@@ -1,4 +1,5 @@
-import warnings
+import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -22,7 +23,7 @@ from keras_gen.core.checks import (
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.random import starting_noise
 from keras_gen.diffusion.loss_weight import WEIGHTINGS, loss_weight
-from keras_gen.diffusion.models import editing
+from keras_gen.diffusion.models import editing, exporting
 from keras_gen.diffusion.prediction import (
     SIGMA_DATA,
     Prediction,
@@ -31,7 +32,7 @@ from keras_gen.diffusion.prediction import (
     coefficients,
     takes_real_times,
 )
-from keras_gen.diffusion.samplers.base import DiffusionSampler, prepared_condition, reverse_process
+from keras_gen.diffusion.samplers.base import DiffusionSampler, frame_steps, prepared_condition, reverse_process
 from keras_gen.diffusion.samplers.ddpm import DDPMSampler
 from keras_gen.diffusion.samplers.guidance import Guidance
 from keras_gen.diffusion.schedules.base import NoiseSchedule
@@ -48,8 +49,6 @@ from keras_gen.networks.backbones.image_network import (
     prepare_condition,
     takes_condition,
 )
-
-UNSCALED = 20  # values beyond it are hardly those of images in [-1, 1], or of latents of standard deviation 1
 
 
 class DiffusionModel(GenerativeModel):
@@ -95,6 +94,7 @@ class DiffusionModel(GenerativeModel):
         self.sigma_data = float(getattr(prediction, "sigma_data", sigma_data))
         rule = f"be that of the prediction, {self.sigma_data}, or be left out"
         check(sigma_data in (SIGMA_DATA, self.sigma_data), "sigma_data", rule, sigma_data)
+        self.takes_unit_images = self.sigma_data == SIGMA_DATA  # another one says that the data have another scale
         self.outputs_per_channel = outputs_per_channel
         self.real_times = takes_real_times(prediction, schedule)
         self.image_shape: tuple[int | None, ...] | None = None
@@ -116,9 +116,7 @@ class DiffusionModel(GenerativeModel):
         if not is_array(x):
             return  # a dataset or generator: its shapes are checked when Keras builds the model on its first batch
         meet_condition(self.network, as_images("x", x), y, self.real_times)
-        largest = np.abs(self.prepare_images("x", x)).max()
-        if largest > UNSCALED:
-            warnings.warn(f"`x` has values up to {largest:.0f}: are these images not scaled to [-1, 1]?", stacklevel=3)
+        self.prepare_images("x", x)
         self.prepare_condition(y, len(x), "y")
 
     def check_batch(self, x: Any, y: Any) -> None:
@@ -234,7 +232,7 @@ class DiffusionModel(GenerativeModel):
         sampler: DiffusionSampler | None = None,
         condition: Any = None,
         guidance: Guidance | None = None,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
         noise: Any = None,
         step_noise: Any = None,
         batch_size: int = 64,
@@ -249,8 +247,9 @@ class DiffusionModel(GenerativeModel):
             condition: for a conditional network, an int, the label of all images, or an array `(n, ...)`. Defaults to
                 `None`.
             guidance: a `Guidance`, such as `ClassifierFreeGuidance(2.0)`. Defaults to `None`.
-            seed: int or `None`. The starting noise of image k depends only on `seed` and k, on any backend and for any
-                `batch_size`. Defaults to `None`, a seed from the model's own generator.
+            seed: int, `n` integers or `None`. The starting noise of image k depends only on `seed` and k, on any
+                backend and for any `batch_size`. With one seed for each image, image k is that of
+                `sample(1, seed=seed[k])`. Defaults to `None`, a seed from the model's own generator.
             noise: `(n, *image_shape)`, starting noise to use instead of a standard normal draw. It is multiplied by the
                 sigma of the first time if that is above 1. Defaults to `None`.
             step_noise: `(steps, n, *image_shape)`, noise to use at each step instead of draws; for a sampler with
@@ -274,8 +273,41 @@ class DiffusionModel(GenerativeModel):
         _, path = self._generate(n, sampler, noise, seed, **options)
         return path[-1]
 
+    def export_sampler(
+        self, path: str | pathlib.Path, sampler: DiffusionSampler, guidance: Guidance | None = None
+    ) -> None:
+        """Writes `sample` with one sampler as a graph, to be run where neither this library nor Keras is installed.
+
+        The graph holds the weights and all steps. Its inputs are `noise`, standard normal, `(n, *image_shape)`;
+        `condition`, `(n, ...)`, of a conditional model; and, if the sampler draws, `step_noise`, as for `sample`. It
+        returns the images that `sample` returns for the same noise, for any `n`.
+
+        Args:
+            path: str or path. A name without a suffix is the folder of a SavedModel (on TensorFlow, and on JAX with
+                TensorFlow installed), whose function is `sample`; ".stablehlo" is a file for
+                `jax.export.deserialize` (JAX); ".onnx" one for any ONNX runtime (PyTorch, where the loop is unrolled
+                and may have 50 steps; TensorFlow, where it is a loop), with `pip install 'keras_gen[onnx]'`.
+            sampler: the `DiffusionSampler`.
+            guidance: a `Guidance`, part of the graph. Defaults to `None`.
+
+        Raises:
+            ValueError: if the backend cannot write such a file, or the sampler does not fit the model or the format.
+
+        Example:
+
+        >>> model.export_sampler("ddim.onnx", keras_gen.samplers.DDIMSampler(10))
+        >>> onnxruntime.InferenceSession("ddim.onnx").run(None, {"noise": noise})
+        """
+        exporting.export_sampler(self, path, self.resolve(sampler), guidance)
+
     def denoising_path(
-        self, n: int, frames: int = 8, sampler: DiffusionSampler | None = None, noise: Any = None, **options: Any
+        self,
+        n: int,
+        frames: int = 8,
+        sampler: DiffusionSampler | None = None,
+        noise: Any = None,
+        of: str = "x_t",
+        **options: Any,
     ) -> np.ndarray:
         """Generates `n` images and returns their trajectories from noise, at `frames` evenly spaced steps.
 
@@ -284,17 +316,60 @@ class DiffusionModel(GenerativeModel):
             frames: int >= 1. Number of states after the noise, the last being the generated image. Defaults to `8`.
             sampler: as for `sample`.
             noise: as for `sample`.
+            of: `"x_t"`, the states themselves, or `"x0"`, the images that the network predicts from them, as
+                `predict_x0` does. Defaults to `"x_t"`.
             **options: `condition`, `guidance`, `seed`, `step_noise`, `batch_size`, `verbose`, as for `sample`.
 
         Returns:
-            float32 array `(frames + 1, n, *image_shape)`; the first entry is the starting noise.
+            float32 array `(frames + 1, n, *image_shape)`; the first entry is that of the starting noise, the last one
+            the generated images.
 
         Raises:
             ValueError: as for `sample`, and if there are more frames than steps.
         """
         check_integer("frames", frames)
+        check_choice("of", of, ("x_t", "x0"))
         x_T, path = self._generate(n, sampler, noise, options.pop("seed", None), frames=frames, **options)
-        return np.concatenate([x_T[None], path])
+        path = np.concatenate([x_T[None], path])
+        if of == "x0":
+            shared = {name: options[name] for name in ("condition", "guidance", "batch_size") if name in options}
+            times = self.resolve(sampler).times(self.schedule)
+            stops = frame_steps(len(times) - 1, frames)
+            for k, step in enumerate([0, *stops[:-1]]):
+                path[k] = self.predict_x0(path[k], times[step], **shared)
+        return path
+
+    def predict_x0(
+        self,
+        x_t: Any,
+        t: Any,
+        condition: Any = None,
+        guidance: Guidance | None = None,
+        batch_size: int = 64,
+        verbose: str | int = 0,
+    ) -> np.ndarray:
+        """Predicts clean images from noised ones, by one network evaluation.
+
+            x0_hat = c_skip x_t + c_out F(c_in x_t, t),   the mean of x0 given x_t for a perfectly trained network F
+
+        Args:
+            x_t: `(n, *image_shape)`, images noised to the times `t`, as `add_noise` makes them.
+            t: a time of the schedule, as for `denoise_from`, or an array of `n` times.
+            condition: as for `sample`.
+            guidance: as for `sample`.
+            batch_size: int >= 1. Number of images processed at a time. Defaults to `64`.
+            verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `0`.
+
+        Returns:
+            float32 array `(n, *image_shape)`.
+
+        Raises:
+            ValueError: if an argument is incompatible with the model, or `t` holds other values than times of the
+                schedule.
+
+        Reference: https://kexue.fm/archives/9164.
+        """
+        return editing.predict_x0(self, x_t, t, condition, guidance, batch_size, verbose)
 
     def denoise_from(self, x_t: Any, t: Any, sampler: DiffusionSampler | None = None, **options: Any) -> np.ndarray:
         """Runs the reverse process from time `t` on: first to the sampler's next time below `t`, then along its times.
@@ -445,16 +520,16 @@ class DiffusionModel(GenerativeModel):
         return max(1.0, float(self.schedule.sigma(times[0])))
 
     def _generate(
-        self, n: int, sampler: DiffusionSampler | None, noise: Any, seed: int | None, **options: Any
+        self, n: int, sampler: DiffusionSampler | None, noise: Any, seed: Any, **options: Any
     ) -> tuple[np.ndarray, np.ndarray]:
         check_integer("n", n)
         sampler = self.resolve(sampler)
-        seed = self.draw_seed(seed)
+        seed = self.draw_seeds(seed, n)
         times = sampler.times(self.schedule)
         x_T = self.prepare_noise(n, noise, seed) * np.float32(self.noise_scale(times))
         return x_T, reverse_process(self, sampler, x_T, times, seed=seed, **options)
 
-    def prepare_noise(self, n: int, noise: Any, seed: int) -> np.ndarray:
+    def prepare_noise(self, n: int, noise: Any, seed: int | tuple[int, ...]) -> np.ndarray:
         """Returns the starting noise of `n` images, given or drawn."""
         if noise is not None:
             noise = real_array("noise", noise).astype("float32")

@@ -1,6 +1,7 @@
-"""Image editing: adding noise, image-to-image, interpolation, inpainting, inversion.
+"""Image editing: adding noise, the prediction of x0, image-to-image, interpolation, inpainting, inversion.
 
     add_noise       x_t = alpha_t x0 + sigma_t eps
+    predict_x0      the network's guess of x0 in x_t
     image_to_image  noise of an intermediate time, and the reverse process from there
     interpolate     the same for a mixture of two images
     inpaint         the reverse process, with known pixels of x0 replaced by those of the image
@@ -14,22 +15,75 @@ from typing import Any
 import numpy as np
 
 from keras_gen.core.arrays import straight_paths
-from keras_gen.core.checks import check, check_fraction, check_integer, real_array
+from keras_gen.core.checks import check, check_fraction, check_integer, finite_samples, real_array
 from keras_gen.core.random import check_seed, starting_noise
-from keras_gen.diffusion.samplers.base import DiffusionSampler, reverse_process
+from keras_gen.diffusion.samplers.base import (
+    Denoiser,
+    DiffusionSampler,
+    key_of,
+    prepared_condition,
+    reverse_process,
+    with_attributes,
+)
+from keras_gen.diffusion.samplers.guidance import Guidance
 from keras_gen.diffusion.samplers.inversion import DDIMInversion
 
 
 def add_noise(model: Any, x0: Any, t: Any, noise: Any, seed: int | None) -> np.ndarray:
     """See `DiffusionModel.add_noise`."""
     x0 = model.prepare_images("x0", x0)
-    rule = f"be one time, or one for each of {len(x0)} images"
-    check(np.shape(t) in ((), (len(x0),)), "t", rule, f"shape {np.shape(t)}")
-    for time in np.atleast_1d(t):
-        model.schedule.check_time("t", time)
+    t = _times(model, t, len(x0))
     eps = model.prepare_noise(len(x0), noise, model.draw_seed(seed))
     t = np.reshape(t, (-1, *[1] * (x0.ndim - 1)))
     return (model.schedule.alpha(t) * x0 + model.schedule.sigma(t) * eps).astype("float32")
+
+
+def predict_x0(
+    model: Any, x_t: Any, t: Any, condition: Any, guidance: Guidance | None, batch_size: int, verbose: str | int
+) -> np.ndarray:
+    """See `DiffusionModel.predict_x0`."""
+    x_t = model.prepare_images("x_t", x_t)
+    t, given = _times(model, t, len(x_t)), prepared_condition(model, guidance, condition, len(x_t))
+    options: dict[str, Any] = {"batch_size": batch_size, "verbose": verbose}
+    if guidance is None:
+        return _predict_x0(model, x_t, t, given, None, **options)
+    x0 = np.empty_like(x_t)
+    for time in np.unique(t):  # guidance evaluates a network several times for each image, all at one time
+        rows = t == time
+        x0[rows] = _predict_x0(model, x_t[rows], t[rows], None if given is None else given[rows], guidance, **options)
+    return x0
+
+
+def _predict_x0(
+    model: Any, x_t: np.ndarray, t: np.ndarray, given: np.ndarray | None, guidance: Guidance | None, **options: Any
+) -> np.ndarray:
+    n = len(x_t)
+    row = {name: np.asarray(column) for name, column in model.coefficients(t).items()}
+    arrays = {name: column.astype("float32" if column.dtype.kind == "f" else "int32") for name, column in row.items()}
+    if given is not None:
+        arrays["condition"] = given
+    scalars = () if guidance is None else guidance.scalars
+    arrays |= {f"guidance.{name}": np.full(n, getattr(guidance, name), "float32") for name in scalars}
+
+    def function(x_t: Any, *columns: Any) -> Any:
+        inputs = dict(zip(arrays, columns, strict=True))
+        values = {name: inputs.pop(f"guidance.{name}")[0] for name in scalars}  # the same for all rows
+        condition = inputs.pop("condition", None)
+        denoise = Denoiser(model, condition, guidance and with_attributes(guidance, values))
+        row = model.columns(inputs, x_t) if guidance is None else {name: value[0] for name, value in inputs.items()}
+        return denoise(x_t, row)[0]
+
+    key = ("predict_x0", tuple(arrays), key_of(guidance))
+    layers = () if guidance is None else guidance.layers
+    return finite_samples(model.in_batches(key, function, x_t, *arrays.values(), extra_layers=layers, **options), given)
+
+
+def _times(model: Any, t: Any, n: int) -> np.ndarray:
+    """Checks one time, or one for each of `n` images, and returns `n` of them."""
+    check(np.shape(t) in ((), (n,)), "t", f"be one time, or one for each of {n} images", f"shape {np.shape(t)}")
+    for time in np.atleast_1d(t):
+        model.schedule.check_time("t", time)
+    return np.broadcast_to(t, (n,))
 
 
 def interpolate(

@@ -1,6 +1,6 @@
 """Diffusion in the latent space of an autoencoder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -267,7 +267,7 @@ class LatentDiffusion(GenerativeModel):
         sampler: DiffusionSampler | None = None,
         condition: Any = None,
         guidance: Guidance | None = None,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
         noise: Any = None,
         step_noise: Any = None,
         batch_size: int = 64,
@@ -282,8 +282,9 @@ class LatentDiffusion(GenerativeModel):
             condition: for a conditional network, an int, the label of all images, or an array `(n, ...)`. Defaults to
                 `None`.
             guidance: a `Guidance`, such as `ClassifierFreeGuidance(2.0)`. Defaults to `None`.
-            seed: int or `None`. The starting noise of latent k depends only on `seed` and k. Defaults to `None`, a seed
-                from the model's own generator.
+            seed: int, `n` integers or `None`. The starting noise of latent k depends only on `seed` and k. With one
+                seed for each image, image k is that of `sample(1, seed=seed[k])`. Defaults to `None`, a seed from the
+                model's own generator.
             noise: `(n, *latent_shape)`, starting noise to use instead of a standard normal draw. Defaults to `None`.
             step_noise: `(steps, n, *latent_shape)`, noise to use at each step instead of draws. Defaults to `None`.
             batch_size: int >= 1. Number of images processed at a time. Defaults to `64`.
@@ -297,7 +298,7 @@ class LatentDiffusion(GenerativeModel):
         """
         self.check_built()
         options = {"noise": noise, "step_noise": step_noise, "batch_size": batch_size, "verbose": verbose}
-        z = self.diffusion.sample(n, sampler, condition, guidance, self.draw_seed(seed), **options)
+        z = self.diffusion.sample(n, sampler, condition, guidance, self.draw_seeds(seed, n), **options)
         return self.decode(z, batch_size, verbose)
 
     def get_config(self) -> dict[str, Any]:

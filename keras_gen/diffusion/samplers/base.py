@@ -22,7 +22,7 @@ from keras_gen.core.checks import (
 )
 from keras_gen.core.compiled import as_tensor, sequential_loop
 from keras_gen.core.configured import Configured
-from keras_gen.core.random import StepSeed
+from keras_gen.core.random import normal_rows
 from keras_gen.diffusion.samplers.guidance import Guidance
 from keras_gen.diffusion.samplers.threshold import DynamicThreshold
 from keras_gen.diffusion.schedules.base import NoiseSchedule
@@ -166,7 +166,8 @@ class DiffusionSampler(Configured, abc.ABC):
         Args:
             denoise: the denoiser.
             inputs: `"rows"`, the table as float32 (and integer) tensors, and `"seeds"`, `(N, draws, 2)`, to draw the
-                noise, or `"step_noise"`, `(batch, N, draws, ...)`, to use given noise.
+                noise, or `(N, draws, batch, 2)`, to draw each row's own, or `"step_noise"`, `(batch, N, draws, ...)`,
+                to use given noise.
             state: the state before step `first`.
             first: integer scalar.
             last: integer scalar.
@@ -181,7 +182,7 @@ class DiffusionSampler(Configured, abc.ABC):
             def noise(k: int = 0) -> Any:
                 if "step_noise" in inputs:
                     return inputs["step_noise"][:, i, k]
-                return keras.random.normal(ops.shape(x_t), dtype="float32", seed=StepSeed(inputs["seeds"][i, k]))
+                return normal_rows(ops.shape(x_t), inputs["seeds"][i, k])
 
             row = keras.tree.map_structure(lambda column: column[i], inputs["rows"])
             return self.step(denoise, state, row, noise)
@@ -217,7 +218,7 @@ def reverse_process(
     *,
     condition: Any = None,
     guidance: Guidance | None = None,
-    seed: int,
+    seed: int | tuple[int, ...],
     step_noise: Any = None,
     known: tuple[np.ndarray, np.ndarray] | None = None,
     batch_size: int = 64,
@@ -235,7 +236,7 @@ def reverse_process(
         times: array `(steps + 1,)`.
         condition: as for `DiffusionModel.sample`, like the following arguments.
         guidance: a `Guidance` or `None`.
-        seed: int.
+        seed: int, or a tuple of `n`, one for each image.
         step_noise: `(steps, n, *image_shape)` or `None`.
         known: images and the mask of the pixels that x0 must match, or `None`.
         batch_size: int.
@@ -263,7 +264,7 @@ def reverse_process(
         )
         return sampler.run(denoise, inputs, state, first, last)
 
-    frame_steps = np.linspace(0, steps, frames + 1).round().astype(int)[1:].tolist()
+    stops = frame_steps(steps, frames)
     path = np.empty((frames, *x_t.shape), "float32")
     # Numbers that a user varies are arguments of the program, so that it serves all of them.
     shared = {"rows": coefficient_table(model, sampler.rows(model.schedule, times))}
@@ -282,13 +283,18 @@ def reverse_process(
         shared=shared,
         seed=seed if step_noise is None else None,
         draws=sampler.draws,
-        stops=frame_steps,
+        stops=stops,
         extra_layers=() if guidance is None else guidance.layers,
     )
     for index, stop, state in states:
-        path[frame_steps.index(stop), index] = ops.convert_to_numpy(sampler.finish(state))
+        path[stops.index(stop), index] = ops.convert_to_numpy(sampler.finish(state))
     finite_samples(np.moveaxis(path, 0, 1), arrays["condition"])
     return path
+
+
+def frame_steps(steps: int, frames: int) -> list[int]:
+    """Returns the numbers of steps after which there is a frame, evenly spaced up to `steps`."""
+    return np.linspace(0, steps, frames + 1).round().astype(int)[1:].tolist()
 
 
 def coefficient_table(model: Any, rows: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class DiscreteSchedule(NoiseSchedule):
         num_steps: int, `T`.
         betas: float64 array `(T,)`.
         alphas_cumprod: float64 array `(T,)`, `alpha_t^2`.
+        steps: int array, all times 0 .. T - 1. Posts and papers count 1 .. T: their step t is time t - 1 here, and
+            their x_0, clean data, is time -1.
 
     Raises:
         ValueError: if `betas` is empty or has values outside (0, 1).
@@ -54,6 +56,10 @@ class DiscreteSchedule(NoiseSchedule):
         self.t_max = self.num_steps - 1
         self.alphas_cumprod = alphas**2
         self.betas = 1 - (self._alphas[1:] / self._alphas[:-1]) ** 2
+
+    @property
+    def steps(self) -> np.ndarray:
+        return np.arange(self.num_steps)
 
     def alpha(self, t: Any) -> Any:
         """Returns the factor of the data at the integer times `t`, in -1 .. T - 1."""

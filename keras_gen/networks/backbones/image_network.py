@@ -69,7 +69,9 @@ class ImageNetwork(keras.Model):
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         # Here, not in `call`: a functional model bypasses `call` for symbolic inputs.
-        check_image_shape("x_t", tuple(inputs[0].shape[1:]), *self._multiple)
+        shape = tuple(inputs[0].shape[1:])
+        if all(size is None or is_integer(size) for size in shape):  # those of a trace are symbols or tensors
+            check_image_shape("x_t", shape, *self._multiple)
         is_plain = not args and kwargs.keys() == {"training"} and isinstance(kwargs["training"], bool)
         if is_plain and self._is_traceable and traceable(inputs):
             return self._trace(list(inputs), kwargs["training"])

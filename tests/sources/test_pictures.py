@@ -1,11 +1,8 @@
 """Reading of files from outside: as a person sees them, or refused with the name of the file."""
 
 import io
-import pathlib
 import random
 import struct
-import sys
-import zipfile
 import zlib
 
 import numpy as np
@@ -13,8 +10,8 @@ import pytest
 from offenders import not_refused
 from PIL import Image, ImageCms
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "examples"))
-from image_files import read_arrays, read_labelled, read_picture, read_pictures
+from keras_gen.data import load_images
+from keras_gen.sources.pictures import read_picture
 
 pytestmark = pytest.mark.one_backend
 
@@ -132,7 +129,7 @@ def test_hidden_files_are_skipped(tmp_path):
     (tmp_path / "._a.png").write_bytes(b"of another system")
     (tmp_path / ".trash").mkdir()
     (tmp_path / ".trash" / "b.png").write_bytes(b"no picture")
-    assert read_pictures(tmp_path, 16).shape == (1, 16, 16, 3)
+    assert load_images(tmp_path, 16)[0].shape == (1, 16, 16, 3)
 
 
 def png(width, height, *chunks):
@@ -173,11 +170,9 @@ def test_bad_pictures_are_refused_by_name(tmp_path):
     cases = []
     for name, content in contents.items():
         (tmp_path / f"{name}.png").write_bytes(content)
-        cases.append(
-            (name, lambda name=name: read_picture(tmp_path / f"{name}.png", 8), rf"`dataset` must .*{name}\.png")
-        )
+        cases.append((name, lambda name=name: read_picture(tmp_path / f"{name}.png", 8), rf"`path` must .*{name}\.png"))
     (tmp_path / "folder.png").mkdir()
-    cases.append(("folder", lambda: read_picture(tmp_path / "folder.png", 8), r"folder\.png.*must hold files"))
+    cases.append(("folder", lambda: read_picture(tmp_path / "folder.png", 8), r"`path` must hold files.*folder\.png"))
     assert not not_refused(cases)
 
 
@@ -196,70 +191,51 @@ def test_damaged_pictures_load_or_are_refused_by_name(kind, tmp_path):
             assert "damaged.png" in str(error)  # noqa: PT017 (whether it is damaged so that one can see it is chance)
 
 
-IMAGES = RAMP.reshape(4, 8, 8)
+def animals(folder, **counts):
+    """Writes one-coloured pictures, `counts` of them in each sub-folder; the i-th one's red is 10 i."""
+    for name, count in counts.items():
+        (folder / name).mkdir()
+        for i in range(count):
+            Image.new("RGB", (6, 4), (10 * i, 0, 0)).save(folder / name / f"{i}.png")
 
 
-def write_npz(path, **arrays):
-    np.savez(path, **arrays)
-    return path
+def test_sub_folders_are_labels(tmp_path):
+    animals(tmp_path, cat=2, ape=1)
+    (tmp_path / "cat" / "wild").mkdir()
+    Image.new("RGB", (4, 4), (200, 0, 0)).save(tmp_path / "cat" / "wild" / "a.png")
+    (tmp_path / ".hidden").mkdir()
+    images, labels, names = load_images(tmp_path, size=4)
+    assert names == ["ape", "cat"]
+    assert labels.dtype == "int32"
+    assert labels.tolist() == [0, 1, 1, 1]
+    assert images[:, 0, 0, 0].tolist() == [0, 0, 10, 200]
 
 
-def test_damaged_npz_files_are_refused_by_name(tmp_path):
-    whole = write_npz(tmp_path / "whole.npz", x_train=IMAGES, y_train=np.arange(4)).read_bytes()
-    contents = {f"cut_{n}": whole[:n] for n in (0, 3, 100, len(whole) - 30)}
-    for place in (40, 150, 180, len(whole) - 60):
-        contents[f"flipped_{place}"] = whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :]
-    contents |= {"words": b"no arrays", "folderlike": b"PK\x05\x06" + b"\0" * 18}
-    array = io.BytesIO()
-    np.save(array, IMAGES)
-    contents["one_array"] = array.getvalue()
-    cases = []
-    for name, content in contents.items():
-        path = tmp_path / f"{name}.npz"
-        path.write_bytes(content)
-        cases.append((name, lambda path=path: read_labelled(path, "train"), rf"`dataset` must .*{name}\.npz"))
-    assert not not_refused(cases)
+def test_pictures_beside_sub_folders_have_no_labels(tmp_path):
+    animals(tmp_path, cat=2, empty=0)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    images, labels, names = load_images(str(tmp_path), size=4)
+    assert (len(images), labels, names) == (3, None, [])
 
 
-def test_a_huge_header_and_a_pickle_are_refused(tmp_path):
-    header = io.BytesIO()
-    fields = {"descr": "|u1", "fortran_order": False, "shape": (10**6, 10**6)}
-    np.lib.format.write_array_header_1_0(header, fields)
-    with zipfile.ZipFile(tmp_path / "huge.npz", "w") as archive:
-        archive.writestr("x_train.npy", header.getvalue())
-    with pytest.raises(ValueError, match=r"`dataset` must be a whole .npz file.*huge.npz"):
-        read_labelled(tmp_path / "huge.npz", "train")
-    np.savez(tmp_path / "pickle.npz", x_train=np.array([{}], object))
-    with pytest.raises(ValueError, match=r"without pickled objects.*pickle.npz.*allow_pickle=False"):
-        read_labelled(tmp_path / "pickle.npz", "train")
+def test_a_folder_with_one_picture(tmp_path):
+    Image.new("L", (4, 4), 9).save(tmp_path / "a.png")
+    images, labels, _ = load_images(tmp_path, size=2)
+    assert images.tolist() == [[[[9] * 3] * 2] * 2]
+    assert labels is None
 
 
-def test_labels(tmp_path):
-    for labels in (np.arange(4), np.arange(4.0), np.arange(4)[:, None].astype("uint8")):
-        read = read_labelled(write_npz(tmp_path / "a.npz", x_train=IMAGES, y_train=labels), "train")[1]
-        assert read.dtype == "int32"
-        assert read.tolist() == [0, 1, 2, 3]
-    for labels, message in (
-        (np.full(4, 0.5), r"`y_train` must be integers in 0 .. 99999. Received: y_train=\[0.5\]"),
-        (np.array([0, 1, np.nan, 2]), r"integers in 0 .. 99999. Received: y_train=\[nan\]"),
-        (np.array([0, 1, 2, 10**9]), r"integers in 0 .. 99999. Received: y_train=\[1000000000\]"),
-        (np.array([0, 1, 2, -1]), r"integers in 0 .. 99999. Received: y_train=\[-1\]"),
-        (np.eye(4), r"`y_train` must be one class number for each image, of shape \(4,\).*float64 of shape \(4, 4\)"),
-        (np.arange(3), r"one class number for each image.*int64 of shape \(3,\)"),
-        (np.array(list("abcd")), "one class number for each image.*<U1 of shape"),
-        (np.array(3), r"one class number for each image.*int64 of shape \(\)"),
+def test_what_is_no_folder_of_pictures_is_refused(tmp_path):
+    animals(tmp_path, cat=2, ape=0, dog=0)
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "notes.txt").write_text("no picture")
+    with pytest.raises(
+        ValueError, match=r"`path` must hold pictures in each.*without any in \['ape', 'dog', 'words'\]"
     ):
-        path = write_npz(tmp_path / "bad.npz", x_train=IMAGES, y_train=labels)
-        with pytest.raises(ValueError, match=rf"bad\.npz: .*{message}"):
-            read_labelled(path, "train")
-
-
-def test_named_arrays(tmp_path):
-    path = write_npz(tmp_path / "a.npz", x_train=IMAGES, names=np.array(["a", "b"]))
-    assert {name: array.tolist() for name, array in read_arrays(path, "names", "others").items()} == {
-        "names": ["a", "b"]
-    }
-    with pytest.raises(ValueError, match=r"a\.npz: `dataset` must hold an array others.*\['x_train', 'names'\]"):
-        read_arrays(path, "others")
-    assert read_labelled(path, "train")[1] is None
-    assert read_labelled(path, "test") is None
+        load_images(tmp_path)
+    with pytest.raises(ValueError, match=r"`path` must be a folder with pictures \(.png, .*words"):
+        load_images(tmp_path / "words")
+    with pytest.raises(ValueError, match="`path` must be a folder. Received: path=.*nowhere"):
+        load_images(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="`size` must be an integer >= 1. Received: size=0"):
+        load_images(tmp_path, size=0)

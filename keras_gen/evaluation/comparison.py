@@ -1,0 +1,177 @@
+"""Comparison of models: each trained and sampled with several seeds."""
+
+import csv
+import io
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_gen.core.checks import check, check_integer, finite_floats, is_integer
+from keras_gen.core.files import replacing
+from keras_gen.evaluation.frechet_distance import FrechetDistance
+from keras_gen.evaluation.precision_recall import PrecisionRecall
+from keras_gen.export import keras_gen_export
+
+MEASURES = ("bits_per_dim", "frechet_distance", "precision", "recall", "seconds", "parameters")
+
+
+class Comparison:
+    """What `compare` has measured: a row for each model, with means and standard deviations over the seeds.
+
+    Attributes:
+        runs: a dictionary of values by measure for each pair of a model's name and a seed.
+    """
+
+    def __init__(self, runs: Mapping[tuple[str, int], dict[str, float]]):
+        self.runs = dict(runs)
+
+    @property
+    def models(self) -> list[str]:
+        """The names of the models, in the order in which they were given."""
+        return list(dict.fromkeys(name for name, _ in self.runs))
+
+    def values(self, model: str, measure: str) -> np.ndarray:
+        """Returns the values of a measure, one for each seed; NaN where the model has none."""
+        return np.array([run[measure] for (name, _), run in self.runs.items() if name == model])
+
+    def mean(self, model: str, measure: str) -> float:
+        """Returns the mean over the seeds."""
+        return float(np.mean(self.values(model, measure)))
+
+    def deviation(self, model: str, measure: str) -> float:
+        """Returns the standard deviation over the seeds, NaN for a single one."""
+        values = self.values(model, measure)
+        return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+    def __str__(self) -> str:
+        """Returns a table in Markdown, `mean ± deviation`."""
+        lines = [["model", *MEASURES], ["---"] * (1 + len(MEASURES))]
+        lines += [[name, *(self._cell(name, measure) for measure in MEASURES)] for name in self.models]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def save_csv(self, filepath: str | pathlib.Path) -> None:
+        """Writes one line for each model and seed."""
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(["model", "seed", *MEASURES])
+        writer.writerows([name, seed, *(run[m] for m in MEASURES)] for (name, seed), run in self.runs.items())
+        with replacing(pathlib.Path(filepath)) as file:
+            file.write(text.getvalue().encode())
+
+    def figure(self) -> Any:
+        """Returns a `matplotlib.figure.Figure`: a panel for each measure, with a bar and the runs of each model."""
+        from matplotlib.figure import Figure
+
+        shown = [m for m in MEASURES if any(np.isfinite(self.values(name, m)).any() for name in self.models)]
+        figure = Figure(figsize=(2.4 * len(shown), 3), dpi=120, layout="constrained")
+        for axes, measure in zip(figure.subplots(1, len(shown), squeeze=False).flat, shown, strict=True):
+            axes.bar(self.models, [self.mean(name, measure) for name in self.models], color="lightgray")
+            for name in self.models:
+                values = self.values(name, measure)
+                axes.plot([name] * len(values), values, "k.", markersize=4)
+            axes.set_title(measure.replace("_", " "))
+            axes.tick_params(axis="x", rotation=45)
+        return figure
+
+    def _cell(self, model: str, measure: str) -> str:
+        mean, deviation = self.mean(model, measure), self.deviation(model, measure)
+        if measure == "parameters":
+            return f"{mean:,.0f}"
+        if np.isnan(mean):
+            return "-"
+        return f"{mean:.3g}" if np.isnan(deviation) else f"{mean:.3g} ± {deviation:.1g}"
+
+
+@keras_gen_export("keras_gen.metrics.compare")
+def compare(
+    models: Mapping[str, Callable[[int], keras.Model]],
+    x: Any,
+    x_test: Any,
+    seeds: Sequence[int] = (0, 1, 2),
+    n: int = 1000,
+    feature_model: keras.Layer | None = None,
+    fit: Mapping[str, Any] | None = None,
+    sample: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Comparison:
+    """Trains several models with several seeds, and measures what they have learned.
+
+        bits_per_dim       mean over `x_test` of `model.bits_per_dim`, lower is better; NaN for a model without
+        frechet_distance   of n samples to `x_test`, in the space of the features, lower is better
+        precision, recall  of n samples against as many rows of `x_test`, higher is better
+        seconds            of `fit`; NaN for a model that was trained before
+        parameters         number of weights
+
+    Args:
+        models: functions by the models' names; `make(seed)` returns a compiled model, which is trained here, or one
+            that is trained already: then nothing but its samples differs between the seeds.
+        x: training data `(n_train, ...)`.
+        x_test: data `(n_test, ...)` that were not trained on.
+        seeds: ints >= 0. Seeds of weights, training and samples. Defaults to `(0, 1, 2)`.
+        n: int >= 10. Number of samples of each model, at most `n_test`. Defaults to `1000`.
+        feature_model: a Keras layer or model from data to features, or `None`, the data themselves. Defaults to `None`.
+        fit: arguments of `fit`, such as `epochs`. Defaults to `None`, Keras's own.
+        sample: arguments of `sample`, such as a sampler, by the model's name. Defaults to `None`.
+
+    Returns:
+        A `Comparison`: printed it is a table, `save_csv(filepath)` writes the runs, `figure()` draws them.
+
+    Raises:
+        ValueError: if an argument is outside its range, or data are not finite floats.
+
+    Example:
+
+    >>> result = keras_gen.metrics.compare({"vae": make_vae, "flow": make_flow}, images, test, fit={"epochs": 20})
+    >>> print(result)
+
+    Reference: Theis et al. 2015, arXiv:1511.01844, on why one measure is not enough.
+    """
+    check(isinstance(models, Mapping) and len(models) > 0, "models", "be functions by name, at least one", models)
+    for make in models.values():  # a model is callable, too
+        is_function = callable(make) and not isinstance(make, keras.Model)
+        check(is_function, "models", "be functions from a seed to a compiled model", make)
+    is_list = isinstance(seeds, Sequence) and len(seeds) > 0 and all(map(is_integer, seeds))
+    check(is_list and len(set(seeds)) == len(seeds), "seeds", "be different integers", repr(seeds))
+    for option, value in {"fit": fit, "sample": sample}.items():
+        check(value is None or isinstance(value, Mapping), option, "be a dictionary or None", repr(value))
+    x, x_test = finite_floats("x", x), finite_floats("x_test", x_test)
+    check_integer("n", n, at_least=10)
+    check(n <= len(x_test), "n", f"be at most the number of test data, {len(x_test)}", n)
+    unknown = (sample or {}).keys() - models.keys()
+    check(not unknown, "sample", "hold names of models", sorted(unknown))
+    runs = {}
+    for name, make in models.items():
+        for seed in seeds:
+            keras.utils.set_random_seed(check_integer("seeds", seed, at_least=0))
+            model = make(seed)
+            seconds = _train(model, x, fit or {})
+            samples = model.sample(n, **{"seed": seed, "verbose": 0, **(sample or {}).get(name, {})})
+            runs[name, seed] = {**_measured(model, x_test, samples, feature_model), "seconds": seconds}
+    return Comparison(runs)
+
+
+def _train(model: keras.Model, x: np.ndarray, options: Mapping[str, Any]) -> float:
+    if getattr(model, "optimizer", None) is None or int(model.optimizer.iterations) > 0:
+        return float("nan")
+    start = time.perf_counter()
+    model.fit(x, **{"verbose": 0, **options})
+    return time.perf_counter() - start
+
+
+def _measured(
+    model: Any, x_test: np.ndarray, samples: np.ndarray, feature_model: keras.Layer | None
+) -> dict[str, float]:
+    distance: Any = FrechetDistance(feature_model)
+    balls: Any = PrecisionRecall(feature_model)
+    distance.update_state(x_test, samples)
+    balls.update_state(x_test[: len(samples)], samples)
+    bits = float(np.mean(model.bits_per_dim(x_test))) if hasattr(model, "bits_per_dim") else float("nan")
+    return {
+        "bits_per_dim": bits,
+        "frechet_distance": float(distance.result()),
+        **{name: float(value) for name, value in balls.result().items()},
+        "parameters": model.count_params(),
+    }
