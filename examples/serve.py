@@ -1,4 +1,4 @@
-"""An HTTP service that draws images from a diffusion model by DDIM, https://kexue.fm/archives/9181; requests are batched.
+"""An HTTP service that draws images from a diffusion model by DDIM (https://kexue.fm/archives/9181), in batches.
 
     pip install -e '.[serve]'
     python examples/serve.py runs/ddpm/model.keras --port 8000
