@@ -211,6 +211,7 @@ class GAN(GenerativeModel):
         Raises:
             ValueError: if `z` is incompatible with the model.
         """
+        check_integer("batch_size", batch_size)
         self.build_from(self.discriminator)
         self.check_built()
         z = _latents("z", z, self.noise_shape)

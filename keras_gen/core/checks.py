@@ -293,7 +293,7 @@ def as_images(name: str, images: Any) -> np.ndarray:
 
 def check_no_scalar(name: str, values: Any, n: int) -> None:
     """Checks that `values` are not a single number, which `sample` would repeat, for `n` samples of training."""
-    is_scalar = values is not None and (values.ndim if is_array(values) else np.ndim(values)) == 0
+    is_scalar = values is not None and (values.ndim if is_array(values) else _regular(name, values).ndim) == 0
     check(not is_scalar, name, f"have one entry for each of {n} samples", values)
 
 

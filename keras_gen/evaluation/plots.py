@@ -162,7 +162,8 @@ def latents(z: Any, labels: Any = None) -> Any:
         _, _, directions = np.linalg.svd(z - z.mean(axis=0), full_matrices=False)
         z, kind = (z - z.mean(axis=0)) @ directions[:2].T, "principal component"
     figure, (axes,) = _figure(1, 1, 5, 4.5)
-    points = axes.scatter(*z.T, c=labels, s=4, cmap="tab10", linewidths=0)
+    colors = {} if labels is None else {"c": labels, "cmap": "tab10"}
+    points = axes.scatter(*z.T, s=4, linewidths=0, **colors)
     axes.set(xlabel=f"{kind} 1", ylabel=f"{kind} 2", aspect="equal")
     if labels is not None:
         axes.legend(*points.legend_elements(), loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)

@@ -111,7 +111,9 @@ def test_noise_of_the_steps_is_an_input(model, suffix, tmp_path):
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="TensorFlow is kept out of JAX's tests: another process writes")
-def test_jax_writes_a_saved_model(tmp_path):
+def test_jax_writes_a_saved_model(tmp_path, request):
+    if request.config.option.turn is not None:
+        pytest.skip("a process with TensorFlow and JAX takes a GB: in a run of all cases")
     code = """
 import sys
 sys.path.insert(0, "tests")

@@ -122,6 +122,7 @@ def ddpm():
     return model
 
 
+@pytest.mark.one_backend  # the large network takes a GB
 def test_options_reach_the_sampler_and_inception_gives_features():
     images = np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 1)).astype("float32")
     labels = np.array([0, 1, 0, 1])
