@@ -331,11 +331,12 @@ def constructors():
     return found
 
 
-def offenders(config, address, arguments, call, share):
-    """Yields a line for each of the tries, of a share of them without `--all-cases`, that ends badly."""
+def offenders(config, address, arguments, call, share, most=1.0):
+    """Yields a line for each of the tries, a share of them or with `--all-cases` the share `most`, that ends badly."""
+    share = most if config.option.all_cases else share
     rng = np.random.default_rng([config.option.turn or 0, zlib.crc32(address.encode())])
     for name, kind, replaced in tries(arguments):
-        if config.option.all_cases or rng.random() < share:
+        if rng.random() < share:
             fault = outcome(call, name, replaced, kind)
             if fault and not is_known(address, name, kind):
                 yield f"{address}({name}: {kind}): {fault}"
