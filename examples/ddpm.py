@@ -8,11 +8,12 @@ Writes pictures and the model to `--output`. An interrupted run resumes from its
 
 import argparse
 import pathlib
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 from datasets import load_images
-from shared import load_model, parser, save_picture, train
+from shared import as_count, load_model, parser, save_picture, train
 
 from keras_gen.callbacks import SampleGrid
 from keras_gen.metrics import frechet_distance
@@ -31,16 +32,22 @@ def parse_arguments() -> argparse.Namespace:
     arguments.add_argument(
         "--unconditional", action="store_true", help="do not use the labels (the light U-Net never does)"
     )
+    arguments.add_argument("--widths", type=as_count, nargs="+", help="of the network's levels; default: by the size")
+    arguments.add_argument("--steps", type=as_count, help="of the last sampling; default: all of the schedule")
     arguments.add_argument("--condition-dropout", type=float, default=0.0, help="share of labels hidden in training")
     return arguments.parse_args()
 
 
-def build_network(backbone: str, image_shape: tuple[int, ...], num_classes: int | None) -> keras.Model:
+def build_network(
+    backbone: str, image_shape: tuple[int, ...], num_classes: int | None, widths: Sequence[int] | None = None
+) -> keras.Model:
+    """Builds one of the two U-Nets; `widths` defaults to two levels for images of up to 16 x 16, else three."""
+    small = image_shape[0] <= 16
     if backbone == "light":
-        return LightUNet(image_shape, widths=(64, 128) if image_shape[0] <= 16 else (64, 64, 128))
-    if image_shape[0] <= 16:
-        return UNet(image_shape, widths=(32, 64), blocks_per_level=1, attention_levels=(1,), num_classes=num_classes)
-    return UNet(image_shape, widths=(32, 64, 128), attention_levels=(2,), num_classes=num_classes, dropout=0.1)
+        return LightUNet(image_shape, widths or ((64, 128) if small else (64, 64, 128)))
+    widths = widths or ((32, 64) if small else (32, 64, 128))
+    options = {"blocks_per_level": 1} if small else {"dropout": 0.1}
+    return UNet(image_shape, widths, attention_levels=(len(widths) - 1,), num_classes=num_classes, **options)
 
 
 def frechet_unit(images: np.ndarray, seed: int, n: int | None = None) -> float:
@@ -129,7 +136,7 @@ def main() -> None:
         labels = None
     num_classes = None if labels is None else int(labels.max()) + 1
 
-    network = build_network(arguments.backbone, images.shape[1:], num_classes)
+    network = build_network(arguments.backbone, images.shape[1:], num_classes, arguments.widths)
     schedule, dropout = SCHEDULES[arguments.schedule](), arguments.condition_dropout
     model = DDPM(network, schedule, condition_dropout=dropout, seed=arguments.seed)
     print(f"{network.count_params():,} weights")
@@ -137,7 +144,8 @@ def main() -> None:
 
     rows, columns = 8, 10
     condition = None if labels is None else np.tile(np.arange(columns) % num_classes, rows)
-    samples = model.sample(rows * columns, DDPMSampler(clip_x0=1.0), condition, seed=arguments.seed, batch_size=80)
+    sampler = DDPMSampler(arguments.steps, clip_x0=1.0)
+    samples = model.sample(rows * columns, sampler, condition, seed=arguments.seed, batch_size=80)
     save_picture(output / "samples.png", samples, columns)
 
     label = None if labels is None else condition[:4]

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -178,6 +179,11 @@ def run_in_parts(
 
 
 def progress_bar(target: int, verbose: str | int) -> keras.utils.Progbar:
-    """Returns a progress bar of `target` steps; `verbose` is `"auto"` or 1 (shown), or 0 (silent), as in `predict`."""
+    """Returns a progress bar of `target` steps; `verbose` is 0 (silent), 1 (a bar), 2 (a line at the end) or `"auto"`.
+
+    `"auto"` is 1 in a terminal or a notebook, and 2 where the output is a file or a pipe, which would keep each update.
+    """
     check_verbose(verbose)
-    return keras.utils.Progbar(target, verbose=1 if verbose == "auto" else int(verbose))
+    if verbose == "auto":
+        verbose = 1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2
+    return keras.utils.Progbar(target, verbose=int(verbose))
