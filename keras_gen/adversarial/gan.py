@@ -253,7 +253,7 @@ class GAN(GenerativeModel):
                 from the model's own generator.
             noise: `(n, *noise_shape)`, used as z instead of draws. Defaults to `None`.
             batch_size: int >= 1. Number of samples generated at a time. Defaults to `256`.
-            verbose: `"auto"` (a bar in a terminal, else a line), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
+            verbose: `"auto"` (a bar in a terminal), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
 
         Returns:
             float32 array `(n, *data_shape)`.

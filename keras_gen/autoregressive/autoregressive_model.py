@@ -110,7 +110,7 @@ class AutoregressiveModel(GenerativeModel):
             x: codes `(n, *data_shape)`.
             condition: for a conditional model, one for each sample or one for all. Defaults to `None`.
             batch_size: int >= 1. Defaults to `256`.
-            verbose: `"auto"` (a bar in a terminal, else a line), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
+            verbose: `"auto"` (a bar in a terminal), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
 
         Returns:
             float32 array `(n,)`, in nats.
@@ -181,7 +181,7 @@ class AutoregressiveModel(GenerativeModel):
             noise: `(n, *data_shape)`, uniform values in [0, 1) to use instead of a draw, by inverse transform
                 sampling: a code is drawn where the cumulative distribution exceeds its value. Defaults to `None`.
             batch_size: int >= 1. Number of samples drawn at a time. Defaults to `256`.
-            verbose: `"auto"` (a bar in a terminal, else a line), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
+            verbose: `"auto"` (a bar in a terminal), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
 
         Returns:
             int32 array `(n, *data_shape)`.

@@ -236,7 +236,7 @@ class CodeTransformer(ConditionalModel):
             x: codes `(n, *data_shape)`, or the output of `pack_sequences`.
             condition: for a conditional model, one for each sample or one for all. Defaults to `None`.
             batch_size: int >= 1. Defaults to `256`.
-            verbose: `"auto"` (a bar in a terminal, else a line), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
+            verbose: `"auto"` (a bar in a terminal), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
 
         Returns:
             float32 array `(n,)`, in nats; for packed rows n is the number of sequences, in their order.

@@ -161,7 +161,7 @@ class Flow(GenerativeModel):
             seed: int or `None`. Seeds random parts of the bijector: the noise of `Dequantize`. Defaults to `None`, a
                 draw from the model's own generator.
             batch_size: int >= 1. Defaults to `256`.
-            verbose: `"auto"` (a bar in a terminal, else a line), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
+            verbose: `"auto"` (a bar in a terminal), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
 
         Returns:
             float32 array `(n,)`.
@@ -189,7 +189,7 @@ class Flow(GenerativeModel):
             condition: `(n, *condition_shape)`, or a single condition for all samples. Defaults to `None`.
             seed: int or `None`. Seeds the noise of `Dequantize`. Defaults to `None`, a draw from the model's generator.
             batch_size: int >= 1. Defaults to `256`.
-            verbose: `"auto"` (a bar in a terminal, else a line), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
+            verbose: `"auto"` (a bar in a terminal), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
 
         Returns:
             float32 array `(n,)`; lower is better.
@@ -223,7 +223,7 @@ class Flow(GenerativeModel):
                 Defaults to `None`, a draw from the model's own generator.
             noise: `(n, *latent_shape)`, standard noise of the base distribution to use instead of a draw.
             batch_size: int >= 1. Number of samples per batch. Defaults to `256`.
-            verbose: `"auto"` (a bar in a terminal, else a line), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
+            verbose: `"auto"` (a bar in a terminal), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
 
         Returns:
             float32 array `(n, *data_shape)`.

@@ -129,7 +129,7 @@ class HubnessSampler(LatentSampler):
                 own generator.
             return_prior: bool. Whether to return the prior draws as well. Defaults to `False`.
             return_counts: bool. Whether to return the counts as well. Defaults to `False`.
-            verbose: `"auto"` (a bar in a terminal, else a line), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
+            verbose: `"auto"` (a bar in a terminal), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
 
         Returns:
             float32 array `(n, ...)`, input latents of the generator, in the order of the draws; or a tuple of these
@@ -234,7 +234,7 @@ class NormSampler(LatentSampler):
             seed: int or `None`. Latent k depends only on `seed` and k. Defaults to `None`, a seed from the sampler's
                 own generator.
             return_prior: bool. Whether to return the prior draws as well. Defaults to `False`.
-            verbose: `"auto"` (a bar in a terminal, else a line), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
+            verbose: `"auto"` (a bar in a terminal), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
 
         Returns:
             float32 array `(n, ...)`, input latents of the generator, in the order of the draws; or a tuple of these
@@ -320,7 +320,7 @@ class TruncationSampler(LatentSampler):
             seed: int or `None`. Latent k depends only on `seed` and k. Defaults to `None`, a seed from the sampler's
                 own generator.
             return_prior: bool. Whether to return the prior draws as well. Defaults to `False`.
-            verbose: `"auto"` (a bar in a terminal, else a line), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
+            verbose: `"auto"` (a bar in a terminal), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
 
         Returns:
             float32 array `(n, ...)`, input latents of the generator; or a tuple of these and the prior draws

@@ -176,7 +176,7 @@ class LatentModel(GenerativeModel):
                 `None`, a seed from the model's own generator.
             noise: `(n, *latent_shape)`, used instead of draws from the prior.
             batch_size: int >= 1. Number of latents decoded at a time. Defaults to `256`.
-            verbose: `"auto"` (a bar in a terminal, else a line), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
+            verbose: `"auto"` (a bar in a terminal), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
 
         Returns:
             array `(n, *data_shape)`: the mean of p(x | z), or the mode for integer data.
@@ -284,7 +284,7 @@ class LatentModel(GenerativeModel):
             num_samples: int >= 1. Number of draws of z to average over. Defaults to `1`.
             seed: int or `None`. Defaults to `None`, a seed from the model's own generator.
             batch_size: int >= 1. Defaults to `256`.
-            verbose: `"auto"` (a bar in a terminal, else a line), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
+            verbose: `"auto"` (a bar in a terminal), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
 
         Returns:
             float32 array `(n,)`; higher is better.

@@ -362,7 +362,7 @@ class VQVAE(GenerativeModel):
             noise: `(n, *code_shape)`, the `noise` of the prior's `sample`; without a prior, the codes to decode.
                 Defaults to `None`, a draw.
             batch_size: int >= 1. Defaults to `256`.
-            verbose: `"auto"` (a bar in a terminal, else a line), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
+            verbose: `"auto"` (a bar in a terminal), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
             **options: further options of the prior's `sample`, such as `temperature` or `guidance`.
 
         Returns:

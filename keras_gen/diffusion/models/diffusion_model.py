@@ -255,7 +255,7 @@ class DiffusionModel(GenerativeModel):
             step_noise: `(steps, n, *image_shape)`, noise to use at each step instead of draws; for a sampler with
                 several draws per step `(steps, draws, n, *image_shape)`. Defaults to `None`.
             batch_size: int >= 1. Number of images processed at a time. Defaults to `64`.
-            verbose: `"auto"` (a bar in a terminal, else a line), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
+            verbose: `"auto"` (a bar in a terminal), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
 
         Returns:
             float32 array `(n, *image_shape)`.

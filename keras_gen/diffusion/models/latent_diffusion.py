@@ -204,7 +204,7 @@ class LatentDiffusion(GenerativeModel):
         Args:
             x: images `(n, height, width, channels)`, the training set or a few thousand images of it.
             batch_size: int >= 1. Number of images encoded at a time. Defaults to `256`.
-            verbose: `"auto"` (a bar in a terminal, else a line), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
+            verbose: `"auto"` (a bar in a terminal), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
 
         Raises:
             ValueError: if the images are incompatible with the model, or their latents are all equal or not finite.
@@ -288,7 +288,7 @@ class LatentDiffusion(GenerativeModel):
             noise: `(n, *latent_shape)`, starting noise to use instead of a standard normal draw. Defaults to `None`.
             step_noise: `(steps, n, *latent_shape)`, noise to use at each step instead of draws. Defaults to `None`.
             batch_size: int >= 1. Number of images processed at a time. Defaults to `64`.
-            verbose: `"auto"` (a bar in a terminal, else a line), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
+            verbose: `"auto"` (a bar in a terminal), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
 
         Returns:
             float32 array `(n, height, width, channels)`.

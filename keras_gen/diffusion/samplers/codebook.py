@@ -102,7 +102,7 @@ class CodebookDiffusion:
             x: `(n, *image_shape)`, images.
             condition: as for `sample` of the model.
             batch_size: int >= 1. Number of images processed at a time. Defaults to `64`.
-            verbose: `"auto"` (a bar in a terminal, else a line), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
+            verbose: `"auto"` (a bar in a terminal), 0 (silent), 1 (a bar) or 2 (a line). Defaults to `"auto"`.
 
         Returns:
             int32 array `(n, steps)` of indices below K: the first for x_T, then one for each step but the last.
