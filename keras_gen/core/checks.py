@@ -128,7 +128,7 @@ def finite_floats(name: str, x: Any) -> np.ndarray:
     x = as_numpy(name, x)
     check(x.ndim > 0 and len(x) > 0, name, "hold at least one sample", f"shape {x.shape}")
     check(x.dtype.kind == "f", name, "be floating-point", f"dtype {x.dtype}")
-    finite = np.isfinite(x).reshape(len(x), -1).all(axis=1)
+    finite = finite_rows(x)
     check(bool(finite.all()), name, "be finite", f"NaN or infinite values in {(~finite).sum()} of {len(x)} samples")
     return x.astype("float32", copy=False)
 
@@ -306,22 +306,38 @@ def as_condition(name: str, condition: Any) -> np.ndarray:
     return condition
 
 
+def finite_rows(x: np.ndarray) -> np.ndarray:
+    """Returns which rows of `x`, `(n, ...)`, are finite: bool `(n,)`."""
+    return np.isfinite(x).reshape(len(x), -1).all(axis=1)
+
+
+class NotFiniteError(ValueError):
+    """Error of a model whose samples are not all finite. `finite` tells which are, bool `(n,)`."""
+
+    def __init__(self, message: str, finite: np.ndarray):
+        super().__init__(message)
+        self.finite = finite
+
+
 def finite_samples(samples: np.ndarray, condition: Any = None) -> np.ndarray:
     """Returns samples `(n, ...)` after checking that they are finite.
 
     Args:
         samples: array `(n, ...)`.
         condition: array of the samples' conditions, or `None`. Labels are named in the error message.
+
+    Raises:
+        NotFiniteError: a `ValueError`, if they are not.
     """
     if samples.dtype.kind == "f" and not np.isfinite(samples).all():
-        bad = ~np.isfinite(samples).reshape(len(samples), -1).all(axis=1)
+        bad = ~finite_rows(samples)
         received = f"NaN or infinite values in {bad.sum()} of {len(bad)} samples"
         rule = "give finite samples: has its training diverged?"
         if condition is not None:
             rule = "give finite samples: has its training diverged, or does it not know the condition?"
             labels = np.unique(condition[bad])[:5].tolist() if condition.ndim == 1 else []
             received += f", condition={labels}" if labels else ""
-        check(False, "model", rule, received)
+        raise NotFiniteError(f"`model` must {rule}. Received: model={received}", ~bad)
     return samples
 
 

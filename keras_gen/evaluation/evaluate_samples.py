@@ -6,8 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gen.core.checks import batch_of, check, check_integer, finite_floats, same_shape
+from keras_gen.core.checks import batch_of, check, check_integer, finite_floats, finite_rows, same_shape
 from keras_gen.evaluation.feature_metric import FeatureMetric
+from keras_gen.evaluation.sampled import sampled
 from keras_gen.export import keras_gen_export
 
 
@@ -109,12 +110,12 @@ class EvaluateSamples(keras.callbacks.Callback):
             logs.update(self.values)
 
     def _evaluated(self, epoch: int) -> dict[str, float]:
-        samples = np.asarray(self.model.sample(self.n, seed=self.seed, **self.options), "float32")
-        finite = _finite_rows(samples)
+        samples, finite = sampled(self.model, self.n, seed=self.seed, **self.options)
+        groups = () if samples is None else self.by_features.values()
         values: dict[str, float] = {}
-        for metrics in self.by_features.values():
-            features = metrics[0].extracted(samples)
-            finite &= _finite_rows(features)
+        for metrics in groups:
+            features = metrics[0].extracted(np.asarray(samples, "float32"))
+            finite &= finite_rows(features)
             for metric in metrics if finite.all() else ():
                 metric.reset_generated()
                 metric.collect("generated", features)
@@ -140,7 +141,3 @@ def _named(metric: FeatureMetric, values: dict[str, float]) -> dict[str, float]:
     """Returns the values under their names in the logs, which say of which features they are."""
     model = metric.feature_model
     return values if model is None else {f"{name}_{model.name}": value for name, value in values.items()}
-
-
-def _finite_rows(x: np.ndarray) -> np.ndarray:
-    return np.isfinite(x).reshape(len(x), -1).all(axis=1)

@@ -11,6 +11,7 @@ import numpy as np
 from keras_gen.core.checks import check, check_integer
 from keras_gen.core.files import replacing
 from keras_gen.evaluation.image_grid import image_grid
+from keras_gen.evaluation.sampled import sampled
 from keras_gen.export import keras_gen_export
 
 
@@ -78,10 +79,9 @@ class SampleGrid(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if (epoch + 1) % self.every:
             return
-        images = self.model.sample(self.n, seed=self.seed, **self.options)
-        broken = int((~np.isfinite(images).reshape(len(images), -1).all(axis=1)).sum())
-        if broken:
-            received = f"{broken} of {len(images)} samples are not finite"
+        images, finite = sampled(self.model, self.n, seed=self.seed, **self.options)
+        if images is None or not finite.all():
+            received = f"{(~finite).sum()} of {len(finite)} samples are not finite"
             warnings.warn(f"SampleGrid saves no picture of epoch {epoch + 1}: {received}", stacklevel=2)
             return
         try:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from laws import tiny_network
 
-from keras_gen.callbacks import EvaluateSamples
+from keras_gen.callbacks import EvaluateSamples, SampleGrid
 from keras_gen.core.fixtures import to_numpy
 from keras_gen.metrics import CodeUsage, DensityCoverage, FrechetDistance, KernelDistance, PrecisionRecall
 from keras_gen.models import DDPM, RealNVP
@@ -172,6 +172,21 @@ def test_samples_that_are_not_finite_have_the_worst_values(features):
     model.sample = lambda n, **options: X[:n]
     evaluate.on_epoch_end(3, logs)
     assert all(np.isfinite(list(logs.values())))
+
+
+def test_a_run_that_diverges_goes_on_with_warnings(tmp_path):
+    """Although the model itself refuses to return such samples."""
+    images = np.random.default_rng(0).uniform(-1, 1, (8, 8, 8, 1)).astype("float32")
+    model, sampler = DDPM(tiny_network(), LinearSchedule(5)), DDIMSampler(2)
+    model.compile(keras.optimizers.SGD(1e30))
+    evaluate = EvaluateSamples(images, [FrechetDistance(None), PrecisionRecall(None)], sampler=sampler)
+    grid = SampleGrid(tmp_path / "{epoch}.png", n=2, sampler=sampler)
+    with pytest.warns(UserWarning, match="worst values of epoch 2: 8 of 8 samples") as caught:
+        logs = model.fit(images, epochs=2, verbose=0, callbacks=[evaluate, grid]).history
+    messages = [str(warning.message) for warning in caught]
+    assert any("no picture of epoch 2: 2 of 2 samples are not finite" in message for message in messages)
+    assert (logs["frechet"][-1], logs["precision"][-1], logs["recall"][-1]) == (math.inf, 0, 0)
+    assert not (tmp_path / "2.png").exists()
 
 
 @pytest.mark.one_backend
