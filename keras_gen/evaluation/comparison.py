@@ -13,6 +13,7 @@ import numpy as np
 from keras_gen.core.checks import check, check_integer, finite_floats, is_integer
 from keras_gen.core.files import replacing
 from keras_gen.evaluation.frechet_distance import FrechetDistance
+from keras_gen.evaluation.plots import panels_of
 from keras_gen.evaluation.precision_recall import PrecisionRecall
 from keras_gen.export import keras_gen_export
 
@@ -64,11 +65,9 @@ class Comparison:
 
     def figure(self) -> Any:
         """Returns a `matplotlib.figure.Figure`: a panel for each measure, with a bar and the runs of each model."""
-        from matplotlib.figure import Figure
-
         shown = [m for m in MEASURES if any(np.isfinite(self.values(name, m)).any() for name in self.models)]
-        figure = Figure(figsize=(2.4 * len(shown), 3), dpi=120, layout="constrained")
-        for axes, measure in zip(figure.subplots(1, len(shown), squeeze=False).flat, shown, strict=True):
+        figure, panels = panels_of(1, len(shown), 2.4, 3)
+        for axes, measure in zip(panels, shown, strict=True):
             axes.bar(self.models, [self.mean(name, measure) for name in self.models], color="lightgray")
             for name in self.models:
                 values = self.values(name, measure)
@@ -142,6 +141,7 @@ def compare(
     check(n <= len(x_test), "n", f"be at most the number of test data, {len(x_test)}", n)
     unknown = (sample or {}).keys() - models.keys()
     check(not unknown, "sample", "hold names of models", sorted(unknown))
+    measure = _Measure(x_test, n, feature_model)
     runs = {}
     for name, make in models.items():
         for seed in seeds:
@@ -149,7 +149,7 @@ def compare(
             model = make(seed)
             seconds = _train(model, x, fit or {})
             samples = model.sample(n, **{"seed": seed, "verbose": 0, **(sample or {}).get(name, {})})
-            runs[name, seed] = {**_measured(model, x_test, samples, feature_model), "seconds": seconds}
+            runs[name, seed] = {**measure(model, samples), "seconds": seconds}
     return Comparison(runs)
 
 
@@ -161,17 +161,27 @@ def _train(model: keras.Model, x: np.ndarray, options: Mapping[str, Any]) -> flo
     return time.perf_counter() - start
 
 
-def _measured(
-    model: Any, x_test: np.ndarray, samples: np.ndarray, feature_model: keras.Layer | None
-) -> dict[str, float]:
-    distance: Any = FrechetDistance(feature_model)
-    balls: Any = PrecisionRecall(feature_model)
-    distance.update_state(x_test, samples)
-    balls.update_state(x_test[: len(samples)], samples)
-    bits = float(np.mean(model.bits_per_dim(x_test))) if hasattr(model, "bits_per_dim") else float("nan")
-    return {
-        "bits_per_dim": bits,
-        "frechet_distance": float(distance.result()),
-        **{name: float(value) for name, value in balls.result().items()},
-        "parameters": model.count_params(),
-    }
+class _Measure:
+    """Measures models against test data, whose features are computed once, as are those of each model's samples."""
+
+    def __init__(self, x_test: np.ndarray, n: int, feature_model: keras.Layer | None):
+        self.x_test = x_test
+        self.distance, self.balls = FrechetDistance(feature_model), PrecisionRecall(feature_model)
+        features = self.distance.features("real", x_test)
+        self.distance.collect("real", features)
+        self.balls.collect("real", features[:n])
+
+    def __call__(self, model: Any, samples: np.ndarray) -> dict[str, float]:
+        features = self.distance.features("generated", samples)
+        for metric in (self.distance, self.balls):
+            metric.reset_generated()
+            metric.collect("generated", features)
+        distance: Any = self.distance.result()
+        balls: Any = self.balls.result()
+        bits = float(np.mean(model.bits_per_dim(self.x_test))) if hasattr(model, "bits_per_dim") else float("nan")
+        return {
+            "bits_per_dim": bits,
+            "frechet_distance": float(distance),
+            **{name: float(value) for name, value in balls.items()},
+            "parameters": model.count_params(),
+        }

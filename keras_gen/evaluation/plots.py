@@ -44,7 +44,7 @@ def image_rows(rows: Mapping[str, Any], title: str | None = None) -> Any:
     names = max(len(name) for panel in panels.values() for name in panel)
     count = max(len(row) for panel in panels.values() for row in panel.values())
     lines = max(map(len, panels.values()))
-    figure, axes = _figure(len(panels), 1, 0.2 + 0.09 * names + 0.42 * count, 0.35 + 0.42 * lines)
+    figure, axes = panels_of(len(panels), 1, 0.2 + 0.09 * names + 0.42 * count, 0.35 + 0.42 * lines)
     for (heading, panel), place in zip(panels.items(), axes, strict=True):
         _draw_rows(place, panel, heading)
     return figure
@@ -68,8 +68,7 @@ def trajectories(path: Any, title: str | None = None) -> Any:
 
     >>> keras_gen.plots.trajectories(model.denoising_path(4, of="x0")).savefig("trajectories.png")
     """
-    path = finite_array("path", path)
-    check(path.ndim == 5 and path.size > 0, "path", "have shape (frames, n, height, width, channels)", path.shape)
+    path = _frames(path)
     return image_rows({str(i): images for i, images in enumerate(np.moveaxis(path, 1, 0))}, title)
 
 
@@ -91,7 +90,7 @@ def loss_curves(history: Any) -> Any:
     >>> keras_gen.plots.loss_curves(model.fit(images, epochs=20)).savefig("loss.png")
     """
     values = _logged(history)
-    figure, (axes,) = _figure(1, 1, 6, 3.5)
+    figure, (axes,) = panels_of(1, 1, 6, 3.5)
     curves = {"training": values["loss"], "validation": values.get("val_loss")}
     for label, curve in curves.items():
         if curve is not None:
@@ -126,7 +125,7 @@ def log_snr_curves(schedules: Mapping[str, Any]) -> Any:
     Reference: Kingma et al. 2021, arXiv:2107.00630.
     """
     check(isinstance(schedules, Mapping) and len(schedules) > 0, "schedules", "be a dictionary", schedules)
-    figure, (axes,) = _figure(1, 1, 6, 3.5)
+    figure, (axes,) = panels_of(1, 1, 6, 3.5)
     fractions = np.linspace(0, 1, 200, endpoint=False)
     for name, schedule in schedules.items():
         axes.plot(fractions, schedule.log_snr(schedule.times_at(fractions)), label=name)
@@ -161,7 +160,7 @@ def latents(z: Any, labels: Any = None) -> Any:
     if z.shape[1] > 2:
         _, _, directions = np.linalg.svd(z - z.mean(axis=0), full_matrices=False)
         z, kind = (z - z.mean(axis=0)) @ directions[:2].T, "principal component"
-    figure, (axes,) = _figure(1, 1, 5, 4.5)
+    figure, (axes,) = panels_of(1, 1, 5, 4.5)
     colors = {} if labels is None else {"c": labels, "cmap": "tab10"}
     points = axes.scatter(*z.T, s=4, linewidths=0, **colors)
     axes.set(xlabel=f"{kind} 1", ylabel=f"{kind} 2", aspect="equal")
@@ -196,8 +195,7 @@ def save_gif(
     check(str(filepath).endswith(".gif"), "filepath", "end with .gif", filepath)
     check(is_number(seconds) and seconds > 0, "seconds", "be > 0", seconds)
     check_integer("scale", scale)
-    path = finite_array("path", path)
-    check(path.ndim == 5 and path.size > 0, "path", "have shape (frames, n, height, width, channels)", path.shape)
+    path = _frames(path)
     grids = [np.squeeze(image_grid(images, columns, scale)) for images in path]
     first, *others = [Image.fromarray(grid) for grid in grids]
     options = {"save_all": True, "append_images": others, "duration": 1000 * seconds / len(grids), "loop": 0}
@@ -205,7 +203,13 @@ def save_gif(
         first.save(file, format="GIF", **options)
 
 
-def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
+def _frames(path: Any) -> np.ndarray:
+    path = finite_array("path", path)
+    check(path.ndim == 5 and path.size > 0, "path", "have shape (frames, n, height, width, channels)", path.shape)
+    return path
+
+
+def panels_of(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
     """Returns a figure of panels of the given size in inches, and their axes. Not pyplot's, which has a state."""
     from matplotlib.figure import Figure
 
