@@ -22,7 +22,6 @@ import keras
 import numpy as np
 
 from keras_gen.callbacks import Backup
-from keras_gen.core.backup import np as backup_numpy
 from keras_gen.models import DDPM
 from keras_gen.schedules import LinearSchedule
 
@@ -61,7 +60,7 @@ class KillInside:
     """Writes half of the `number`-th backup, then kills the process."""
 
     def __init__(self, number: int):
-        self.number, self.savez = number, backup_numpy.savez
+        self.number, self.savez = number, np.savez
 
     def __call__(self, file: object, **arrays: np.ndarray) -> None:
         self.number -= 1
@@ -76,7 +75,7 @@ class KillInside:
 def train(folder: pathlib.Path, epochs: int, in_backup: int | None) -> None:
     """Trains, or resumes, and writes the values."""
     if in_backup:
-        backup_numpy.savez = KillInside(in_backup)
+        np.savez = KillInside(in_backup)
     trained = model()
     fit(trained, epochs, [Backup(folder / "backup.npz")])
     np.savez(folder / "weights.npz", **{str(i): value for i, value in enumerate(values(trained))})

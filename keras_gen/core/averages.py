@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-CHECKSUM = "averages_checksum"  # its name in a file
+CHECKSUM = "averages_checksum"  # the attribute of a model, and its name in files
 
 
 class Averages(keras.callbacks.Callback):

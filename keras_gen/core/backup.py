@@ -8,11 +8,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gen.core.averages import CHECKSUM
 from keras_gen.core.checks import check, check_integer, is_array
 from keras_gen.core.files import DAMAGE, reading, replacing
 from keras_gen.export import keras_gen_export
 
-EPOCH, PATHS, CHECKSUM = "epoch", "paths", "averages_checksum"
+EPOCH, PATHS = "epoch", "paths"
 NAMED = 5  # variables in a warning
 
 
@@ -134,8 +135,6 @@ class StopOnNaN(keras.callbacks.Callback):
         losses = {name: _number(value) for name, value in (logs or {}).items() if name.endswith("loss")}
         broken = [f"{name}={value}" for name, value in losses.items() if not np.isfinite(value)]
         if broken and self.report is None:
-            if keras.backend.backend() == "jax":
-                self.model.jax_state_sync()  # Keras holds the weights elsewhere during an epoch
             self._stop(f"{', '.join(broken)} after step {batch + 1} of epoch {self.epoch}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -157,7 +156,7 @@ class StopOnNaN(keras.callbacks.Callback):
         self.checksum = getattr(self.model, CHECKSUM, None)
 
     def _stop(self, reason: str) -> None:
-        self.model.stop_training = True
+        self.model.stop_training = True  # `self.model` fetches the weights on JAX, which are elsewhere in an epoch
         broken = self._broken()
         lines = [
             f"{path} has {(~np.isfinite(now)).sum()} of {now.size} values not finite, the others {_range(now)}; "

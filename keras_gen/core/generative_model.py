@@ -153,9 +153,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         what callbacks see and what is left at the end of `fit`, finished or interrupted. The next `fit` goes on from
         the weights of training, also after `save` and `keras.models.load_model`.
         """
-        options = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
-        check_batch_size(options.get("batch_size"))
-        check_verbose(options.get("verbose", "auto"))
+        options = _options(super().fit, x, y, *args, **kwargs)
         options["x"] = self._checked(x, y, options.get("sample_weight"))
         if isinstance(options["x"], Batches):
             options["shuffle"] = False  # else Keras asks for them in an order that their source has not
@@ -226,10 +224,8 @@ class GenerativeModel(StaysFrozen, keras.Model):
         All draws are those of one fixed seed: evaluating twice gives the same loss, and validation during `fit` leaves
         the draws of training as they are.
         """
-        options = inspect.signature(super().evaluate).bind(x, y, *args, **kwargs).arguments
-        check_batch_size(options.get("batch_size"))
-        check_verbose(options.get("verbose", "auto"))
-        x = self._checked(x, y, kwargs.get("sample_weight"))
+        options = _options(super().evaluate, x, y, *args, **kwargs)
+        x = self._checked(x, y, options.get("sample_weight"))
         self._copy_weights()
         states = self._random_states()
         before = [ops.convert_to_numpy(state) for state in states]
@@ -437,12 +433,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
                 NaN.
         """
         self.check_built()
-        before = self.averages_checksum
-        try:
-            load_whole(self, super().load_weights, filepath, skip_mismatch, **kwargs)
-        except BaseException:
-            self.averages_checksum = before
-            raise
+        load_whole(self, super().load_weights, filepath, skip_mismatch, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "seed": self.seed}
@@ -573,6 +564,14 @@ class GenerativeModel(StaysFrozen, keras.Model):
         if keras.backend.backend() == "jax":
             for variable in self.weights:
                 variable.assign(ops.copy(variable))
+
+
+def _options(method: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Returns the arguments of Keras's `fit` or `evaluate` by name, after checking those that do not depend on data."""
+    options = inspect.signature(method).bind(*args, **kwargs).arguments
+    check_batch_size(options.get("batch_size"))
+    check_verbose(options.get("verbose", "auto"))
+    return options
 
 
 def _as_list(callbacks: Any) -> list[Any]:

@@ -45,7 +45,11 @@ def load_whole(
 
 @contextlib.contextmanager
 def unless_fails(model: keras.Model) -> Iterator[None]:
-    """Gives the model's variables, and its optimizers', their values back if the block raises."""
+    """Gives the model's variables, and its optimizers', their values back if the block raises.
+
+    With them what says whether the weights of a model, or of one inside it, are the averages.
+    """
+    checksums = [(layer, getattr(layer, CHECKSUM)) for layer in _layers(model) if hasattr(layer, CHECKSUM)]
     optimizers = [getattr(layer, "optimizer", None) for layer in _layers(model)]
     own = [variable for optimizer in optimizers if optimizer is not None for variable in optimizer.variables]
     before = [(variable, np.array(ops.convert_to_numpy(variable))) for variable in [*model.variables, *own]]
@@ -53,6 +57,8 @@ def unless_fails(model: keras.Model) -> Iterator[None]:
     def restore() -> None:
         for variable, value in before:
             variable.assign(value)
+        for layer, checksum in checksums:
+            setattr(layer, CHECKSUM, checksum)
 
     with contextlib.ExitStack() as stack:
         stack.callback(restore)

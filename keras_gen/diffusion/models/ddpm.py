@@ -9,7 +9,7 @@ from keras_gen.core.checks import check, check_choice
 from keras_gen.diffusion.models.diffusion_model import DiffusionModel
 from keras_gen.diffusion.models.likelihood import bound_term, noise_power, variational_bound
 from keras_gen.diffusion.prediction import Prediction, short_form
-from keras_gen.diffusion.samplers.base import DiffusionSampler
+from keras_gen.diffusion.samplers.base import DiffusionSampler, check_sampler
 from keras_gen.diffusion.samplers.ddpm import DDPMSampler
 from keras_gen.diffusion.schedules.discrete import DiscreteSchedule, LinearSchedule
 from keras_gen.export import keras_gen_export
@@ -170,8 +170,7 @@ class DDPM(DiffusionModel):
 
         Reference: Bao et al. 2022, arXiv:2201.06503, equation 8; for a network that is not optimal, arXiv:2206.07309.
         """
-        is_sampler = sampler is None or isinstance(sampler, DiffusionSampler)
-        check(is_sampler, "sampler", "be a DiffusionSampler or None", repr(sampler))
+        check_sampler(sampler)
         x = self.prepare_images("x", x)
         condition = self.prepare_condition(y, len(x), "y")
         times = np.arange(self.schedule.num_steps) if sampler is None else sampler.times(self.schedule)[-2::-1]

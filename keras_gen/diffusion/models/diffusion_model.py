@@ -32,7 +32,13 @@ from keras_gen.diffusion.prediction import (
     coefficients,
     takes_real_times,
 )
-from keras_gen.diffusion.samplers.base import DiffusionSampler, frame_steps, prepared_condition, reverse_process
+from keras_gen.diffusion.samplers.base import (
+    DiffusionSampler,
+    check_sampler,
+    frame_steps,
+    prepared_condition,
+    reverse_process,
+)
 from keras_gen.diffusion.samplers.ddpm import DDPMSampler
 from keras_gen.diffusion.samplers.guidance import Guidance
 from keras_gen.diffusion.schedules.base import NoiseSchedule
@@ -210,8 +216,8 @@ class DiffusionModel(GenerativeModel):
 
     def resolve(self, sampler: DiffusionSampler | None) -> DiffusionSampler:
         """Returns `sampler`, or the default sampler for `None`, after checking that it supports this model."""
+        check_sampler(sampler)
         sampler = self.default_sampler() if sampler is None else sampler
-        check(isinstance(sampler, DiffusionSampler), "sampler", "be a DiffusionSampler or None", repr(sampler))
         sampler.check_model(self, sampler.times(self.schedule))
         return sampler
 

@@ -205,6 +205,12 @@ class DiffusionSampler(Configured, abc.ABC):
         return {"steps": self.steps, "spacing": self.spacing, "clip_x0": clip_x0, "times": self.given_times}
 
 
+def check_sampler(sampler: Any) -> None:
+    """Checks that `sampler` is a `DiffusionSampler`, or `None` for a default."""
+    is_sampler = sampler is None or isinstance(sampler, DiffusionSampler)
+    check(is_sampler, "sampler", "be a DiffusionSampler or None", repr(sampler))
+
+
 def has_step_of(sampler: Any, cls: type[DiffusionSampler]) -> bool:
     """Returns whether `sampler` is an instance of `cls`, or of a subclass that overrides neither `step` nor `rows`."""
     return isinstance(sampler, cls) and type(sampler).step is cls.step and type(sampler).rows is cls.rows
