@@ -71,11 +71,12 @@ class DiscreteSchedule(NoiseSchedule):
 
     def inverse_log_snr(self, log_snr: Any) -> Any:
         table = self.log_snr(np.arange(self.num_steps))
+        borders = -(table[:-1] + table[1:]) / 2  # ascending; between two of them, one time is the nearest
         if array_module(log_snr) is np:
-            gap = np.abs(table - np.asarray(log_snr, "float64")[..., None])
-            return np.argmin(gap, axis=-1)
-        finite = ops.convert_to_tensor(np.maximum(table, -1e9), "float32")
-        return ops.argmin(ops.abs(finite - ops.expand_dims(log_snr, -1)), axis=-1)
+            return np.searchsorted(borders, -np.asarray(log_snr, "float64"))
+        borders = ops.convert_to_tensor(np.minimum(borders, 1e9), "float32")
+        times = ops.searchsorted(borders, -ops.reshape(log_snr, (-1,)))
+        return ops.reshape(times, ops.shape(log_snr))
 
     def times_at(self, fraction: Any) -> Any:
         if array_module(fraction) is np:
