@@ -6,7 +6,7 @@ from laws.arrays import IMAGES
 from laws.networks import sub_pixel
 from offenders import not_refused
 
-from keras_gen.core.fixtures import randomize_weights, to_numpy
+from keras_gen.core.fixtures import to_numpy
 from keras_gen.initializers import ICNR
 from keras_gen.layers import PixelShuffle2D, PixelUnshuffle2D, Squeeze
 from keras_gen.models import LightUNet, UNet
@@ -29,14 +29,13 @@ def test_one_pixel_becomes_a_square():
 
 def test_the_inverse_is_exact():
     x = np.random.default_rng(0).normal(size=(2, 6, 3, 36))
-    for dtype in ("float64", "float32", "float16", "int32", "uint8", "bool"):
-        for factor in (1, 2, 3):
-            for order in ORDERS:
-                values = x.astype(dtype)
-                fine = pixel_shuffle(values, factor, order)
-                assert tuple(fine.shape) == (2, 6 * factor, 3 * factor, 36 // factor**2)
-                assert keras.backend.standardize_dtype(fine.dtype) == dtype
-                np.testing.assert_array_equal(ops.convert_to_numpy(pixel_unshuffle(fine, factor, order)), values)
+    for factor, dtype in ((1, "bool"), (2, "float32"), (3, "uint8")):
+        for order in ORDERS:
+            values = x.astype(dtype)
+            fine = pixel_shuffle(values, factor, order)
+            assert tuple(fine.shape) == (2, 6 * factor, 3 * factor, 36 // factor**2)
+            assert keras.backend.standardize_dtype(fine.dtype) == dtype
+            np.testing.assert_array_equal(ops.convert_to_numpy(pixel_unshuffle(fine, factor, order)), values)
 
 
 def test_orders_are_those_of_others():
@@ -86,27 +85,30 @@ def test_icnr_is_spread_as_the_initializer_of_the_small_kernel():
     assert (icnr.factor, icnr.order, icnr.initializer.seed) == (4, "dcr", 3)
 
 
+def test_filters_of_icnr_are_trained_apart():
+    model = keras.Sequential([keras.Input((4, 4, 8)), sub_pixel(2)])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    model.fit(IMAGES, pixel_shuffle(IMAGES, 2), epochs=1, verbose=0)
+    kernel = to_numpy(model.weights[0])
+    assert (kernel.reshape(8, 2, 4).std(axis=-1) > 0).all()
+
+
 def test_networks_upsample_by_their_layers():
-    """Each level by its own layer, with the shapes of its place; without layers, by nearest neighbors."""
-    kinds = [sub_pixel(4), keras.layers.Conv2DTranspose(6, 4, 2, "same", data_format="channels_last")]
-    for make, widths in ((UNet, (16, 24)), (LightUNet, (8, 16))):  # of what is upsampled
-        plain = make((8, 8, 1), (8, 16, 24), 1)
-        assert sum(type(layer) is keras.layers.UpSampling2D for layer in plain.layers) == 2
-        network = make((8, 8, 1), (8, 16, 24), 1, upsampling=[type(k).from_config(k.get_config()) for k in kinds])
+    for make in (UNet, LightUNet):
+        by_weights = keras.layers.Conv2DTranspose(8, 2, 2, data_format="channels_last")
+        network = make((4, 4, 1), (8, 8, 8), 1, upsampling=[sub_pixel(4), by_weights])
         fine, coarse = network.upsampling
-        assert (fine.input.shape[1:], coarse.input.shape[1:]) == ((4, 4, widths[0]), (2, 2, widths[1]))
-        assert (fine.output.shape[1:], coarse.output.shape[1:]) == ((8, 8, 4), (4, 4, 6))
+        assert (coarse.input.shape[1:], coarse.output.shape[1:]) == ((1, 1, 8), (2, 2, 8))
+        assert (fine.input.shape[1:], fine.output.shape[1:]) == ((2, 2, 8), (4, 4, 4))
 
 
-def test_one_layer_for_all_levels_is_one_in_a_file(tmp_path):
+def test_one_layer_for_all_levels_is_one_in_a_copy():
     shared = keras.layers.Conv2DTranspose(8, 2, 2, data_format="channels_last")
-    network = UNet((8, 8, 1), (8, 8, 8), 1, upsampling=shared)
-    randomize_weights(network)
-    network.save(tmp_path / "network.keras")
-    loaded = keras.models.load_model(tmp_path / "network.keras")
-    inputs = [IMAGES.reshape(4, 8, 8, 1), np.arange(4)]
-    assert len(loaded.weights) == len(network.weights)
-    np.testing.assert_allclose(to_numpy(loaded(inputs)), to_numpy(network(inputs)), rtol=1e-5, atol=1e-5)
+    network = UNet((4, 4, 1), (8, 8, 8), 1, upsampling=shared)
+    copy = UNet.from_config(network.get_config())
+    assert [weight.shape for weight in copy.weights] == [weight.shape for weight in network.weights]
+    assert sum(layer is copy.upsampling for layer in copy.layers) == 1
+    assert not any(isinstance(layer, keras.layers.UpSampling2D) for layer in copy.layers)
 
 
 def test_bad_input():

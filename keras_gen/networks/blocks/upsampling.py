@@ -213,9 +213,8 @@ class ICNR(Configured, keras.initializers.Initializer):
         is_divisible = len(shape) > 0 and shape[-1] % copies == 0
         check(is_divisible, "shape", f"end in a number of filters divisible by {copies}", tuple(shape))
         kernel = self.initializer((*shape[:-1], shape[-1] // copies), dtype=dtype)
-        if self.order == "crd":
-            return ops.repeat(kernel, copies, axis=-1)
-        return ops.concatenate([kernel] * copies, axis=-1)
+        # Not `ops.repeat`, which on PyTorch is a view of one filter: no optimizer could write to it.
+        return ops.reshape(ops.stack([kernel] * copies, axis=-1 if self.order == "crd" else -2), shape)
 
     def get_config(self) -> dict[str, Any]:
         initializer = keras.initializers.serialize(self.initializer)
