@@ -11,6 +11,7 @@ from keras_gen import data as data
 from keras_gen import distributions as distributions
 from keras_gen import estimators as estimators
 from keras_gen import evaluation as evaluation
+from keras_gen import initializers as initializers
 from keras_gen import layers as layers
 from keras_gen import losses as losses
 from keras_gen import metrics as metrics

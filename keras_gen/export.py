@@ -20,6 +20,7 @@ NAMESPACES = (
     "data",
     "distributions",
     "estimators",
+    "initializers",
     "layers",
     "losses",
     "metrics",

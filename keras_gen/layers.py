@@ -41,6 +41,8 @@ from keras_gen.networks.blocks.residual import ResidualBlock as ResidualBlock
 from keras_gen.networks.blocks.rotary import RotaryEmbedding as RotaryEmbedding
 from keras_gen.networks.blocks.rotary import RotaryEmbedding2D as RotaryEmbedding2D
 from keras_gen.networks.blocks.transformer_block import TransformerBlock as TransformerBlock
+from keras_gen.networks.blocks.upsampling import PixelShuffle2D as PixelShuffle2D
+from keras_gen.networks.blocks.upsampling import PixelUnshuffle2D as PixelUnshuffle2D
 from keras_gen.quantization.composite import GroupedVectorQuantizer as GroupedVectorQuantizer
 from keras_gen.quantization.composite import ResidualVectorQuantizer as ResidualVectorQuantizer
 from keras_gen.quantization.scalar import FiniteScalarQuantizer as FiniteScalarQuantizer

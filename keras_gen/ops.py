@@ -29,5 +29,7 @@ from keras_gen.latent.divergences import concrete_log_prob as concrete_log_prob
 from keras_gen.latent.gumbel import gumbel_softmax as gumbel_softmax
 from keras_gen.latent.straight_through import straight_through as straight_through
 from keras_gen.networks.blocks.tiled_attention import tiled_attention as tiled_attention
+from keras_gen.networks.blocks.upsampling import pixel_shuffle as pixel_shuffle
+from keras_gen.networks.blocks.upsampling import pixel_unshuffle as pixel_unshuffle
 from keras_gen.quantization.nearest_code import nearest_code as nearest_code
 from keras_gen.quantization.rotation_trick import rotation_trick as rotation_trick

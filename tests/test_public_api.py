@@ -30,6 +30,7 @@ FOLDERS = {
     "config": "core core/torch",
     "data": "core sources",
     "estimators": "latent/estimators",
+    "initializers": "networks/blocks",
     "layers": "networks/blocks latent flows",
     "losses": "latent adversarial quantization diffusion/models",
     "metrics": "evaluation quantization",

@@ -12,6 +12,7 @@ from keras_gen.core.checks import check, check_integer, is_integer
 from keras_gen.core.random import check_seed, fixed_seed
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
+from keras_gen.networks.blocks.upsampling import shuffle, unshuffle
 
 
 @keras_gen_export("keras_gen.layers.Reshape", also=("keras_gen.bijectors.Reshape",))
@@ -113,16 +114,10 @@ class Squeeze(Bijector):
         check(divisible, "x", f"have height and width divisible by {f}", f"shape {tuple(x_shape)}")
 
     def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
-        f, (_, h, w, c) = self.factor, x.shape
-        y = ops.reshape(x, (-1, h // f, f, w // f, f, c))
-        y = ops.reshape(ops.transpose(y, (0, 1, 3, 2, 4, 5)), (-1, h // f, w // f, f * f * c))
-        return y, broadcast_to_batch(0, x)
+        return unshuffle(x, self.factor, "dcr"), broadcast_to_batch(0, x)
 
     def inverse_and_log_det(self, y: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
-        f, (_, h, w, c) = self.factor, y.shape
-        x = ops.reshape(y, (-1, h, w, f, f, c // f**2))
-        x = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, h * f, w * f, c // f**2))
-        return x, broadcast_to_batch(0, y)
+        return shuffle(y, self.factor, "dcr"), broadcast_to_batch(0, y)
 
     def output_shape(self, x_shape: Any) -> tuple[int | None, ...]:
         batch, h, w, c = x_shape

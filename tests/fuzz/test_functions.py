@@ -133,6 +133,8 @@ FUNCTIONS = {
     "ops.optimal_pairing": {"cost": normal(4, 4)},
     "ops.pack_sequences": {"sequences": [[5, 6, 7], [8], [9, 9]], "length": 4},
     "ops.pairwise_distances": {"x": POINTS, "metric": "euclidean"},
+    "ops.pixel_shuffle": {"x": normal(2, 3, 2, 4), "factor": 2, "order": "crd"},
+    "ops.pixel_unshuffle": {"x": normal(2, 4, 2, 3), "factor": 2, "order": "dcr"},
     "ops.rational_quadratic_spline": {"x": VECTORS, "parameters": normal(4, 3, 11), "bound": 5.0, "inverse": False},
     "ops.robin_hood_index": {"counts": COUNTS},
     "ops.rotation_trick": {"code": VECTORS, "x": OTHERS},

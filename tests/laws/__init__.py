@@ -1,5 +1,6 @@
 """The law tables. A new class enters with one line in the file of its kind; the tests of laws and files do the rest."""
 
+from keras_gen.initializers import ICNR
 from laws.bijectors import BIJECTORS, DISCRETE
 from laws.layers import DECAY, LAYERS, SAMPLING
 from laws.losses import LOSSES
@@ -10,7 +11,9 @@ from laws.samplers import DIFFUSION_SAMPLERS, SAMPLERS
 from laws.schedules import PREDICTIONS, SCHEDULES, TIME_SAMPLERS
 
 # Objects of configuration alone: name -> constructor
-CONFIGURED = SAMPLERS | LOSSES | METRICS | {"unet_conventions": lambda: CONVENTIONS}
+CONFIGURED = (
+    SAMPLERS | LOSSES | METRICS | {"icnr": lambda: ICNR("he_normal", 3, "dcr"), "unet_conventions": lambda: CONVENTIONS}
+)
 # Those of diffusion models, with laws of their own: name -> constructor
 OF_DIFFUSION = PREDICTIONS | SCHEDULES | TIME_SAMPLERS | {name: make for name, (make, _) in DIFFUSION_SAMPLERS.items()}
 

@@ -40,6 +40,8 @@ LAYERS = {
     "logistic_base": (layers.LogisticBase, (VECTOR,)),
     "moving_average": (lambda: layers.MovingAverage(0.9), (VECTOR,)),
     "normal_base": (layers.NormalBase, (VECTOR,)),
+    "pixel_shuffle": (lambda: layers.PixelShuffle2D(2, "dcr"), (IMAGES,)),
+    "pixel_unshuffle": (lambda: layers.PixelUnshuffle2D(2, "dcr"), (IMAGES,)),
     "residual_block": (lambda: layers.ResidualBlock(4, 2, dropout=0.5, seed=0), (IMAGES, VECTOR)),
     "residual_block_remat": (lambda: layers.ResidualBlock(8, 2, dropout=0.5, remat=True, seed=0), (IMAGES, VECTOR)),
     "residual_vector_quantizer": (

@@ -1,21 +1,33 @@
-from keras_gen import models
+import keras
+
+from keras_gen import initializers, layers, models
 from laws.arrays import CONDITION, GRAY, LABELS, REAL_T, TOKENS, T
 
 CONVENTIONS = models.UNetConventions(
     groups=2, head_dim=4, max_period=1e3, symmetric_padding=True, middle="plain", scale_shift=True
 )
 
+
+def sub_pixel(filters: int) -> keras.Layer:
+    icnr = initializers.ICNR("he_normal")
+    convolution = keras.layers.Conv2D(4 * filters, 1, kernel_initializer=icnr, data_format="channels_last")
+    return keras.Sequential([convolution, layers.PixelShuffle2D()])
+
+
 # name -> (constructor, inputs)
 NETWORKS = {
     "dit": (lambda: models.DiT((4, 4, 1), 2, 16, 2, 2, num_classes=3), (GRAY, T, LABELS)),
     "dit_sincos": (lambda: models.DiT((4, 4, 1), 2, 8, 1, 1, "sincos", out_channels=2), (GRAY, REAL_T)),
-    "light_unet": (lambda: models.LightUNet((4, 4, 1), (8, 8), 1), (GRAY, T)),
+    "light_unet": (lambda: models.LightUNet((4, 4, 1), (8, 8), 1, upsampling=[sub_pixel(4)]), (GRAY, T)),
     "pixel_transformer": (
         lambda: models.PixelTransformer((4, 4, 1), 2, 32, 2, condition_dim=3, out_channels=2),
         (GRAY, REAL_T, CONDITION),
     ),
     "unet": (lambda: models.UNet((4, 4, 1), (8, 8), 1, (1,), num_classes=3), (GRAY, T, LABELS)),
-    "unet_any_size": (lambda: models.UNet((None, None, 1), (8, 8), 1, out_channels=2), (GRAY, T)),
+    "unet_any_size": (
+        lambda: models.UNet((None, None, 1), (8, 8), 1, out_channels=2, upsampling=layers.PixelShuffle2D()),
+        (GRAY, T),
+    ),
     "unet_conventions_condition": (
         lambda: models.UNet((4, 4, 1), (8, 8), 1, (1,), condition_dim=3, conventions=CONVENTIONS),
         (GRAY, REAL_T, CONDITION),

@@ -25,6 +25,7 @@ from keras_gen.core.checks import (
     flat_labels,
     is_integer,
     known_size,
+    same_shape,
 )
 from keras_gen.core.frozen import freeze_layers, frozen_layers, pass_on_frozen
 from keras_gen.core.torch.trace import Trace, traceable
@@ -115,6 +116,36 @@ def check_levels(image_shape: Sequence[int | None], widths: Sequence[int], block
 def downsampling_multiple(widths: Sequence[int]) -> tuple[int, str]:
     """Returns the divisor of an image's size that halving from level to level requires, and the reason."""
     return 2 ** (len(widths) - 1), f"with {len(widths)} levels"
+
+
+def upsampling_layers(upsampling: Any, levels: int, dtype: Any) -> list[keras.Layer]:
+    """Returns a U-Net's layers that double height and width, one for each level but the coarsest, from fine to coarse.
+
+    Args:
+        upsampling: a layer for all levels, a sequence of layers, or `None` for nearest-neighbor upsampling.
+        levels: int. Number of levels.
+        dtype: the dtype policy of the layers that are made here.
+    """
+    if upsampling is None:  # `channels_last` whatever Keras is set to
+        return [keras.layers.UpSampling2D(data_format="channels_last", dtype=dtype) for _ in range(levels - 1)]
+    if isinstance(upsampling, keras.Layer) and levels > 1:
+        return [upsampling] * (levels - 1)
+    are_layers = isinstance(upsampling, list | tuple) and all(isinstance(layer, keras.Layer) for layer in upsampling)
+    rule = f"be a layer, or a sequence of {levels - 1} layers, one for each of {levels} levels but the coarsest"
+    check(are_layers and len(upsampling) == levels - 1, "upsampling", rule, upsampling)
+    is_repeated = len({id(layer) for layer in upsampling}) < len(upsampling)
+    check(not is_repeated, "upsampling", "hold each layer once, as a file would hold copies", upsampling)
+    return list(upsampling)
+
+
+def double(h: Any, layer: keras.Layer) -> Any:
+    """Doubles height and width of symbolic images by a layer of `upsampling`."""
+    doubled = layer(h)
+    expected = [side if side is None else 2 * side for side in h.shape[1:3]]
+    is_doubled = len(doubled.shape) == 4 and same_shape(doubled.shape[1:3], expected)
+    received = f"{layer}, which makes shape {doubled.shape} of {h.shape}"
+    check(is_doubled, "upsampling", "double height and width", received)
+    return doubled
 
 
 def inputs_of(network: keras.Layer) -> list[Any]:

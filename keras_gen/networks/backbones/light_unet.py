@@ -7,7 +7,13 @@ from keras import layers
 from keras_gen.core.checks import check_integer, known_size
 from keras_gen.core.torch.kernels import Conv2D
 from keras_gen.export import keras_gen_export
-from keras_gen.networks.backbones.image_network import ImageNetwork, check_levels, downsampling_multiple
+from keras_gen.networks.backbones.image_network import (
+    ImageNetwork,
+    check_levels,
+    double,
+    downsampling_multiple,
+    upsampling_layers,
+)
 from keras_gen.networks.blocks.residual import LightBlock
 
 
@@ -15,8 +21,8 @@ from keras_gen.networks.blocks.residual import LightBlock
 class LightUNet(ImageNetwork):
     """Light U-Net of the DDPM post: additive skip connections, no attention, no biases, learned time embeddings.
 
-    The encoder halves height and width by average pooling, the decoder doubles them by nearest-neighbor upsampling.
-    Each decoder block has the channels of the matching encoder block, whose output is added to its own.
+    The encoder halves height and width by average pooling, the decoder doubles them by `upsampling`. Each decoder block
+    has the channels of the matching encoder block, whose output is added to its own.
 
     Args:
         image_shape: `(height, width, channels)`. Height and width are multiples of `2^(levels - 1)`, or `None`: then
@@ -25,6 +31,8 @@ class LightUNet(ImageNetwork):
             `(128, 128, 256, 256, 512, 512)` for 128 x 128 pixels.
         blocks_per_level: int >= 1. Encoder blocks per level; the decoder has one more. Defaults to `2`.
         num_steps: int >= 1. Number of times, each with a learned vector; at least the schedule's. Defaults to `1000`.
+        upsampling: layer that doubles height and width, the same for all levels, or a sequence of such layers, one for
+            each level but the coarsest, from fine to coarse. Defaults to `None`, nearest-neighbor upsampling.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
@@ -45,13 +53,14 @@ class LightUNet(ImageNetwork):
         widths: Sequence[int] = (64, 64, 128),
         blocks_per_level: int = 2,
         num_steps: int = 1000,
+        upsampling: keras.Layer | Sequence[keras.Layer] | None = None,
         dtype: Any = None,
         **kwargs: Any,
     ):
         widths = check_levels(image_shape, widths, blocks_per_level)
         num_steps = check_integer("num_steps", num_steps)
+        doublings = upsampling_layers(upsampling, len(widths), dtype)
         options = {"dtype": dtype}
-        resizing = {**options, "data_format": "channels_last"}  # whatever Keras is set to
         levels = range(len(widths))
 
         x = keras.Input(tuple(image_shape), name="x_t")
@@ -64,7 +73,7 @@ class LightUNet(ImageNetwork):
                 h = LightBlock(widths[level], **options)([h, embedding])
                 skips.append(h)
             if level < levels[-1]:
-                h = layers.AveragePooling2D(2, **resizing)(h)
+                h = layers.AveragePooling2D(2, data_format="channels_last", **options)(h)  # whatever Keras is set to
                 skips.append(h)
         h = LightBlock(widths[-1], **options)([h, embedding])
         for level in reversed(levels):
@@ -73,14 +82,20 @@ class LightUNet(ImageNetwork):
                 h = LightBlock(skip.shape[-1], **options)([h, embedding])
                 h = layers.Add(**options)([h, skip])
             if level > 0:
-                h = layers.UpSampling2D(**resizing)(h)
+                h = double(h, doublings[level - 1])
         h = Conv2D(known_size("image_shape", image_shape), 1, use_bias=False, **options)(h)
 
         super().__init__([x, t], h, image_shape, *downsampling_multiple(widths), dtype, **kwargs)
         self.widths = widths
         self.blocks_per_level = int(blocks_per_level)
         self.num_steps = num_steps
+        self.upsampling = upsampling
 
     def get_config(self) -> dict[str, Any]:
-        own = {"widths": self.widths, "blocks_per_level": self.blocks_per_level, "num_steps": self.num_steps}
+        own = {
+            "widths": self.widths,
+            "blocks_per_level": self.blocks_per_level,
+            "num_steps": self.num_steps,
+            "upsampling": keras.saving.serialize_keras_object(self.upsampling),
+        }
         return {**super().get_config(), **own}

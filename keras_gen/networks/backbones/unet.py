@@ -20,7 +20,13 @@ from keras_gen.networks.backbones.diffusers_weights import (
     read_diffusers,
     unet_arguments,
 )
-from keras_gen.networks.backbones.image_network import ImageNetwork, check_levels, downsampling_multiple
+from keras_gen.networks.backbones.image_network import (
+    ImageNetwork,
+    check_levels,
+    double,
+    downsampling_multiple,
+    upsampling_layers,
+)
 from keras_gen.networks.blocks.attention import CrossAttention2D, SelfAttention2D
 from keras_gen.networks.blocks.conditioning import ConditionDim, embed, is_pair, network_inputs
 from keras_gen.networks.blocks.norms import GroupNorm, groups_for
@@ -121,6 +127,9 @@ class UNet(ImageNetwork):
             to `None`.
         conventions: a `UNetConventions`, variants of the architecture used by other implementations. Defaults to
             `None`, which is `UNetConventions()`.
+        upsampling: layer that doubles height and width, the same for all levels, or a sequence of such layers, one for
+            each level but the coarsest, from fine to coarse. A 3 x 3 convolution follows. Defaults to `None`,
+            nearest-neighbor upsampling.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
@@ -140,6 +149,8 @@ class UNet(ImageNetwork):
     >>> network = keras_gen.models.UNet((28, 28, 1), widths=(32, 64, 128), attention_levels=(2,), num_classes=10)
     >>> output = network([x_t, t, labels])
     >>> network = keras_gen.models.UNet.from_diffusers("folder/with/config.json")
+    >>> shuffle = keras_gen.layers.PixelShuffle2D()
+    >>> network = keras_gen.models.UNet((28, 28, 1), widths=(32, 64, 128), upsampling=shuffle)
 
     Reference: Ho et al. 2020, arXiv:2006.11239, appendix B; https://kexue.fm/archives/9152.
     """
@@ -156,6 +167,7 @@ class UNet(ImageNetwork):
         remat: bool = False,
         condition_dim: ConditionDim = None,
         conventions: UNetConventions | None = None,
+        upsampling: keras.Layer | Sequence[keras.Layer] | None = None,
         dtype: Any = None,
         **kwargs: Any,
     ):
@@ -167,8 +179,8 @@ class UNet(ImageNetwork):
             check_integer("out_channels", out_channels)
         own = UNetConventions() if conventions is None else conventions
         check(isinstance(own, UNetConventions), "conventions", "be a UNetConventions", conventions)
+        doublings = upsampling_layers(upsampling, len(widths), dtype)
         options = {"dtype": dtype}
-        resizing = {**options, "data_format": "channels_last"}  # whatever Keras is set to
         inputs = network_inputs(image_shape, num_classes, condition_dim, attends=True)
         tokens = inputs[2] if is_pair(condition_dim) else None
         rule = "contain a level: tokens, of a pair condition_dim, enter by attention"
@@ -196,7 +208,7 @@ class UNet(ImageNetwork):
 
         def halve(h: Any, width: int, name: str) -> Any:
             if own.symmetric_padding:
-                h = layers.ZeroPadding2D(**resizing)(h)
+                h = layers.ZeroPadding2D(data_format="channels_last", **options)(h)  # whatever Keras is set to
             return conv(h, width, name, strides=2, padding="valid" if own.symmetric_padding else "same")
 
         embedding = embed(inputs, widths[0], 4 * widths[0], num_classes, own.max_period, dtype)
@@ -225,7 +237,7 @@ class UNet(ImageNetwork):
                 if level in attention_levels:
                     h = attend(h, f"up_{level}_attention_{i}")
             if level > 0:
-                h = conv(layers.UpSampling2D(**resizing)(h), widths[level], f"up_{level}_conv")
+                h = conv(double(h, doublings[level - 1]), widths[level], f"up_{level}_conv")
         h = GroupNorm(own.groups or groups_for(widths[0]), own.epsilon, name="last_norm", **options)(h)
         h = layers.Activation("silu", **options)(h)
         h = conv(h, out_channels or known_size("image_shape", image_shape), "last_conv", kernel_initializer="zeros")
@@ -240,6 +252,7 @@ class UNet(ImageNetwork):
         self.remat = remat
         self.condition_dim = tuple(condition_dim) if is_pair(condition_dim) else condition_dim
         self.conventions = own
+        self.upsampling = upsampling
 
     @classmethod
     def from_diffusers(cls, source: Any) -> "UNet":
@@ -281,5 +294,6 @@ class UNet(ImageNetwork):
             "remat": self.remat,
             "condition_dim": self.condition_dim,
             "conventions": keras.saving.serialize_keras_object(self.conventions),
+            "upsampling": keras.saving.serialize_keras_object(self.upsampling),
         }
         return {**super().get_config(), **own}

@@ -6,6 +6,7 @@ from typing import Any
 from keras import ops
 
 from keras_gen.core.checks import check_image_shape, check_integer, known_shape
+from keras_gen.networks.blocks.upsampling import shuffle, unshuffle
 
 
 def check_patches(image_shape: Sequence[int | None], patch_size: int) -> tuple[int, int]:
@@ -23,14 +24,10 @@ def patch_multiple(patch_size: int) -> tuple[int, str]:
 
 def to_patches(images: Any, patch_size: int) -> Any:
     """Splits images into flattened patches `(batch, rows * columns, patch_size^2 * channels)`."""
-    height, width, channels = images.shape[1:]
-    rows, columns = height // patch_size, width // patch_size
-    x = ops.reshape(images, (-1, rows, patch_size, columns, patch_size, channels))
-    return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, rows * columns, patch_size**2 * channels))
+    x = unshuffle(images, patch_size, "dcr")
+    return ops.reshape(x, (-1, x.shape[1] * x.shape[2], x.shape[3]))
 
 
 def from_patches(patches: Any, rows: int, columns: int, patch_size: int) -> Any:
     """Joins flattened patches to images `(batch, rows * patch_size, columns * patch_size, channels)`."""
-    channels = patches.shape[-1] // patch_size**2
-    x = ops.reshape(patches, (-1, rows, columns, patch_size, patch_size, channels))
-    return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, rows * patch_size, columns * patch_size, channels))
+    return shuffle(ops.reshape(patches, (-1, rows, columns, patches.shape[-1])), patch_size, "dcr")
