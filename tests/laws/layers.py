@@ -39,6 +39,7 @@ LAYERS = {
     "learned_normal_base": (layers.LearnedNormalBase, (VECTOR,)),
     "logistic_base": (layers.LogisticBase, (VECTOR,)),
     "moving_average": (lambda: layers.MovingAverage(0.9), (VECTOR,)),
+    "moving_average_mean": (lambda: layers.MovingAverage(None), (VECTOR,)),
     "normal_base": (layers.NormalBase, (VECTOR,)),
     "residual_block": (lambda: layers.ResidualBlock(4, 2, dropout=0.5, seed=0), (IMAGES, VECTOR)),
     "residual_block_remat": (lambda: layers.ResidualBlock(8, 2, dropout=0.5, remat=True, seed=0), (IMAGES, VECTOR)),
