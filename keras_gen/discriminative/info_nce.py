@@ -27,8 +27,8 @@ class InfoNCE(Configured):
     Scores are plain inner products. For cosine similarities give vectors of length 1, as of an encoder that ends in
     `keras.layers.UnitNormalization`; for a learned temperature multiply `a` by its inverse, and set `temperature` to 1.
 
-    The scores, and later their gradient, are computed for some rows at a time and kept for none, so that memory grows
-    with the number of pairs, not with its square. The loss can be differentiated once, not twice.
+    Scores are computed for some vectors at a time, once more for the gradient, and are never kept: memory grows with
+    the number of pairs, not with its square. The loss can be differentiated once, not twice.
 
     Args:
         temperature: float > 0. For vectors of length 1, between 0.05 and 0.5 is usual.
@@ -130,17 +130,23 @@ def _compared(rows: Sequence[Any], columns: Sequence[Any]) -> Any:
 
 
 def _by_chunks(function: Callable[..., Any], rows: Sequence[Any], chunk_size: int | None) -> Any:
-    """Computes `function(*rows)`, a chunk of rows at a time, for tensors `(n, ...)` and a result `(n, ...)`."""
+    """Computes `function(*rows)`, a chunk of rows at a time, for tensors `(n, ...)` and a result `(n, ...)`.
+
+    The result is a constant: TensorFlow would else differentiate the loop, and keep what it computes for each chunk.
+    """
     n = ops.shape(rows[0])[0]
-    is_known = isinstance(n, int)  # not where TensorFlow traces for any batch size
-    chunk = chunk_size or (max(1, CELLS // n) if is_known else ops.maximum(CELLS // n, 1))
-    if is_known and n <= chunk:
-        return function(*rows)
+    chunk = chunk_size or CELLS // n
+    if isinstance(n, int):
+        chunk = max(1, chunk)
+        if n <= chunk:
+            return ops.stop_gradient(function(*rows))
+    else:  # TensorFlow traces for any batch size
+        chunk = ops.maximum(ops.minimum(chunk, n), 1)
     padding = -n % chunk
     whole = [ops.concatenate([x, ops.zeros((padding, *x.shape[1:]), x.dtype)]) for x in rows]
     parts = tuple(ops.reshape(x, (-1, chunk, *x.shape[1:])) for x in whole)
     results = ops.map(lambda part: function(*part), parts)
-    return ops.reshape(results, (-1, *results.shape[2:]))[:n]
+    return ops.stop_gradient(ops.reshape(results, (-1, *results.shape[2:]))[:n])
 
 
 def _vectors(a: Any, b: Any) -> tuple[Any, Any]:
