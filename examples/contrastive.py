@@ -17,8 +17,8 @@ import numpy as np
 from datasets import load_split
 from scipy.ndimage import affine_transform
 from shared import full_or_smoke, parser, save_panels, train
-from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
+from sklearn.manifold import TSNE
 
 from keras_gen.losses import GaussianLikelihood, InfoNCE
 from keras_gen.models import VAE
@@ -74,7 +74,7 @@ def find_partners(_: Any, pair: Any) -> Any:
 
 def build_vae(image_shape: tuple[int, ...], seed: int) -> VAE:
     trunk, dense = build_trunk(image_shape), keras.layers.Dense
-    encoder = keras.Model(trunk.inputs, [dense(FEATURES)(trunk.output), dense(FEATURES)(trunk.output)])
+    encoder = keras.Model(trunk.inputs, [dense(FEATURES)(trunk.outputs[0]), dense(FEATURES)(trunk.outputs[0])])
     decoder = [dense(256, "relu"), dense(int(np.prod(image_shape))), keras.layers.Reshape(image_shape)]
     return VAE(encoder, keras.Sequential([keras.Input((FEATURES,)), *decoder]), GaussianLikelihood(0.1), seed=seed)
 
@@ -97,7 +97,8 @@ def main() -> None:
             "contrastive features": [encoder.predict(x, verbose=0) for x in (images, test)],
         }
         few = np.random.default_rng(seed).permutation(len(images))[:LABELS]
-        for name, (x, test_x) in features.items():
+        for name, parts in features.items():
+            x, test_x = (part / parts[0].std(axis=0).mean() for part in parts)  # so that the penalty is alike
             probes = [LogisticRegression(max_iter=1000).fit(x[rows], labels[rows]) for rows in (slice(None), few)]
             scores.setdefault(name, []).append([probe.score(test_x, test_labels) for probe in probes])
     for name, found in scores.items():
@@ -105,15 +106,14 @@ def main() -> None:
         print(f"{name:21}{len(images)} labels: {every:.1%} +- {spread:.1%}, {LABELS}: {few:.1%} +- {spread_few:.1%}")
 
     def draw(name: str, axes: Any) -> None:
-        every, few = np.mean(scores[name], axis=0)
-        plane = PCA(2).fit_transform(features[name][1])
+        accuracies = "{:.1%} from all labels,\n{:.1%} from {}".format(*np.mean(scores[name], axis=0), LABELS)
+        plane = TSNE(random_state=0).fit_transform(features[name][1])
         axes.scatter(*plane.T, c=test_labels, cmap="tab10", s=8)
         for label in np.unique(test_labels):
-            axes.text(*plane[test_labels == label].mean(axis=0), label, weight="bold", bbox={"fc": "w", "alpha": 0.7})
-        axes.set(title=f"{name}\n{every:.1%}, from {LABELS} labels {few:.1%}", xticks=[], yticks=[])
+            axes.text(*np.median(plane[test_labels == label], axis=0), label, weight="bold")
+        axes.set(title=name, xlabel=accuracies, xticks=[], yticks=[])
 
-    draws = [functools.partial(draw, name) for name in features]
-    save_panels(arguments.output / "features.png", draws, columns=3, width=3, height=3.2)
+    save_panels(arguments.output / "features.png", [functools.partial(draw, name) for name in features], 3, 3, 3.5)
 
 
 if __name__ == "__main__":
