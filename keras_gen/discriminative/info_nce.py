@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_gen.core.checks import check, check_finite, check_integer, check_positive, same_shape
 from keras_gen.core.configured import Configured
+from keras_gen.core.torch.kernels import map_chunks
 from keras_gen.export import keras_gen_export
 
 CELLS = 2**22  # scores in memory at a time, 16 MB
@@ -144,8 +145,7 @@ def _by_chunks(function: Callable[..., Any], rows: Sequence[Any], chunk_size: in
         chunk = ops.maximum(ops.minimum(chunk, n), 1)
     padding = -n % chunk
     whole = [ops.concatenate([x, ops.zeros((padding, *x.shape[1:]), x.dtype)]) for x in rows]
-    parts = tuple(ops.reshape(x, (-1, chunk, *x.shape[1:])) for x in whole)
-    results = ops.map(lambda part: function(*part), parts)
+    results = map_chunks(function, *(ops.reshape(x, (-1, chunk, *x.shape[1:])) for x in whole))
     return ops.stop_gradient(ops.reshape(results, (-1, *results.shape[2:]))[:n])
 
 
