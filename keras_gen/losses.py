@@ -1,4 +1,4 @@
-"""Loss functions, likelihoods, adversarial losses and gradient penalties."""
+"""Loss functions, likelihoods, adversarial and contrastive losses, and gradient penalties."""
 
 from keras_gen.adversarial.losses import HingeLoss as HingeLoss
 from keras_gen.adversarial.losses import NonSaturatingLoss as NonSaturatingLoss
@@ -7,6 +7,7 @@ from keras_gen.adversarial.losses import WassersteinLoss as WassersteinLoss
 from keras_gen.adversarial.penalties import GradientPenalty as GradientPenalty
 from keras_gen.adversarial.penalties import R1Penalty as R1Penalty
 from keras_gen.diffusion.models.likelihood import discretized_gaussian_nll as discretized_gaussian_nll
+from keras_gen.discriminative.info_nce import InfoNCE as InfoNCE
 from keras_gen.latent.divergences import categorical_kl as categorical_kl
 from keras_gen.latent.divergences import concrete_kl as concrete_kl
 from keras_gen.latent.divergences import gaussian_kl as gaussian_kl

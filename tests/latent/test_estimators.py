@@ -159,13 +159,24 @@ def test_baselines_lower_the_variance():
 
 
 def test_moving_average_gives_the_average_before():
-    layer = MovingAverage(momentum=0.9)
+    layer = MovingAverage(0.9)
     outputs = [to_numpy(layer(ops.full((2, 4), value), training=True)) for value in (1.0, 2.0, 3.0)]
     assert outputs[0].shape == (2, 4)
     expected = [0, 1, (0.9 * 1 + 2) / 1.9]
     np.testing.assert_allclose([output[0, 0] for output in outputs], expected, rtol=1e-6)
     now = to_numpy(layer(ops.zeros(1)))
     np.testing.assert_array_equal(to_numpy(layer(ops.zeros(1))), now)
+
+
+def test_moving_average_without_decay_is_the_mean():
+    layer = MovingAverage(decay=None)
+    outputs = [to_numpy(layer(ops.full((2, 4), value), training=True))[0, 0] for value in (2.0, 4.0, 9.0)]
+    np.testing.assert_array_equal([*outputs, to_numpy(layer(ops.zeros((2, 4))))[0, 0]], [0, 2, 3, 5])
+
+
+def test_the_earlier_name_of_decay():
+    assert MovingAverage(momentum=0.9).get_config()["decay"] == 0.9
+    assert MovingAverage.from_config({"momentum": 0.9}).decay == 0.9
 
 
 class Learner(keras.Model):
@@ -175,7 +186,7 @@ class Learner(keras.Model):
         super().__init__()
         self.estimator = estimator
         self.seed_generator = keras.random.SeedGenerator(1)
-        self.average = MovingAverage(momentum=0.9)
+        self.average = MovingAverage(0.9)
         self.net = keras.Sequential([keras.Input((2, 3)), keras.layers.Flatten(), keras.layers.Dense(8, "tanh")])
         self.net.add(keras.layers.Dense(1))
         self.logits = self.add_weight(shape=(2, 3), initializer="zeros")
@@ -304,7 +315,7 @@ def test_outputs_and_logits_are_checked(name):
         (lambda x: gumbel_rao(f, x, temperature=-1.0), "`temperature` must be > 0"),
         (lambda x: gumbel_rao(f, x, num_samples=0), "`num_samples` must be an integer >= 1"),
         (lambda x: straight_through_gumbel(f, x, temperature=0.0), "`temperature` must be > 0"),
-        (lambda x: MovingAverage(momentum=1.0), r"`momentum` must be in \(0, 1\)"),
+        (lambda x: MovingAverage(1.0), r"`decay` must be in \(0, 1\)"),
     ],
 )
 def test_arguments_are_checked(call, message):

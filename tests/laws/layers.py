@@ -39,6 +39,7 @@ LAYERS = {
     "learned_normal_base": (layers.LearnedNormalBase, (VECTOR,)),
     "logistic_base": (layers.LogisticBase, (VECTOR,)),
     "moving_average": (lambda: layers.MovingAverage(0.9), (VECTOR,)),
+    "moving_average_mean": (lambda: layers.MovingAverage(None), (VECTOR,)),
     "normal_base": (layers.NormalBase, (VECTOR,)),
     "pixel_shuffle": (lambda: layers.PixelShuffle2D(2, "dcr"), (IMAGES,)),
     "pixel_unshuffle": (lambda: layers.PixelUnshuffle2D(2, "dcr"), (IMAGES,)),

@@ -7,6 +7,7 @@ LOSSES = {
     "gaussian_likelihood": lambda: losses.GaussianLikelihood(0.3),
     "gradient_penalty": lambda: losses.GradientPenalty(3.0),
     "hinge_loss": losses.HingeLoss,
+    "info_nce": lambda: losses.InfoNCE(0.5, chunk_size=4),
     "non_saturating_loss": losses.NonSaturatingLoss,
     "r1_penalty": lambda: losses.R1Penalty(3.0),
     "relativistic_loss": losses.RelativisticLoss,

@@ -173,26 +173,29 @@ def _native_group_norm(x: Any, gamma: Any, beta: Any, groups: int, epsilon: floa
     return torch.group_norm(x.movedim(-1, 1), groups, gamma, beta, epsilon).movedim(1, -1)
 
 
-def map_chunks(index_of: Callable[[Any], Any], chunks: Any) -> Any:
-    """Computes `ops.map(index_of, chunks)` for a function that returns an int32 index for each row of a chunk.
+def map_chunks(function: Callable[..., Any], *chunks: Any) -> Any:
+    """Computes `ops.map` of a function whose result is small beside what it computes on the way, and has no gradient.
 
     Args:
-        index_of: takes `(rows, dim)`, returns int32 `(rows,)`.
-        chunks: `(n, rows, dim)`.
+        function: takes a chunk of each of `chunks`, `(rows, ...)`, and returns a tensor.
+        *chunks: `(n, rows, ...)`.
 
     Returns:
-        int32 `(n, rows)`.
+        The results, `(n, ...)`.
     """
     if not takes_fast_paths() or transforming():
-        return ops.map(index_of, chunks)
+        return ops.map(lambda rows: function(*rows), chunks)
     import torch
 
     # Into one array: a small result that outlives its chunk is allocated in the memory that the chunk freed, so the
-    # next chunk no longer fits there, and in the end the process occupies as much memory as all distances together.
-    indices = torch.empty(chunks.shape[:2], dtype=torch.int32, device=chunks.device)
-    for i, rows in enumerate(chunks):
-        indices[i] = index_of(rows)
-    return indices
+    # next chunk no longer fits there, and in the end the process occupies as much memory as all chunks together.
+    results = None
+    for i, rows in enumerate(zip(*chunks, strict=True)):
+        result = function(*rows)
+        if results is None:
+            results = torch.empty((len(chunks[0]), *result.shape), dtype=result.dtype, device=result.device)
+        results[i] = result
+    return results
 
 
 def tile_size(rows: int, columns: int, multiple: int) -> int:
