@@ -178,6 +178,21 @@ def real_tensor(name: str, x: Any, dtype: str | None = None) -> Any:
     return ops.convert_to_tensor(x) if dtype is None else ops.cast(x, dtype)
 
 
+LOWEST = -1e30  # stands for a logit of -inf: as improbable, and its gradient is finite
+
+
+def logits_tensor(name: str, logits: Any) -> Any:
+    """Converts logits `(..., classes)` to float32, with `LOWEST` for -inf; an array's are neither NaN nor +inf."""
+    check_real(name, logits)
+    if is_numpy(logits):
+        is_valid = bool((np.asarray(logits) < np.inf).all())  # false for NaN
+        check(is_valid, name, "be logits below infinity", "NaN or infinite values")
+    logits = ops.maximum(ops.cast(logits, "float32"), LOWEST)
+    has_classes = len(logits.shape) > 0 and bool(logits.shape[-1])
+    check(has_classes, name, "have shape (..., classes)", f"shape {tuple(logits.shape)}")
+    return logits
+
+
 def check_floats(name: str, x: Any) -> None:
     """Checks that a tensor is floating-point."""
     dtype = keras.backend.standardize_dtype(x.dtype)
