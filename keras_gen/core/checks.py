@@ -178,21 +178,6 @@ def real_tensor(name: str, x: Any, dtype: str | None = None) -> Any:
     return ops.convert_to_tensor(x) if dtype is None else ops.cast(x, dtype)
 
 
-LOWEST = -1e30  # stands for a logit of -inf: as improbable, and its gradient is finite
-
-
-def logits_tensor(name: str, logits: Any) -> Any:
-    """Converts logits `(..., classes)` to float32, with `LOWEST` for -inf; an array's are neither NaN nor +inf."""
-    check_real(name, logits)
-    if is_numpy(logits):
-        is_valid = bool((np.asarray(logits) < np.inf).all())  # false for NaN
-        check(is_valid, name, "be logits below infinity", "NaN or infinite values")
-    logits = ops.maximum(ops.cast(logits, "float32"), LOWEST)
-    has_classes = len(logits.shape) > 0 and bool(logits.shape[-1])
-    check(has_classes, name, "have shape (..., classes)", f"shape {tuple(logits.shape)}")
-    return logits
-
-
 def check_floats(name: str, x: Any) -> None:
     """Checks that a tensor is floating-point."""
     dtype = keras.backend.standardize_dtype(x.dtype)
@@ -226,6 +211,11 @@ def finite_array(name: str, x: Any) -> np.ndarray:
 def check_positive(name: str, value: Any) -> None:
     """Checks that `value` is a finite number > 0."""
     check(is_number(value) and value > 0, name, "be > 0 and finite", repr(value))
+
+
+def check_entries(name: str, values: Any, is_valid: np.ndarray, rule: str) -> None:
+    """Checks that all entries of an array are valid, by its first axes; an error shows five that are not."""
+    check(bool(is_valid.all()), name, rule, np.asarray(values)[~is_valid][:5])
 
 
 def check_scalar(name: str, value: Any) -> None:

@@ -7,13 +7,22 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_finite, check_positive, is_numpy, logits_tensor, real_tensor, same_shape
+from keras_gen.core.checks import (
+    check,
+    check_entries,
+    check_finite,
+    check_positive,
+    is_numpy,
+    real_tensor,
+    same_shape,
+)
+from keras_gen.core.logits import logits_tensor
 from keras_gen.export import keras_gen_export
 
 # E f(t) = sum_k w_k f(t_k) for t ~ N(0, 1). With 64 nodes the accuracy of 1000 equal logits, 0.001, is right to 1.3e-6.
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(64)
 LOG_WEIGHTS = np.log(WEIGHTS) - 0.5 * math.log(2 * math.pi)
-FAR = 1e3  # standard deviations, beyond which Phi is 0 or 1 in float32, and so are its powers
+FAR = 1e3  # standard deviations: Phi is 0 or 1 in float32 long before
 # log Phi(-z) = -z^2 / 2 + log u + P(u), u = 1 / (1 + 0.35 z), z >= 0: P is fitted, to 1.3e-7.
 TAIL = (
     *(-1.9687608, 1.0000303, 0.3764022, 0.1039244, -0.1921919),
@@ -34,7 +43,7 @@ class ExpectedError(keras.losses.Loss):
     bounded, so that a mislabelled sample has little influence, but it hardly moves a sample that is wrong by far: where
     training does not start, begin with the cross-entropy.
 
-    Memory is that of 64 times the logits.
+    It takes the memory of 64 times the logits.
 
     Args:
         sigma: float > 0, standard deviation of the noise, in units of the logits. Defaults to `1.0`.
@@ -68,9 +77,9 @@ class ExpectedError(keras.losses.Loss):
         labels, logits = real_tensor("y_true", y_true), logits_tensor("y_pred", y_pred)
         if is_numpy(y_true):
             is_valid = ops.convert_to_numpy(_is_one_hot(_one_hot(labels, logits)))
-            rule = f"be one-hot, or integers in 0 .. {logits.shape[-1] - 1}"
-            check(bool(is_valid.all()), "y_true", rule, np.asarray(y_true)[~is_valid][:5])
-        return super().__call__(labels, logits, sample_weight)
+            check_entries("y_true", y_true, is_valid, f"be one-hot, or integers in 0 .. {logits.shape[-1] - 1}")
+        # A tensor as it was given: the mask of a layer before is an attribute of it.
+        return super().__call__(labels, logits if is_numpy(y_pred) else y_pred, sample_weight)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         s = logits_tensor("y_pred", y_pred)

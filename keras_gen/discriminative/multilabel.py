@@ -7,7 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import LOWEST, check, check_finite, is_numpy, logits_tensor, real_tensor, same_shape
+from keras_gen.core.checks import check, check_entries, check_finite, is_numpy, real_tensor, same_shape
+from keras_gen.core.logits import LOWEST, logits_tensor
 from keras_gen.export import keras_gen_export
 
 
@@ -47,7 +48,7 @@ def multilabel_crossentropy(y: Any, s: Any) -> Any:
     """
     check_finite("y", y)
     if is_numpy(y):
-        _check_values("y", y, (np.asarray(y) >= 0) & (np.asarray(y) <= 1), "be labels in [0, 1]")
+        check_entries("y", y, (np.asarray(y) >= 0) & (np.asarray(y) <= 1), "be labels in [0, 1]")
     y, s = real_tensor("y", y, "float32"), logits_tensor("s", s)
     check(same_shape(y.shape, s.shape), "y", f"have the shape of s, {tuple(s.shape)}", f"shape {tuple(y.shape)}")
     return _crossentropy(y, s)
@@ -86,7 +87,7 @@ def sparse_multilabel_crossentropy(y: Any, s: Any) -> Any:
     is_class = ops.equal(ops.expand_dims(labels, -1), ops.arange(classes, dtype="float32"))  # (..., positives, classes)
     is_known = ops.logical_or(ops.equal(labels, -1.0), ops.any(is_class, axis=-1))
     if is_numpy(y):
-        _check_values("y", y, ops.convert_to_numpy(is_known), f"be integers in 0 .. {classes - 1}, or -1 for none")
+        check_entries("y", y, ops.convert_to_numpy(is_known), f"be integers in 0 .. {classes - 1}, or -1 for none")
     loss = _crossentropy(ops.cast(ops.any(is_class, axis=-2), "float32"), s)
     return ops.where(ops.all(is_known, axis=-1), loss, math.nan)
 
@@ -101,7 +102,3 @@ def _log_or_lowest(weight: Any, s: Any) -> Any:
     """Returns `log(weight exp(s))`: where the weight is 0, not -inf, whatever s is, and with gradient 0."""
     is_zero = ops.equal(weight, 0.0)
     return ops.where(is_zero, LOWEST, ops.log(ops.where(is_zero, 1.0, weight)) + s)
-
-
-def _check_values(name: str, y: Any, is_valid: np.ndarray, rule: str) -> None:
-    check(bool(is_valid.all()), name, rule, np.asarray(y)[~is_valid][:5])

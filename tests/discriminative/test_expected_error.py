@@ -94,14 +94,26 @@ def test_the_tails_of_the_distribution_function():
 
 
 def test_a_compiled_model_learns(tmp_path):
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, use_bias=False)])
-    model.compile(keras.optimizers.SGD(1.0), ExpectedError(0.5))
-    x, y = np.eye(3, dtype="float32")[[0, 1, 2] * 8], np.array([1, 2, 0] * 8)
-    losses = [model.fit(x, labels, 3, epochs=3, verbose=0).history["loss"] for labels in (y, y[:, None], np.eye(3)[y])]
-    assert losses[0][0] > losses[1][0] > losses[2][0] > losses[2][-1]
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, use_bias=False, kernel_initializer="zeros")])
+    x, y, losses = np.eye(3, dtype="float32")[[0, 1, 2] * 8], np.array([1, 2, 0] * 8), []
+    for labels in (y, y[:, None], np.eye(3)[y]):
+        model.compile(keras.optimizers.SGD(1.0), ExpectedError(0.5))
+        losses += model.fit(x, labels, 3, epochs=3, verbose=0).history["loss"]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.1 < losses[0]
     assert (to_numpy(model(x)).argmax(axis=-1) == y).all()
     model.save(tmp_path / "model.keras")
     assert keras.models.load_model(tmp_path / "model.keras").loss.sigma == 0.5
+
+
+def test_masked_steps_do_not_count():
+    last = keras.layers.Dense(3, kernel_initializer="identity")
+    model = keras.Sequential([keras.Input((3, 3)), keras.layers.Masking(), last])
+    model.compile(loss=ExpectedError())
+    x, y = LOGITS[1:].copy()[[0, 1, 2, 3, 1, 0]].reshape(2, 3, 3), LABELS.reshape(2, 3)
+    x[1, 1:] = 0
+    counted = to_numpy(LOSS(y, x)).ravel()[:4]
+    np.testing.assert_allclose(model.evaluate(x, y, verbose=0), counted.mean(), rtol=1e-6)
 
 
 def test_tensors_of_bad_values_make_it_nan():

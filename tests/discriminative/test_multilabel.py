@@ -78,7 +78,7 @@ def test_small_losses_are_not_rounded():
 
 def test_training_finds_half_the_logit():
     y = np.array([0.9, 0.2, 0.5, 0.01], "float32")
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(4, use_bias=False)])
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(4, use_bias=False, kernel_initializer="zeros")])
     model.compile(keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(8.0, 300)), multilabel_crossentropy)
     x = np.ones((300, 1), "float32")
     model.fit(x, np.tile(y, (300, 1)), batch_size=1, verbose=0)
@@ -86,7 +86,7 @@ def test_training_finds_half_the_logit():
 
 
 def test_a_compiled_model_learns_sparse_labels_and_is_loaded(tmp_path):
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(4, use_bias=False)])
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(4, use_bias=False, kernel_initializer="zeros")])
     model.compile(keras.optimizers.SGD(1.0), sparse_multilabel_crossentropy)
     x = np.ones((8, 1), "float32")
     model.fit(x, np.tile([[0, 2, -1]], (8, 1)), batch_size=1, epochs=4, verbose=0)
