@@ -88,11 +88,11 @@ def draw_f1(axes: Any, curves: dict[str, np.ndarray]) -> None:
 
 def draw_attempt(axes: Any) -> None:
     s = np.linspace(-2, 15, 200)
-    axes.axvspan(-2, 10, color="0.9")
-    for loss in (l1, l3):
-        axes.plot(s, [loss(np.array([[10, value, -5]]), SECOND) for value in s], label=loss.__name__)
+    axes.axvspan(-2, 10, color="0.9", label="class 1 wins: wrong")
+    for loss, label in ((l1, "l1, softmax cross-entropy"), (l3, "l3, of post 9158")):
+        axes.plot(s, [loss(np.array([[10, value, -5]]), SECOND) for value in s], label=label)
         axes.plot(5, loss(FAILURE, SECOND), "oC3")
-    axes.set(title="logits (10, s, $-$5), class 2; gray: wrong", xlabel="s", ylabel="loss")
+    axes.set(title="logits (10, s, $-$5), of class 2", xlabel="s", ylabel="loss")
     axes.legend(fontsize=8)
 
 
@@ -111,7 +111,7 @@ def main() -> None:
         best = [max(f1(test[1], run[-1], threshold) for threshold in np.arange(-6, 6, 0.25)) for run in runs]
         print(f"{name} cross-entropy: F1 by epoch {np.round(curves[name].mean(axis=0), 3)}")
         print(f"at the end, by seed {np.round(curves[name][:, -1], 3)}; at the best threshold {np.round(best, 3)}")
-    shown = test[0][:3], test[1][:3], runs[0][-1][:3]
+    shown = test[0][:2], test[1][:2], runs[0][-1][:2]
     draws = [lambda axes: draw_canvases(axes, *shown), lambda axes: draw_f1(axes, curves), draw_attempt]
     save_panels(arguments.output / "multi_label.png", draws, columns=3, width=4, height=3)
 
