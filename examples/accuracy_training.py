@@ -6,7 +6,7 @@
 Two negative points, at -0.25 and 0, and a positive one at 0.25 are divided by f = x - b: every b in (0, 0.25) has all
 right. Cross-entropy and hinge loss prefer another, and the expected accuracy does not, if its sigma is small; but nor
 does the cross-entropy of k f with a large k. The example is one of a missing temperature.
-Then a network learns digits, of which 20% have a wrong label. Cross-entropy ends up with these by heart; the expected
+Then a network learns digits, of which 20% have a wrong label. In time cross-entropy learns these by heart; the expected
 error does not, but hardly moves what is wrong by far, such as a whole class, unless cross-entropy made the start.
 Writes a picture to `--output`, and prints the figures.
 """
