@@ -213,6 +213,11 @@ def check_positive(name: str, value: Any) -> None:
     check(is_number(value) and value > 0, name, "be > 0 and finite", repr(value))
 
 
+def check_entries(name: str, values: Any, is_valid: np.ndarray, rule: str) -> None:
+    """Checks that all entries of an array are valid, by its first axes; an error shows five that are not."""
+    check(bool(is_valid.all()), name, rule, np.asarray(values)[~is_valid][:5])
+
+
 def check_scalar(name: str, value: Any) -> None:
     """Checks that `value` is a real number, or a tensor of one."""
     check_real(name, value)

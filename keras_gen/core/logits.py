@@ -1,12 +1,29 @@
-"""Warnings of networks that end in an activation where logits are expected."""
+"""Logits as tensors, and warnings of networks that end in an activation where they are expected."""
 
 import warnings
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.core.checks import check, check_real, is_numpy
 
 BOUNDED = ("hard_sigmoid", "sigmoid", "softmax", "tanh")
 SHAPES_ONLY = (keras.layers.Flatten, keras.layers.Permute, keras.layers.Reshape)
+LOWEST = -1e30  # stands for a logit of -inf: as improbable, and its gradient is finite
+
+
+def logits_tensor(name: str, logits: Any) -> Any:
+    """Converts logits `(..., classes)` to float32, with `LOWEST` for -inf; an array's are neither NaN nor +inf."""
+    check_real(name, logits)
+    if is_numpy(logits):
+        is_valid = bool((np.asarray(logits) < np.inf).all())  # false for NaN
+        check(is_valid, name, "be logits below infinity", "NaN or infinite values")
+    logits = ops.maximum(ops.cast(logits, "float32"), LOWEST)
+    has_classes = len(logits.shape) > 0 and bool(logits.shape[-1])
+    check(has_classes, name, "have shape (..., classes)", f"shape {tuple(logits.shape)}")
+    return logits
 
 
 def warn_of_activation(name: str, layer: keras.Layer) -> None:

@@ -71,6 +71,8 @@ FUNCTIONS = {
     },
     "losses.feature_distance": {"features_a": normal(2, 3, 3, 4), "features_b": normal(2, 3, 3, 4)},
     "losses.gaussian_kl": {"mean_difference": VECTORS, "log_var_q": OTHERS, "log_var_p": LOGITS},
+    "losses.multilabel_crossentropy": {"y": np.array([[1, 0, 0.9], [0, 1, 0.5]], "float32"), "s": normal(2, 3)},
+    "losses.sparse_multilabel_crossentropy": {"y": np.array([[0, 2], [1, -1]], "int32"), "s": normal(2, 3)},
     "metrics.compare": {
         **{"models": {"flow": trained_flow}, "x": POINTS, "x_test": normal(12, 4), "seeds": (0,), "n": 10},
         **{"feature_model": None, "fit": {}, "sample": {}},
@@ -246,6 +248,14 @@ KNOWN = {
         [("metrics.compare", name, "dict!") for name in ("fit", "sample")], "no arguments at all are valid"
     ),
     ("losses.feature_distance", "", "dict of arrays!"): "features may be nested",
+    **dict.fromkeys(
+        [(f"losses.{name}multilabel_crossentropy", "y", "tensor, negated") for name in ("", "sparse_")],
+        "NaN: the values of a tensor are not checked",
+    ),
+    **dict.fromkeys(
+        [(f"losses.{name}multilabel_crossentropy", "y", "tensor, negated") for name in ("", "sparse_")],
+        "NaN: the values of a tensor are not checked",
+    ),
     ("ops.array_module", "x", ""): "takes anything",
     **dict.fromkeys(
         [(name, "", f"tensor, {kind} array!") for kind in ("nan", "inf") for name in COMPILED],

@@ -4,6 +4,7 @@ from keras_gen import losses
 LOSSES = {
     "bernoulli_likelihood": losses.BernoulliLikelihood,
     "categorical_likelihood": lambda: losses.CategoricalLikelihood(3),
+    "expected_error": lambda: losses.ExpectedError(0.3),
     "gaussian_likelihood": lambda: losses.GaussianLikelihood(0.3),
     "gradient_penalty": lambda: losses.GradientPenalty(3.0),
     "hinge_loss": losses.HingeLoss,
