@@ -7,6 +7,7 @@ from keras_gen.adversarial.losses import WassersteinLoss as WassersteinLoss
 from keras_gen.adversarial.penalties import GradientPenalty as GradientPenalty
 from keras_gen.adversarial.penalties import R1Penalty as R1Penalty
 from keras_gen.diffusion.models.likelihood import discretized_gaussian_nll as discretized_gaussian_nll
+from keras_gen.flows.residual_log_likelihood import ResidualLogLikelihood as ResidualLogLikelihood
 from keras_gen.latent.divergences import categorical_kl as categorical_kl
 from keras_gen.latent.divergences import concrete_kl as concrete_kl
 from keras_gen.latent.divergences import gaussian_kl as gaussian_kl

@@ -31,7 +31,7 @@ FOLDERS = {
     "data": "core sources",
     "estimators": "latent/estimators",
     "layers": "networks/blocks latent flows",
-    "losses": "latent adversarial quantization diffusion/models",
+    "losses": "latent flows adversarial quantization diffusion/models",
     "metrics": "evaluation quantization",
     "models": "networks/backbones",
     "plots": "evaluation",
