@@ -13,23 +13,26 @@ LARGEST_LOG_SIGMA = 20.0  # of either sign: beyond it, residuals and their gradi
 
 @keras_gen_export("keras_gen.losses.ResidualLogLikelihood")
 class ResidualLogLikelihood(keras.losses.Loss):
-    """Residual log-likelihood: regression with a learned density of its errors, for any point the same up to scale.
+    """Residual log-likelihood: regression with a learned density of the errors, up to scale the same for all inputs.
 
-        r = (y_true - mu) / sigma,   -log p(y_true) = sum log sigma - log p_flow(r),   (mu, log sigma) = y_pred
+        (mu, log sigma) = y_pred,   r = (y_true - mu) / sigma,   -log p(y_true) = sum log sigma - log p_flow(r)
 
-    The density of `r` is a guess Q times what the guess leaves over, G. With Q as the base distribution of the flow,
+    With the base distribution Q and the bijector f of the flow,
 
-        log p_flow(r) = log Q(r) + log G(r),   log G(r) = log Q(f(r)) - log Q(r) + log |det df/dr|
+        log p_flow(r) = log Q(r) + log G(r),   log G(r) = log Q(f(r)) + log |det df/dr| - log Q(r)
 
-    so that Q G is normalized for any weights, and p is a density. In the paper G is a density of its own, Q G has to be
-    divided by its integral s, and its code leaves out log s. A flow of couplings starts as the identity, G = 1: under a
-    flow with the base `"laplace"` the loss starts as an L1 loss, under `"normal"` as an L2 loss, both with a learned
-    scale.
+    Q is a guess, and the residual G what is left to learn. Q G is normalized whatever the weights, so p is a density.
+    In the paper G is a density itself, and Q G is yet to be divided by its integral s, which its code leaves out. A
+    flow of couplings starts as the identity, G = 1: the loss starts as an L1 loss with the base `"laplace"`, as an L2
+    loss with `"normal"`, both with a learned scale.
 
-    A loss of Keras has no weights. The flow is trained as a layer of the model: call it on `mu` within the model, where
-    it returns `mu` unchanged and is built. An unbuilt flow is refused; one that is built elsewhere keeps its weights.
-    Within the loss the flow runs with `training=False`. `predict` does not use it, but for one thing: `mu` is the
-    place of r = 0, which need not be the mean of p. That is mu + sigma E[r], where E[r] is the mean of `flow.sample`.
+    A loss of Keras has no weights: the flow is trained as a layer of the model, which calls it on mu, as below. There
+    it returns mu unchanged, and is built. An unbuilt flow is refused; one that was built elsewhere keeps its weights.
+    A loaded model has a flow of its own and is compiled anew, with `ResidualLogLikelihood(model.get_layer("flow"))`.
+    Within the loss the flow runs with `training=False`.
+
+    `predict` gives mu and log sigma, and takes no time for the flow. mu is the place of r = 0; the mean of p is
+    mu + sigma E[r], by `flow.sample`, and its peak is mu + sigma r at the peak of `flow.log_prob`.
 
     Args:
         flow: an unconditional `keras_gen.models.Flow` on vectors of D numbers.
@@ -44,8 +47,7 @@ class ResidualLogLikelihood(keras.losses.Loss):
         negative.
 
     Raises:
-        ValueError: if `flow` is not a flow, not built by the model, conditional or of another dimension, or the shapes
-            do not fit.
+        ValueError: if `flow` is not a flow, not built, conditional or of another dimension, or the shapes do not fit.
 
     Example:
 
@@ -79,7 +81,7 @@ class ResidualLogLikelihood(keras.losses.Loss):
         expected = (*predicted_shape[:-1], predicted_shape[-1] // 2)
         rule = f"have shape {expected}, as y_pred holds mu and log sigma"
         check(same_shape(true_shape, expected), "y_true", rule, f"shape {tuple(true_shape)}")
-        rule = "be built by the model that trains it, which calls it on mu: `flow(mu)` returns mu"
+        rule = "be a layer of the model, `flow(mu)`, to be trained with it; compile a loaded model anew with its own"
         check(self.flow.built, "flow", rule, "an unbuilt flow")
         received = f"a flow of {self.flow.data_shape} with condition {self.flow.condition_shape}"
         fits = self.flow.data_shape == expected[-1:] and self.flow.condition_shape is None
