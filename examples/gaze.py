@@ -26,7 +26,7 @@ from keras_gen.models import Flow
 HEIGHT, WIDTH = 12, 18
 SHARES, MODES = np.array([0.7, 0.3]), np.array([[0, 0], [0.5, 0.8]])  # of labels around the gaze: pitch, yaw
 SPREADS = np.array([[0.12, 0.15], [0.2, 0.28]])
-SIDE = np.linspace(-1.5, 2.5, 161)
+SIDE = np.linspace(-1.2, 2.0, 161)
 ERRORS = np.stack(np.meshgrid(SIDE, SIDE, indexing="ij"), axis=-1).reshape(-1, 2).astype("float32")
 
 
@@ -76,11 +76,12 @@ def draw_eyes(axes: Any, title: str, eyes: np.ndarray) -> None:
 
 def draw_density(axes: Any, title: str, density: np.ndarray, estimate: np.ndarray) -> None:
     ends = 10 * SIDE[0], 10 * SIDE[-1]
-    axes.imshow(density.reshape(len(SIDE), -1), origin="lower", extent=2 * ends, cmap="inferno")
+    root = density.reshape(len(SIDE), -1) ** 0.5  # in which the smaller mode is seen as well
+    axes.imshow(root, origin="lower", extent=2 * ends, cmap="inferno")
     axes.plot(0, 0, "+", color="cyan", markersize=14, label="gaze")
     axes.plot(*10 * estimate[::-1], "o", color="white", fillstyle="none", label="estimate")
     axes.set(title=title, xlabel="error in yaw (degrees)", ylabel="error in pitch")
-    axes.legend(loc="upper left")
+    axes.legend(loc="upper left", fontsize="small", labelcolor="white", frameon=False)
 
 
 def main() -> None:
