@@ -75,9 +75,8 @@ def draw_eyes(axes: Any, title: str, eyes: np.ndarray) -> None:
 
 
 def draw_density(axes: Any, title: str, density: np.ndarray, estimate: np.ndarray) -> None:
-    ends = 10 * SIDE[0], 10 * SIDE[-1]
     root = density.reshape(len(SIDE), -1) ** 0.5  # in which the smaller mode is seen as well
-    axes.imshow(root, origin="lower", extent=2 * ends, cmap="inferno")
+    axes.imshow(root, origin="lower", extent=10 * SIDE[[0, -1, 0, -1]], cmap="inferno")
     axes.plot(0, 0, "+", color="cyan", markersize=14, label="gaze")
     axes.plot(*10 * estimate[::-1], "o", color="white", fillstyle="none", label="estimate")
     axes.set(title=title, xlabel="error in yaw (degrees)", ylabel="error in pitch")
@@ -96,10 +95,10 @@ def main() -> None:
     least = true_nll(y_test - gaze, scale).mean()
     couplings = [SplineCoupling(units=[32, 32], flip=i % 2 == 1, bound=6.0) for i in range(4)]
     even = Permutation("reverse")  # nothing to learn: the flow is its base
-    flows = {"Gaussian": Flow(even, "normal"), "Laplace": Flow(even, "laplace")}
-    panels = [(draw_eyes, "synthetic eyes", x[:24])]
-    panels.append((draw_density, f"labels\n{least:.3f} nats", np.exp(-true_nll(ERRORS, scale[:1])), gaze[0] - gaze[0]))
-    for name, flow in {**flows, "learned": Flow(Chain(couplings), "laplace")}.items():
+    bases = {"Gaussian": Flow(even, "normal"), "Laplace": Flow(even, "laplace")}
+    truth = (draw_density, f"labels\n{least:.3f} nats", np.exp(-true_nll(ERRORS, scale[:1])), np.zeros(2))
+    panels = [(draw_eyes, "synthetic eyes", x[:24]), truth]
+    for name, flow in {**bases, "learned": Flow(Chain(couplings), "laplace")}.items():
         keras.utils.set_random_seed(arguments.seed)
         model = build_model(flow, arguments.epochs * -(-len(x) // arguments.batch_size))
         train(model, x, y, arguments, folder=name.lower())

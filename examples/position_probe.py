@@ -84,12 +84,12 @@ def save_picture(path: pathlib.Path, results: dict[str, tuple[np.ndarray, list[f
 
     def draw_errors(axes: Any) -> None:
         axes.axhline(floor, color="0.3", linestyle=":", label=f"$(n^2 - 1) / 12$ = {floor:.2f}")
-        for name, (_, losses) in results.items():
-            axes.plot(20 * np.arange(1, len(losses) + 1), losses, label=name)
+        for _, losses in results.values():  # in the colors of the outputs
+            axes.plot(20 * np.arange(1, len(losses) + 1), losses)
         axes.set(
             yscale="log", xlabel="step", ylabel="mean squared error", title="relative positions alone stay at the floor"
         )
-        axes.legend(loc="center right")
+        axes.legend(loc="upper right", bbox_to_anchor=(1, 0.9))
 
     save_panels(path, [draw_outputs, draw_errors], width=4.6, height=3.6)
 
@@ -106,7 +106,7 @@ def main() -> None:
     floor = (arguments.length**2 - 1) / 12
     for name, (outputs, _) in results.items():
         error = np.mean((outputs - np.arange(1, arguments.length + 1)) ** 2)
-        print(f"{name:18} mean squared error {error:.1e}, outputs from {outputs.min():.3f} to {outputs.max():.3f}")
+        print(f"{name:18} mean squared error {error:8.3g}, outputs from {outputs.min():.3f} to {outputs.max():.3f}")
     print(f"the floor of equal outputs is (n^2 - 1) / 12 = {floor:.2f}")
     save_picture(arguments.output / "probe.png", results, floor)
 

@@ -42,7 +42,7 @@ def test_an_untrained_flow_leaves_the_base():
     y = np.array([[0.5, 0.1]], "float32")
     laplace, normal = (value_of(make_flow(base), y, PREDICTED) for base in ("laplace", "normal"))
     assert laplace == pytest.approx(0.9068528, abs=1e-6)
-    # The product of both, which is no density: of sigma, either has a factor.
+    # Of the product of both densities of r, which is not normalized; 1 / sigma is in each of them, and once in it.
     assert laplace + normal - np.log(SIGMA).sum() == pytest.approx(3.5447299, abs=1e-6)
 
 
