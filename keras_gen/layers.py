@@ -10,6 +10,7 @@ from keras_gen.flows.coupling import AdditiveCoupling as AdditiveCoupling
 from keras_gen.flows.coupling import AffineCoupling as AffineCoupling
 from keras_gen.flows.dequantize import Dequantize as Dequantize
 from keras_gen.flows.distributions import Base as Base
+from keras_gen.flows.distributions import LaplaceBase as LaplaceBase
 from keras_gen.flows.distributions import LearnedNormalBase as LearnedNormalBase
 from keras_gen.flows.distributions import LogisticBase as LogisticBase
 from keras_gen.flows.distributions import NormalBase as NormalBase
@@ -41,6 +42,7 @@ from keras_gen.networks.blocks.residual import ResidualBlock as ResidualBlock
 from keras_gen.networks.blocks.rotary import RotaryEmbedding as RotaryEmbedding
 from keras_gen.networks.blocks.rotary import RotaryEmbedding2D as RotaryEmbedding2D
 from keras_gen.networks.blocks.transformer_block import TransformerBlock as TransformerBlock
+from keras_gen.networks.blocks.universal_attention import UniversalAttention as UniversalAttention
 from keras_gen.networks.blocks.upsampling import PixelShuffle2D as PixelShuffle2D
 from keras_gen.networks.blocks.upsampling import PixelUnshuffle2D as PixelUnshuffle2D
 from keras_gen.quantization.composite import GroupedVectorQuantizer as GroupedVectorQuantizer

@@ -11,6 +11,7 @@ from keras_gen.discriminative.expected_error import ExpectedError as ExpectedErr
 from keras_gen.discriminative.info_nce import InfoNCE as InfoNCE
 from keras_gen.discriminative.multilabel import multilabel_crossentropy as multilabel_crossentropy
 from keras_gen.discriminative.multilabel import sparse_multilabel_crossentropy as sparse_multilabel_crossentropy
+from keras_gen.flows.residual_log_likelihood import ResidualLogLikelihood as ResidualLogLikelihood
 from keras_gen.latent.divergences import categorical_kl as categorical_kl
 from keras_gen.latent.divergences import concrete_kl as concrete_kl
 from keras_gen.latent.divergences import gaussian_kl as gaussian_kl

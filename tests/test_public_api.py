@@ -32,7 +32,7 @@ FOLDERS = {
     "estimators": "latent/estimators",
     "initializers": "networks/blocks",
     "layers": "networks/blocks latent flows",
-    "losses": "latent adversarial discriminative quantization diffusion/models",
+    "losses": "latent flows adversarial discriminative quantization diffusion/models",
     "metrics": "evaluation quantization",
     "models": "networks/backbones",
     "plots": "evaluation",

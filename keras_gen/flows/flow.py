@@ -20,9 +20,9 @@ from keras_gen.core.checks import (
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
-from keras_gen.flows.distributions import Base, LogisticBase, NormalBase
+from keras_gen.flows.distributions import Base, LaplaceBase, LogisticBase, NormalBase
 
-BASES = {"normal": NormalBase, "logistic": LogisticBase}
+BASES = {"normal": NormalBase, "logistic": LogisticBase, "laplace": LaplaceBase}
 
 
 @keras_gen_export("keras_gen.models.Flow")
@@ -41,8 +41,8 @@ class Flow(GenerativeModel):
 
     Args:
         bijector: a bijector f, usually a `Chain`; see `keras_gen.layers.Bijector`.
-        base: `"normal"`, `"logistic"`, or a distribution such as `keras_gen.layers.LearnedNormalBase()`. Defaults to
-            `"normal"`.
+        base: `"normal"`, `"logistic"`, `"laplace"`, or a distribution such as `keras_gen.layers.LearnedNormalBase()`.
+            Defaults to `"normal"`.
         seed: int or `None`. Seeds the model's random draws. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 

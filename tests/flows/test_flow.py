@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from scipy.stats import logistic, multivariate_normal, norm, uniform
+from scipy.stats import laplace, logistic, multivariate_normal, norm, uniform
 from sklearn.datasets import make_moons
 
 from keras_gen.core.fixtures import randomize_weights, save_and_load, to_numpy
@@ -180,7 +180,13 @@ def test_two_moons_integrate_to_one(make):
 # Samples and latents
 
 
-BASES = {"normal": "normal", "logistic": "logistic", "uniform": UniformBase, "learned": LearnedNormalBase}
+BASES = {
+    "normal": "normal",
+    "logistic": "logistic",
+    "laplace": "laplace",
+    "uniform": UniformBase,
+    "learned": LearnedNormalBase,
+}
 
 
 def flow_on(name):
@@ -231,6 +237,7 @@ def test_latents_follow_the_base(base):
     exact = {
         "normal": norm(0, 1),
         "logistic": logistic(0, 1),
+        "laplace": laplace(0, 1),
         "uniform": uniform(0, 1),
     }.get(base)
     for i in range(4):

@@ -37,6 +37,7 @@ LAYERS = {
     "masked_conv_2d_strict": (lambda: layers.MaskedConv2D(3, strict=True), (IMAGES,)),
     "masked_dense": (lambda: layers.MaskedDense([1, 2, 3, 1, 2, 3], [1, 2, 3]), (VECTOR,)),
     "learned_normal_base": (layers.LearnedNormalBase, (VECTOR,)),
+    "laplace_base": (layers.LaplaceBase, (VECTOR,)),
     "logistic_base": (layers.LogisticBase, (VECTOR,)),
     "moving_average": (lambda: layers.MovingAverage(0.9), (VECTOR,)),
     "moving_average_mean": (lambda: layers.MovingAverage(None), (VECTOR,)),
@@ -60,6 +61,11 @@ LAYERS = {
     ),
     "von_mises_fisher_sampling": (lambda: layers.VonMisesFisherSampling(3.0, seed=0), (VECTOR,)),
     "uniform_base": (layers.UniformBase, (NUMBERS,)),
+    "universal_attention": (lambda: layers.UniversalAttention(2, 3), (TOKENS,)),
+    "universal_attention_l2_rotary": (
+        lambda: layers.UniversalAttention(2, None, "l2", layers.RotaryEmbedding(1e3)),
+        (TOKENS,),
+    ),
     "vector_quantizer": (lambda: layers.VectorQuantizer(5, num_heads=2, restart_below=1, seed=0), (IMAGES,)),
     "vector_quantizer_cosine_rotation": (
         lambda: layers.VectorQuantizer(5, distance="cosine", gradient="rotation", seed=0),

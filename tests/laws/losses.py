@@ -1,4 +1,4 @@
-from keras_gen import losses
+from keras_gen import layers, losses, models
 
 # name -> constructor
 LOSSES = {
@@ -12,5 +12,8 @@ LOSSES = {
     "non_saturating_loss": losses.NonSaturatingLoss,
     "r1_penalty": lambda: losses.R1Penalty(3.0),
     "relativistic_loss": losses.RelativisticLoss,
+    "residual_log_likelihood": lambda: losses.ResidualLogLikelihood(
+        models.Flow(layers.AffineCoupling(units=[4]), "laplace", seed=0)
+    ),
     "wasserstein_loss": losses.WassersteinLoss,
 }
