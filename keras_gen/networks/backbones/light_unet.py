@@ -4,7 +4,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_gen.core.checks import check_integer, known_size
+from keras_gen.core.checks import check_flag, check_integer, known_size
 from keras_gen.core.torch.kernels import Conv2D
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import ImageNetwork, check_levels, downsampling_multiple
@@ -25,6 +25,8 @@ class LightUNet(ImageNetwork):
             `(128, 128, 256, 256, 512, 512)` for 128 x 128 pixels.
         blocks_per_level: int >= 1. Encoder blocks per level; the decoder has one more. Defaults to `2`.
         num_steps: int >= 1. Number of times, each with a learned vector; at least the schedule's. Defaults to `1000`.
+        remat: bool. Whether to recompute blocks in the backward pass to save memory (gradient checkpointing). Defaults
+            to `False`.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
@@ -45,11 +47,12 @@ class LightUNet(ImageNetwork):
         widths: Sequence[int] = (64, 64, 128),
         blocks_per_level: int = 2,
         num_steps: int = 1000,
+        remat: bool = False,
         dtype: Any = None,
         **kwargs: Any,
     ):
         widths = check_levels(image_shape, widths, blocks_per_level)
-        num_steps = check_integer("num_steps", num_steps)
+        num_steps, remat = check_integer("num_steps", num_steps), check_flag("remat", remat)
         options = {"dtype": dtype}
         resizing = {**options, "data_format": "channels_last"}  # whatever Keras is set to
         levels = range(len(widths))
@@ -61,16 +64,16 @@ class LightUNet(ImageNetwork):
         skips = [h]
         for level in levels:
             for _ in range(blocks_per_level):
-                h = LightBlock(widths[level], **options)([h, embedding])
+                h = LightBlock(widths[level], remat, **options)([h, embedding])
                 skips.append(h)
             if level < levels[-1]:
                 h = layers.AveragePooling2D(2, **resizing)(h)
                 skips.append(h)
-        h = LightBlock(widths[-1], **options)([h, embedding])
+        h = LightBlock(widths[-1], remat, **options)([h, embedding])
         for level in reversed(levels):
             for _ in range(blocks_per_level + 1):
                 skip = skips.pop()
-                h = LightBlock(skip.shape[-1], **options)([h, embedding])
+                h = LightBlock(skip.shape[-1], remat, **options)([h, embedding])
                 h = layers.Add(**options)([h, skip])
             if level > 0:
                 h = layers.UpSampling2D(**resizing)(h)
@@ -80,7 +83,13 @@ class LightUNet(ImageNetwork):
         self.widths = widths
         self.blocks_per_level = int(blocks_per_level)
         self.num_steps = num_steps
+        self.remat = remat
 
     def get_config(self) -> dict[str, Any]:
-        own = {"widths": self.widths, "blocks_per_level": self.blocks_per_level, "num_steps": self.num_steps}
+        own = {
+            "widths": self.widths,
+            "blocks_per_level": self.blocks_per_level,
+            "num_steps": self.num_steps,
+            "remat": self.remat,
+        }
         return {**super().get_config(), **own}
