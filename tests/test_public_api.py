@@ -28,7 +28,7 @@ FOLDERS = {
     "GenerativeModel": "diffusion/models quantization autoregressive adversarial",
     "callbacks": "core evaluation",
     "config": "core core/torch",
-    "data": "core sources",
+    "data": "core sources autoregressive",
     "estimators": "latent/estimators",
     "layers": "networks/blocks latent flows",
     "losses": "latent adversarial quantization diffusion/models",
