@@ -102,12 +102,15 @@ def test_each_epoch_packs_anew_by_seed():
 
 
 def test_a_packed_step_is_a_padded_step():
-    """Loss and gradients, as the steps of SGD, of the same sequences: packed, and with a row for each."""
+    """Loss and gradients, as the steps of SGD, of the same sequences: packed, and with a row for each.
+
+    With `remat` in one of the two, which reads the masks and positions of packed rows from outside.
+    """
     packed, padded = PackedSequences(SEQUENCES, 9), [pack_sequences([sequence], 9) for sequence in SEQUENCES]
     padded = {name: np.concatenate([row[name] for row in padded]) for name in ("codes", "segments")}
     results = []
     for rows in (packed, padded):
-        model = transformer("rotary")
+        model = transformer("rotary", remat=rows is packed)
         before = [to_numpy(weight) for weight in model.weights]
         loss = model.fit(rows, verbose=0).history["loss"]
         results.append([np.array(loss), *(to_numpy(w) - old for w, old in zip(model.weights, before, strict=True))])

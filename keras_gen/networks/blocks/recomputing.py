@@ -15,4 +15,21 @@ def recomputed(function: Callable[..., Any], remat: bool = True) -> Callable[...
 
     Wrap a function in each call: on JAX, one that is wrapped once and called twice keeps the weights of the first call.
     """
-    return keras.remat(function) if remat else function
+    if not remat:
+        return function
+    return _without_early_stop(keras.remat(function)) if keras.backend.backend() == "torch" else keras.remat(function)
+
+
+def _without_early_stop(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `function` with recomputations that run to their end.
+
+    PyTorch leaves them by an exception as soon as it has all that it needs. The layers of Keras that the exception
+    passes keep it, and with it what was computed, until Python collects garbage: more than was saved.
+    """
+    from torch.utils.checkpoint import set_checkpoint_early_stop
+
+    def call(*arguments: Any) -> Any:
+        with set_checkpoint_early_stop(False):
+            return function(*arguments)
+
+    return call
