@@ -91,8 +91,10 @@ class PixelCNN(ConditionalModel):
         embedding_shape = [(None, width)] if self.takes_condition else []
         self.stack = []
         for i in range(self.blocks):
-            own = {"remat": self.remat, "name": f"block_{i}"}
-            block = GatedPixelBlock(width, self.kernel_size, i == 0, self.channels, **own, **options)
+            name = f"block_{i}"
+            block = GatedPixelBlock(
+                width, self.kernel_size, i == 0, self.channels, remat=self.remat, name=name, **options
+            )
             block.build([map_shape, map_shape, *embedding_shape])
             self.stack.append(block)
         self.head = []

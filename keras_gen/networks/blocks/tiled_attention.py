@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -98,16 +99,26 @@ def tiled_attention(
 
             nothing = ops.zeros_like(q_tile[..., :1])
             start = (nothing + MASKED, nothing, ops.zeros_like(q_tile))
-            key_tiles = k.shape[2] // tile
-            _, z, o = sequential_loop(0, key_tiles, add_past_tile if is_causal else add_tile, start)
+            stop, step = k.shape[2] // tile, add_tile
+            if is_causal and isinstance(i, int):
+                stop = min(i + 1, stop)
+            elif is_causal:  # JAX has no derivative of a loop whose end is a tensor
+                step = add_past_tile
+            _, z, o = sequential_loop(0, stop, step, start)
             return o / ops.maximum(z, 1e-30)
 
         return recomputed(attention)(_tile_of(q, i, 2, tile), k, v)
 
-    # A compiled loop over the tiles of queries: side by side, JAX would keep the scores of all of them.
-    tiles = ops.map(attend, ops.arange(q.shape[2] // tile, dtype="int32"))
+    tiles = _one_after_the_other(attend, q.shape[2] // tile)
     output = ops.reshape(ops.moveaxis(tiles, 0, 2), (-1, *q.shape[1:]))
     return ops.cast(ops.transpose(output[:, :, :tokens], (0, 2, 1, 3)), query.dtype)
+
+
+def _one_after_the_other(function: Callable[[Any], Any], n: int) -> Any:
+    """Stacks the results for 0 .. n - 1: by a compiled loop, as side by side all of their scores would be kept."""
+    if keras.backend.backend() == "torch":  # where nothing is compiled, and Python's integers cost less than tensors
+        return ops.stack([function(i) for i in range(n)])
+    return ops.map(function, ops.arange(n, dtype="int32"))
 
 
 def _add_tile(state: Any, q: Any, k: Any, v: Any, seen: Any) -> Any:
