@@ -4,9 +4,10 @@
     KERAS_BACKEND=torch python examples/packing.py --corpus my_words.txt --row-length 128
 
 By default the sequences are the public names of Python's own modules, such as `combinations_with_replacement`; a corpus
-is a text file with one name per line. They are packed in rows, attention is limited to each sequence, and padding is
-ignored, so that an epoch takes half the time of padding every name to the longest one: the script times both. Writes
-generated names and the model to `--output`, and prints nats per held-out name, packed and unpacked.
+is a text file with one name per line. They are packed in rows, anew in each epoch, attention is limited to each
+sequence, and padding is ignored, so that an epoch takes half the time of padding every name to the longest one: the
+script times both, in codes per second, and compares the gradients of a step on the same names. Writes generated names
+and the model to `--output`, and prints nats per held-out name, packed and unpacked.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import keras
 import numpy as np
 from shared import as_count, as_seed, train
 
+from keras_gen.data import PackedSequences
 from keras_gen.models import CodeTransformer
 from keras_gen.ops import pack_sequences
 
@@ -65,6 +67,13 @@ def epoch_seconds(model: CodeTransformer, rows: dict[str, np.ndarray], batch_siz
     return time.time() - start
 
 
+def one_step(model: CodeTransformer, rows: dict[str, np.ndarray]) -> tuple[float, np.ndarray]:
+    """Returns the loss of rows, and all weights after a step of training from the same start."""
+    keras.utils.set_random_seed(0)
+    loss = model.fit(rows, batch_size=len(rows["codes"]), verbose=0).history["loss"][0]
+    return loss, np.concatenate([keras.ops.convert_to_numpy(weight).ravel() for weight in model.trainable_weights])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=pathlib.Path, help="default: names of Python's own modules")
@@ -85,21 +94,29 @@ def main() -> None:
     held_out, sequences = sequences[: len(names) // 10], sequences[len(names) // 10 :]
     longest = max(map(len, [*sequences, *held_out]))
     packed, one_each = pack_sequences(sequences, arguments.row_length), padded(sequences, longest)
-    for title, rows in {"packed": packed, "padded": one_each}.items():
-        filled = np.mean(rows["segments"] > 0)
-        print(f"{title}: {len(sequences)} sequences in rows {rows['codes'].shape}, {filled:.0%} of them filled")
 
-    def build_model() -> CodeTransformer:
-        model = CodeTransformer(len(characters) + 1, longest, 96, 3, 4, "rotary", dropout=0.2, seed=arguments.seed)
-        model.compile(keras.optimizers.AdamW(2e-3, weight_decay=0.05, use_ema=True, ema_momentum=0.99))
+    def build_model(dropout: float = 0.2, optimizer: keras.Optimizer | None = None) -> CodeTransformer:
+        model = CodeTransformer(len(characters) + 1, longest, 96, 3, 4, "rotary", dropout=dropout, seed=arguments.seed)
+        model.compile(optimizer or keras.optimizers.AdamW(2e-3, weight_decay=0.05, use_ema=True, ema_momentum=0.99))
         return model
 
     slots = arguments.batch_size * arguments.row_length
-    times = [epoch_seconds(build_model(), packed, arguments.batch_size)]
-    times.append(epoch_seconds(build_model(), one_each, slots // longest))
-    print("an epoch, batches of {} codes: packed {:.2f} s, padded {:.2f} s".format(slots, *times))
+    for title, rows in {"packed": packed, "padded": one_each}.items():
+        seconds = epoch_seconds(build_model(), rows, slots // rows["codes"].shape[1])
+        filled = rows["segments"] > 0
+        print(
+            f"{title}: {len(sequences)} sequences in rows {rows['codes'].shape}, {1 - filled.mean():.0%} padding, "
+            f"{seconds:.2f} s an epoch, {filled.sum() / seconds:,.0f} codes per second"
+        )
+    rows = pack_sequences(sequences[:64], arguments.row_length), padded(sequences[:64], longest)
+    (loss, weights), (other_loss, others) = (
+        one_step(build_model(0.0, keras.optimizers.SGD(1.0)), each) for each in rows
+    )
+    print(f"a step on 64 sequences: losses differ by {abs(loss - other_loss):.1e}, ", end="")
+    print(f"gradients by at most {np.abs(weights - others).max():.1e}")
     model = build_model()
-    train(model, packed, None, arguments)
+    data = PackedSequences(sequences, arguments.row_length, arguments.batch_size, arguments.seed)
+    train(model, data, None, arguments)
 
     together = model.log_prob(pack_sequences(held_out, arguments.row_length), verbose=0)
     alone = model.log_prob(padded(held_out, longest), verbose=0)

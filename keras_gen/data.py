@@ -1,5 +1,6 @@
-"""Data for `fit`: pictures and arrays from files, their scale and split, and batches of any kind."""
+"""Data for `fit`: pictures and arrays from files, their scale and split, batches of any kind, and packed sequences."""
 
+from keras_gen.autoregressive.packing import PackedSequences as PackedSequences
 from keras_gen.core.data import Batches as Batches
 from keras_gen.sources.arrays import load_arrays as load_arrays
 from keras_gen.sources.arrays import load_npz as load_npz

@@ -28,7 +28,7 @@ FOLDERS = {
     "GenerativeModel": "diffusion/models quantization autoregressive adversarial",
     "callbacks": "core evaluation",
     "config": "core core/torch",
-    "data": "core sources",
+    "data": "core sources autoregressive",
     "estimators": "latent/estimators",
     "initializers": "networks/blocks",
     "layers": "networks/blocks latent flows",

@@ -41,6 +41,8 @@ class CodeTransformer(ConditionalModel):
         condition_dropout: float in [0, 1). Fraction of conditions dropped in training, for `guidance`. Defaults to
             `0.0`.
         seed: int or `None`. Seeds all draws of the model. Defaults to `None`, a seed from Keras's global one.
+        remat: bool. Whether to recompute blocks in the backward pass to save memory (gradient checkpointing). Defaults
+            to `False`.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
@@ -80,6 +82,7 @@ class CodeTransformer(ConditionalModel):
         condition_dim: int | None = None,
         condition_dropout: float = 0.0,
         seed: int | None = None,
+        remat: bool = False,
         **kwargs: Any,
     ):
         super().__init__(num_codes, num_classes, condition_dim, condition_dropout, seed, **kwargs)
@@ -95,6 +98,7 @@ class CodeTransformer(ConditionalModel):
                 positions=RotaryEmbedding(**options) if positions == "rotary" else None,
                 dropout=dropout,
                 seed=None if self.seed is None else self.seed + i,
+                remat=remat,
                 name=f"block_{i}",
                 **options,
             )
@@ -268,5 +272,6 @@ class CodeTransformer(ConditionalModel):
             "num_heads": self.blocks[0].num_heads,
             "positions": self.positions,
             "dropout": self.blocks[0].dropout,
+            "remat": self.blocks[0].remat,
         }
         return {**super().get_config(), **own}

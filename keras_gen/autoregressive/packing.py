@@ -45,11 +45,13 @@ def pack_sequences(sequences: Sequence[Any], length: int) -> dict[str, np.ndarra
     arXiv:2107.02027.
     """
     length = check_integer("length", length)
-    is_sized = isinstance(sequences, Sequence | np.ndarray) and not isinstance(sequences, str)
-    check(is_sized, "sequences", "be a list of sequences", type(sequences).__name__)
-    check(len(sequences) > 0, "sequences", "hold at least one sequence", len(sequences))
-    sequences = [_checked(sequence, index, length) for index, sequence in enumerate(sequences)]
+    sequences = _check_sequences(sequences, length)
     rows = _first_fit(np.array([len(sequence) for sequence in sequences]), length)
+    return _filled(rows, sequences, length)
+
+
+def _filled(rows: list[list[int]], sequences: list[np.ndarray], length: int) -> dict[str, np.ndarray]:
+    """Returns codes and segments of rows, each a list of indices of sequences."""
     codes, segments = (np.zeros((len(rows), length), "int32") for _ in range(2))
     for row, members in enumerate(rows):
         start = 0
@@ -58,6 +60,13 @@ def pack_sequences(sequences: Sequence[Any], length: int) -> dict[str, np.ndarra
             codes[row, span], segments[row, span] = sequences[index], index + 1
             start = span.stop
     return {"codes": codes, "segments": segments}
+
+
+def _check_sequences(sequences: Any, length: int) -> list[np.ndarray]:
+    is_sized = isinstance(sequences, Sequence | np.ndarray) and not isinstance(sequences, str)
+    check(is_sized, "sequences", "be a list of sequences", type(sequences).__name__)
+    check(len(sequences) > 0, "sequences", "hold at least one sequence", len(sequences))
+    return [_checked(sequence, index, length) for index, sequence in enumerate(sequences)]
 
 
 def _checked(sequence: Any, index: int, length: int) -> np.ndarray:
@@ -84,6 +93,70 @@ def _first_fit(sizes: np.ndarray, length: int) -> list[list[int]]:
         rows[row].append(int(index))
         room[row] -= sizes[index]
     return rows
+
+
+@keras_gen_export("keras_gen.data.PackedSequences")
+class PackedSequences(keras.utils.PyDataset):
+    """Batches of packed rows for `fit`, packed as they are asked for, in another way in each epoch.
+
+    Rows are filled by first-fit decreasing, as by `pack_sequences`, which fixes the lengths that share a row and the
+    number of rows. Which of the sequences of equal length comes where, and the order of the rows, are drawn anew for
+    each epoch. `segments` holds `k + 1` for sequence `k` of the list.
+
+    Args:
+        sequences: sequences of integers, each of length 1 .. `length`.
+        length: int >= 1. Length of a row.
+        batch_size: int >= 1. Rows of a batch; the last one of an epoch may have fewer. Defaults to `32`.
+        seed: int >= 0. With the number of the epoch, it determines the order. Defaults to `0`.
+
+    Raises:
+        ValueError: if an argument is outside its range, or a sequence is empty, longer than a row, or does not hold
+            integers.
+
+    Example:
+
+    >>> model = keras_gen.models.CodeTransformer(64, max_length=30, positions="rotary")
+    >>> model.compile(keras.optimizers.Adam(1e-3))
+    >>> model.fit(keras_gen.data.PackedSequences(sequences, length=128, batch_size=8), epochs=20)
+
+    Reference: Krell et al. 2021, arXiv:2107.02027.
+    """
+
+    def __init__(self, sequences: Sequence[Any], length: int, batch_size: int = 32, seed: int = 0):
+        super().__init__()
+        self.length = check_integer("length", length)
+        self.batch_size = check_integer("batch_size", batch_size)
+        self.seed = check_integer("seed", seed, at_least=0)
+        self.sequences = _check_sequences(sequences, self.length)
+        self.sizes = np.array([len(sequence) for sequence in self.sequences])
+        # Of places in the order by length, which are the same in each epoch, whichever sequences they hold.
+        self.rows_of_places = _first_fit(-np.sort(-self.sizes), self.length)
+        self.epoch = 0
+        self.rows = self._drawn_rows()
+
+    @property
+    def padding(self) -> float:
+        """The part of all places in rows that is padding."""
+        return float(1 - self.sizes.sum() / (len(self.rows) * self.length))
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray]]:
+        rows = self.rows[index * self.batch_size : (index + 1) * self.batch_size]
+        return (_filled(rows, self.sequences, self.length),)
+
+    def on_epoch_end(self) -> None:
+        self.epoch += 1
+        self.rows = self._drawn_rows()
+
+    def _drawn_rows(self) -> list[list[int]]:
+        """Returns the sequences of each row: those of equal length shuffled, then the rows."""
+        generator = np.random.default_rng([self.seed, self.epoch])
+        shuffled = generator.permutation(len(self.sequences))
+        by_length = shuffled[np.argsort(-self.sizes[shuffled], kind="stable")]
+        rows = [by_length[places].tolist() for places in self.rows_of_places]
+        return [rows[row] for row in generator.permutation(len(rows))]
 
 
 @keras_gen_export("keras_gen.ops.unpack_sequences")

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_gen.autoregressive.conditional_model import ConditionalModel, code_log_prob
 from keras_gen.core.arrays import sum_per_sample
-from keras_gen.core.checks import check, check_depth, check_integer
+from keras_gen.core.checks import check, check_depth, check_flag, check_integer
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.gated_pixel_block import GatedPixelBlock
 from keras_gen.networks.blocks.masked import MaskedConv2D
@@ -32,6 +32,8 @@ class PixelCNN(ConditionalModel):
         condition_dropout: float in [0, 1). Fraction of conditions dropped in training, for `guidance`. Defaults to
             `0.0`.
         seed: int or `None`. Seeds all draws of the model. Defaults to `None`, a seed from Keras's global one.
+        remat: bool. Whether to recompute blocks in the backward pass to save memory (gradient checkpointing). Defaults
+            to `False`.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
@@ -65,6 +67,7 @@ class PixelCNN(ConditionalModel):
         condition_dim: int | None = None,
         condition_dropout: float = 0.0,
         seed: int | None = None,
+        remat: bool = False,
         **kwargs: Any,
     ):
         super().__init__(num_codes, num_classes, condition_dim, condition_dropout, seed, **kwargs)
@@ -72,6 +75,7 @@ class PixelCNN(ConditionalModel):
         self.blocks = check_depth("blocks", blocks, at_least=2)
         self.kernel_size = check_integer("kernel_size", kernel_size, at_least=3)
         check(self.kernel_size % 2 == 1, "kernel_size", "be odd", kernel_size)
+        self.remat = check_flag("remat", remat)
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
@@ -88,7 +92,9 @@ class PixelCNN(ConditionalModel):
         self.stack = []
         for i in range(self.blocks):
             name = f"block_{i}"
-            block = GatedPixelBlock(width, self.kernel_size, i == 0, self.channels, name=name, **options)
+            block = GatedPixelBlock(
+                width, self.kernel_size, i == 0, self.channels, remat=self.remat, name=name, **options
+            )
             block.build([map_shape, map_shape, *embedding_shape])
             self.stack.append(block)
         self.head = []
@@ -123,5 +129,10 @@ class PixelCNN(ConditionalModel):
         return ops.cast(ops.take(logits[:, 0, 0], i % self.channels, axis=1), "float32"), cache
 
     def get_config(self) -> dict[str, Any]:
-        own = {"filters": self.filters, "blocks": self.blocks, "kernel_size": self.kernel_size}
+        own = {
+            "filters": self.filters,
+            "blocks": self.blocks,
+            "kernel_size": self.kernel_size,
+            "remat": self.remat,
+        }
         return {**super().get_config(), **own}

@@ -4,11 +4,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer, check_units
+from keras_gen.core.checks import check, check_flag, check_integer, check_units
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.core.random import check_seed, keras_seed
 from keras_gen.core.torch.kernels import Conv2D, product
 from keras_gen.export import keras_gen_export
+from keras_gen.networks.blocks.recomputing import recomputed
 
 
 @keras_gen_export("keras_gen.layers.Conditioner")
@@ -27,6 +28,8 @@ class Conditioner(StaysFrozen, keras.layers.Layer):
         activation: as for `keras.layers.Activation`. Defaults to `"relu"`.
         dropout: float in [0, 1). Dropout rate after each hidden layer. Defaults to `0.0`.
         seed: int or `None`. Seeds dropout and initial weights. Defaults to `None`, a seed from Keras's global one.
+        remat: bool. Whether to recompute the network in the backward pass instead of storing its activations (gradient
+            checkpointing). Defaults to `False`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
@@ -53,6 +56,7 @@ class Conditioner(StaysFrozen, keras.layers.Layer):
         activation: Any = "relu",
         dropout: float = 0.0,
         seed: int | None = None,
+        remat: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -62,6 +66,7 @@ class Conditioner(StaysFrozen, keras.layers.Layer):
         check(isinstance(dropout, int | float) and 0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
         self.dropout = dropout
         self.seed = check_seed(seed)
+        self.remat = check_flag("remat", remat)
 
     def build(self, input_shapes: Any) -> None:
         shapes = input_shapes if isinstance(input_shapes[0], list | tuple) else [input_shapes]
@@ -94,9 +99,17 @@ class Conditioner(StaysFrozen, keras.layers.Layer):
         x, *conditions = inputs if isinstance(inputs, list | tuple) else [inputs]
         conditions = [broadcast_condition(condition, x) for condition in conditions]
         h = ops.concatenate([x, *conditions], axis=-1) if conditions else x
+        masks = []
+        if training and self.dropout:
+            # Outside of what may be recomputed, which must not draw again.
+            ones = (ops.ones((*ops.shape(x)[:-1], units), self.compute_dtype) for units in self.units)
+            masks = [drop(kept, training=True) for drop, kept in zip(self.dropouts, ones, strict=True)]
+        return recomputed(self._network, self.remat)(h, *masks)
+
+    def _network(self, h: Any, *masks: Any) -> Any:
         for i, layer in enumerate(self.dense[:-1]):
             h = self.activation(layer(h))
-            h = self.dropouts[i](h, training=training) if self.dropout else h
+            h = h * masks[i] if masks else h
         return self.dense[-1](h)
 
     def get_config(self) -> dict[str, Any]:
@@ -107,6 +120,7 @@ class Conditioner(StaysFrozen, keras.layers.Layer):
             "activation": keras.activations.serialize(self.activation),
             "dropout": self.dropout,
             "seed": self.seed,
+            "remat": self.remat,
         }
 
 

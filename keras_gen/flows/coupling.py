@@ -157,6 +157,7 @@ class Coupling(Bijector):
         units: Sequence[int] | None = None,
         split: str = "half",
         flip: bool = False,
+        remat: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -171,6 +172,9 @@ class Coupling(Bijector):
         self.split = split
         self.halves = SPLITS[split]()
         self.flip = check_flag("flip", flip)
+        self.remat = check_flag("remat", remat)
+        has_own = "be False where a conditioner is given, which has its own"
+        check(not remat or conditioner is None, "remat", has_own, remat)
 
     @property
     @abc.abstractmethod
@@ -189,9 +193,8 @@ class Coupling(Bijector):
         input_shape = self.halves.conditioner_input_shape(x_shape, self.first_conditions)
         if self.conditioner is None:
             outputs = halves[1 if self.first_conditions else 0][-1] * self.params_per_dim
-            self.conditioner = Conditioner(
-                outputs, check_units(self.units), dtype=self.dtype_policy, name="conditioner"
-            )
+            options = {"remat": self.remat, "dtype": self.dtype_policy, "name": "conditioner"}
+            self.conditioner = Conditioner(outputs, check_units(self.units), **options)
         if not self.conditioner.built:
             self.conditioner.build(input_shape if condition_shape is None else [input_shape, tuple(condition_shape)])
 
@@ -226,6 +229,7 @@ class Coupling(Bijector):
             "units": self.units,
             "split": self.split,
             "flip": self.flip,
+            "remat": self.remat,
         }
 
     @classmethod
@@ -249,6 +253,8 @@ class AdditiveCoupling(Coupling):
         split: `"half"` or `"interleave"` of the last axis; for images also `"channel"` or `"checkerboard"`. Defaults to
             `"half"`.
         flip: bool. Whether to leave the second half unchanged instead of the first. Defaults to `False`.
+        remat: bool. Whether to recompute the default conditioner in the backward pass instead of storing its
+            activations (gradient checkpointing); a given one has its own `remat`. Defaults to `False`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
@@ -315,6 +321,8 @@ class AffineCoupling(Coupling):
             `"half"`.
         flip: bool. Whether to leave the second half unchanged instead of the first. Defaults to `False`.
         scale_map: name of the scale map `g`, or a serializable function. Defaults to `"tanh"`.
+        remat: bool. Whether to recompute the default conditioner in the backward pass instead of storing its
+            activations (gradient checkpointing); a given one has its own `remat`. Defaults to `False`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
@@ -347,9 +355,10 @@ class AffineCoupling(Coupling):
         split: str = "half",
         flip: bool = False,
         scale_map: Any = "tanh",
+        remat: bool = False,
         **kwargs: Any,
     ):
-        super().__init__(conditioner, units, split, flip, **kwargs)
+        super().__init__(conditioner, units, split, flip, remat, **kwargs)
         self.scale_map = scale_map
         self.log_scale = get_scale_map(scale_map)
 

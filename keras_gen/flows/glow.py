@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from keras_gen.core.checks import check_depth, check_units
+from keras_gen.core.checks import check_depth, check_flag, check_units
 from keras_gen.core.random import check_seed
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
@@ -29,6 +29,8 @@ class Glow(Flow):
             `256`.
         seed: int or `None`. Seeds the model's random draws and the initial rotations. Defaults to `None`, seeds from
             Keras's global one.
+        remat: bool. Whether to recompute the coupling networks in the backward pass to save memory (gradient
+            checkpointing). Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
@@ -57,16 +59,17 @@ class Glow(Flow):
         units: Sequence[int] = (64, 64),
         levels: int | None = 256,
         seed: int | None = None,
+        remat: bool = False,
         **kwargs: Any,
     ):
         check_depth("scales", scales)
         check_depth("steps", steps)
-        seed = check_seed(seed)
+        seed, remat = check_seed(seed), check_flag("remat", remat)
         dtype: dict[str, Any] = {"dtype": kwargs.get("dtype")}
 
         def step(i: int) -> list[Bijector]:
             rotation = Invertible1x1Conv(seed=None if seed is None else seed + i, **dtype)
-            return [ActNorm(**dtype), rotation, AffineCoupling(units=units, split="channel", **dtype)]
+            return [ActNorm(**dtype), rotation, AffineCoupling(units=units, split="channel", remat=remat, **dtype)]
 
         def scale(i: int) -> Chain:
             bijectors = [bijector for k in range(steps) for bijector in step(i * steps + k)]
@@ -76,7 +79,13 @@ class Glow(Flow):
         front = [] if levels is None else [Dequantize(levels, seed=seed, **dtype)]
         bijectors = [*front, MultiScale([scale(i) for i in range(scales)], **dtype)]
         super().__init__(Chain(bijectors, **dtype), "normal", seed, **kwargs)
-        self.preset = {"scales": scales, "steps": steps, "units": check_units(units), "levels": levels}
+        self.preset = {
+            "scales": scales,
+            "steps": steps,
+            "units": check_units(units),
+            "levels": levels,
+            "remat": remat,
+        }
 
     def get_config(self) -> dict[str, Any]:
         return {**super(Flow, self).get_config(), **self.preset}

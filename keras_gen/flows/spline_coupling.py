@@ -131,6 +131,8 @@ class SplineCoupling(Coupling):
         flip: bool. Whether to leave the second half unchanged instead of the first. Defaults to `False`.
         num_bins: int from 2 to 500. Defaults to `8`.
         bound: float > 0. Defaults to `5.0`.
+        remat: bool. Whether to recompute the default conditioner in the backward pass instead of storing its
+            activations (gradient checkpointing); a given one has its own `remat`. Defaults to `False`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
@@ -162,9 +164,10 @@ class SplineCoupling(Coupling):
         flip: bool = False,
         num_bins: int = 8,
         bound: float = 5.0,
+        remat: bool = False,
         **kwargs: Any,
     ):
-        super().__init__(conditioner, units, split, flip, **kwargs)
+        super().__init__(conditioner, units, split, flip, remat, **kwargs)
         self.num_bins = check_integer("num_bins", num_bins, at_least=2)
         check(num_bins <= MOST_BINS, "num_bins", f"be <= {MOST_BINS}", num_bins)
         check_positive("bound", bound)

@@ -8,6 +8,7 @@ from programs import one_program
 from scipy.special import log_softmax
 
 from keras_gen.core.fixtures import made_alike, randomize_weights, to_numpy
+from keras_gen.data import PackedSequences
 from keras_gen.models import CodeTransformer
 from keras_gen.ops import next_code_mask, pack_sequences, segment_mask, segment_positions, unpack_sequences
 
@@ -72,6 +73,50 @@ def test_unpacking_undoes_packing(data):
     assert (segments > 0).any(1).all()
     used = np.sort((segments > 0).sum(1))
     assert used[:2].sum() > length or len(used) == 1  # no two rows would fit in one
+
+
+@pytest.mark.one_backend
+def test_each_epoch_packs_anew_by_seed():
+    """Each epoch holds every sequence once, in as few rows, in another order; seed and epoch determine it."""
+    sequences = [[i] * (1 + i % 5) for i in range(60)]
+    fewest = pack_sequences(sequences, 8)["codes"]
+
+    def epochs(seed):
+        data, found = PackedSequences(sequences, 8, batch_size=7, seed=seed), []
+        for _ in range(3):
+            batches = [data[i][0] for i in range(len(data))]
+            found.append({name: np.concatenate([batch[name] for batch in batches]) for name in ("codes", "segments")})
+            assert {len(batch["codes"]) for batch in batches[:-1]} == {7}
+            assert data.padding == pytest.approx(np.mean(found[-1]["segments"] == 0))
+            data.on_epoch_end()
+        return found
+
+    first, again, other = epochs(3), epochs(3), epochs(4)
+    for packed in (*first, *other):
+        assert [part.tolist() for part in unpack_sequences(packed["codes"], packed["segments"])] == sequences
+        assert packed["codes"].shape == fewest.shape
+    neighbors = [{frozenset(row[row > 0]) for row in packed["segments"]} for packed in (*first, *other)]
+    assert len(set(map(frozenset, neighbors))) == 6
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a["segments"], b["segments"])
+
+
+def test_a_packed_step_is_a_padded_step():
+    """Loss and gradients, as the steps of SGD, of the same sequences: packed, and with a row for each.
+
+    With `remat` in one of the two, which reads the masks and positions of packed rows from outside.
+    """
+    packed, padded = PackedSequences(SEQUENCES, 9), [pack_sequences([sequence], 9) for sequence in SEQUENCES]
+    padded = {name: np.concatenate([row[name] for row in padded]) for name in ("codes", "segments")}
+    results = []
+    for rows in (packed, padded):
+        model = transformer("rotary", remat=rows is packed)
+        before = [to_numpy(weight) for weight in model.weights]
+        loss = model.fit(rows, verbose=0).history["loss"]
+        results.append([np.array(loss), *(to_numpy(w) - old for w, old in zip(model.weights, before, strict=True))])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    assert max(np.abs(step).max() for step in results[0][1:]) > 1e-2
 
 
 def test_what_is_computed_of_codes_is_unpacked_too():
@@ -207,6 +252,10 @@ def padding(rows):
         (lambda: pack_sequences([[1.0]], 4), r"`sequences\[0\]` must be a sequence of integers. Received: .*float64"),
         (lambda: pack_sequences([[[1]]], 4), r"`sequences\[0\]` must be a sequence of integers"),
         (lambda: pack_sequences([[1]], 0), "`length` must be an integer >= 1"),
+        (lambda: PackedSequences([[1], [1] * 5], 4), r"`sequences\[1\]` must have 1 .. 4 entries. .*=5 entries"),
+        (lambda: PackedSequences([], 4), "`sequences` must hold at least one sequence"),
+        (lambda: PackedSequences([[1]], 4, batch_size=0), "`batch_size` must be an integer >= 1"),
+        (lambda: PackedSequences([[1]], 4, seed=-1), "`seed` must be an integer >= 0"),
         (lambda: unpack_sequences(PACKED["codes"], PACKED["segments"][:, :4]), "`values` must have leading axes"),
         (lambda: unpack_sequences(PACKED["codes"][0], PACKED["segments"][0]), "`segments` must be integers"),
         (lambda: unpack_sequences(PACKED["codes"], np.nan * PACKED["segments"]), "`segments` must be integers"),

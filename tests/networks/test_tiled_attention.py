@@ -2,6 +2,8 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from programs import one_program
+from stored import stored_bytes
 
 from keras_gen.core.compiled import compiled
 from keras_gen.core.fixtures import made_alike, to_numpy
@@ -132,6 +134,33 @@ def test_gradients_are_those_of_plain_attention(inside, is_causal):
     for a, b in zip(actual, slopes(plain, *arrays), strict=True):
         assert np.abs(to_numpy(b)).max() > 0.1
         np.testing.assert_allclose(to_numpy(a), to_numpy(b), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_stored_grows_as_the_number_of_tokens():
+    """And not as its square: the scores are computed again in the backward pass."""
+    x = ops.convert_to_tensor(np.random.default_rng(4).normal(size=(1, 96, 1, 4)).astype("float32"))
+    short, long = (stored_bytes(lambda x: tiled_attention(x, x, x, is_causal=True, tile=4), x[:, :n]) for n in (24, 96))
+    assert 2 * short < long < 5 * short
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="what TensorFlow recomputes has one derivative")
+def test_second_derivatives_are_those_of_plain_attention():
+    q, k, v = (ops.convert_to_tensor(x[:, :, :1]) for x in (KEYS[:, ::-1].copy(), KEYS, VALUES))
+    causal = np.tril(np.ones((10, 10), bool))
+
+    def plain(q):
+        scores = ops.where(causal, ops.einsum("bihd,bjhd->bhij", q, k) / 2, -1e30)
+        return ops.einsum("bhij,bjhd->bihd", ops.softmax(scores), v)
+
+    def tiled(q):
+        return tiled_attention(q, k, v, is_causal=True, tile=5)
+
+    def second(attention):
+        function = one_program(None, lambda q: gradient(lambda q: gradient(lambda q: attention(q) ** 2, q) ** 2, q))
+        return to_numpy(function(q))
+
+    assert np.abs(second(plain)).max() > 0.1
+    np.testing.assert_allclose(second(tiled), second(plain), rtol=1e-4, atol=1e-4)
 
 
 @keras.saving.register_keras_serializable("test_tiled_attention")

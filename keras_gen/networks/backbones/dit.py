@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 from keras import layers, ops
 
-from keras_gen.core.checks import check, check_choice, check_depth, check_integer
+from keras_gen.core.checks import check, check_choice, check_depth, check_flag, check_integer
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import ImageNetwork
 from keras_gen.networks.blocks.conditioning import embed, network_inputs
@@ -34,6 +34,8 @@ class DiT(ImageNetwork):
             condition is the zero vector. Not with `num_classes`. Defaults to `None`.
         out_channels: int >= 1 or `None`. Twice the image's for `DDPM(variance="learned_range")`. Defaults to `None`,
             the channels of the image.
+        remat: bool. Whether to recompute blocks in the backward pass to save memory (gradient checkpointing). Defaults
+            to `False`.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
@@ -65,12 +67,14 @@ class DiT(ImageNetwork):
         num_classes: int | None = None,
         condition_dim: int | None = None,
         out_channels: int | None = None,
+        remat: bool = False,
         dtype: Any = None,
         **kwargs: Any,
     ):
         grid = check_patches(image_shape, patch_size)
         check_integer("width", width)
         check_depth("depth", depth)
+        check_flag("remat", remat)
         check_integer("num_heads", num_heads)
         check_choice("positions", positions, ("rotary", "sincos"))
         multiple = 4 * num_heads if positions == "rotary" else np.lcm(4, num_heads)
@@ -88,7 +92,9 @@ class DiT(ImageNetwork):
             tokens = ops.cast(ops.cast(tokens, "float32") + sincos_positions(*grid, width), tokens.dtype)
         for i in range(depth):
             rotary = RotaryEmbedding2D(*grid, **options) if positions == "rotary" else None
-            tokens = DiTBlock(num_heads, positions=rotary, name=f"block_{i}", **options)([tokens, embedding])
+            tokens = DiTBlock(num_heads, positions=rotary, remat=remat, name=f"block_{i}", **options)(
+                [tokens, embedding]
+            )
         modulation = layers.Dense(2 * width, kernel_initializer="zeros", name="last_modulation", **options)(embedding)
         scale, shift = ops.split(layers.Reshape((1, 2 * width), **options)(modulation), 2, axis=-1)
         tokens = plain_layer_norm(name="last_norm", **options)(tokens) * (1 + scale) + shift
@@ -106,6 +112,7 @@ class DiT(ImageNetwork):
         self.num_classes = num_classes
         self.condition_dim = condition_dim
         self.out_channels = out_channels
+        self.remat = remat
 
     def get_config(self) -> dict[str, Any]:
         own = {
@@ -117,6 +124,7 @@ class DiT(ImageNetwork):
             "num_classes": self.num_classes,
             "condition_dim": self.condition_dim,
             "out_channels": self.out_channels,
+            "remat": self.remat,
         }
         return {**super().get_config(), **own}
 

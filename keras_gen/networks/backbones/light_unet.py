@@ -4,7 +4,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_gen.core.checks import check_integer, known_size
+from keras_gen.core.checks import check_flag, check_integer, known_size
 from keras_gen.core.torch.kernels import Conv2D
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import (
@@ -33,6 +33,8 @@ class LightUNet(ImageNetwork):
         num_steps: int >= 1. Number of times, each with a learned vector; at least the schedule's. Defaults to `1000`.
         upsampling: layer that doubles height and width, the same for all levels, or a sequence of such layers, one for
             each level but the coarsest, from fine to coarse. Defaults to `None`, nearest-neighbor upsampling.
+        remat: bool. Whether to recompute blocks in the backward pass to save memory (gradient checkpointing). Defaults
+            to `False`.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
@@ -54,11 +56,12 @@ class LightUNet(ImageNetwork):
         blocks_per_level: int = 2,
         num_steps: int = 1000,
         upsampling: keras.Layer | Sequence[keras.Layer] | None = None,
+        remat: bool = False,
         dtype: Any = None,
         **kwargs: Any,
     ):
         widths = check_levels(image_shape, widths, blocks_per_level)
-        num_steps = check_integer("num_steps", num_steps)
+        num_steps, remat = check_integer("num_steps", num_steps), check_flag("remat", remat)
         doublings = upsampling_layers(upsampling, len(widths), dtype)
         options = {"dtype": dtype}
         levels = range(len(widths))
@@ -70,16 +73,16 @@ class LightUNet(ImageNetwork):
         skips = [h]
         for level in levels:
             for _ in range(blocks_per_level):
-                h = LightBlock(widths[level], **options)([h, embedding])
+                h = LightBlock(widths[level], remat, **options)([h, embedding])
                 skips.append(h)
             if level < levels[-1]:
                 h = layers.AveragePooling2D(2, data_format="channels_last", **options)(h)  # whatever Keras is set to
                 skips.append(h)
-        h = LightBlock(widths[-1], **options)([h, embedding])
+        h = LightBlock(widths[-1], remat, **options)([h, embedding])
         for level in reversed(levels):
             for _ in range(blocks_per_level + 1):
                 skip = skips.pop()
-                h = LightBlock(skip.shape[-1], **options)([h, embedding])
+                h = LightBlock(skip.shape[-1], remat, **options)([h, embedding])
                 h = layers.Add(**options)([h, skip])
             if level > 0:
                 h = double(h, doublings[level - 1])
@@ -90,6 +93,7 @@ class LightUNet(ImageNetwork):
         self.blocks_per_level = int(blocks_per_level)
         self.num_steps = num_steps
         self.upsampling = upsampling
+        self.remat = remat
 
     def get_config(self) -> dict[str, Any]:
         own = {
@@ -97,5 +101,6 @@ class LightUNet(ImageNetwork):
             "blocks_per_level": self.blocks_per_level,
             "num_steps": self.num_steps,
             "upsampling": keras.saving.serialize_keras_object(self.upsampling),
+            "remat": self.remat,
         }
         return {**super().get_config(), **own}

@@ -3,7 +3,7 @@ from typing import Any
 
 from keras import layers
 
-from keras_gen.core.checks import check_depth, check_integer
+from keras_gen.core.checks import check_depth, check_flag, check_integer
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import ImageNetwork
 from keras_gen.networks.blocks.conditioning import embed, network_inputs
@@ -36,6 +36,8 @@ class PixelTransformer(ImageNetwork):
             condition is the zero vector. Not with `num_classes`. Defaults to `None`.
         out_channels: int >= 1 or `None`. Twice the image's for `DDPM(variance="learned_range")`. Defaults to `None`,
             the channels of the image.
+        remat: bool. Whether to recompute blocks in the backward pass to save memory (gradient checkpointing). Defaults
+            to `False`.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
@@ -60,12 +62,14 @@ class PixelTransformer(ImageNetwork):
         num_classes: int | None = None,
         condition_dim: int | None = None,
         out_channels: int | None = None,
+        remat: bool = False,
         dtype: Any = None,
         **kwargs: Any,
     ):
         grid = check_patches(image_shape, patch_size)
         check_integer("width", width)
         check_depth("depth", depth)
+        check_flag("remat", remat)
         if out_channels is not None:
             check_integer("out_channels", out_channels)
         options = {"dtype": dtype}
@@ -76,7 +80,7 @@ class PixelTransformer(ImageNetwork):
         tokens = layers.Add(**options)([tokens, layers.Reshape((1, width), **options)(embedding)])
         for i in range(depth):
             rotary = RotaryEmbedding2D(*grid, base=ROTARY_BASE, **options)
-            tokens = GatedAttentionUnit(2 * width, positions=rotary, name=f"unit_{i}", **options)(tokens)
+            tokens = GatedAttentionUnit(2 * width, positions=rotary, remat=remat, name=f"unit_{i}", **options)(tokens)
         tokens = layers.RMSNormalization(epsilon=1e-6, name="last_norm", **options)(tokens)
         pixels = patch_size**2 * (out_channels or image_shape[-1])
         tokens = layers.Dense(pixels, kernel_initializer="zeros", name="last_dense", **options)(tokens)
@@ -90,6 +94,7 @@ class PixelTransformer(ImageNetwork):
         self.num_classes = num_classes
         self.condition_dim = condition_dim
         self.out_channels = out_channels
+        self.remat = remat
 
     def get_config(self) -> dict[str, Any]:
         own = {
@@ -99,5 +104,6 @@ class PixelTransformer(ImageNetwork):
             "num_classes": self.num_classes,
             "condition_dim": self.condition_dim,
             "out_channels": self.out_channels,
+            "remat": self.remat,
         }
         return {**super().get_config(), **own}

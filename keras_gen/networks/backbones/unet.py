@@ -197,11 +197,11 @@ class UNet(ImageNetwork):
         def attend(h: Any, name: str) -> Any:
             width = h.shape[-1]
             groups = own.groups or groups_for(width)
-            h = SelfAttention2D(own.heads(width), groups, own.epsilon, name=name, **options)(h)
+            h = SelfAttention2D(own.heads(width), groups, own.epsilon, remat, name=name, **options)(h)
             if tokens is None:
                 return h
             name = name.replace("attention", "cross_attention")
-            return CrossAttention2D(own.heads(width), groups, own.epsilon, name=name, **options)([h, tokens])
+            return CrossAttention2D(own.heads(width), groups, own.epsilon, remat, name=name, **options)([h, tokens])
 
         def conv(h: Any, width: int, name: str, **more: Any) -> Any:
             return Conv2D(width, 3, name=name, **{"padding": "same", **more}, **options)(h)

@@ -5,10 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer, known_size
+from keras_gen.core.checks import check, check_flag, check_integer, known_size
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.norms import GroupNorm
+from keras_gen.networks.blocks.recomputing import recomputed
 
 
 @keras_gen_export("keras_gen.layers.SelfAttention2D")
@@ -21,6 +22,8 @@ class SelfAttention2D(StaysFrozen, keras.layers.Layer):
         num_heads: int >= 1. Must divide the number of channels. Defaults to `1`.
         groups: int >= 1. Number of normalization groups. Must divide the number of channels. Defaults to `8`.
         epsilon: float > 0. Epsilon of the normalization. Defaults to `1e-5`.
+        remat: bool. Whether to recompute the layer in the backward pass instead of storing its activations (gradient
+            checkpointing). Defaults to `False`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
@@ -36,10 +39,11 @@ class SelfAttention2D(StaysFrozen, keras.layers.Layer):
     Reference: Ho et al. 2020, arXiv:2006.11239, appendix B.
     """
 
-    def __init__(self, num_heads: int = 1, groups: int = 8, epsilon: float = 1e-5, **kwargs: Any):
+    def __init__(self, num_heads: int = 1, groups: int = 8, epsilon: float = 1e-5, remat: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         self.num_heads = check_integer("num_heads", num_heads)
         self.groups = check_integer("groups", groups)
+        self.remat = check_flag("remat", remat)
         self.norm = GroupNorm(groups, epsilon, dtype=self.dtype_policy, name="norm")
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
@@ -55,6 +59,9 @@ class SelfAttention2D(StaysFrozen, keras.layers.Layer):
         self.output_dense.build(x_shape)
 
     def call(self, x: Any) -> Any:
+        return recomputed(self._block, self.remat)(x)
+
+    def _block(self, x: Any) -> Any:
         batch, height, width, channels = ops.shape(x)
         qkv = self.qkv(self.norm(x))
         qkv = ops.reshape(qkv, (batch, height * width, 3 * self.num_heads, channels // self.num_heads))
@@ -66,7 +73,12 @@ class SelfAttention2D(StaysFrozen, keras.layers.Layer):
         return x_shape
 
     def get_config(self) -> dict[str, Any]:
-        own = {"num_heads": self.num_heads, "groups": self.groups, "epsilon": self.norm.epsilon}
+        own = {
+            "num_heads": self.num_heads,
+            "groups": self.groups,
+            "epsilon": self.norm.epsilon,
+            "remat": self.remat,
+        }
         return {**super().get_config(), **own}
 
 
@@ -83,6 +95,8 @@ class CrossAttention2D(StaysFrozen, keras.layers.Layer):
         num_heads: int >= 1. Must divide the number of channels. Defaults to `1`.
         groups: int >= 1. Number of normalization groups. Must divide the number of channels. Defaults to `8`.
         epsilon: float > 0. Epsilon of the normalization. Defaults to `1e-5`.
+        remat: bool. Whether to recompute the layer in the backward pass instead of storing its activations (gradient
+            checkpointing). Defaults to `False`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
@@ -99,10 +113,11 @@ class CrossAttention2D(StaysFrozen, keras.layers.Layer):
     Reference: Rombach et al. 2021, arXiv:2112.10752, section 3.3.
     """
 
-    def __init__(self, num_heads: int = 1, groups: int = 8, epsilon: float = 1e-5, **kwargs: Any):
+    def __init__(self, num_heads: int = 1, groups: int = 8, epsilon: float = 1e-5, remat: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         self.num_heads = check_integer("num_heads", num_heads)
         self.groups = check_integer("groups", groups)
+        self.remat = check_flag("remat", remat)
         self.norm = GroupNorm(groups, epsilon, dtype=self.dtype_policy, name="norm")
 
     def build(self, inputs_shape: Any) -> None:
@@ -123,7 +138,9 @@ class CrossAttention2D(StaysFrozen, keras.layers.Layer):
         self.output_dense.build(x_shape)
 
     def call(self, inputs: Any) -> Any:
-        x, condition = inputs
+        return recomputed(self._block, self.remat)(*inputs)
+
+    def _block(self, x: Any, condition: Any) -> Any:
         batch, height, width, channels = ops.shape(x)
         head = channels // self.num_heads
         q = ops.reshape(self.query(self.norm(x)), (batch, height * width, self.num_heads, head))
@@ -135,5 +152,10 @@ class CrossAttention2D(StaysFrozen, keras.layers.Layer):
         return tuple(inputs_shape[0])
 
     def get_config(self) -> dict[str, Any]:
-        own = {"num_heads": self.num_heads, "groups": self.groups, "epsilon": self.norm.epsilon}
+        own = {
+            "num_heads": self.num_heads,
+            "groups": self.groups,
+            "epsilon": self.norm.epsilon,
+            "remat": self.remat,
+        }
         return {**super().get_config(), **own}

@@ -3,9 +3,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import check, check_flag, check_integer
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
+from keras_gen.networks.blocks.recomputing import recomputed
 
 
 @keras_gen_export("keras_gen.layers.DiTBlock")
@@ -24,6 +25,8 @@ class DiTBlock(StaysFrozen, keras.layers.Layer):
         expansion: int >= 1. Hidden width of the feed-forward layer, in multiples of the channels. Defaults to `4`.
         positions: a layer applied to queries and keys `(batch, tokens, num_heads, dim)`, such as
             `RotaryEmbedding2D`. Defaults to `None`.
+        remat: bool. Whether to recompute the block in the backward pass instead of storing its activations (gradient
+            checkpointing). Defaults to `False`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
@@ -40,12 +43,20 @@ class DiTBlock(StaysFrozen, keras.layers.Layer):
     arXiv:2302.05442.
     """
 
-    def __init__(self, num_heads: int = 4, expansion: int = 4, positions: keras.Layer | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        num_heads: int = 4,
+        expansion: int = 4,
+        positions: keras.Layer | None = None,
+        remat: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.num_heads = check_integer("num_heads", num_heads)
         self.expansion = check_integer("expansion", expansion)
         check(positions is None or isinstance(positions, keras.Layer), "positions", "be a layer or None", positions)
         self.positions = positions
+        self.remat = check_flag("remat", remat)
         options = {"dtype": self.dtype_policy}
         self.norms = [plain_layer_norm(name=f"norm_{i}", **options) for i in (1, 2)]
         self.q_norm, self.k_norm = (
@@ -73,7 +84,9 @@ class DiTBlock(StaysFrozen, keras.layers.Layer):
                 layer.build(heads_shape)
 
     def call(self, inputs: Any) -> Any:
-        x, embedding = inputs
+        return recomputed(self._block, self.remat)(*inputs)
+
+    def _block(self, x: Any, embedding: Any) -> Any:
         modulation = ops.expand_dims(self.modulation(embedding), 1)
         scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = ops.split(modulation, 6, axis=-1)
         x = x + gate_1 * self._attention(self.norms[0](x) * (1 + scale_1) + shift_1)
@@ -88,6 +101,7 @@ class DiTBlock(StaysFrozen, keras.layers.Layer):
             "num_heads": self.num_heads,
             "expansion": self.expansion,
             "positions": keras.saving.serialize_keras_object(self.positions),
+            "remat": self.remat,
         }
         return {**super().get_config(), **own}
 

@@ -4,9 +4,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer, known_size
+from keras_gen.core.checks import check, check_flag, check_integer, known_size
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
+from keras_gen.networks.blocks.recomputing import recomputed
 
 
 @keras_gen_export("keras_gen.layers.GatedAttentionUnit")
@@ -25,6 +26,8 @@ class GatedAttentionUnit(StaysFrozen, keras.layers.Layer):
         key_dim: int >= 1. Channels of `q` and `k`. Defaults to `128`.
         positions: a layer applied to `q` and `k`, both `(batch, tokens, 1, key_dim)`, such as
             `RotaryEmbedding2D`. Defaults to `None`: the layer ignores the order of tokens.
+        remat: bool. Whether to recompute the unit in the backward pass instead of storing its activations (gradient
+            checkpointing). Defaults to `False`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
@@ -44,6 +47,7 @@ class GatedAttentionUnit(StaysFrozen, keras.layers.Layer):
         intermediate_dim: int | None = None,
         key_dim: int = 128,
         positions: keras.Layer | None = None,
+        remat: bool = False,
         **kwargs: Any,
     ):
         if intermediate_dim is None:
@@ -53,6 +57,7 @@ class GatedAttentionUnit(StaysFrozen, keras.layers.Layer):
         self.key_dim = check_integer("key_dim", key_dim)
         check(positions is None or isinstance(positions, keras.Layer), "positions", "be a layer or None", positions)
         self.positions = positions
+        self.remat = check_flag("remat", remat)
         self.norm = keras.layers.RMSNormalization(epsilon=1e-6, name="norm", dtype=self.dtype_policy)
         self.dense = self._dense(2 * self.intermediate_dim + self.key_dim, "dense", activation="silu")
 
@@ -67,9 +72,13 @@ class GatedAttentionUnit(StaysFrozen, keras.layers.Layer):
             self.positions.build((*x_shape[:-1], 1, self.key_dim))
 
     def call(self, x: Any) -> Any:
+        # Read here, in the compute dtype: in the backward pass they would be in that of the weights.
+        return recomputed(self._unit, self.remat)(x, ops.convert_to_tensor(self.gammas))
+
+    def _unit(self, x: Any, gammas: Any) -> Any:
         e = self.intermediate_dim
         u, v, z = ops.split(self.dense(self.norm(x)), [e, 2 * e], axis=-1)
-        q, k = (z * self.gammas[i] for i in range(2))
+        q, k = (z * gammas[i] for i in range(2))
         if self.positions is not None:
             rotated = (ops.squeeze(self.positions(ops.expand_dims(head, 2)), 2) for head in (q, k))
             q, k = (ops.cast(head, self.compute_dtype) for head in rotated)
@@ -85,6 +94,7 @@ class GatedAttentionUnit(StaysFrozen, keras.layers.Layer):
             "intermediate_dim": self.intermediate_dim,
             "key_dim": self.key_dim,
             "positions": keras.saving.serialize_keras_object(self.positions),
+            "remat": self.remat,
         }
         return {**super().get_config(), **own}
 

@@ -7,6 +7,7 @@ from keras_gen.core.checks import check, check_flag, check_integer
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.masked import MaskedConv2D
+from keras_gen.networks.blocks.recomputing import recomputed
 
 
 @keras_gen_export("keras_gen.layers.GatedPixelBlock")
@@ -28,6 +29,8 @@ class GatedPixelBlock(StaysFrozen, keras.layers.Layer):
         kernel_size: odd int >= 3. Defaults to `3`.
         strict: bool. Whether this is the first block of a network. Defaults to `False`.
         groups: int >= 1. Groups of channels, for pixels with several values; see `MaskedConv2D`. Defaults to `1`.
+        remat: bool. Whether to recompute the block in the backward pass instead of storing its activations (gradient
+            checkpointing). Defaults to `False`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
@@ -43,13 +46,22 @@ class GatedPixelBlock(StaysFrozen, keras.layers.Layer):
     Reference: van den Oord et al. 2016, arXiv:1606.05328, figure 2.
     """
 
-    def __init__(self, filters: int, kernel_size: int = 3, strict: bool = False, groups: int = 1, **kwargs: Any):
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int = 3,
+        strict: bool = False,
+        groups: int = 1,
+        remat: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.filters = check_integer("filters", filters)
         self.kernel_size = check_integer("kernel_size", kernel_size, at_least=3)
         check(self.kernel_size % 2 == 1, "kernel_size", "be odd", kernel_size)
         self.strict = check_flag("strict", strict)
         self.groups = check_integer("groups", groups)
+        self.remat = check_flag("remat", remat)
         options = {"groups": self.groups, "dtype": self.dtype_policy}
         plain = {"dtype": self.dtype_policy, "data_format": "channels_last"}  # whatever Keras is set to
         row, conv = (1, self.kernel_size), keras.layers.Conv2D
@@ -76,7 +88,9 @@ class GatedPixelBlock(StaysFrozen, keras.layers.Layer):
             self.condition.build(inputs_shape[2])
 
     def call(self, inputs: Any) -> tuple[Any, Any]:
-        vertical, horizontal, *embeddings = inputs
+        return recomputed(self._block, self.remat)(*inputs)
+
+    def _block(self, vertical: Any, horizontal: Any, *embeddings: Any) -> tuple[Any, Any]:
         above = self.from_above(self._rows_above(vertical))
         left = self.from_left(horizontal) + self.down(above)
         if embeddings:
@@ -97,7 +111,13 @@ class GatedPixelBlock(StaysFrozen, keras.layers.Layer):
         return shape, shape
 
     def get_config(self) -> dict[str, Any]:
-        own = {"filters": self.filters, "kernel_size": self.kernel_size, "strict": self.strict, "groups": self.groups}
+        own = {
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strict": self.strict,
+            "groups": self.groups,
+            "remat": self.remat,
+        }
         return {**super().get_config(), **own}
 
 

@@ -11,6 +11,7 @@ from keras_gen.core.random import check_seed, seed_generator
 from keras_gen.core.torch.kernels import Conv2D
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.norms import GroupNorm, groups_for
+from keras_gen.networks.blocks.recomputing import recomputed
 
 
 @keras_gen_export("keras_gen.layers.ResidualBlock")
@@ -94,12 +95,10 @@ class ResidualBlock(StaysFrozen, keras.layers.Layer):
         x, embedding = inputs
         masks = []
         if training and self.dropout > 0:
-            # Drawn outside of the block: what `remat` recomputes must not draw again.
+            # Outside of what may be recomputed, which must not draw again.
             kept = ops.ones((*ops.shape(x)[:-1], self.width), self.compute_dtype)
             masks = [keras.random.dropout(kept, self.dropout, seed=self.seed_generator)]
-        # Wrapped in each call: on JAX, a function wrapped by `remat` and called twice keeps the first call's weights.
-        block = keras.remat(self._block) if self.remat else self._block
-        return block(x, embedding, *masks)
+        return recomputed(self._block, self.remat)(x, embedding, *masks)
 
     def _block(self, x: Any, embedding: Any, *masks: Any) -> Any:
         h = self.conv_1(ops.silu(self.norm_1(x)))
@@ -141,6 +140,8 @@ class LightBlock(StaysFrozen, keras.layers.Layer):
 
     Args:
         width: int >= 1. Number of output channels.
+        remat: bool. Whether to recompute the block in the backward pass instead of storing its activations (gradient
+            checkpointing). Defaults to `False`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
@@ -150,14 +151,15 @@ class LightBlock(StaysFrozen, keras.layers.Layer):
         `(batch, height, width, self.width)`.
 
     Raises:
-        ValueError: if `width` is not an integer >= 1.
+        ValueError: if `width` is not an integer >= 1, or `remat` not a bool.
 
     Reference: https://kexue.fm/archives/9152.
     """
 
-    def __init__(self, width: int, **kwargs: Any):
+    def __init__(self, width: int, remat: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         width = self.width = check_integer("width", width)
+        self.remat = check_flag("remat", remat)
         options = {"use_bias": False, "dtype": self.dtype_policy}
         self.dense = keras.layers.Dense(width, name="dense", **options)
         self.conv_1 = Conv2D(width, 3, padding="same", name="conv_1", **options)
@@ -176,7 +178,9 @@ class LightBlock(StaysFrozen, keras.layers.Layer):
             layer.build(h_shape)
 
     def call(self, inputs: Any) -> Any:
-        x, embedding = inputs
+        return recomputed(self._block, self.remat)(*inputs)
+
+    def _block(self, x: Any, embedding: Any) -> Any:
         if self.projection is not None:
             x = self.projection(x)
         h = x + ops.expand_dims(self.dense(embedding), (1, 2))
@@ -186,4 +190,4 @@ class LightBlock(StaysFrozen, keras.layers.Layer):
         return (*inputs_shape[0][:-1], self.width)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "width": self.width}
+        return {**super().get_config(), "width": self.width, "remat": self.remat}

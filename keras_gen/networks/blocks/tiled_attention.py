@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -15,6 +16,7 @@ from keras_gen.core.checks import (
 )
 from keras_gen.core.compiled import sequential_loop
 from keras_gen.export import keras_gen_export
+from keras_gen.networks.blocks.recomputing import recomputed
 
 MASKED = -1e30  # not -inf, whose differences are NaN
 
@@ -35,9 +37,10 @@ def tiled_attention(
         attention = o / z after the last tile
 
     Memory beyond inputs and output is that of one tile of queries by one of keys, for any length. Use it for long
-    sequences on backends without a fused kernel; with one, `keras.ops.dot_product_attention` is faster. It is
-    differentiable, but each tile's scores are then stored. Sums are in float32. The output is zero for a query whose
-    keys are all masked.
+    sequences on backends without a fused kernel; with one, `keras.ops.dot_product_attention` is faster. The backward
+    pass computes the scores again, for one tile of queries after the other, so that the memory of training grows as the
+    number of tokens, too. TensorFlow therefore has no second derivative of it, nor one in forward mode. Sums are in
+    float32. The output is zero for a query whose keys are all masked.
 
     Args:
         query: `(batch, tokens, heads, dim)`.
@@ -78,43 +81,61 @@ def tiled_attention(
     q = q * scale
     if mask is not None:
         mask = _whole_tiles(_whole_tiles(_as_matrix(mask, tokens, keys), 2, tile), 3, tile)
-    key_tiles = k.shape[2] // tile
 
-    def tile_of(x: Any, j: Any, axis: int) -> Any:
-        start, shape = [0] * 4, list(ops.shape(x))
-        start[axis], shape[axis] = j * tile, tile
-        return ops.slice(x, start, shape)
-
-    def seen(i: int, j: Any) -> Any:
+    def seen(i: Any, j: Any) -> Any:
         rows, columns = (start * tile + ops.arange(tile, dtype="int32") for start in (i, j))
         result = ops.broadcast_to(columns < keys, (1, 1, tile, tile))
         if is_causal:
             result = ops.logical_and(result, rows[:, None] >= columns)
-        if mask is None:
-            return result
-        return ops.logical_and(result, tile_of(mask[:, :, i * tile : (i + 1) * tile], j, 3))
+        return result if mask is None else ops.logical_and(result, _tile_of(_tile_of(mask, i, 2, tile), j, 3, tile))
 
-    def attend(i: int) -> Any:
-        q_tile = q[:, :, i * tile : (i + 1) * tile]
+    def attend(i: Any) -> Any:
+        def attention(q_tile: Any, k: Any, v: Any) -> Any:
+            def add_tile(j: Any, state: Any) -> Any:
+                return _add_tile(state, q_tile, _tile_of(k, j, 2, tile), _tile_of(v, j, 2, tile), seen(i, j))
 
-        def add_tile(j: Any, state: Any) -> Any:
-            m, z, o = state
-            k_tile, v_tile = (tile_of(x, j, 2) for x in (k, v))
-            inside = seen(i, j)
-            s = ops.where(inside, ops.matmul(q_tile, ops.transpose(k_tile, (0, 1, 3, 2))), MASKED)
-            # The maximum only prevents overflow: the result does not depend on it.
-            m_new = ops.maximum(m, ops.stop_gradient(ops.max(s, axis=-1, keepdims=True)))
-            p = ops.where(inside, ops.exp(s - m_new), 0.0)
-            shrink = ops.exp(m - m_new)
-            return m_new, z * shrink + ops.sum(p, axis=-1, keepdims=True), o * shrink + ops.matmul(p, v_tile)
+            def add_past_tile(j: Any, state: Any) -> Any:
+                return ops.cond(j <= i, lambda: add_tile(j, state), lambda: state)
 
-        nothing = ops.zeros_like(q_tile[..., :1])
-        start = (nothing + MASKED, nothing, ops.zeros_like(q_tile))
-        _, z, o = sequential_loop(0, min(i + 1, key_tiles) if is_causal else key_tiles, add_tile, start)
-        return o / ops.maximum(z, 1e-30)
+            nothing = ops.zeros_like(q_tile[..., :1])
+            start = (nothing + MASKED, nothing, ops.zeros_like(q_tile))
+            stop, step = k.shape[2] // tile, add_tile
+            if is_causal and isinstance(i, int):
+                stop = min(i + 1, stop)
+            elif is_causal:  # JAX has no derivative of a loop whose end is a tensor
+                step = add_past_tile
+            _, z, o = sequential_loop(0, stop, step, start)
+            return o / ops.maximum(z, 1e-30)
 
-    output = ops.concatenate([attend(i) for i in range(q.shape[2] // tile)], axis=2)
+        return recomputed(attention)(_tile_of(q, i, 2, tile), k, v)
+
+    tiles = _one_after_the_other(attend, q.shape[2] // tile)
+    output = ops.reshape(ops.moveaxis(tiles, 0, 2), (-1, *q.shape[1:]))
     return ops.cast(ops.transpose(output[:, :, :tokens], (0, 2, 1, 3)), query.dtype)
+
+
+def _one_after_the_other(function: Callable[[Any], Any], n: int) -> Any:
+    """Stacks the results for 0 .. n - 1: by a compiled loop, as side by side all of their scores would be kept."""
+    if keras.backend.backend() == "torch":  # where nothing is compiled, and Python's integers cost less than tensors
+        return ops.stack([function(i) for i in range(n)])
+    return ops.map(function, ops.arange(n, dtype="int32"))
+
+
+def _add_tile(state: Any, q: Any, k: Any, v: Any, seen: Any) -> Any:
+    """Takes one more tile of keys and values into the maximum, the sum and the weighted values of a tile of queries."""
+    m, z, o = state
+    s = ops.where(seen, ops.matmul(q, ops.transpose(k, (0, 1, 3, 2))), MASKED)
+    # The maximum only prevents overflow: the result does not depend on it.
+    m_new = ops.maximum(m, ops.stop_gradient(ops.max(s, axis=-1, keepdims=True)))
+    p = ops.where(seen, ops.exp(s - m_new), 0.0)
+    shrink = ops.exp(m - m_new)
+    return m_new, z * shrink + ops.sum(p, axis=-1, keepdims=True), o * shrink + ops.matmul(p, v)
+
+
+def _tile_of(x: Any, i: Any, axis: int, tile: int) -> Any:
+    start, shape = [0] * 4, list(ops.shape(x))
+    start[axis], shape[axis] = i * tile, tile
+    return ops.slice(x, start, shape)
 
 
 def _whole_tiles(x: Any, axis: int, tile: int) -> Any:

@@ -4,10 +4,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.core.checks import check, check_flag, check_integer, is_number
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.core.random import check_seed, keras_seed
 from keras_gen.export import keras_gen_export
+from keras_gen.networks.blocks.recomputing import recomputed
 
 
 @keras_gen_export("keras_gen.layers.TransformerBlock")
@@ -23,6 +24,8 @@ class TransformerBlock(StaysFrozen, keras.layers.Layer):
         positions: a layer that rotates queries and keys, such as `RotaryEmbedding`, or `None`. Defaults to `None`.
         dropout: float in [0, 1). Dropout rate of the outputs of attention and feed-forward layer. Defaults to `0.0`.
         seed: int or `None`. Seeds the dropout. Defaults to `None`, a seed from Keras's global generator.
+        remat: bool. Whether to recompute the block in the backward pass instead of storing its activations (gradient
+            checkpointing). Defaults to `False`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
@@ -53,6 +56,7 @@ class TransformerBlock(StaysFrozen, keras.layers.Layer):
         positions: keras.Layer | None = None,
         dropout: float = 0.0,
         seed: int | None = None,
+        remat: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -63,6 +67,7 @@ class TransformerBlock(StaysFrozen, keras.layers.Layer):
         check(is_number(dropout) and 0 <= dropout < 1, "dropout", "be in [0, 1)", repr(dropout))
         self.dropout = float(dropout)
         self.seed = check_seed(seed)
+        self.remat = check_flag("remat", remat)
         options = {"dtype": self.dtype_policy}
         self.norm_1, self.norm_2 = (
             keras.layers.LayerNormalization(epsilon=1e-6, name=f"norm_{i}", **options) for i in (1, 2)
@@ -86,10 +91,18 @@ class TransformerBlock(StaysFrozen, keras.layers.Layer):
             self.positions.build((*x_shape[:-1], self.num_heads, self.head_dim))
 
     def call(self, x: Any, attention_mask: Any = None, token_positions: Any = None, training: bool = False) -> Any:
-        q, k, v = self._heads(x, token_positions)
-        causal = attention_mask is None
-        attended = ops.dot_product_attention(q, k, v, mask=attention_mask, is_causal=causal)
-        return self._outputs(x, attended, training)
+        dropout_masks = []
+        if training and self.dropout > 0:
+            # Outside of what may be recomputed, which must not draw again.
+            dropout_masks = [self.drop(ops.ones_like(x), training=True) for _ in range(2)]
+
+        def block(x: Any) -> Any:
+            q, k, v = self._heads(x, token_positions)
+            causal = attention_mask is None
+            attended = ops.dot_product_attention(q, k, v, mask=attention_mask, is_causal=causal)
+            return self._outputs(x, attended, *dropout_masks)
+
+        return recomputed(block, self.remat)(x)
 
     def extend(self, x: Any, cache: tuple[Any, Any], i: Any) -> tuple[Any, tuple[Any, Any]]:
         """Computes the output of `call` for token `i` only, from cached keys and values (KV cache).
@@ -108,7 +121,7 @@ class TransformerBlock(StaysFrozen, keras.layers.Layer):
         start = (first, i, first, first)
         cache = tuple(ops.slice_update(old, start, new) for old, new in zip(cache, (k, v), strict=True))
         seen = ops.reshape(ops.arange(cache[0].shape[1], dtype="int32") <= i, (1, 1, 1, -1))
-        return self._outputs(x, ops.dot_product_attention(q, *cache, mask=seen), False), cache
+        return self._outputs(x, ops.dot_product_attention(q, *cache, mask=seen)), cache
 
     def empty_cache(self, batch: int, tokens: int) -> tuple[Any, Any]:
         """Returns the cache for the first call of `extend`."""
@@ -126,11 +139,10 @@ class TransformerBlock(StaysFrozen, keras.layers.Layer):
             q, k = (ops.cast(self.positions(heads, token_positions), self.compute_dtype) for heads in (q, k))
         return [q, k, v]
 
-    def _outputs(self, x: Any, attended: Any, training: bool) -> Any:
-        h = self.output_dense(ops.reshape(attended, ops.shape(x)))
-        h = x + self.drop(h, training=training)
+    def _outputs(self, x: Any, attended: Any, attention_mask: Any = None, mlp_mask: Any = None) -> Any:
+        h = x + dropped(self.output_dense(ops.reshape(attended, ops.shape(x))), attention_mask)
         mlp = self.mlp_2(ops.gelu(self.mlp_1(self.norm_2(h)), approximate=True))
-        return h + self.drop(mlp, training=training)
+        return h + dropped(mlp, mlp_mask)
 
     def get_config(self) -> dict[str, Any]:
         own = {
@@ -139,9 +151,15 @@ class TransformerBlock(StaysFrozen, keras.layers.Layer):
             "positions": keras.saving.serialize_keras_object(self.positions),
             "dropout": self.dropout,
             "seed": self.seed,
+            "remat": self.remat,
         }
         return {**super().get_config(), **own}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "TransformerBlock":
         return cls(**keras.saving.deserialize_keras_object(config))
+
+
+def dropped(x: Any, mask: Any) -> Any:
+    """Applies a mask of dropout, if there is one."""
+    return x if mask is None else x * mask
