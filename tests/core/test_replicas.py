@@ -9,7 +9,6 @@ import sys
 
 import keras
 import numpy as np
-import pytest
 from laws.models import MODELS
 
 TESTS = pathlib.Path(__file__).parent.parent

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import as_numpy, check, check_integer, is_array
 from keras_gen.core import replicas
+from keras_gen.core.checks import as_numpy, check, check_integer, is_array
 from keras_gen.core.compiled import even_batches, progress_bar
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.diffusion.models.diffusion_model import DiffusionModel
