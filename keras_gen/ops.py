@@ -6,7 +6,7 @@ from keras_gen.autoregressive.packing import segment_mask as segment_mask
 from keras_gen.autoregressive.packing import segment_positions as segment_positions
 from keras_gen.autoregressive.packing import unpack_sequences as unpack_sequences
 from keras_gen.core.arrays import array_module as array_module
-from keras_gen.core.gradient import gradient as gradient
+from keras_gen.core.calculus.gradient import gradient as gradient
 from keras_gen.diffusion.prediction import convert_prediction as convert_prediction
 from keras_gen.diffusion.slerp import slerp as slerp
 from keras_gen.diffusion.transport import optimal_pairing as optimal_pairing

@@ -17,7 +17,7 @@ from laws import (
     TIME_SAMPLERS,
 )
 
-from keras_gen.core.gradient import double_precision
+from keras_gen.core.calculus.gradient import double_precision
 from keras_gen.export import exported
 from keras_gen.testing import (
     check_bijector,

@@ -52,6 +52,9 @@ class WeightAverage(keras.layers.Layer):
 
         average <- average + (1 - m) (weight - average),   m = min(momentum, (1 + n) / (10 + n)) in update n
 
+    Updates are the steps of training, by `steps_per_update`, which a model sets where its optimizer accumulates
+    gradients.
+
     Non-trainable weights, such as running statistics, are copied.
 
     Args:
@@ -66,19 +69,22 @@ class WeightAverage(keras.layers.Layer):
         self.layers = [_copy(layer) for layer in originals]
         for layer in self.layers:
             layer.trainable = False
+        self.steps_per_update = 1
         self.updates = self.add_weight(shape=(), initializer="zeros", dtype="float32", name="updates")
         self.built = True
 
     def update(self, originals: Sequence[keras.Layer]) -> None:
         """Moves the averages towards the current weights of the originals."""
-        n = self.updates + 0
-        move = 1 - ops.minimum(self.momentum, (1 + n) / (10 + n))
+        steps = self.updates + 0
+        n = ops.floor(steps / self.steps_per_update)
+        is_update = steps - n * self.steps_per_update == 0
+        move = ops.where(is_update, 1 - ops.minimum(self.momentum, (1 + n) / (10 + n)), 0.0)
         for layer, original in zip(self.layers, originals, strict=True):
             for mine, weight in zip(layer.weights, original.weights, strict=True):
                 value = ops.stop_gradient(ops.convert_to_tensor(weight))
                 follows = mine + ops.cast(move, mine.dtype) * (value - mine)
                 mine.assign(follows if weight.trainable else ops.copy(value))
-        self.updates.assign(n + 1)
+        self.updates.assign(steps + 1)
 
 
 def _copy(layer: keras.Layer) -> keras.Layer:

@@ -8,8 +8,8 @@ import keras
 from keras import ops
 
 from keras_gen.core.arrays import sum_per_sample
+from keras_gen.core.calculus.gradient import gradient
 from keras_gen.core.checks import check, is_number
-from keras_gen.core.gradient import gradient
 from keras_gen.export import keras_gen_export
 
 

@@ -122,7 +122,8 @@ def ancestral_sampling(
         batch_size=batch_size,
         verbose=verbose,
         shared={**scalars, **extra_inputs},
+        read=lambda state: state[0],
     )
-    for index, _, (drawn, _) in states:
-        codes[index] = ops.convert_to_numpy(drawn)
+    for index, _, drawn in states:
+        codes[index] = drawn
     return codes

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gen.core import replicas
 from keras_gen.core.averages import CHECKSUM
 from keras_gen.core.checks import check, check_integer, is_array
 from keras_gen.core.files import DAMAGE, reading, replacing
@@ -84,7 +85,8 @@ class Backup(keras.callbacks.Callback):
         model._initial_epoch = epoch  # Keras: where `fit` begins, unless 0
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if (epoch + 1) % self.every and epoch + 1 < self.params["epochs"]:
+        is_due = (epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"]
+        if not is_due or replicas.processes()[0] > 0:  # all processes are alike, the first one writes
             return
         model = self.model
         variables = _variables(model)

@@ -13,13 +13,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core import averages
+from keras_gen.core import averages, replicas
 from keras_gen.core.checks import check, check_image_range, check_integer, check_no_scalar, check_verbose, is_array
 from keras_gen.core.compiled import CompiledFunctions, as_tensor, even_batches, progress_bar, run_in_parts
 from keras_gen.core.data import Batches, check_batch_size, first_batch, is_source
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.core.random import check_seed, check_seeds, seed_generator, step_seeds
 from keras_gen.core.reconstruction import Reconstruction
+from keras_gen.core.scheduled import steps_per_update
 from keras_gen.core.stateless import in_random_state
 from keras_gen.core.weights import load_whole
 
@@ -94,14 +95,16 @@ class GenerativeModel(StaysFrozen, keras.Model):
         self.check_batch(x, y)
         self._sample_weight = sample_weight
         try:
-            losses, penalty = self._losses_and_penalty(x, y, training)
+            with replicas.shifted(self._states_of_replica):
+                losses, penalty = self._losses_and_penalty(x, y, training)
         finally:
             self._sample_weight = None
         rule = "return one value per sample, (batch,)"
         check(len(losses.shape) == 1, "loss_per_sample", rule, f"shape {losses.shape}")
         if weighted:
             losses = losses * ops.reshape(ops.cast(sample_weight, losses.dtype), (-1,))
-        return ops.mean(losses) + penalty
+        loss = ops.mean(losses) + penalty
+        return replicas.weighted(loss, ops.shape(losses)[0])
 
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, *, jit_compile: str | bool = "auto", **kwargs: Any
@@ -153,8 +156,11 @@ class GenerativeModel(StaysFrozen, keras.Model):
         what callbacks see and what is left at the end of `fit`, finished or interrupted. The next `fit` goes on from
         the weights of training, also after `save` and `keras.models.load_model`.
         """
-        options = _options(super().fit, x, y, *args, **kwargs)
-        options["x"] = self._checked(x, y, options.get("sample_weight"))
+        with replicas.scope_of(self):
+            return self._fit_checked(_options(super().fit, x, y, *args, **kwargs))
+
+    def _fit_checked(self, options: dict[str, Any]) -> keras.callbacks.History:
+        options["x"] = self._checked(options.get("x"), options.get("y"), options.get("sample_weight"))
         if isinstance(options["x"], Batches):
             options["shuffle"] = False  # else Keras asks for them in an order that their source has not
         validation = options.get("validation_data")
@@ -165,6 +171,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         self._copy_weights()
         self._build_optimizer()
         optimizer = getattr(self, "optimizer", None)
+        options["x"] = replicas.prepared(options, [*self.variables, *getattr(optimizer, "variables", [])])
         if not averages.keeps_averages(optimizer):
             return self._fit(options)
         options["callbacks"] = [averages.Averages(), *_as_list(options.get("callbacks"))]
@@ -224,15 +231,19 @@ class GenerativeModel(StaysFrozen, keras.Model):
         All draws are those of one fixed seed: evaluating twice gives the same loss, and validation during `fit` leaves
         the draws of training as they are.
         """
-        options = _options(super().evaluate, x, y, *args, **kwargs)
-        x = self._checked(x, y, options.get("sample_weight"))
+        with replicas.scope_of(self):
+            return self._evaluate_checked(_options(super().evaluate, x, y, *args, **kwargs))
+
+    def _evaluate_checked(self, options: dict[str, Any]) -> Any:
+        options["x"] = self._checked(options.get("x"), options.get("y"), options.get("sample_weight"))
+        options["x"] = replicas.prepared(options, [])
         self._copy_weights()
         states = self._random_states()
         before = [ops.convert_to_numpy(state) for state in states]
         for state, row in zip(states, step_seeds(len(states), 0, 0, self.seed_generator.state.dtype), strict=True):
             state.assign(row)
         try:
-            return super().evaluate(x, y, *args, **kwargs)
+            return super().evaluate(**options)
         finally:
             self._recover_weights()
             for state, value in zip(states, before, strict=True):
@@ -322,6 +333,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         draws: int = 1,
         stops: Sequence[int] | None = None,
         part: Callable[[int, int], dict[str, Any]] | None = None,
+        read: Callable[[Any], Any] = lambda state: state,
         extra_layers: Sequence[keras.Layer] = (),
     ) -> Iterator[tuple[np.ndarray, int, Any]]:
         """Runs a compiled, seeded loop of steps for batches of the arrays' rows, with a progress bar.
@@ -342,10 +354,13 @@ class GenerativeModel(StaysFrozen, keras.Model):
             draws: int >= 1. Number of draws per step. Defaults to `1`.
             stops: the steps after which to yield the state. Defaults to `None`, the last step.
             part: `part(first, last)` returns further inputs for the steps between two stops. Defaults to `None`.
+            read: function of a state that returns what to yield of it, nested tensors with one row per sample. Defaults
+                to the state itself.
             extra_layers: further layers whose weights the loop reads. Defaults to `()`.
 
         Yields:
-            The row indices of a batch, a stop, and the state after that step. The last batch is padded with row n - 1.
+            The row indices of a batch, a stop, and what `read` returns after that step, as NumPy arrays. The last batch
+            is padded with row n - 1. Several processes share the batches; each yields all of them.
         """
         check_integer("batch_size", batch_size)
         given = {key: array for key, array in arrays.items() if array is not None}
@@ -353,13 +368,19 @@ class GenerativeModel(StaysFrozen, keras.Model):
         shapes = tuple((key, array.shape[1:], array.dtype.name) for key, array in sorted(given.items()))
         by_row = isinstance(seed, tuple)
         program = self.program((name, steps, len(batches[0]), shapes, by_row), loop, extra_layers)
-        bar = progress_bar(len(batches) * steps, verbose)
-        for number, rows in enumerate(batches):
-            inputs = {**(shared or {}), **{key: as_tensor(array[rows]) for key, array in given.items()}}
+        rounds = replicas.rounds(len(batches))
+        bar = progress_bar(len(rounds) * steps, verbose)
+        for number, numbers in rounds:
+            rows = batches[number]
+            inputs = {
+                **(shared or {}),
+                **{key: replicas.placed(as_tensor(array[rows])) for key, array in given.items()},
+            }
             if seed is not None:
                 inputs["seeds"] = as_tensor(self._step_seeds((steps, draws), seed, number, rows))
             for stop, state in run_in_parts(program, inputs, start(inputs), steps, stops or (steps,), bar, part):
-                yield rows, stop, state
+                for other, result in zip(numbers, replicas.of_each_process(read(state)), strict=True):
+                    yield batches[other], stop, result
 
     def in_batches(
         self,
@@ -394,12 +415,13 @@ class GenerativeModel(StaysFrozen, keras.Model):
         run = self.program(
             (name, len(batches[0]), shapes, len(states)), in_random_state(self, states, function), extra_layers
         )
-        bar = progress_bar(len(batches), verbose)
+        rounds = replicas.rounds(len(batches))
+        bar = progress_bar(len(rounds), verbose)
         parts = []
-        for number, rows in enumerate(batches):
+        for number, _ in rounds:
             drawn = step_seeds(len(states), seed or 0, number, self.seed_generator.state.dtype)
-            tensors = (as_tensor(array[rows], array.dtype) for array in arrays)
-            parts.append(ops.convert_to_numpy(run(list(map(ops.convert_to_tensor, drawn)), *tensors)))
+            tensors = (replicas.placed(as_tensor(array[batches[number]], array.dtype)) for array in arrays)
+            parts += replicas.of_each_process(run(list(map(ops.convert_to_tensor, drawn)), *tensors))
             bar.add(1)
         return np.concatenate(parts)[:n]
 
@@ -470,6 +492,12 @@ class GenerativeModel(StaysFrozen, keras.Model):
         others = {id(variable) for variable in [*self.weights, *self.metrics_variables]}
         return [variable for variable in self.variables if id(variable) not in others]
 
+    def _states_of_replica(self) -> list[keras.Variable]:
+        """Returns the random states that each replica shifts: all but those that `shared_generators` of layers name."""
+        layers = self._flatten_layers()
+        shared = {id(each.state) for layer in layers for each in getattr(layer, "shared_generators", ())}
+        return [state for state in self._random_states() if id(state) not in shared]
+
     def _step_seeds(
         self, shape: tuple[int, int], seed: int | tuple[int, ...], number: int, rows: np.ndarray
     ) -> np.ndarray:
@@ -488,8 +516,27 @@ class GenerativeModel(StaysFrozen, keras.Model):
             raise RuntimeError(f"{self.name} is being trained in another thread: on JAX, wait for the end of `fit`")
         self.jax_state_sync()
 
+    def train_step(self, *args: Any) -> Any:
+        """Performs a step of training; see `keras.Model.train_step`. All replicas learn the same."""
+        with replicas.averaging_gradients(self.optimizer):
+            logs = super().train_step(*args)
+        replicas.average_statistics(self)
+        return replicas.reducible(logs)
+
+    def test_step(self, *args: Any) -> Any:
+        """Performs a step of evaluation; see `keras.Model.test_step`."""
+        return replicas.reducible(super().test_step(*args))
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """Returns the values of all metrics, over the rows of all replicas; see `keras.Model.get_metrics_result`."""
+        with replicas.summed(self.metrics_variables):
+            return super().get_metrics_result()
+
     def make_train_function(self, force: bool = False) -> Any:
         self._remember_weights()
+        for layer in self._flatten_layers():
+            if hasattr(layer, "steps_per_update"):
+                layer.steps_per_update = steps_per_update(self.optimizer)
         return super().make_train_function(force)
 
     def make_test_function(self, force: bool = False) -> Any:
@@ -499,6 +546,11 @@ class GenerativeModel(StaysFrozen, keras.Model):
     def make_predict_function(self, force: bool = False) -> Any:
         self._remember_weights()
         return super().make_predict_function(force)
+
+    def _maybe_symbolic_build(self, *args: Any, **kwargs: Any) -> None:
+        # TensorFlow's trainer looks at a batch here, and fails at one of several workers. The model is built by now.
+        if replicas.processes()[1] == 1:
+            super()._maybe_symbolic_build(*args, **kwargs)
 
     def _remember_weights(self) -> None:
         """On JAX, Keras takes the values out of the variables, and loses them if the first step fails."""
@@ -569,6 +621,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
 def _options(method: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Returns the arguments of Keras's `fit` or `evaluate` by name, after checking those that do not depend on data."""
     options = inspect.signature(method).bind(*args, **kwargs).arguments
+    options |= options.pop("kwargs", {})
     check_batch_size(options.get("batch_size"))
     check_verbose(options.get("verbose", "auto"))
     return options

@@ -9,7 +9,10 @@ from keras_gen.core.checks import check, is_number
 
 
 class Scheduled(keras.layers.Layer):
-    """Scheduled scalar: `schedule(step)`, where `step` counts the calls with `training=True`; or a constant.
+    """Scheduled scalar: `schedule(step)`, where `step` counts the updates of the weights; or a constant.
+
+    Updates are the calls with `training=True`, by `steps_per_update`, which a model sets where its optimizer
+    accumulates gradients.
 
     The step counter is a non-trainable weight of the layer: it advances inside a compiled `fit` on every backend (a
     per-batch callback has no effect on JAX) and is saved with the model.
@@ -29,6 +32,7 @@ class Scheduled(keras.layers.Layer):
         check(is_inside, name, "be > 0" if positive else "be >= 0", repr(start))
         self.schedule = schedule if self.scheduled else float(schedule)
         self.lowest = lowest
+        self.steps_per_update = 1
         if self.scheduled:
             state = {"initializer": "zeros", "dtype": "int32", "trainable": False, "autocast": False}
             self.step = self.add_weight(name="step", shape=(), **state)
@@ -37,7 +41,8 @@ class Scheduled(keras.layers.Layer):
     def call(self, training: bool = False) -> Any:
         if isinstance(self.schedule, float):
             return ops.convert_to_tensor(self.schedule, "float32")
-        value = ops.maximum(ops.cast(self.schedule(ops.convert_to_tensor(self.step)), "float32"), self.lowest)
+        update = ops.convert_to_tensor(self.step) // self.steps_per_update
+        value = ops.maximum(ops.cast(self.schedule(update), "float32"), self.lowest)
         if training:  # not before: on torch and TensorFlow, the tensor is the weight itself, and would change, too
             self.step.assign_add(1)
         return value
@@ -45,3 +50,9 @@ class Scheduled(keras.layers.Layer):
     def serialized(self) -> Any:
         """Returns the serialized schedule, for `get_config`."""
         return keras.saving.serialize_keras_object(self.schedule)
+
+
+def steps_per_update(optimizer: Any) -> int:
+    """Returns over how many steps of training an optimizer, or one of those it consists of, accumulates gradients."""
+    parts = getattr(optimizer, "optimizers", [getattr(optimizer, "inner_optimizer", optimizer)])
+    return max(getattr(part, "gradient_accumulation_steps", None) or 1 for part in parts)

@@ -5,9 +5,9 @@ import keras
 from keras import ops
 
 from keras_gen.core.arrays import sum_per_sample
+from keras_gen.core.calculus.divergence import exact_divergence, hutchinson_divergence, random_signs
+from keras_gen.core.calculus.ode import dormand_prince, runge_kutta_4
 from keras_gen.core.checks import check, check_choice, check_integer, check_units, is_number
-from keras_gen.core.divergence import exact_divergence, hutchinson_divergence, random_signs
-from keras_gen.core.ode import dormand_prince, runge_kutta_4
 from keras_gen.core.random import check_seed, seed_generator
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector

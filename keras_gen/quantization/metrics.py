@@ -40,7 +40,8 @@ class LayerStatistic(keras.metrics.Metric):
         with keras.StatelessScope() as scope:
             outer = scope.original_scope
         weights = self.layer_weights()
-        if outer is not None and any(outer.get_current_value(weight) is None for weight in weights):
+        is_hidden = keras.backend.backend() == "jax" and outer is not None
+        if is_hidden and any(outer.get_current_value(weight) is None for weight in weights):
             return ops.convert_to_tensor(float("nan"))
         return self.statistic([ops.convert_to_tensor(weight) for weight in weights])
 

@@ -5,6 +5,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
+from keras_gen.core import replicas
 from keras_gen.core.checks import check, same_shape
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.quantization.metrics import LayerStatistic, count_codes, perplexity, split_counts, usage
@@ -145,7 +146,7 @@ class Quantizer(StaysFrozen, keras.layers.Layer):
 
     def count(self, indices: Any, weights: Any) -> None:
         """Updates the counts from which perplexity and usage are computed."""
-        self.seen.assign_add(count_codes(indices, weights, self.code_sizes))
+        self.seen.assign_add(replicas.total(count_codes(indices, weights, self.code_sizes)))
 
     def counters(self) -> list[keras.Variable]:
         """Returns the weights that hold these counts."""

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gen.core import replicas
 from keras_gen.core.checks import as_numpy, check, check_choice, check_fraction, check_integer, is_number, known_size
 from keras_gen.core.random import check_seed
 from keras_gen.export import keras_gen_export
@@ -151,12 +152,8 @@ class VectorQuantizer(Quantizer):
         return ops.cast(quantized, self.compute_dtype), self._per_position(indices, x), losses
 
     def reduce(self, statistics: Any) -> Any:
-        """Sums a batch statistic over the devices that share a batch. Defaults to one device: override it for more.
-
-        The moving averages use these sums. k-means and restarts use the rows of one device only: with several devices,
-        initialize by `adapt`, and leave `restart_below` at 0.
-        """
-        return statistics
+        """Sums a statistic of the batch over the replicas that share it."""
+        return replicas.total(statistics)
 
     def indices_of(self, x: Any) -> Any:
         return self._per_position(nearest_code(self._rows(x), self.codebook), x)

@@ -8,8 +8,8 @@ from keras import ops
 
 from keras_gen.adversarial.losses import HingeLoss
 from keras_gen.adversarial.optimizers import PlayerOptimizers
+from keras_gen.core.calculus.gradient import gradient
 from keras_gen.core.checks import check, check_integer, is_number
-from keras_gen.core.gradient import gradient
 from keras_gen.core.logits import warn_of_activation
 from keras_gen.core.scheduled import Scheduled
 from keras_gen.core.stateless import in_state, stateless

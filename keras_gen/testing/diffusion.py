@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gen.core.calculus.gradient import derivative
 from keras_gen.core.fixtures import to_numpy
-from keras_gen.core.gradient import derivative
 from keras_gen.diffusion.models.ddpm import DDPM
 from keras_gen.diffusion.models.score_sde import ScoreSDE
 from keras_gen.diffusion.prediction import PREDICTIONS, Prediction, convert_prediction

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_gen.core.divergence import exact_divergence, hutchinson_divergence, random_signs
+from keras_gen.core.calculus.divergence import exact_divergence, hutchinson_divergence, random_signs
 from keras_gen.core.fixtures import to_numpy
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_gen.core.calculus.gradient import double_precision
 from keras_gen.core.fixtures import randomize_weights, to_numpy
-from keras_gen.core.gradient import double_precision
 from keras_gen.core.torch.kernels import LARGE, Conv2D, convolve, product
 from keras_gen.models import UNet
 from keras_gen.ops import gradient

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_gen.core.calculus.gradient import double_precision
+from keras_gen.core.calculus.ode import dormand_prince, runge_kutta_4
 from keras_gen.core.fixtures import to_numpy
-from keras_gen.core.gradient import double_precision
-from keras_gen.core.ode import dormand_prince, runge_kutta_4
 
 Dense = keras.layers.Dense
 

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from bijecting import images, randomized, run, vectors
 
+from keras_gen.core.calculus.gradient import double_precision
 from keras_gen.core.fixtures import to_numpy
-from keras_gen.core.gradient import double_precision
 from keras_gen.layers import (
     ActNorm,
     AffineCoupling,

@@ -8,8 +8,8 @@ from keras import ops
 from scipy.stats import laplace, logistic, multivariate_normal, norm, uniform
 from sklearn.datasets import make_moons
 
+from keras_gen.core.calculus.gradient import double_precision
 from keras_gen.core.fixtures import randomize_weights, save_and_load, to_numpy
-from keras_gen.core.gradient import double_precision
 from keras_gen.layers import (
     ActNorm,
     AdditiveCoupling,

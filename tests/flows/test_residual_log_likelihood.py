@@ -5,8 +5,8 @@ from keras import ops
 from offenders import not_refused
 from programs import one_program
 
+from keras_gen.core.calculus.gradient import gradient
 from keras_gen.core.fixtures import randomize_weights, to_numpy
-from keras_gen.core.gradient import gradient
 from keras_gen.layers import AffineCoupling, Chain
 from keras_gen.losses import ResidualLogLikelihood
 from keras_gen.models import Flow

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gen.core import replicas
 from keras_gen.core.checks import as_numpy, check, check_integer, is_array
 from keras_gen.core.compiled import even_batches, progress_bar
 from keras_gen.core.generative_model import GenerativeModel
@@ -52,8 +53,10 @@ def batchwise(function: Callable[[np.ndarray], Any], x: np.ndarray, batch_size: 
 
 def moments(vectors: np.ndarray) -> tuple[np.ndarray, np.float32]:
     """Returns the mean of each channel, and the standard deviation of all dimensions around it, float32."""
-    mean = vectors.mean(axis=tuple(range(vectors.ndim - 1)), dtype="float64")
-    std = np.sqrt(np.mean(np.square(vectors - mean)))
+    rows = vectors.reshape(-1, vectors.shape[-1])
+    count = replicas.total_of_processes(np.array(len(rows)))
+    mean = replicas.total_of_processes(rows.sum(axis=0, dtype="float64")) / count
+    std = np.sqrt(replicas.total_of_processes(np.square(rows - mean).mean(axis=1).sum()) / count)
     rule = "have a finite, nonzero standard deviation"
     check(0 < std < np.finfo("float32").max, "latents", rule, f"standard deviation {std}")
     return mean.astype("float32"), np.float32(std)

@@ -9,10 +9,10 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.arrays import mean_per_sample, mean_square, sum_per_sample
+from keras_gen.core.calculus.divergence import exact_divergence, hutchinson_divergence, random_signs
+from keras_gen.core.calculus.ode import dormand_prince
 from keras_gen.core.checks import check, check_broadcast, check_choice, check_finite, check_integer, is_number
 from keras_gen.core.compiled import sequential_loop
-from keras_gen.core.divergence import exact_divergence, hutchinson_divergence, random_signs
-from keras_gen.core.ode import dormand_prince
 from keras_gen.core.random import StepSeed
 from keras_gen.diffusion.samplers.base import Denoiser, coefficient_table, epsilon_of
 from keras_gen.diffusion.samplers.ddpm import DDPMSampler
@@ -135,7 +135,7 @@ def variational_bound(
         seed=seed,
     )
     for index, _, total in totals:
-        terms[index] = ops.convert_to_numpy(total)
+        terms[index] = total
     return terms + prior_term(x, model.schedule).astype("float32")
 
 
@@ -176,7 +176,7 @@ def noise_power(
         seed=seed,
     )
     for index, _, state in states:
-        errors[index] = ops.convert_to_numpy(state)
+        errors[index] = state
     return np.maximum(1 - errors.mean(axis=0), 0)
 
 

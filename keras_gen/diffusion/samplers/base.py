@@ -290,10 +290,11 @@ def reverse_process(
         seed=seed if step_noise is None else None,
         draws=sampler.draws,
         stops=stops,
+        read=sampler.finish,
         extra_layers=() if guidance is None else guidance.layers,
     )
-    for index, stop, state in states:
-        path[stops.index(stop), index] = ops.convert_to_numpy(sampler.finish(state))
+    for index, stop, images in states:
+        path[stops.index(stop), index] = images
     finite_samples(np.moveaxis(path, 0, 1), arrays["condition"])
     return path
 

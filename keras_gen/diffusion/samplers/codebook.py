@@ -206,8 +206,8 @@ class CodebookDiffusion:
         decoded = np.empty((n, *self.model.image_shape), "float32")
         for rows, stop, (x, chosen) in states:
             if stop == self.steps:
-                indices[rows, 1:] = ops.convert_to_numpy(chosen)[:, :-1]
-                decoded[rows] = ops.convert_to_numpy(x)
+                indices[rows, 1:] = chosen[:, :-1]
+                decoded[rows] = x
         return indices, decoded
 
     def _steps(self, encode: bool, inputs: dict[str, Any], state: Any, first: Any, last: Any) -> tuple[Any, Any]:

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gen.core.calculus.gradient import gradient
 from keras_gen.core.checks import as_labels, check, check_flag, check_fraction, check_interval, is_number
 from keras_gen.core.configured import Configured
-from keras_gen.core.gradient import gradient
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import inputs_of, null_condition, takes_condition
 

@@ -3,8 +3,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_gen.core.calculus.ode import dormand_prince
 from keras_gen.core.checks import check, is_number
-from keras_gen.core.ode import dormand_prince
 from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler
 from keras_gen.diffusion.samplers.threshold import DynamicThreshold
 from keras_gen.diffusion.schedules.base import NoiseSchedule

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from keras_gen.core.arrays import array_module, as_float64
+from keras_gen.core.calculus.gradient import derivative
 from keras_gen.core.checks import check
-from keras_gen.core.gradient import derivative
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.export import keras_gen_export
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from keras import ops
 
+from keras_gen.core.calculus.gradient import gradient
 from keras_gen.core.checks import check, check_floats, real_tensor
-from keras_gen.core.gradient import gradient
 from keras_gen.latent.gumbel import RULED_OUT
 
 

@@ -1,0 +1,337 @@
+"""Replicas of a model on several devices or in several processes: which one this is, and sums over all of them.
+
+On JAX one program computes with the whole batch, wherever its rows lie (`keras.distribution`). On TensorFlow
+(`tf.distribute`) and PyTorch (`torch.distributed`) each replica has its own rows, and what it learns outside of
+gradients is that of the whole batch through `total`, `mean` and `all_rows`. These are collective: all replicas call
+them, in the same order, never within a branch that depends on data. Where there is one replica, they cost nothing.
+"""
+
+import contextlib
+import datetime
+import os
+import types
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gen.core.checks import check, is_array
+
+SEEDS_APART = 1_000_003  # between the random states of two replicas
+PATIENCE = datetime.timedelta(seconds=60)  # for the other processes to call the same method
+
+
+def replicas() -> tuple[Any, int]:
+    """Returns the index of this replica and the number of replicas, `(0, 1)` on JAX and on a single device."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        context = tf.distribute.get_replica_context()
+        return (0, 1) if context is None else (context.replica_id_in_sync_group, context.num_replicas_in_sync)
+    return processes() if keras.backend.backend() == "torch" else (0, 1)
+
+
+def processes() -> tuple[int, int]:
+    """Returns the index of this process and the number of processes that train one model together."""
+    match keras.backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            cluster = tf.distribute.get_strategy().cluster_resolver
+            workers = 1 if cluster is None else len(cluster.cluster_spec().as_dict().get("worker", [None]))
+            return (0, 1) if workers == 1 else (cluster.task_id, workers)
+        case "torch":
+            return (_group().get_rank(), _group().get_world_size()) if _group().is_initialized() else (0, 1)
+        case "jax":
+            import jax
+
+            return jax.process_index(), jax.process_count()
+        case _:
+            return 0, 1
+
+
+# Sums over the replicas, inside of a step.
+
+
+def total(x: Any) -> Any:
+    """Returns the sum of `x` over all replicas, without a gradient."""
+    if replicas()[1] == 1:
+        return x
+    x = ops.stop_gradient(x)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.distribute.get_replica_context().all_reduce("SUM", x)
+    result = x.clone().contiguous()
+    _group().all_reduce(result)
+    return result
+
+
+def mean(x: Any, axis: Any = None) -> Any:
+    """Returns the mean of `x` over axes that include the rows, those of all replicas, without a gradient."""
+    x = ops.stop_gradient(x)
+    if replicas()[1] == 1:
+        return ops.mean(x, axis)
+    return total(ops.sum(x, axis)) / total(ops.sum(ops.ones_like(x), axis))
+
+
+def all_rows(x: Any) -> Any:
+    """Returns the rows of all replicas, in their order, without a gradient. Their numbers may differ."""
+    number = replicas()[1]
+    if number == 1:
+        return x
+    x = ops.stop_gradient(x)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        rows = tf.distribute.get_replica_context().all_gather(x, axis=0)
+        return tf.ensure_shape(rows, (None, *x.shape[1:]))  # `all_gather` loses the static shape
+    sizes = [int(size) for size in _gathered(ops.convert_to_tensor([len(x)]))]
+    padded = ops.pad(x, [(0, max(sizes) - len(x)), *[(0, 0)] * (len(x.shape) - 1)])
+    return ops.concatenate([rows[:size] for rows, size in zip(_gathered(padded), sizes, strict=True)])
+
+
+# The parts of a training step that differ with several replicas.
+
+
+def weighted(loss: Any, rows: Any) -> Any:
+    """Returns the loss of this replica, a mean over its rows, such that the step is that of the mean over all rows.
+
+    The engine sums the gradients of the replicas on TensorFlow, and averages them on PyTorch.
+    """
+    number = replicas()[1]
+    if number == 1:
+        return loss
+    rows = ops.cast(rows, loss.dtype)
+    share = rows / total(rows)
+    return loss * (share if keras.backend.backend() == "tensorflow" else share * number)
+
+
+@contextlib.contextmanager
+def shifted(find_states: Callable[[], Sequence[keras.Variable]]) -> Iterator[None]:
+    """Context in which random states are others in each replica. Draws advance them equally, so they end equal."""
+    index, number = replicas()
+    states = find_states() if number > 1 else []
+    for state in states:
+        state.assign(state.value + ops.cast(index * SEEDS_APART, state.dtype))
+    yield
+    for state in states:
+        state.assign(state.value - ops.cast(index * SEEDS_APART, state.dtype))
+
+
+@contextlib.contextmanager
+def averaging_gradients(optimizer: Any) -> Iterator[None]:
+    """Context in which `optimizer.apply` applies the means of the gradients of all processes, on PyTorch."""
+    if keras.backend.backend() != "torch" or processes()[1] == 1 or optimizer is None:
+        yield
+        return
+    apply = optimizer.apply
+    optimizer.apply = lambda gradients, *args: apply(_totals(gradients, 1 / processes()[1]), *args)
+    try:
+        yield
+    finally:
+        del optimizer.apply
+
+
+def average_statistics(model: keras.Model) -> None:
+    """Averages what Keras's batch normalization has learned from the rows of each replica."""
+    number = replicas()[1]
+    if number == 1:
+        return
+    norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    for weight in [weight for norm in norms for weight in norm.non_trainable_weights]:
+        weight.assign(total(ops.convert_to_tensor(weight)) / number)
+
+
+@contextlib.contextmanager
+def summed(metrics: Sequence[keras.Variable]) -> Iterator[None]:
+    """Context in which the variables of metrics are their sums over all processes, on PyTorch."""
+    if keras.backend.backend() != "torch" or processes()[1] == 1:
+        yield
+        return
+    own = [ops.copy(variable.value) for variable in metrics]
+    for variable, value in zip(metrics, _totals(own, 1), strict=True):
+        variable.assign(value)
+    yield
+    for variable, value in zip(metrics, own, strict=True):
+        variable.assign(value)
+
+
+def reducible(logs: Any) -> Any:
+    """Returns the logs of a step as Keras reduces them: between workers of TensorFlow, along a first axis."""
+    if keras.backend.backend() != "tensorflow" or processes()[1] == 1:
+        return logs
+    return keras.tree.map_structure(lambda value: ops.reshape(value, (1,)), logs)
+
+
+# Before the first step.
+
+
+def scope_of(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
+    """Returns the scope of the strategy that a model was made in, on TensorFlow. Checks the engine."""
+    if keras.backend.backend() == "torch":
+        _check_group()
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    strategy = model.distribute_strategy
+    rule = "be made within the scope of the strategy that trains it"
+    check(
+        not tf.distribute.has_strategy() or tf.distribute.get_strategy() is strategy, "model", rule, "one made before"
+    )
+    return contextlib.nullcontext() if strategy.num_replicas_in_sync == 1 else strategy.scope()
+
+
+def prepared(options: dict[str, Any], variables: Sequence[keras.Variable]) -> Any:
+    """Returns the data of `fit` or `evaluate`, after checks of what all replicas need, and starts these equal."""
+    data, sizes = options["x"], _sizes(options)
+    if keras.backend.backend() == "torch" and processes()[1] > 1:
+        counts = _of_processes(-1 if sizes is None else -(-sizes[0] // sizes[1]))
+        check(len(set(counts)) == 1, "x", "be of as many batches in each process", f"{counts} batches")
+        for variable in variables:
+            value = ops.copy(variable.value)
+            _group().broadcast(value, src=0)
+            variable.assign(value)
+        return _in_step(data) if isinstance(data, types.GeneratorType) else data
+    if sizes is not None:
+        _check_batches(*sizes)
+    return data
+
+
+def _sizes(options: dict[str, Any]) -> tuple[int, int] | None:
+    """Returns the number of samples, and how many of them a batch has, or `None` where that is not known."""
+    data = options["x"]
+    if is_array(data):
+        held_out = int(len(data) * (1 - (options.get("validation_split") or 0)))
+        return held_out, options.get("batch_size") or 32
+    batches = getattr(data, "num_batches", None)
+    return None if batches is None else (batches, 1)
+
+
+def _check_batches(n: int, batch_size: int) -> None:
+    """Checks that the devices can share each batch, also the last one."""
+    sizes = sorted({min(n, batch_size), n % batch_size or min(n, batch_size)})
+    distribution = keras.distribution.distribution()
+    if keras.backend.backend() == "jax" and distribution is not None:
+        mesh = distribution.device_mesh
+        shards = mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
+        rule = f"divide the samples into batches that {shards} devices can share"
+        check(all(size % shards == 0 for size in sizes), "batch_size", rule, f"{batch_size} for {n} samples")
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        number = tf.distribute.get_strategy().num_replicas_in_sync
+        rule = f"leave no batch of fewer samples than the {number} replicas"
+        check(min(sizes) >= number, "batch_size", rule, f"{batch_size} for {n} samples")
+
+
+def _in_step(batches: Iterable[Any]) -> Iterator[Any]:
+    """Yields the batches of a generator as long as each process has one."""
+    iterator = iter(batches)
+    while True:
+        batch = next(iterator, None)
+        if not all(_of_processes(int(batch is not None))):
+            return
+        yield batch
+
+
+# Work that replicas share outside of `fit`.
+
+
+def rounds(batches: int) -> list[tuple[int, list[int]]]:
+    """Returns the numbers of the batches that this process computes, each with those that all compute meanwhile."""
+    index, number = (0, 1) if keras.backend.backend() == "jax" else processes()
+    if number > 1:
+        _await_all()
+    starts = range(0, batches, number)
+    together = [[min(start + other, batches - 1) for other in range(number)] for start in starts]
+    return [(numbers[index], numbers) for numbers in together]
+
+
+def placed(rows: Any) -> Any:
+    """Places the rows of a batch on the devices that share them, by Keras's distribution on JAX."""
+    distribution = keras.distribution.distribution() if keras.backend.backend() == "jax" else None
+    if distribution is None:
+        return rows
+    mesh = distribution.device_mesh
+    shards = mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
+    if rows.shape[0] % shards:
+        return rows
+    return keras.distribution.distribute_tensor(rows, distribution.get_data_layout(rows.shape))
+
+
+def of_each_process(results: Any) -> list[Any]:
+    """Returns the results of all processes, nested tensors of the same shapes, as NumPy arrays."""
+    number = processes()[1]
+    if number == 1:
+        return [keras.tree.map_structure(ops.convert_to_numpy, results)]
+    match keras.backend.backend():
+        case "jax":  # all processes have run one program
+            from jax.experimental import multihost_utils
+
+            gather = lambda x: np.asarray(multihost_utils.process_allgather(x, tiled=True))  # noqa: E731
+            return [keras.tree.map_structure(gather, results)]
+        case "tensorflow":
+            import tensorflow as tf
+
+            strategy = tf.distribute.get_strategy()
+            parts = keras.tree.map_structure(lambda x: np.split(strategy.gather(x, axis=0).numpy(), number), results)
+        case _:
+            parts = keras.tree.map_structure(lambda x: list(map(ops.convert_to_numpy, _gathered(x))), results)
+    return [keras.tree.map_structure_up_to(results, lambda part, i=i: part[i], parts) for i in range(number)]
+
+
+def total_of_processes(array: np.ndarray) -> np.ndarray:
+    """Returns the sum of an array over all processes, on JAX in float32 at best."""
+    if processes()[1] == 1:
+        return array
+    return sum(of_each_process(ops.convert_to_tensor(array[None])))[0]
+
+
+# PyTorch's process group.
+
+
+def _group() -> Any:
+    import torch.distributed
+
+    return torch.distributed
+
+
+def _check_group() -> None:
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    rule = "be initialized, by `torch.distributed.init_process_group()`: else each process trains a model of its own"
+    check(world == 1 or _group().is_initialized(), "process group", rule, f"none, but WORLD_SIZE={world}")
+
+
+def _gathered(x: Any) -> list[Any]:
+    parts = [ops.zeros_like(x) for _ in range(processes()[1])]
+    _group().all_gather(parts, x.detach().contiguous())
+    return parts
+
+
+def _of_processes(number: int) -> list[int]:
+    return [int(part) for part in _gathered(ops.convert_to_tensor([number], dtype="int32"))]
+
+
+def _totals(tensors: Sequence[Any], factor: float) -> list[Any]:
+    """Returns sums over all processes, times a factor. One message for all tensors of a dtype; `None` stays."""
+    import torch
+
+    result = list(tensors)
+    for dtype in {x.dtype for x in tensors if x is not None}:
+        places = [i for i, x in enumerate(tensors) if x is not None and x.dtype == dtype]
+        flat = torch.cat([tensors[i].detach().reshape(-1) for i in places])
+        _group().all_reduce(flat)
+        parts = torch.split(flat if factor == 1 else flat * factor, [tensors[i].numel() for i in places])
+        for i, part in zip(places, parts, strict=True):
+            result[i] = part.reshape(tensors[i].shape)
+    return result
+
+
+def _await_all() -> None:
+    """Waits until all processes have come here: a method that they share must be called by all."""
+    if keras.backend.backend() == "torch" and _group().get_backend() == "gloo":
+        _group().monitored_barrier(timeout=PATIENCE, wait_all_ranks=True)

@@ -1,0 +1,131 @@
+"""Trains models of the law table on one device, then on several replicas, and writes what each has learned.
+
+    KERAS_BACKEND=jax python tests/replicas_run.py data_parallel OUT vqvae ddpm      # 4 devices
+    KERAS_BACKEND=tensorflow python tests/replicas_run.py mirrored OUT vqvae         # 2 devices
+    TF_CONFIG=... python tests/replicas_run.py workers OUT vqvae                     # in each of the workers
+    RANK=0 WORLD_SIZE=2 ... python tests/replicas_run.py processes OUT vqvae         # in each of the processes
+
+`OUT.<rank>.npz` holds, for each model and each run ("one", "all"), its weights, those of the optimizer, the logs and
+samples. `tests/core/test_replicas.py` compares them.
+"""
+
+import contextlib
+import os
+import sys
+
+ENGINE, OUT, NAMES = sys.argv[1], sys.argv[2], sys.argv[3:]
+if ENGINE == "data_parallel":
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+
+import alone  # noqa: F401 (before Keras)
+import keras
+import numpy as np
+from keras import ops
+from laws.models import MODELS
+
+from keras_gen.core import replicas
+from keras_gen.core.generative_model import GenerativeModel
+
+RNG = np.random.default_rng(0)
+IMAGES = np.clip(RNG.normal(size=(24, 8, 8, 1)), -1, 1).astype("float32")
+LABELS = RNG.integers(0, 10, 24).astype("int32")
+BATCH = 8
+
+
+class Probe(GenerativeModel):
+    """Keeps the noise that the rows of a batch got, and a number of each row."""
+
+    def __init__(self):
+        super().__init__(seed=0)
+        self.noise = self.add_weight(shape=(BATCH, 2), initializer="zeros", trainable=False)
+        self.slope = self.add_weight(shape=(), initializer="ones")
+        self.built = True
+
+    def loss_per_sample(self, x, y, training):
+        eps = keras.random.normal((ops.shape(x)[0],), seed=self.seed_generator)
+        self.noise.assign(replicas.all_rows(ops.stack([eps, x[:, 0, 0, 0]], axis=1)))
+        return self.slope * x[:, 0, 0, 0]
+
+
+def probe():
+    model = Probe()
+    model.compile("sgd")
+    return model
+
+
+def trained(name, rank, world, scope):
+    """Returns what a model of the table is and has logged after three steps."""
+    keras.utils.set_random_seed(7)
+    make, labels, *prepare = MODELS.get(name, (probe, False))
+    data = prepare[0](IMAGES) if prepare else IMAGES
+    with scope():
+        model = make()
+    before = [ops.convert_to_numpy(state) for state in model._random_states()]
+    given = [own_rows(array, rank, world) for array in ([data, LABELS] if labels else [data])]
+    logs = model.fit(*given, batch_size=BATCH // world, shuffle=False, verbose=0).history
+    after = [ops.convert_to_numpy(state) for state in model._random_states()]
+    result = {f"weight {i}": ops.convert_to_numpy(v) for i, v in enumerate(model.variables)}
+    result |= {f"slot {i}": ops.convert_to_numpy(v) for i, v in enumerate(model.optimizer.variables)}
+    result |= {f"log {key}": np.array(value) for key, value in logs.items()}
+    if hasattr(model, "sample") and not labels:
+        result["samples"] = model.sample(5, seed=3, batch_size=2, verbose=0)
+    if name == "probe":
+        result["noise"] = ops.convert_to_numpy(model.noise)
+    result["draws"] = np.array(any((a != b).any() for a, b in zip(before, after, strict=True)))
+    result["apart"] = np.array(max((spread(v) for v in model.variables), default=0.0))
+    return result
+
+
+def spread(variable):
+    """Returns the largest difference between the copies that the devices of TensorFlow have of a variable."""
+    if ENGINE != "mirrored" or not hasattr(variable.value, "values") or 0 in variable.shape:
+        return 0.0
+    first, second = (copy.numpy().astype("float64") for copy in variable.value.values)
+    return np.max(np.abs(first - second))
+
+
+def own_rows(array, rank, world):
+    """Returns a process's rows of each batch."""
+    batches = array.reshape(-1, world, BATCH // world, *array.shape[1:])
+    return batches[:, rank].reshape(-1, *array.shape[1:])
+
+
+def start():
+    """Starts the engine; returns the index of this process, how many have their own data, and the scope of models."""
+    match ENGINE:
+        case "data_parallel":
+            keras.distribution.set_distribution(keras.distribution.DataParallel())
+        case "mirrored":
+            import tensorflow as tf
+
+            return 0, 1, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope
+        case "processes":
+            import torch.distributed
+
+            torch.distributed.init_process_group("gloo")
+            return torch.distributed.get_rank(), torch.distributed.get_world_size(), contextlib.nullcontext
+    return 0, 1, contextlib.nullcontext
+
+
+def main():
+    if ENGINE == "mirrored":
+        import tensorflow as tf
+
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
+    first = int(os.environ.get("RANK", 0)) == 0
+    world = os.environ.pop("WORLD_SIZE", "1")  # the run on one device is refused where several processes are started
+    runs = {"one": {name: trained(name, 0, 1, contextlib.nullcontext) for name in NAMES} if first else {}}
+    os.environ["WORLD_SIZE"] = world
+    rank, world, scope = start()
+    runs["all"] = {name: trained(name, rank, world, scope) for name in NAMES}
+    arrays = {f"{run}|{name}|{key}": v for run, of in runs.items() for name, r in of.items() for key, v in r.items()}
+    np.savez(f"{OUT}.{rank}.npz", **arrays)
+    if ENGINE == "processes":
+        import torch.distributed
+
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
