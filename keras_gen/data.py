@@ -1,6 +1,7 @@
 """Data for `fit`: pictures and arrays from files, their scale and split, and batches of any kind."""
 
 from keras_gen.core.data import Batches as Batches
+from keras_gen.sources.arrays import array_names as array_names
 from keras_gen.sources.arrays import load_arrays as load_arrays
 from keras_gen.sources.arrays import load_npz as load_npz
 from keras_gen.sources.pictures import load_images as load_images
