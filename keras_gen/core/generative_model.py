@@ -312,7 +312,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         write = writer_for(path)
         graphs = {graph.name: graph for graph in self.method_graphs()}
         rule = f"be one that {type(self).__name__} exports: {', '.join(map(repr, graphs)) or 'it has none'}"
-        check(method in graphs, "method", rule, repr(method))
+        check(isinstance(method, str) and method in graphs, "method", rule, repr(method))
         drawn = graphs[method].draws(self._random_states())
         check(not drawn, "method", "draw nothing but noise that can be an input", f"{method}, drawing from {drawn}")
         write(graphs[method], path)

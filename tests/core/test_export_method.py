@@ -83,6 +83,7 @@ def test_refused(tmp_path):
             lambda: flow.export_method(path, "sample"),
             "`method` must be one that Flow exports: 'log_prob', 'e",
         ),
+        ("kind", lambda: flow.export_method(path, ["encode"]), r"`method` must be .*Received: method=\['encode'\]"),
         ("none", lambda: built("ddpm").export_method(path, "elbo"), "`method` must be .* DDPM exports: it has none"),
         ("unbuilt", lambda: Flow(Scale()).export_method(path, "encode"), "`model` must be built"),
         (
