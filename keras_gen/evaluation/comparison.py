@@ -155,7 +155,7 @@ def compare(
             seconds = _train(model, x, fit or {})
             options = {"seed": seed, "verbose": 0, **(sample or {}).get(name, {})}
             samples, finite = sampled(model, n, **options)
-            if finite.all():
+            if samples is not None and finite.all():
                 measured = measure(model, samples)
             else:
                 measured = dict.fromkeys(("bits_per_dim", *OF_SAMPLES), float("nan"))
