@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'"(.+)"', (HERE / "keras_gen" / "version.py").read_text()).group(1)
 
-IMAGES, PLOTS = ["pillow>=10"], ["matplotlib>=3.8"]
+IMAGES, PLOTS = ["pillow>=10.3"], ["matplotlib>=3.8"]
 EXAMPLES = ["scikit-learn>=1.3", *IMAGES, *PLOTS]
 # What the suite runs on. torch 2.13.0 is pinned exactly: a range may pull a build of several GB.
 PINNED = [
@@ -56,15 +56,23 @@ setup(
         "tensorflow": ["tensorflow>=2.18"],
         "jax": ["jax>=0.4.35"],
         "torch": ["torch>=2.6"],
-        "diffusers": ["safetensors>=0.4"],
+        "diffusers": ["safetensors>=0.8"],
         "images": IMAGES,
         "plots": [*IMAGES, *PLOTS],
         "tensorboard": ["tensorboard>=2.16", *IMAGES],
         "examples": EXAMPLES,
-        "onnx": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20", "tf2onnx>=1.16"],
-        "serve": ["starlette>=0.40", "uvicorn>=0.30", "pillow>=10"],
+        "onnx": ["onnx>=1.17", "onnxscript>=0.7.2", "onnxruntime>=1.20", "tf2onnx>=1.16.1"],
+        "serve": ["starlette>=0.40", "uvicorn>=0.30", *IMAGES],
         "test": [
-            *(*PINNED, *EXAMPLES, "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "scipy>=1.11", "ruff>=0.8"),
+            *(
+                *PINNED,
+                *EXAMPLES,
+                "pytest>=8",
+                "pytest-xdist>=3.6.1",
+                "hypothesis>=6.100",
+                "scipy>=1.11.1",
+                "ruff>=0.8",
+            ),
             *("mypy>=1.15", "pyright>=1.1.390", "tensorboard>=2.16"),
         ],
         "peers": [

@@ -62,7 +62,7 @@ def _load(dataset: str, size: int, part: str) -> Split | None:
         parts = getattr(keras.datasets, dataset).load_data()
         images, labels = parts[0 if part == "train" else 1]
     elif path.is_file() and path.suffix == ".npz":
-        if part == "test" and "x_test" not in data.load_arrays(path):
+        if part == "test" and "x_test" not in data.array_names(path):
             return None
         images, labels = data.load_npz(path, part)
     elif path.is_dir():

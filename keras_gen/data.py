@@ -2,6 +2,7 @@
 
 from keras_gen.autoregressive.packing import PackedSequences as PackedSequences
 from keras_gen.core.data import Batches as Batches
+from keras_gen.sources.arrays import array_names as array_names
 from keras_gen.sources.arrays import load_arrays as load_arrays
 from keras_gen.sources.arrays import load_npz as load_npz
 from keras_gen.sources.pictures import load_images as load_images

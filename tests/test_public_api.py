@@ -36,7 +36,7 @@ FOLDERS = {
     "metrics": "evaluation quantization",
     "models": "networks/backbones",
     "plots": "evaluation",
-    "ops": "core networks/blocks flows latent hubness evaluation diffusion quantization autoregressive",
+    "ops": "core core/calculus networks/blocks flows latent hubness evaluation diffusion quantization autoregressive",
     "samplers": "diffusion/samplers",
     "schedules": "diffusion/schedules",
 }
@@ -45,7 +45,7 @@ METHODS = (
     *("add_noise", "image_to_image", "inpaint", "invert", "adapt_variance", "reflow", "straightness"),
     *("cluster", "quantize", "adapt", "set_codebook", "log_prob", "bits_per_dim", "map_latents", "pool"),
     *("quantize_vectors", "encode_vectors", "decode_vectors", "from_diffusers", "fit_prior"),
-    "export_sampler",
+    *("export_sampler", "export_method"),
 )
 OURS = {module for name, module in sys.modules.items() if name.startswith("keras_gen.")}
 

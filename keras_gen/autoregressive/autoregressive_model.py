@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_gen.autoregressive.sampling import ancestral_sampling
 from keras_gen.core.checks import as_numpy, batch_of, check, check_integer, is_array, is_number, real_array, same_shape
+from keras_gen.core.exporting.graph import Graph, Input
 from keras_gen.core.generative_model import GenerativeModel
 
 
@@ -121,11 +122,17 @@ class AutoregressiveModel(GenerativeModel):
         x = self.prepare_codes("x", x)
         condition = self.prepare_condition(condition, len(x))
 
-        def log_prob(x: Any, *conditions: Any) -> Any:
-            return self.log_density(x, *conditions)
-
         arrays = [x] if condition is None else [x, condition]
-        return self.in_batches("log_prob", log_prob, *arrays, batch_size=batch_size, verbose=verbose)
+        return self.in_batches("log_prob", self.log_density, *arrays, batch_size=batch_size, verbose=verbose)
+
+    def method_graphs(self) -> list[Graph]:
+        self.check_built()
+        inputs = [Input("x", (None, *self.data_shape), "int32"), *self.condition_inputs()]
+        return [Graph("log_prob", self.log_density, inputs, "log_prob", [self])]
+
+    def condition_inputs(self) -> list[Input]:
+        """Returns the condition as an input of graphs; of an unconditional model none."""
+        return []
 
     def bits_per_dim(self, x: Any, condition: Any = None, batch_size: int = 256) -> np.ndarray:
         """Computes `-log_2 p(x)` divided by the number of codes.

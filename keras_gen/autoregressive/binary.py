@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.autoregressive.autoregressive_model import AutoregressiveModel
+from keras_gen.core.arrays import reordered
 from keras_gen.core.checks import check, check_integer, is_integer
 from keras_gen.export import keras_gen_export
 
@@ -41,7 +42,7 @@ class BinaryModel(AutoregressiveModel):
 
     def log_density(self, x: Any, condition: Any = None, training: bool = False) -> Any:
         x = ops.reshape(ops.cast(x, "float32"), (-1, self.length))
-        x = x if self.ordering is None else ops.take(x, self.order, axis=1)
+        x = x if self.ordering is None else reordered(x, self.order)
         return bernoulli_log_prob(x, ops.cast(self.logits(x), "float32"))
 
     def next_logits(self, i: Any, codes: Any, cache: Any, inputs: dict[str, Any]) -> tuple[Any, Any]:

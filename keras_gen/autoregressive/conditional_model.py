@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.autoregressive.autoregressive_model import AutoregressiveModel
+from keras_gen.core.arrays import at_index
 from keras_gen.core.checks import (
     as_condition,
     as_labels,
@@ -17,6 +18,7 @@ from keras_gen.core.checks import (
     is_number,
     same_shape,
 )
+from keras_gen.core.exporting.graph import Input
 
 
 class ConditionalModel(AutoregressiveModel):
@@ -89,6 +91,12 @@ class ConditionalModel(AutoregressiveModel):
         is_condition = same_shape(flat_labels(y).shape[1:], self._condition_shape())
         check(is_condition, "y", f"have shape {batch_of(self._condition_shape())}", f"shape {tuple(y.shape)}")
 
+    def condition_inputs(self) -> list[Input]:
+        if not self.takes_condition:
+            return []
+        dtype = "int32" if self.num_classes is not None else "float32"
+        return [Input("condition", (None, *self._condition_shape()), dtype)]
+
     def _condition_shape(self) -> tuple[int, ...]:
         return () if self.condition_dim is None else (self.condition_dim,)
 
@@ -119,5 +127,4 @@ class ConditionalModel(AutoregressiveModel):
 def code_log_prob(logits: Any, codes: Any) -> Any:
     """Returns the log-probability of each code, float32, from logits with one more axis."""
     logits = ops.cast(logits, "float32")
-    chosen = ops.take_along_axis(logits, ops.cast(codes, "int32")[..., None], axis=-1)[..., 0]
-    return chosen - ops.logsumexp(logits, axis=-1)
+    return at_index(logits, codes) - ops.logsumexp(logits, axis=-1)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -56,6 +57,22 @@ def mean_square(error: Any) -> Any:
 def broadcast_to_batch(value: Any, x: Any) -> Any:
     """Broadcasts the scalar `value` to the batch axis of `x`: `(batch,)`."""
     return ops.zeros(ops.shape(x)[:1], x.dtype) + value
+
+
+def at_index(x: Any, indices: Any) -> Any:
+    """Returns the entries of `x`, `(..., n)`, at integers `indices`, `(...)`, of the last axis."""
+    indices = ops.cast(indices, "int32")[..., None]
+    if keras.backend.backend() == "torch":  # whose exporter would fix the batch size in `take_along_axis`
+        return x.gather(-1, indices.long())[..., 0]
+    return ops.take_along_axis(x, indices, axis=-1)[..., 0]
+
+
+def reordered(x: Any, order: Any) -> Any:
+    """Returns `x[..., order]` for a vector of integers."""
+    order = ops.convert_to_tensor(order, "int32")
+    if keras.backend.backend() == "torch":  # whose exporter writes the `squeeze` of `take` wrongly
+        return x.index_select(-1, order)
+    return ops.take(x, order, axis=-1)
 
 
 def clip(x: Any, low: float, high: float) -> Any:

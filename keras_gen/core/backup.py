@@ -128,7 +128,7 @@ class StopOnNaN(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.report: str | None = None
-        self._keep("training began")
+        self._keep("training began", self._values())
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.epoch = epoch + 1
@@ -141,25 +141,29 @@ class StopOnNaN(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.report is None:
-            if not self._broken():
-                self._keep(f"epoch {self.epoch} ended")
+            values = self._values()
+            if not self._broken(values):
+                self._keep(f"epoch {self.epoch} ended", values)
                 return
             self._stop(f"a finite loss, but weights that are not finite, at the end of epoch {self.epoch}")
-        for variable, value in self.kept:
+        for variable, value in zip(_variables(self.model), self.kept, strict=True):
             variable.assign(value)
         if hasattr(self.model, CHECKSUM):
             self.model.averages_checksum = self.checksum
         message = f"StopOnNaN ends training: {self.report}. The weights are put back to those of when {self.when}"
         warnings.warn(message, stacklevel=2)
 
-    def _keep(self, when: str) -> None:
-        self.when = when
-        self.kept = [(variable, np.array(_as_array(variable))) for variable in _variables(self.model)]
+    def _values(self) -> list[np.ndarray]:
+        # Copies, as PyTorch's arrays share the memory of its tensors.
+        return [np.array(_as_array(variable)) for variable in _variables(self.model)]
+
+    def _keep(self, when: str, values: list[np.ndarray]) -> None:
+        self.when, self.kept = when, values
         self.checksum = getattr(self.model, CHECKSUM, None)
 
     def _stop(self, reason: str) -> None:
         self.model.stop_training = True  # `self.model` fetches the weights on JAX, which are elsewhere in an epoch
-        broken = self._broken()
+        broken = self._broken(self._values())
         lines = [
             f"{path} has {(~np.isfinite(now)).sum()} of {now.size} values not finite, the others {_range(now)}; "
             f"they were {_range(before)}"
@@ -168,10 +172,14 @@ class StopOnNaN(keras.callbacks.Callback):
         more = [f"{len(broken) - NAMED} more variables are not finite"] if len(broken) > NAMED else []
         self.report = "; ".join([reason, *(lines or ["all weights are finite"]), *more])
 
-    def _broken(self) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    def _broken(self, values: list[np.ndarray]) -> list[tuple[str, np.ndarray, np.ndarray]]:
         """Returns path, values and kept values of the variables that are no longer finite: a mask's never were."""
-        values = [(variable.path, _as_array(variable), before) for variable, before in self.kept]
-        return [(path, now, before) for path, now, before in values if (~np.isfinite(now) & np.isfinite(before)).any()]
+        rows = zip(_variables(self.model), values, self.kept, strict=True)
+        return [
+            (variable.path, now, before)
+            for variable, now, before in rows
+            if (~np.isfinite(now) & np.isfinite(before)).any()
+        ]
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:

@@ -4,6 +4,7 @@ import csv
 import io
 import pathlib
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,9 +16,11 @@ from keras_gen.core.files import replacing
 from keras_gen.evaluation.frechet_distance import FrechetDistance
 from keras_gen.evaluation.plots import panels_of
 from keras_gen.evaluation.precision_recall import PrecisionRecall
+from keras_gen.evaluation.sampled import sampled
 from keras_gen.export import keras_gen_export
 
-MEASURES = ("bits_per_dim", "frechet_distance", "precision", "recall", "seconds", "parameters")
+OF_SAMPLES = ("frechet_distance", "precision", "recall")
+MEASURES = ("bits_per_dim", *OF_SAMPLES, "seconds", "parameters")
 
 
 class Comparison:
@@ -36,7 +39,7 @@ class Comparison:
         return list(dict.fromkeys(name for name, _ in self.runs))
 
     def values(self, model: str, measure: str) -> np.ndarray:
-        """Returns the values of a measure, one for each seed; NaN where the model has none."""
+        """Returns the values of a measure, one for each seed; NaN where the model has none, or has diverged."""
         return np.array([run[measure] for (name, _), run in self.runs.items() if name == model])
 
     def mean(self, model: str, measure: str) -> float:
@@ -104,6 +107,8 @@ def compare(
         seconds            of `fit`; NaN for a model that was trained before
         parameters         number of weights
 
+    A model that has diverged, whose samples are not finite, causes a warning, and its other values are NaN.
+
     Args:
         models: functions by the models' names; `make(seed)` returns a compiled model, which is trained here, or one
             that is trained already: then nothing but its samples differs between the seeds.
@@ -148,8 +153,15 @@ def compare(
             keras.utils.set_random_seed(check_integer("seeds", seed, at_least=0))
             model = make(seed)
             seconds = _train(model, x, fit or {})
-            samples = model.sample(n, **{"seed": seed, "verbose": 0, **(sample or {}).get(name, {})})
-            runs[name, seed] = {**measure(model, samples), "seconds": seconds}
+            options = {"seed": seed, "verbose": 0, **(sample or {}).get(name, {})}
+            samples, finite = sampled(model, n, **options)
+            if samples is not None and finite.all():
+                measured = measure(model, samples)
+            else:
+                measured = dict.fromkeys(("bits_per_dim", *OF_SAMPLES), float("nan"))
+                of = f"{name!r} with seed {seed}: {(~finite).sum()} of {n} samples are not finite"
+                warnings.warn(f"compare measures nothing of {of}", stacklevel=2)
+            runs[name, seed] = {**measured, "seconds": seconds, "parameters": model.count_params()}
     return Comparison(runs)
 
 
@@ -183,5 +195,4 @@ class _Measure:
             "bits_per_dim": bits,
             "frechet_distance": float(distance),
             **{name: float(value) for name, value in balls.items()},
-            "parameters": model.count_params(),
         }

@@ -72,6 +72,15 @@ class Bijector(StaysFrozen, keras.layers.Layer):
             check(enabled, "dtype", "be float32 unless JAX_ENABLE_X64=1 is set", "float64")
         self.bijection_dtype = "float64" if double else "float32"
 
+    @property
+    def takes_noise(self) -> bool:
+        """Whether the forward direction begins with a draw, for which `forward_with_noise` takes a given one."""
+        return False
+
+    def forward_with_noise(self, x: Any, noise: Any, condition: Any = None) -> tuple[Any, Any]:
+        """Maps data to latents as a call does, with `noise`, a tensor like `x`, in place of the draw."""
+        raise NotImplementedError(f"{type(self).__name__} takes no noise")
+
     @abc.abstractmethod
     def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         """Maps data to latents: returns `y` and the log-determinant `(batch,)`."""

@@ -61,6 +61,16 @@ class Chain(Bijector):
     def inverse_and_log_det(self, y: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         return self._run(self.bijectors[::-1], y, condition, inverse=True, training=training)
 
+    @property
+    def takes_noise(self) -> bool:
+        return self.bijectors[0].takes_noise
+
+    def forward_with_noise(self, x: Any, noise: Any, condition: Any = None) -> tuple[Any, Any]:
+        first, *others = self.bijectors
+        x, log_det = first.forward_with_noise(x, noise, condition)
+        x, other_log_dets = self._run(others, x, condition, inverse=False, training=False)
+        return x, log_det + other_log_dets
+
     def _run(
         self, bijectors: Sequence[Bijector], x: Any, condition: Any, inverse: bool, training: bool
     ) -> tuple[Any, Any]:

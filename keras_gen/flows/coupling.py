@@ -52,8 +52,8 @@ class LastAxisSplit:
 
     def parts(self, x: Any) -> tuple[Any, Any]:
         """Splits `x` into its two halves."""
-        a, b = ops.split(x, [self.first_size(x.shape[-1])], axis=-1)
-        return a, b
+        size = self.first_size(x.shape[-1])  # `ops.split` would lose the sizes of the halves in PyTorch's exporter
+        return x[..., :size], x[..., size:]
 
     def join(self, a: Any, b: Any) -> Any:
         """Merges the two halves."""

@@ -70,8 +70,20 @@ class Dequantize(Bijector):
             check(same, "bijector", "keep the shape of its input", f"{x_shape} -> {y_shape}")
 
     def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
+        draw = keras.random.uniform if self.bijector is None else keras.random.normal
+        noise = draw(ops.shape(x), dtype=self.bijection_dtype, seed=self.seed_generator)
+        return self._with_noise(x, noise, training)
+
+    @property
+    def takes_noise(self) -> bool:
+        return True
+
+    def forward_with_noise(self, x: Any, noise: Any, condition: Any = None) -> tuple[Any, Any]:
+        return self._with_noise(x, noise, training=False)
+
+    def _with_noise(self, x: Any, noise: Any, training: bool) -> tuple[Any, Any]:
         k = ops.round((x + 1) / 2 * (self.levels - 1))
-        u, log_q = self._draw(x, training)
+        u, log_q = self._as_u(noise, x, training)
         # Closer to the ends, rounding would move k + u to another level.
         margin = self.levels * float(np.finfo(self.bijection_dtype).eps)
         return (k + clip(u, margin, 1 - margin)) / self.levels, self._cells(x) - log_q
@@ -84,13 +96,12 @@ class Dequantize(Bijector):
     def _cells(self, x: Any) -> Any:
         return broadcast_to_batch(-self.num_dims * math.log(self.levels), x)
 
-    def _draw(self, x: Any, training: bool) -> tuple[Any, Any]:
-        options = {"dtype": self.bijection_dtype, "seed": self.seed_generator}
+    def _as_u(self, noise: Any, x: Any, training: bool) -> tuple[Any, Any]:
+        """Returns u and log q(u | x) of noise: u itself, or what the bijector makes of standard normal noise."""
         if self.bijector is None:
-            return keras.random.uniform(ops.shape(x), **options), 0.0
-        eps = keras.random.normal(ops.shape(x), **options)
-        logits, log_det = self.bijector(eps, x, inverse=True, training=training)
-        return ops.sigmoid(logits), _log_normal(eps) - log_det + _log_sigmoid_slope(logits)
+            return noise, 0.0
+        logits, log_det = self.bijector(noise, x, inverse=True, training=training)
+        return ops.sigmoid(logits), _log_normal(noise) - log_det + _log_sigmoid_slope(logits)
 
     def _log_q(self, u: Any, x: Any, training: bool) -> Any:
         if self.bijector is None:

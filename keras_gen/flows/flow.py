@@ -17,6 +17,7 @@ from keras_gen.core.checks import (
     is_number,
     same_shape,
 )
+from keras_gen.core.exporting.graph import Graph, Input
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
@@ -297,6 +298,32 @@ class Flow(GenerativeModel):
         check(z.shape[1:] == self.latent_shape and len(z) > 0, "z", f"have shape {expected}", f"shape {z.shape}")
         conditions = self._prepare_condition("condition", condition, len(z))
         return self.in_batches("decode", self._to_data, z, *conditions, batch_size=batch_size)
+
+    def method_graphs(self) -> list[Graph]:
+        self.check_built()
+        dtype, takes_noise = self.bijector.bijection_dtype, self.bijector.takes_noise
+        x, z = Input("x", (None, *self.data_shape), dtype), Input("z", (None, *self.latent_shape), dtype)
+        conditions = [] if self.condition_shape is None else [Input("condition", (None, *self.condition_shape), dtype)]
+        noises = [Input("noise", (None, *self.data_shape), dtype)] if takes_noise else []
+
+        def forward(x: Any, *given: Any) -> tuple[Any, Any]:
+            if takes_noise:
+                *conditions, noise = given
+                return self.bijector.forward_with_noise(x, noise, *conditions)
+            return self.bijector(x, *given)
+
+        def log_prob(x: Any, *given: Any) -> Any:
+            z, log_det = forward(x, *given)
+            return self.base(z) + log_det
+
+        def encode(x: Any, *given: Any) -> Any:
+            return forward(x, *given)[0]
+
+        return [
+            Graph("log_prob", log_prob, [x, *conditions, *noises], "log_prob", [self]),
+            Graph("encode", encode, [x, *conditions, *noises], "z", [self]),
+            Graph("decode", self._to_data, [z, *conditions], "x", [self]),
+        ]
 
     def _to_data(self, z: Any, *conditions: Any) -> Any:
         return self.bijector(z, *conditions, inverse=True)[0]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import broadcast_to_batch
+from keras_gen.core.arrays import broadcast_to_batch, reordered
 from keras_gen.core.checks import check, check_integer, is_integer
 from keras_gen.core.random import check_seed, fixed_seed
 from keras_gen.export import keras_gen_export
@@ -196,7 +196,7 @@ class Permutation(Bijector):
         return self._reorder(y, ops.argsort(ops.convert_to_tensor(self.indices)))
 
     def _reorder(self, x: Any, order: Any) -> tuple[Any, Any]:
-        return ops.take(x, order, axis=-1), broadcast_to_batch(0, x)
+        return reordered(x, order), broadcast_to_batch(0, x)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "order": self.order, "seed": self.seed}

@@ -19,6 +19,7 @@ from keras_gen.core.checks import (
     real_array,
     same_shape,
 )
+from keras_gen.core.exporting.graph import Graph, Input
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.logits import warn_of_activation
 from keras_gen.core.random import starting_noise
@@ -104,7 +105,10 @@ class LatentModel(GenerativeModel):
         return self.reconstruction(x) if self.reconstructing else x
 
     def reconstruction(self, x: Any) -> Any:
-        return self.likelihood.mean(self.decoder(self.mode(x), training=False))
+        return self._to_data(self.mode(x))
+
+    def _to_data(self, z: Any) -> Any:
+        return self.likelihood.mean(self.decoder(z, training=False))
 
     @property
     def reconstructing_layers(self) -> list[keras.Layer]:
@@ -246,6 +250,12 @@ class LatentModel(GenerativeModel):
         """
         return self.decode(self.encode(x, batch_size), batch_size)
 
+    def method_graphs(self) -> list[Graph]:
+        self.build_from(self.encoder)
+        self.check_built()
+        x, z = Input("x", (None, *self.data_shape), self.data_dtype), Input("z", (None, *self.latent_shape))
+        return [Graph("encode", self.mode, [x], "z", [self]), Graph("decode", self._to_data, [z], "x", [self])]
+
     def interpolate(self, x_a: Any, x_b: Any, points: int = 9) -> np.ndarray:
         """Decodes linear interpolations between the latents of two data points.
 
@@ -347,8 +357,7 @@ class LatentModel(GenerativeModel):
         self, name: str, z: np.ndarray, condition: np.ndarray | None, batch_size: int, verbose: str | int
     ) -> np.ndarray:
         def decode(z: Any, *conditions: Any) -> Any:
-            z = self.to_conditional_prior(z, conditions[0]) if conditions else z
-            return self.likelihood.mean(self.decoder(z, training=False))
+            return self._to_data(self.to_conditional_prior(z, conditions[0]) if conditions else z)
 
         arrays = [z] if condition is None else [z, condition]
         samples = self.in_batches(name, decode, *arrays, batch_size=batch_size, verbose=verbose)

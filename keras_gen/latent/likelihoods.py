@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import sum_per_sample
+from keras_gen.core.arrays import at_index, sum_per_sample
 from keras_gen.core.checks import check, check_integer, is_number
 from keras_gen.export import keras_gen_export
 
@@ -101,8 +101,7 @@ class CategoricalLikelihood(Likelihood):
 
     def nll(self, x: Any, output: Any) -> Any:
         log_p = ops.log_softmax(ops.cast(output, "float32"), axis=-1)
-        chosen = ops.take_along_axis(log_p, ops.expand_dims(ops.cast(x, "int32"), -1), axis=-1)
-        return -sum_per_sample(ops.squeeze(chosen, axis=-1))
+        return -sum_per_sample(at_index(log_p, x))
 
     def mean(self, output: Any) -> Any:
         return ops.cast(ops.argmax(output, axis=-1), "int32")

@@ -53,10 +53,10 @@ def nearest_code(x: Any, codebook: Any, chunk_size: int | None = None) -> Any:
             return ops.zeros((0,), "int32")
         if n <= chunk:
             return nearest(x)
-    elif keras.backend.backend() == "jax":
-        return nearest(x)  # exported for any batch size, by which no shape can be computed
+    elif keras.backend.backend() == "tensorflow":
+        chunk = ops.maximum(ops.minimum(n, chunk), 1)  # the batch size is unknown while tracing
     else:
-        chunk = ops.maximum(ops.minimum(n, chunk), 1)  # TensorFlow, where the batch size is unknown while tracing
+        return nearest(x)  # exported for any batch size, by which no shape can be computed
     padded = ops.concatenate([x, ops.zeros(((-n) % chunk, dim), "float32")])
     indices = map_chunks(nearest, ops.reshape(padded, (-1, chunk, dim)))
     return ops.reshape(indices, (-1,))[:n]

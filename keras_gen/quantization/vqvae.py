@@ -21,6 +21,7 @@ from keras_gen.core.checks import (
     is_array,
     same_shape,
 )
+from keras_gen.core.exporting.graph import Graph, Input
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.export import keras_gen_export
 from keras_gen.quantization.quantizer import Quantizer
@@ -115,8 +116,19 @@ class VQVAE(GenerativeModel):
 
     def reconstruction(self, x: Any) -> Any:
         # Not by a call of the quantizer, which counts the codes that it sees.
-        quantized = self.quantizer.decode(self.quantizer.encode(self.encoder(x, training=False)))
-        return ops.cast(self.decoder(quantized, training=False), "float32")
+        return self._to_data(self._to_codes(x))
+
+    def _to_codes(self, x: Any) -> Any:
+        return self.quantizer.encode(self.encoder(x, training=False))
+
+    def _to_data(self, codes: Any) -> Any:
+        return ops.cast(self.decoder(self.quantizer.decode(codes), training=False), "float32")
+
+    def method_graphs(self) -> list[Graph]:
+        self.check_built()
+        x, codes = Input("x", (None, *self.data_shape)), Input("codes", (None, *self.code_shape), "int32")
+        encode, decode = (self._to_codes, [x], "codes"), (self._to_data, [codes], "x")
+        return [Graph("encode", *encode, [self]), Graph("decode", *decode, [self])]
 
     @property
     def reconstructing_layers(self) -> list[keras.Layer]:
@@ -188,10 +200,7 @@ class VQVAE(GenerativeModel):
             ValueError: if `x` does not fit the model.
         """
 
-        def encode(x: Any) -> Any:
-            return self.quantizer.encode(self.encoder(x, training=False))
-
-        return self.in_batches("encode", encode, self.prepare_data("x", x), batch_size=batch_size)
+        return self.in_batches("encode", self._to_codes, self.prepare_data("x", x), batch_size=batch_size)
 
     def decode(self, codes: Any, batch_size: int = 256, verbose: str | int = 0) -> np.ndarray:
         """Decodes codes to data.
@@ -216,10 +225,7 @@ class VQVAE(GenerativeModel):
         is_in_range = bool((codes >= 0).all() and (codes < sizes).all())
         check(is_in_range, "codes", f"be in 0 .. {sizes.max() - 1}", f"values in [{codes.min()}, {codes.max()}]")
 
-        def decode(codes: Any) -> Any:
-            return ops.cast(self.decoder(self.quantizer.decode(codes), training=False), "float32")
-
-        data = self.in_batches("decode", decode, codes.astype("int32"), batch_size=batch_size, verbose=verbose)
+        data = self.in_batches("decode", self._to_data, codes.astype("int32"), batch_size=batch_size, verbose=verbose)
         return finite_samples(data)
 
     def encode_vectors(self, x: Any, batch_size: int = 256) -> np.ndarray:
@@ -261,8 +267,7 @@ class VQVAE(GenerativeModel):
         check(vectors.shape[1:] == self.vector_shape, "vectors", f"have shape {expected}", f"shape {vectors.shape}")
 
         def decode(vectors: Any) -> Any:
-            quantized = self.quantizer.decode(self.quantizer.encode(vectors))
-            return ops.cast(self.decoder(quantized, training=False), "float32")
+            return self._to_data(self.quantizer.encode(vectors))
 
         return self.in_batches("decode_vectors", decode, vectors, batch_size=batch_size, verbose=verbose)
 

@@ -17,6 +17,28 @@ MAX_LABEL = 99_999  # an embedding of each class is learned: a label of 10^9 wou
 BROKEN = (*DAMAGE, SyntaxError, tokenize.TokenError)  # the last two are NumPy's of a broken header
 
 
+@keras_gen_export("keras_gen.data.array_names")
+def array_names(path: str | pathlib.Path) -> list[str]:
+    """Returns the names of the arrays of an `.npz` file, without loading them.
+
+    Args:
+        path: str or path of the file.
+
+    Returns:
+        list of str, in the order of the file.
+
+    Raises:
+        ValueError: if the file is damaged.
+
+    Example:
+
+    >>> keras_gen.data.array_names("mnist.npz")
+    ['x_train', 'y_train', 'x_test', 'y_test']
+    """
+    with _opened(path) as arrays:
+        return list(arrays.files)
+
+
 @keras_gen_export("keras_gen.data.load_arrays")
 def load_arrays(path: str | pathlib.Path, *names: str) -> dict[str, np.ndarray]:
     """Loads arrays of an `.npz` file by their names.
@@ -35,7 +57,7 @@ def load_arrays(path: str | pathlib.Path, *names: str) -> dict[str, np.ndarray]:
 
     >>> keras_gen.data.load_arrays("pictures.npz", "x_train", "categories")["categories"]
     """
-    held = _names(path)
+    held = array_names(path)
     missing = [name for name in names if name not in held]
     check(not missing, "path", f"hold {', '.join(missing)}", f"{path} with {held}")
     with _opened(path) as arrays:
@@ -63,7 +85,7 @@ def load_npz(path: str | pathlib.Path, part: str = "train") -> tuple[np.ndarray,
     """
     check_choice("part", part, ("train", "test"))
     x, y = f"x_{part}", f"y_{part}"
-    held = _names(path)
+    held = array_names(path)
     check(x in held, "path", f"hold {x}", f"{path} with {held}")
     arrays = load_arrays(path, *(name for name in (x, y) if name in held))
     with reading("path", path, "be an .npz file of images and labels", ValueError):
@@ -82,11 +104,6 @@ def _opened(path: str | pathlib.Path) -> Iterator[Any]:
     rule = "be a whole .npz file, without pickled objects"
     with reading("path", path, rule, *BROKEN), np.load(path, allow_pickle=False) as arrays:
         yield arrays
-
-
-def _names(path: str | pathlib.Path) -> list[str]:
-    with _opened(path) as arrays:
-        return list(arrays.files)
 
 
 def _checked_labels(name: str, labels: np.ndarray, n: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from exported import BACKEND, FORMATS, read_back, skip_unless_installed
 from laws import ddpm
 from laws.models import continuous
 
@@ -24,44 +25,7 @@ from keras_gen.samplers import (
     ReverseSDESampler,
 )
 
-BACKEND = keras.backend.backend()
 ROOT = pathlib.Path(__file__).parents[2]
-BLOCKED = "import sys; sys.modules['keras'] = sys.modules['keras_gen'] = None\nimport numpy as np\n"
-READERS = {
-    "": """
-import tensorflow as tf
-loaded = tf.saved_model.load(path)
-run = lambda inputs: loaded.sample(*inputs.values())
-""",
-    ".stablehlo": """
-from jax import export
-exported = export.deserialize(bytearray(open(path, "rb").read()))
-run = lambda inputs: exported.call(*inputs.values())
-""",
-    ".onnx": """
-import onnxruntime
-session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-run = lambda inputs: session.run(None, inputs)[0]
-""",
-}
-RUN = """
-arrays = dict(np.load(sys.argv[2]))
-first = {name: array[:, :1] if name == "step_noise" else array[:1] for name, array in arrays.items()}
-np.savez(sys.argv[3], whole=run(arrays), one=run(first))
-"""
-NEEDED = {
-    ("tensorflow", ""): (),
-    ("tensorflow", ".onnx"): ("tf2onnx", "onnxruntime"),
-    ("jax", ".stablehlo"): (),
-    ("torch", ".onnx"): ("onnxscript", "onnxruntime"),
-}
-FORMATS = [suffix for backend, suffix in NEEDED if backend == BACKEND]
-
-
-def python(code, *arguments):
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert result.returncode == 0, result.stderr[-3000:]
 
 
 def arrays_for(steps=None, n=3):
@@ -69,15 +33,6 @@ def arrays_for(steps=None, n=3):
     draw = lambda *shape: generator.standard_normal((*shape, 8, 8, 1), "float32")  # noqa: E731
     arrays = {"noise": draw(n), "condition": np.arange(n, dtype="int32")}
     return arrays if steps is None else {**arrays, "step_noise": draw(steps, n)}
-
-
-def read_back(path, arrays, folder):
-    """The images of a file, for all rows and for the first one alone."""
-    np.savez(folder / "inputs.npz", **arrays)
-    code = BLOCKED + "path = sys.argv[1]\n" + READERS[path.suffix] + RUN
-    python(code, path, folder / "inputs.npz", folder / "images.npz")
-    with np.load(folder / "images.npz") as images:
-        return images["whole"], images["one"]
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +44,10 @@ def model():
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_exported_ddim_of_ten_steps_draws_the_same_images(model, suffix, tmp_path):
-    for module in NEEDED[BACKEND, suffix]:
-        pytest.importorskip(module)
+    skip_unless_installed(suffix)
     sampler, arrays = DDIMSampler(10, clip_x0=1.0), arrays_for()
     model.export_sampler(tmp_path / f"ddim{suffix}", sampler)
-    whole, one = read_back(tmp_path / f"ddim{suffix}", arrays, tmp_path)
+    [(whole, one)] = read_back([(tmp_path / f"ddim{suffix}", "sample", arrays)])
     expected = model.sample(3, sampler, arrays["condition"], noise=arrays["noise"], verbose=0)
     np.testing.assert_allclose(whole, expected, atol=1e-5)
     np.testing.assert_allclose(one, expected[:1], atol=1e-5)
@@ -101,11 +55,10 @@ def test_exported_ddim_of_ten_steps_draws_the_same_images(model, suffix, tmp_pat
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_noise_of_the_steps_is_an_input(model, suffix, tmp_path):
-    for module in NEEDED[BACKEND, suffix]:
-        pytest.importorskip(module)
+    skip_unless_installed(suffix)
     sampler, arrays = DDPMSampler(3), arrays_for(steps=3)
     model.export_sampler(tmp_path / f"ddpm{suffix}", sampler)
-    whole, _ = read_back(tmp_path / f"ddpm{suffix}", arrays, tmp_path)
+    [(whole, _)] = read_back([(tmp_path / f"ddpm{suffix}", "sample", arrays)])
     options = {"noise": arrays["noise"], "step_noise": arrays["step_noise"], "verbose": 0}
     np.testing.assert_allclose(whole, model.sample(3, sampler, arrays["condition"], **options), atol=1e-5)
 
@@ -134,7 +87,7 @@ model.export_sampler(sys.argv[1], DDIMSampler(10, clip_x0=1.0))
     assert result.returncode == 0, result.stderr[-3000:]
     model, arrays = ddpm(num_classes=10), arrays_for()
     randomize_weights(model)
-    whole, one = read_back(tmp_path / "ddim", arrays, tmp_path)
+    [(whole, one)] = read_back([(tmp_path / "ddim", "sample", arrays)])
     expected = model.sample(3, DDIMSampler(10, clip_x0=1.0), arrays["condition"], noise=arrays["noise"], verbose=0)
     np.testing.assert_allclose(whole, expected, atol=1e-5)
     np.testing.assert_allclose(one, expected[:1], atol=1e-5)

@@ -6,6 +6,7 @@ import pytest
 from offenders import not_refused
 from scipy.stats import norm
 
+from keras_gen.evaluation.comparison import MEASURES
 from keras_gen.layers import Scale
 from keras_gen.metrics import compare
 from keras_gen.models import Flow, RealNVP
@@ -54,6 +55,24 @@ def test_values_and_table(tmp_path):
     assert float(rows[0]["frechet_distance"]) == flow[0]
     panels = result.figure().axes
     assert [axes.get_title() for axes in panels][:2] == ["bits per dim", "frechet distance"]
+
+
+def diverged(seed):
+    model = standard_normal(seed)
+    model.bijector.log_scale.assign(model.bijector.log_scale + float("nan"))
+    return model
+
+
+def test_a_diverged_model_loses_no_other_run():
+    runs = {"normal": standard_normal, "broken": diverged, "normal again": standard_normal}
+    with pytest.warns(UserWarning, match="compare measures nothing of 'broken' with seed 3: 20 of 20 samples are not"):
+        result = compare(runs, X, TEST, (3,), n=20)
+    values = {name: [result.mean(name, measure) for measure in MEASURES] for name in result.models}
+    np.testing.assert_array_equal(values["normal"], values["normal again"])
+    assert np.isnan(values["broken"][:-1]).all()
+    assert values["broken"][-1] == values["normal"][-1]
+    assert str(result).splitlines()[3] == "| broken | - | - | - | - | - | 4 |"
+    assert len(result.figure().axes) == 5
 
 
 def test_a_seed_gives_the_same_run_again():

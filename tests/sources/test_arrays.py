@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from offenders import not_refused
 
-from keras_gen.data import load_arrays, load_npz
+from keras_gen.data import array_names, load_arrays, load_npz
 
 pytestmark = pytest.mark.one_backend
 
@@ -81,7 +81,7 @@ def test_labels(tmp_path):
 def test_named_arrays(tmp_path):
     path = write_npz(tmp_path / "a.npz", x_train=IMAGES, names=np.array(["a", "b"]))
     assert {name: array.tolist() for name, array in load_arrays(path, "names").items()} == {"names": ["a", "b"]}
-    assert list(load_arrays(str(path))) == ["x_train", "names"]
+    assert list(load_arrays(str(path))) == array_names(path) == ["x_train", "names"]
     with pytest.raises(
         ValueError, match=r"`path` must hold others, more. Received: path=.*a\.npz with \['x_train', 'n"
     ):
@@ -95,3 +95,15 @@ def test_named_arrays(tmp_path):
         load_npz(path, "tset")
     with pytest.raises(ValueError, match=r"`path` must be an .npz file, a zip archive of arrays.*nowhere\.npz"):
         load_arrays(tmp_path / "nowhere.npz")
+
+
+def test_names_load_no_array(tmp_path):
+    """The second array is damaged, which only those see who load it."""
+    whole = bytearray(write_npz(tmp_path / "a.npz", x_train=IMAGES, x_test=IMAGES).read_bytes())
+    whole[whole.rindex(bytes(range(100, 120)))] ^= 1
+    (tmp_path / "a.npz").write_bytes(whole)
+    assert array_names(tmp_path / "a.npz") == ["x_train", "x_test"]
+    with pytest.raises(ValueError, match=r"`path` must be a whole .npz file"):
+        load_arrays(tmp_path / "a.npz")
+    with pytest.raises(ValueError, match=r"`path` must be an .npz file"):
+        array_names(tmp_path / "nowhere.npz")

@@ -55,8 +55,11 @@ def _jvp(f: Callable[..., Any], x: Any, v: Any) -> tuple[Any, Any]:
     """Returns `f(x)` and `(df/dx) v`."""
     if keras.backend.backend() != "torch":
         return ops.jvp(f, (x,), (v,))
+    import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
+    if torch.compiler.is_exporting():  # which would fail inside `jvp`, and leave PyTorch without derivatives
+        raise NotImplementedError("PyTorch exports no derivatives")
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no forward-mode derivative
         return ops.jvp(f, (x,), (v,))
 

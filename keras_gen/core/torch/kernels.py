@@ -107,7 +107,8 @@ def _is_faster_by_onednn(x: Any, y: Any) -> bool:
     import torch
 
     plain = x.ndim == 2 and x.dtype == y.dtype == torch.float32 and x.device.type == "cpu"
-    return plain and x.shape[0] * x.shape[1] * y.shape[1] >= LARGE and _has_onednn()
+    is_known = plain and isinstance(x.shape[0], int)  # in an exported graph it is any number
+    return is_known and x.shape[0] * x.shape[1] * y.shape[1] >= LARGE and _has_onednn()
 
 
 def _has_onednn() -> bool:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -193,6 +194,13 @@ def flow_log_prob(
     """Integrates velocity and divergence from the clean end to `t_max`; see `ScoreSDE.log_prob`."""
     check_choice("trace", trace, ("exact", "hutchinson"))
     check(is_number(tolerance) and tolerance > 0, "tolerance", "be > 0", repr(tolerance))
+    arrays = [x] if condition is None else [x, condition]
+    name, function = ("log_prob", trace, tolerance), flow_log_density(model, trace, tolerance)
+    return model.in_batches(name, function, *arrays, batch_size=batch_size, verbose=verbose, seed=seed)
+
+
+def flow_log_density(model: Any, trace: str = "exact", tolerance: float = 1e-5) -> Callable[..., Any]:
+    """Returns the same as a function of tensors."""
     schedule = model.schedule
     std = float(schedule.sigma(schedule.t_max))
 
@@ -210,9 +218,7 @@ def flow_log_prob(
         squares = sum_per_sample(ops.square(x_T / std))
         return log_det - 0.5 * squares - num_dims * (0.5 * math.log(2 * math.pi) + math.log(std))
 
-    arrays = [x] if condition is None else [x, condition]
-    name = ("log_prob", trace, tolerance)
-    return model.in_batches(name, log_prob, *arrays, batch_size=batch_size, verbose=verbose, seed=seed)
+    return log_prob
 
 
 def _velocity(model: Any, t: Any, x: Any, condition: Any = None) -> Any:

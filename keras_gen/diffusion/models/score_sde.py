@@ -5,8 +5,10 @@ import keras
 import numpy as np
 
 from keras_gen.core.checks import check, check_integer
+from keras_gen.core.exporting.graph import Graph, Input
 from keras_gen.diffusion.models.diffusion_model import DiffusionModel
-from keras_gen.diffusion.models.likelihood import flow_log_prob
+from keras_gen.diffusion.models.exporting import condition_inputs, known_image_shape
+from keras_gen.diffusion.models.likelihood import flow_log_density, flow_log_prob
 from keras_gen.diffusion.prediction import Prediction, short_form
 from keras_gen.diffusion.samplers.base import DiffusionSampler
 from keras_gen.diffusion.samplers.euler import EulerSampler
@@ -119,6 +121,10 @@ class ScoreSDE(DiffusionModel):
         condition = self.prepare_condition(condition, len(x))
         options: dict[str, Any] = {"batch_size": batch_size, "verbose": verbose}
         return flow_log_prob(self, x, condition, trace, tolerance, self.draw_seed(seed), **options)
+
+    def method_graphs(self) -> list[Graph]:
+        inputs = [Input("x", (None, *known_image_shape(self))), *condition_inputs(self)]
+        return [Graph("log_prob", flow_log_density(self), inputs, "log_prob", [self])]
 
     def bits_per_dim(self, x: Any, levels: int = 256, **options: Any) -> np.ndarray:
         """Computes the negative log-likelihood of images with `levels` pixel values in [-1, 1], in bits per dimension.
