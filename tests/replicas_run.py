@@ -1,6 +1,7 @@
 """Trains models of the law table on one device, then on several replicas, and writes what each has learned.
 
     KERAS_BACKEND=jax python tests/replicas_run.py data_parallel OUT vqvae ddpm      # 4 devices
+    KERAS_BACKEND=jax python tests/replicas_run.py model_parallel OUT dit            # 2 x 2, weights split
     KERAS_BACKEND=tensorflow python tests/replicas_run.py mirrored OUT vqvae         # 2 devices
     TF_CONFIG=... python tests/replicas_run.py workers OUT vqvae                     # in each of the workers
     RANK=0 WORLD_SIZE=2 ... python tests/replicas_run.py processes OUT vqvae         # in each of the processes
@@ -14,15 +15,16 @@ import os
 import sys
 
 ENGINE, OUT, NAMES = sys.argv[1], sys.argv[2], sys.argv[3:]
-if ENGINE == "data_parallel":
+if ENGINE in ("data_parallel", "model_parallel"):
     os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
 import alone  # noqa: F401 (before Keras)
 import keras
 import numpy as np
 from keras import ops
-from laws.models import MODELS
+from laws.models import MODELS, four_levels
 
+from keras_gen import models
 from keras_gen.core import replicas
 from keras_gen.core.generative_model import GenerativeModel
 
@@ -47,6 +49,35 @@ class Probe(GenerativeModel):
         return self.slope * x[:, 0, 0, 0]
 
 
+def network(make):
+    """Returns a compiled flow matching model of a network, trained by gradient descent: no draw but of the loss."""
+    model = models.RectifiedFlow(make(), seed=0)
+    model.compile(keras.optimizers.SGD(0.1))
+    return model
+
+
+def transformer():
+    model = models.CodeTransformer(4, 64, 8, 1, 2, seed=0)
+    model.compile(keras.optimizers.SGD(0.01))
+    return model
+
+
+# Models with weights that can be split over devices, each with the class that knows how.
+SPLIT = {
+    "dit": (models.DiT, lambda: network(lambda: models.DiT((8, 8, 1), 4, 16, 1, 2)), False),
+    "unet": (models.UNet, lambda: network(lambda: models.UNet((8, 8, 1), (8, 16), 1, attention_levels=(1,))), False),
+    "transformer": (models.CodeTransformer, transformer, False, four_levels),
+}
+
+
+def split_over_devices(name):
+    """Trains a model whose weights are split, on a mesh of 2 x 2 devices."""
+    mesh = keras.distribution.DeviceMesh((2, 2), ["batch", "model"])
+    layout = SPLIT[name][0].layout_map(mesh)
+    with keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch").scope():
+        return trained(name, 0, 1, contextlib.nullcontext)
+
+
 def probe():
     model = Probe()
     model.compile("sgd")
@@ -56,7 +87,7 @@ def probe():
 def trained(name, rank, world, scope):
     """Returns what a model of the table is and has logged after three steps."""
     keras.utils.set_random_seed(7)
-    make, labels, *prepare = MODELS.get(name, (probe, False))
+    make, labels, *prepare = MODELS.get(name) or SPLIT.get(name, (None, probe, False))[1:]
     data = prepare[0](IMAGES) if prepare else IMAGES
     with scope():
         model = make()
@@ -71,6 +102,9 @@ def trained(name, rank, world, scope):
         result["samples"] = model.sample(5, seed=3, batch_size=2, verbose=0)
     if name == "probe":
         result["noise"] = ops.convert_to_numpy(model.noise)
+    if keras.backend.backend() == "jax":
+        variables = [*model.variables, *model.optimizer.variables]
+        result["bytes"] = np.array(sum(v.value.addressable_shards[0].data.nbytes for v in variables))
     result["draws"] = np.array(any((a != b).any() for a, b in zip(before, after, strict=True)))
     result["apart"] = np.array(max((spread(v) for v in model.variables), default=0.0))
     return result
@@ -118,7 +152,10 @@ def main():
     runs = {"one": {name: trained(name, 0, 1, contextlib.nullcontext) for name in NAMES} if first else {}}
     os.environ["WORLD_SIZE"] = world
     rank, world, scope = start()
-    runs["all"] = {name: trained(name, rank, world, scope) for name in NAMES}
+    if ENGINE == "model_parallel":
+        runs["all"] = {name: split_over_devices(name) for name in NAMES}
+    else:
+        runs["all"] = {name: trained(name, rank, world, scope) for name in NAMES}
     arrays = {f"{run}|{name}|{key}": v for run, of in runs.items() for name, r in of.items() for key, v in r.items()}
     np.savez(f"{OUT}.{rank}.npz", **arrays)
     if ENGINE == "processes":

@@ -144,6 +144,8 @@ def main() -> None:
                 ylabel="MiB of a training step",
                 title={"tokens": "attention", "blocks": "transformer"}[panel],
             )
+            axes.set_xticks(sizes, map(str, sizes))
+            axes.minorticks_off()
             axes.legend()
 
         return on

@@ -9,7 +9,10 @@ import sys
 
 import keras
 import numpy as np
+import pytest
 from laws.models import MODELS
+
+from keras_gen.models import CodeTransformer, DiT, UNet
 
 TESTS = pathlib.Path(__file__).parent.parent
 ENGINE = {"jax": "data_parallel", "tensorflow": "mirrored", "torch": "processes"}
@@ -53,7 +56,7 @@ def results(file):
 def difference(a, b):
     """Returns the largest difference of two runs, relative to 1 and the value, and where it is."""
     assert a.keys() == b.keys()
-    numbers = [key for key in a if key not in ("apart", "noise")]
+    numbers = [key for key in a if key not in ("apart", "noise", "bytes")]
     apart = {k: np.max(np.abs(a[k].astype("float64") - b[k]) / (1 + np.abs(b[k])), initial=0) for k in numbers}
     where = max(apart, key=apart.get)
     return apart[where], where
@@ -80,3 +83,27 @@ def test_replicas_are_one_model(tmp_path, request):
     noise, rows = first["all"]["probe"]["noise"].T
     assert len(set(noise)) == len(noise) == 8, "rows of one batch share noise"
     np.testing.assert_array_equal(rows, first["one"]["probe"]["noise"][:, 1])  # in the order of the batch
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="weights are split on JAX alone")
+def test_weights_split_over_devices_learn_the_same(tmp_path, request):
+    names = ["dit", "unet", "transformer"] if request.config.getoption("--all-cases") else ["dit"]
+    [result] = processes("model_parallel", tmp_path / "run", names, 1)
+    offenders = []
+    for name in names:
+        split, whole = result["all"][name], result["one"][name]
+        apart, where = difference(split, whole)
+        if apart > 5e-6:
+            offenders.append(f"{name}: {where} is {apart:.1e} from that of one device")
+        if split["bytes"] > 0.8 * whole["bytes"]:
+            offenders.append(f"{name}: a device has {split['bytes']} of {whole['bytes']} bytes")
+    assert not offenders, "\n".join(offenders)
+
+
+def test_a_layout_needs_an_axis_of_the_mesh():
+    mesh = keras.distribution.DeviceMesh((1, 1), ["batch", "model"], devices=["cpu:0"])
+    for network in (CodeTransformer, DiT, UNet):
+        with pytest.raises(ValueError, match="`axis` must be an axis of the mesh"):
+            network.layout_map(mesh, "heads")
+        with pytest.raises(ValueError, match="`mesh` must be a keras.distribution.DeviceMesh"):
+            network.layout_map(None)
