@@ -17,7 +17,7 @@ import sys
 import time
 
 
-def configure(devices: int) -> None:
+def configure(devices: str) -> None:
     """Makes virtual devices, before a backend is imported; on PyTorch, starts this script in as many processes."""
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     if backend == "jax":
@@ -29,7 +29,7 @@ def configure(devices: int) -> None:
 
 if __name__ == "__main__":
     first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--devices", type=int, default=2)
+    first.add_argument("--devices", default="2")  # checked below, where the backend is known
     configure(first.parse_known_args()[0].devices)
 
 import keras

@@ -642,7 +642,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
     def _check_range(self, x: Any) -> None:
         doubt = check_image_range("x", x) if self.takes_unit_images else None
         if doubt and not self._warned_of_range:
-            warnings.warn(doubt, stacklevel=4)
+            warnings.warn(doubt, stacklevel=5)
             self._warned_of_range = True
 
     def _check_weights(self, x: Any, sample_weight: Any) -> None:
