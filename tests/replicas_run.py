@@ -3,20 +3,28 @@
     KERAS_BACKEND=jax python tests/replicas_run.py data_parallel OUT vqvae ddpm      # 4 devices
     KERAS_BACKEND=jax python tests/replicas_run.py model_parallel OUT dit            # 2 x 2, weights split
     KERAS_BACKEND=tensorflow python tests/replicas_run.py mirrored OUT vqvae         # 2 devices
-    TF_CONFIG=... python tests/replicas_run.py workers OUT vqvae                     # in each of the workers
-    RANK=0 WORLD_SIZE=2 ... python tests/replicas_run.py processes OUT vqvae         # in each of the processes
+    RANK=0 WORLD_SIZE=2 ... python tests/replicas_run.py processes OUT vqvae         # in each process of PyTorch
+    RANK=0 WORLD_SIZE=2 ... python tests/replicas_run.py hosts OUT vqvae             # of JAX, with 2 devices each
+    RANK=0 WORLD_SIZE=2 ... python tests/replicas_run.py workers OUT vqvae           # of TensorFlow
 
-`OUT.<rank>.npz` holds, for each model and each run ("one", "all"), its weights, those of the optimizer, the logs and
-samples. `tests/core/test_replicas.py` compares them.
+`OUT.<rank>.npz` holds, for each model and each run ("one", but of hosts and workers, and "all"), its weights, those of
+the optimizer, the logs and samples. `tests/core/test_replicas.py` compares them.
 """
 
 import contextlib
+import json
 import os
 import sys
 
 ENGINE, OUT, NAMES = sys.argv[1], sys.argv[2], sys.argv[3:]
-if ENGINE in ("data_parallel", "model_parallel"):
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+DEVICES = {"data_parallel": 4, "model_parallel": 4, "hosts": 2}
+if ENGINE in DEVICES:
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES[ENGINE]}"
+if ENGINE == "workers":
+    addresses = [f"127.0.0.1:{int(os.environ['MASTER_PORT']) + i}" for i in range(WORLD)]
+    task = {"type": "worker", "index": RANK}
+    os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
 
 import alone  # noqa: F401 (before Keras)
 import keras
@@ -93,13 +101,17 @@ def trained(name, rank, world, scope):
         model = make()
     before = [ops.convert_to_numpy(state) for state in model._random_states()]
     given = [own_rows(array, rank, world) for array in ([data, LABELS] if labels else [data])]
-    logs = model.fit(*given, batch_size=BATCH // world, shuffle=False, verbose=0).history
+    if ENGINE == "workers":
+        logs = model.fit(sharded(given), verbose=0).history
+    else:
+        logs = model.fit(*given, batch_size=BATCH // world, shuffle=False, verbose=0).history
     after = [ops.convert_to_numpy(state) for state in model._random_states()]
     result = {f"weight {i}": ops.convert_to_numpy(v) for i, v in enumerate(model.variables)}
     result |= {f"slot {i}": ops.convert_to_numpy(v) for i, v in enumerate(model.optimizer.variables)}
     result |= {f"log {key}": np.array(value) for key, value in logs.items()}
     if hasattr(model, "sample") and not labels:
-        result["samples"] = model.sample(5, seed=3, batch_size=2, verbose=0)
+        with scope():  # where workers of TensorFlow share the batches, too
+            result["samples"] = model.sample(5, seed=3, batch_size=2, verbose=0)
     if name == "probe":
         result["noise"] = ops.convert_to_numpy(model.noise)
     if keras.backend.backend() == "jax":
@@ -118,10 +130,37 @@ def spread(variable):
     return np.max(np.abs(first - second))
 
 
+def sharded(arrays):
+    """Returns a dataset of which each worker of TensorFlow takes its rows."""
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return tf.data.Dataset.from_tensor_slices(tuple(arrays)).batch(BATCH).with_options(options)
+
+
 def own_rows(array, rank, world):
     """Returns a process's rows of each batch."""
     batches = array.reshape(-1, world, BATCH // world, *array.shape[1:])
     return batches[:, rank].reshape(-1, *array.shape[1:])
+
+
+def refused(rank):
+    """Returns the messages with which processes refuse what is not the same in all of them, or not alike."""
+    model = models.NICE(2, [8], seed=0)
+    model.compile("sgd")
+    model.fit(IMAGES[:8], verbose=0)
+    calls = {
+        "arguments": lambda: model.log_prob(IMAGES[rank : rank + 4], verbose=0),
+        "batches": lambda: model.fit(IMAGES[: 8 + 8 * rank], batch_size=8, verbose=0),
+    }
+    messages = {}
+    for name, call in calls.items():
+        try:
+            call()
+        except ValueError as error:
+            messages[name] = np.array(str(error))
+    return messages
 
 
 def start():
@@ -129,15 +168,23 @@ def start():
     match ENGINE:
         case "data_parallel":
             keras.distribution.set_distribution(keras.distribution.DataParallel())
+        case "hosts":
+            keras.distribution.initialize(f"127.0.0.1:{os.environ['MASTER_PORT']}", WORLD, RANK)
+            keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+            return RANK, WORLD, contextlib.nullcontext
         case "mirrored":
             import tensorflow as tf
 
             return 0, 1, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope
+        case "workers":
+            import tensorflow as tf
+
+            return RANK, 1, tf.distribute.MultiWorkerMirroredStrategy().scope
         case "processes":
             import torch.distributed
 
             torch.distributed.init_process_group("gloo")
-            return torch.distributed.get_rank(), torch.distributed.get_world_size(), contextlib.nullcontext
+            return RANK, WORLD, contextlib.nullcontext
     return 0, 1, contextlib.nullcontext
 
 
@@ -147,15 +194,18 @@ def main():
 
         two = [tf.config.LogicalDeviceConfiguration()] * 2
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
-    first = int(os.environ.get("RANK", 0)) == 0
-    world = os.environ.pop("WORLD_SIZE", "1")  # the run on one device is refused where several processes are started
-    runs = {"one": {name: trained(name, 0, 1, contextlib.nullcontext) for name in NAMES} if first else {}}
-    os.environ["WORLD_SIZE"] = world
+    runs = {"one": {}}
+    if RANK == 0 and ENGINE not in ("hosts", "workers"):  # their engines start before anything else
+        os.environ.pop("WORLD_SIZE", None)  # one process is refused where several are started
+        runs["one"] = {name: trained(name, 0, 1, contextlib.nullcontext) for name in NAMES}
+        os.environ["WORLD_SIZE"] = str(WORLD)
     rank, world, scope = start()
     if ENGINE == "model_parallel":
         runs["all"] = {name: split_over_devices(name) for name in NAMES}
     else:
         runs["all"] = {name: trained(name, rank, world, scope) for name in NAMES}
+    if ENGINE == "processes":
+        runs["refused"] = {"messages": refused(rank)}
     arrays = {f"{run}|{name}|{key}": v for run, of in runs.items() for name, r in of.items() for key, v in r.items()}
     np.savez(f"{OUT}.{rank}.npz", **arrays)
     if ENGINE == "processes":

@@ -412,7 +412,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         shapes = tuple((key, array.shape[1:], array.dtype.name) for key, array in sorted(given.items()))
         by_row = isinstance(seed, tuple)
         program = self.program((name, steps, len(batches[0]), shapes, by_row), loop, extra_layers)
-        rounds = replicas.rounds(len(batches))
+        rounds = replicas.rounds(len(batches), list(given.values()))
         bar = progress_bar(len(rounds) * steps, verbose)
         for number, numbers in rounds:
             rows = batches[number]
@@ -459,7 +459,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         run = self.program(
             (name, len(batches[0]), shapes, len(states)), in_random_state(self, states, function), extra_layers
         )
-        rounds = replicas.rounds(len(batches))
+        rounds = replicas.rounds(len(batches), arrays)
         bar = progress_bar(len(rounds), verbose)
         parts = []
         for number, _ in rounds:

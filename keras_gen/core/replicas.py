@@ -7,9 +7,11 @@ them, in the same order, never within a branch that depends on data. Where there
 """
 
 import contextlib
+import contextvars
 import datetime
 import os
 import types
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -20,6 +22,7 @@ from keras import ops
 from keras_gen.core.checks import check, is_array
 
 SEEDS_APART = 1_000_003  # between the random states of two replicas
+ALONE = contextvars.ContextVar("ALONE", default=False)  # whether this process shares no batches with others
 PATIENCE = datetime.timedelta(seconds=60)  # for the other processes to call the same method
 
 
@@ -88,7 +91,7 @@ def all_rows(x: Any) -> Any:
 
         rows = tf.distribute.get_replica_context().all_gather(x, axis=0)
         return tf.ensure_shape(rows, (None, *x.shape[1:]))  # `all_gather` loses the static shape
-    sizes = [int(size) for size in _gathered(ops.convert_to_tensor([len(x)]))]
+    sizes = _of_processes(len(x))
     padded = ops.pad(x, [(0, max(sizes) - len(x)), *[(0, 0)] * (len(x.shape) - 1)])
     return ops.concatenate([rows[:size] for rows, size in zip(_gathered(padded), sizes, strict=True)])
 
@@ -187,45 +190,72 @@ def scope_of(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
 
 def prepared(options: dict[str, Any], variables: Sequence[keras.Variable]) -> Any:
     """Returns the data of `fit` or `evaluate`, after checks of what all replicas need, and starts these equal."""
-    data, sizes = options["x"], _sizes(options)
-    if keras.backend.backend() == "torch" and processes()[1] > 1:
-        counts = _of_processes(-1 if sizes is None else -(-sizes[0] // sizes[1]))
-        check(len(set(counts)) == 1, "x", "be of as many batches in each process", f"{counts} batches")
-        for variable in variables:
-            value = ops.copy(variable.value)
-            _group().broadcast(value, src=0)
-            variable.assign(value)
-        return _in_step(data) if isinstance(data, types.GeneratorType) else data
-    if sizes is not None:
-        _check_batches(*sizes)
-    return data
-
-
-def _sizes(options: dict[str, Any]) -> tuple[int, int] | None:
-    """Returns the number of samples, and how many of them a batch has, or `None` where that is not known."""
     data = options["x"]
-    if is_array(data):
-        held_out = int(len(data) * (1 - (options.get("validation_split") or 0)))
-        return held_out, options.get("batch_size") or 32
-    batches = getattr(data, "num_batches", None)
-    return None if batches is None else (batches, 1)
+    for array, batch_size in _batched(options):
+        _check_batches(len(array), batch_size)
+    if keras.backend.backend() == "jax" and processes()[1] > 1 and is_array(data):
+        _check_own_rows(data)
+    if keras.backend.backend() != "torch" or processes()[1] == 1:
+        return data
+    counts = _of_processes(_number_of_batches(options))
+    check(len(set(counts)) == 1, "x", "be of as many batches in each process", f"{counts} batches")
+    for variable in variables:
+        value = ops.copy(variable.value)
+        _group().broadcast(value, src=0)
+        variable.assign(value)
+    return _in_step(data) if isinstance(data, types.GeneratorType) else data
+
+
+def _batched(options: dict[str, Any]) -> Iterator[tuple[Any, int]]:
+    """Yields the arrays of `fit` or `evaluate`, also those of validation, each with the size of its batches."""
+    size = options.get("batch_size") or 32
+    if is_array(options["x"]):
+        held_out = int(len(options["x"]) * (1 - (options.get("validation_split") or 0)))
+        yield options["x"][:held_out], size
+        yield options["x"][held_out:], options.get("validation_batch_size") or size
+    validation = options.get("validation_data")
+    if isinstance(validation, tuple | list) and is_array(validation[0]):
+        yield validation[0], options.get("validation_batch_size") or size
+
+
+def _number_of_batches(options: dict[str, Any]) -> int:
+    """Returns the number of batches of an epoch, -1 where it is not known."""
+    if is_array(options["x"]):
+        array, batch_size = next(_batched(options))
+        return -(-len(array) // batch_size)
+    return getattr(options["x"], "num_batches", None) or -1
 
 
 def _check_batches(n: int, batch_size: int) -> None:
-    """Checks that the devices can share each batch, also the last one."""
-    sizes = sorted({min(n, batch_size), n % batch_size or min(n, batch_size)})
-    distribution = keras.distribution.distribution()
-    if keras.backend.backend() == "jax" and distribution is not None:
-        mesh = distribution.device_mesh
-        shards = mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
-        rule = f"divide the samples into batches that {shards} devices can share"
-        check(all(size % shards == 0 for size in sizes), "batch_size", rule, f"{batch_size} for {n} samples")
+    """Checks that the devices can share each batch of n samples, also the last one."""
+    sizes = {min(n, batch_size), n % batch_size or batch_size} if n else set()
+    received = f"{batch_size} for {n} samples"
+    shards = max(1, _shards() // processes()[1]) if keras.backend.backend() == "jax" else 1
+    rule = f"divide the samples into batches that {shards} devices can share"
+    check(all(size % shards == 0 for size in sizes), "batch_size", rule, received)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         number = tf.distribute.get_strategy().num_replicas_in_sync
         rule = f"leave no batch of fewer samples than the {number} replicas"
-        check(min(sizes) >= number, "batch_size", rule, f"{batch_size} for {n} samples")
+        check(all(size >= number for size in sizes), "batch_size", rule, received)
+
+
+def _check_own_rows(array: Any) -> None:
+    """Checks that the processes of JAX do not train on the same rows: each would count several times."""
+    first = np.ascontiguousarray(ops.convert_to_numpy(array[:64]))
+    checksums = _of_processes(zlib.crc32(first.tobytes()) & 0x7FFFFFFF)
+    rule = "hold its own rows in each process, such as `x[process_id::num_processes]`, or be a tf.data.Dataset"
+    check(len(set(checksums)) == len(checksums), "x", rule, "the same rows in several processes")
+
+
+def _shards() -> int:
+    """Returns among how many devices JAX divides a batch."""
+    distribution = keras.distribution.distribution() if keras.backend.backend() == "jax" else None
+    if distribution is None:
+        return 1
+    mesh = distribution.device_mesh
+    return int(mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)])
 
 
 def _in_step(batches: Iterable[Any]) -> Iterator[Any]:
@@ -241,54 +271,95 @@ def _in_step(batches: Iterable[Any]) -> Iterator[Any]:
 # Work that replicas share outside of `fit`.
 
 
-def rounds(batches: int) -> list[tuple[int, list[int]]]:
-    """Returns the numbers of the batches that this process computes, each with those that all compute meanwhile."""
-    index, number = (0, 1) if keras.backend.backend() == "jax" else processes()
-    if number > 1:
-        _await_all()
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Context in which this process computes all batches itself, those of rows that the others do not have.
+
+    Raises:
+        ValueError: with several processes of JAX, whose programs are those of all.
+    """
+    is_possible = keras.backend.backend() != "jax" or processes()[1] == 1
+    check(is_possible, "x", "be encoded before `fit`, with several processes of JAX", "data")
+    token = ALONE.set(True)
+    try:
+        yield
+    finally:
+        ALONE.reset(token)
+
+
+def rounds(batches: int, arrays: Sequence[np.ndarray]) -> list[tuple[int, list[int]]]:
+    """Returns the numbers of the batches that this process computes, each with those that all compute meanwhile.
+
+    Raises:
+        ValueError: if the arrays differ between the processes.
+    """
+    if not ALONE.get() and processes()[1] > 1:
+        _check_same(arrays)
+    index, number = (0, 1) if ALONE.get() or keras.backend.backend() == "jax" else processes()
     starts = range(0, batches, number)
     together = [[min(start + other, batches - 1) for other in range(number)] for start in starts]
     return [(numbers[index], numbers) for numbers in together]
 
 
 def placed(rows: Any) -> Any:
-    """Places the rows of a batch on the devices that share them, by Keras's distribution on JAX."""
-    distribution = keras.distribution.distribution() if keras.backend.backend() == "jax" else None
-    if distribution is None:
+    """Places the rows of a batch on the devices that share them, by Keras's distribution on JAX, if these divide it."""
+    shards = _shards()
+    if shards == 1 or rows.shape[0] % shards or ALONE.get():
         return rows
-    mesh = distribution.device_mesh
-    shards = mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
-    if rows.shape[0] % shards:
-        return rows
-    return keras.distribution.distribute_tensor(rows, distribution.get_data_layout(rows.shape))
+    return keras.distribution.distribute_tensor(rows, keras.distribution.distribution().get_data_layout(rows.shape))
 
 
 def of_each_process(results: Any) -> list[Any]:
-    """Returns the results of all processes, nested tensors of the same shapes, as NumPy arrays."""
+    """Returns the results of all processes, nested tensors of the same shapes, as NumPy arrays.
+
+    On JAX this is one result, of the program that all processes have run together.
+    """
     number = processes()[1]
-    if number == 1:
-        return [keras.tree.map_structure(ops.convert_to_numpy, results)]
-    match keras.backend.backend():
-        case "jax":  # all processes have run one program
-            from jax.experimental import multihost_utils
+    if number == 1 or ALONE.get() or keras.backend.backend() == "jax":
+        return [keras.tree.map_structure(_whole, results)]
+    parts = [_parts(x) for x in keras.tree.flatten(results)]
+    return [keras.tree.pack_sequence_as(results, [part[i] for part in parts]) for i in range(number)]
 
-            gather = lambda x: np.asarray(multihost_utils.process_allgather(x, tiled=True))  # noqa: E731
-            return [keras.tree.map_structure(gather, results)]
-        case "tensorflow":
-            import tensorflow as tf
 
-            strategy = tf.distribute.get_strategy()
-            parts = keras.tree.map_structure(lambda x: np.split(strategy.gather(x, axis=0).numpy(), number), results)
-        case _:
-            parts = keras.tree.map_structure(lambda x: list(map(ops.convert_to_numpy, _gathered(x))), results)
-    return [keras.tree.map_structure_up_to(results, lambda part, i=i: part[i], parts) for i in range(number)]
+def _whole(x: Any) -> np.ndarray:
+    """Returns a tensor as an array, one of JAX also where other processes have parts of it."""
+    if keras.backend.backend() != "jax" or x.is_fully_addressable:
+        return ops.convert_to_numpy(x)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+
+
+def _parts(x: Any) -> list[np.ndarray]:
+    """Returns a tensor of each process as an array."""
+    if keras.backend.backend() == "torch":
+        return [ops.convert_to_numpy(part) for part in _gathered(x)]
+    import tensorflow as tf
+
+    rows = tf.distribute.get_strategy().gather(x, axis=0)
+    return np.split(rows.numpy(), processes()[1])
+
+
+def _check_same(arrays: Sequence[np.ndarray]) -> None:
+    """Checks that all processes call a method, and with the same arguments: they share its batches."""
+    if keras.backend.backend() == "torch" and _group().get_backend() == "gloo":
+        _group().monitored_barrier(timeout=PATIENCE, wait_all_ranks=True)  # names the processes that do not come
+    checksum = 0
+    for array in arrays:
+        checksum = zlib.crc32(np.ascontiguousarray(array).tobytes(), checksum)
+    rule = "be the same in all processes, which share the batches"
+    check(len(set(_of_processes(checksum & 0x7FFFFFFF))) == 1, "arguments", rule, "different arrays")
 
 
 def total_of_processes(array: np.ndarray) -> np.ndarray:
     """Returns the sum of an array over all processes, on JAX in float32 at best."""
     if processes()[1] == 1:
         return array
-    return sum(of_each_process(ops.convert_to_tensor(array[None])))[0]
+    if keras.backend.backend() == "jax":
+        from jax.experimental import multihost_utils
+
+        return np.asarray(multihost_utils.process_allgather(array)).sum(axis=0)
+    return sum(_parts(ops.convert_to_tensor(array[None])))[0]
 
 
 # PyTorch's process group.
@@ -313,7 +384,12 @@ def _gathered(x: Any) -> list[Any]:
 
 
 def _of_processes(number: int) -> list[int]:
-    return [int(part) for part in _gathered(ops.convert_to_tensor([number], dtype="int32"))]
+    """Returns an integer of each process."""
+    if keras.backend.backend() == "jax":
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.process_allgather(np.array(number, "int32")).tolist()
+    return [int(part[0]) for part in _parts(ops.convert_to_tensor([number], dtype="int32"))]
 
 
 def _totals(tensors: Sequence[Any], factor: float) -> list[Any]:
@@ -329,9 +405,3 @@ def _totals(tensors: Sequence[Any], factor: float) -> list[Any]:
         for i, part in zip(places, parts, strict=True):
             result[i] = part.reshape(tensors[i].shape)
     return result
-
-
-def _await_all() -> None:
-    """Waits until all processes have come here: a method that they share must be called by all."""
-    if keras.backend.backend() == "torch" and _group().get_backend() == "gloo":
-        _group().monitored_barrier(timeout=PATIENCE, wait_all_ranks=True)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gen.core import replicas
 from keras_gen.core.arrays import mean_square, straight_paths
 from keras_gen.core.checks import (
     as_images,
@@ -336,10 +337,11 @@ class VQVAE(GenerativeModel):
             ValueError: if `x` does not fit the model, or the prior does not fit the codes.
         """
         self._checked_prior(prior)
-        codes = self.encode(x)
-        if isinstance(kwargs.get("validation_data"), tuple | list):
-            validation_x, *rest = kwargs["validation_data"]
-            kwargs["validation_data"] = (self.encode(validation_x), *(rest or [None]))
+        with replicas.alone():
+            codes = self.encode(x)
+            if isinstance(kwargs.get("validation_data"), tuple | list):
+                validation_x, *rest = kwargs["validation_data"]
+                kwargs["validation_data"] = (self.encode(validation_x), *(rest or [None]))
         history = prior.fit(codes, y, **kwargs)
         self.prior_holder.model = prior
         return history

@@ -16,6 +16,7 @@ from keras_gen.models import CodeTransformer, DiT, UNet
 
 TESTS = pathlib.Path(__file__).parent.parent
 ENGINE = {"jax": "data_parallel", "tensorflow": "mirrored", "torch": "processes"}
+MACHINES = {"jax": "hosts", "tensorflow": "workers"}
 PATIENCE = 1200
 SHORT = ["probe", "vqvae", "flow_condition", "ddpm"]
 
@@ -49,7 +50,7 @@ def results(file):
     with np.load(file) as arrays:
         for path in arrays.files:
             run, name, key = path.split("|")
-            tree[run].setdefault(name, {})[key] = arrays[path]
+            tree.setdefault(run, {}).setdefault(name, {})[key] = arrays[path]
     return tree
 
 
@@ -80,9 +81,32 @@ def test_replicas_are_one_model(tmp_path, request):
             if apart > 0:
                 offenders.append(f"{name}: {where} of two processes is {apart:.1e} apart")
     assert not offenders, "\n".join(offenders)
+    if engine == "processes":
+        messages = first["refused"]["messages"]
+        assert str(messages["arguments"]).startswith("`arguments` must be the same in all processes")
+        assert "`x` must be of as many batches in each process. Received: x=[1, 2] batches" in str(messages["batches"])
     noise, rows = first["all"]["probe"]["noise"].T
     assert len(set(noise)) == len(noise) == 8, "rows of one batch share noise"
     np.testing.assert_array_equal(rows, first["one"]["probe"]["noise"][:, 1])  # in the order of the batch
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="its processes are tested above")
+def test_processes_on_several_machines_are_one_model(tmp_path, request):
+    if not request.config.getoption("--all-cases"):
+        pytest.skip("runs with --all-cases")
+    backend = keras.backend.backend()
+    [one] = processes(ENGINE[backend], tmp_path / "one", SHORT, 1)
+    first, second = processes(MACHINES[backend], tmp_path / "run", SHORT, 2)
+    offenders = []
+    for name in SHORT:
+        apart, where = difference(first["all"][name], second["all"][name])
+        if apart > 0:
+            offenders.append(f"{name}: {where} of two processes is {apart:.1e} apart")
+        if backend == "jax" or not first["all"][name]["draws"]:
+            apart, where = difference(first["all"][name], one["one"][name])
+            if apart > 5e-6:
+                offenders.append(f"{name}: {where} is {apart:.1e} from that of one device")
+    assert not offenders, "\n".join(offenders)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="weights are split on JAX alone")

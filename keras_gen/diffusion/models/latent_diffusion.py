@@ -171,11 +171,12 @@ class LatentDiffusion(GenerativeModel):
         Raises:
             ValueError: if the data are incompatible with the model.
         """
-        x = self._latents(x, y, verbose, measure=True)
-        validation = kwargs.get("validation_data")
-        if isinstance(validation, tuple | list):
-            other_x, other_y = (*validation, None)[:2]
-            kwargs["validation_data"] = (self._latents(other_x, other_y, verbose), *validation[1:])
+        with replicas.alone():  # processes encode their own images
+            x = self._latents(x, y, verbose, measure=True)
+            validation = kwargs.get("validation_data")
+            if isinstance(validation, tuple | list):
+                other_x, other_y = (*validation, None)[:2]
+                kwargs["validation_data"] = (self._latents(other_x, other_y, verbose), *validation[1:])
         return super().fit(x, y, batch_size, epochs, verbose, **kwargs)
 
     def evaluate(
@@ -189,7 +190,8 @@ class LatentDiffusion(GenerativeModel):
         """Returns the loss on images `x`, or on a dataset of latents; see `keras.Model.evaluate`."""
         # Keras's `fit` calls this for validation, with this argument; its data are already encoded by `fit` above.
         if not kwargs.get("_use_cached_eval_dataset", False):
-            x = self._latents(x, y, verbose)
+            with replicas.alone():
+                x = self._latents(x, y, verbose)
         return super().evaluate(x, y, batch_size, verbose, **kwargs)
 
     def check_data(self, x: Any, y: Any) -> None:
