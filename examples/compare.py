@@ -32,6 +32,13 @@ class BinaryVAE(VAE):
         return binarized(super().sample(n, seed=seed, **options), [seed or 0, 2])
 
 
+class BinaryDDPM(DDPM):
+    """Counts the bits of a pixel of two levels, where a DDPM counts those of 256."""
+
+    def bits_per_dim(self, x: Any, **options: Any) -> np.ndarray:
+        return super().bits_per_dim(x, levels=2, **options)
+
+
 def make_flow(shape: tuple[int, ...], seed: int) -> NICE:
     return NICE(4, [128, 128, 128], levels=2, seed=seed)
 
@@ -44,8 +51,8 @@ def make_vae(shape: tuple[int, ...], seed: int) -> BinaryVAE:
     return BinaryVAE(encoder, keras.Model(z, keras.layers.Reshape(shape)(h)), seed=seed)
 
 
-def make_diffusion(shape: tuple[int, ...], seed: int) -> DDPM:
-    return DDPM(UNet(shape, (16, 32), 1), CosineSchedule(STEPS), prediction="v", seed=seed)
+def make_diffusion(shape: tuple[int, ...], seed: int) -> BinaryDDPM:
+    return BinaryDDPM(UNet(shape, (16, 32), 1), CosineSchedule(STEPS), prediction="v", seed=seed)
 
 
 MODELS = {"NICE": (make_flow, 1e-3), "VAE": (make_vae, 2e-3), "DDPM": (make_diffusion, 3e-3)}

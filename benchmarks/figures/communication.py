@@ -54,8 +54,11 @@ def operations(model: keras.Model, shape: tuple[int, ...], dtype: str, batch_siz
     variables = [[v.value for v in part] for part in (model.trainable_variables, model.non_trainable_variables)]
     metrics = [v.value for v in model.metrics_variables]
 
+    model.optimizer.build(model.trainable_variables)
+    options = {"training": True, "optimizer_variables": [v.value for v in model.optimizer.variables]}
+
     def loss(trainable: list[Any], x: Any) -> Any:
-        return model.compute_loss_and_updates(trainable, variables[1], metrics, x, None, None, training=True)[0]
+        return model.compute_loss_and_updates(trainable, variables[1], metrics, x, None, None, **options)[0]
 
     x = jax.ShapeDtypeStruct((batch_size, *shape), dtype)
     return float(jax.jit(jax.grad(loss)).lower(variables[0], x).cost_analysis()["flops"])
@@ -79,7 +82,7 @@ def main() -> None:
     for name, (make, shape, dtype) in MODELS.items():
         model = make()
         model.compile("adam")
-        data = np.zeros((arguments.batch_size, *shape), dtype)
+        data = np.ones((arguments.batch_size, *shape), dtype)
         model.check_data(data, None)
         work, size = operations(model, shape, dtype, arguments.batch_size), communicated(model)
         seconds = work / arguments.rate
