@@ -359,7 +359,7 @@ def total_of_processes(array: np.ndarray) -> np.ndarray:
         from jax.experimental import multihost_utils
 
         return np.asarray(multihost_utils.process_allgather(array)).sum(axis=0)
-    return sum(_parts(ops.convert_to_tensor(array[None])))[0]
+    return np.concatenate(_parts(ops.convert_to_tensor(array[None]))).sum(axis=0)
 
 
 # PyTorch's process group.
