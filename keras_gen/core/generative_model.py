@@ -621,6 +621,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         check(y is None or is_whole, "y", "be None: a dataset or a generator yields it with each batch", "a value")
         if is_array(x) and len(x.shape) > 0:
             check_no_scalar("y", y, len(x))
+            check(y is None or is_array(y), "y", "be an array, as x is", f"a {type(y).__name__}")
         self.check_data(x, y)
         batch, x = first_batch(x)
         if batch is None:
