@@ -98,10 +98,12 @@ def gumbel_softmax(
         check(
             same_shape(g.shape, logits.shape), "noise", f"have shape {tuple(logits.shape)}", f"shape {tuple(g.shape)}"
         )
-    # Subtracting the maximum first keeps differences of large logits exact before they are divided.
+    # Subtracting the maximum first keeps differences of large logits exact before they are divided; after that, the
+    # softmax need not subtract it again.
     scores = ops.cast(logits, "float32") + g
     scores = scores - ops.stop_gradient(ops.max(scores, axis=axis, keepdims=True))
-    y = ops.softmax(scores / ops.cast(temperature, "float32"), axis=axis)
+    y = ops.exp(scores / ops.cast(temperature, "float32"))
+    y = y / ops.sum(y, axis=axis, keepdims=True)
     if hard:
         classes = logits.shape[axis]
         y = straight_through(ops.one_hot(ops.argmax(scores, axis=axis), classes, axis=axis, dtype="float32"), y)
