@@ -9,13 +9,13 @@ from keras_gen.autoregressive.packing import segment_mask, segment_positions, un
 from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.checks import as_numpy, check, check_choice, check_depth, check_integer
 from keras_gen.export import keras_gen_export
-from keras_gen.networks.blocks.layouts import ATTENTION, MLP, split_layout
+from keras_gen.networks.blocks.layouts import ATTENTION, MLP, SplitWeights
 from keras_gen.networks.blocks.rotary import RotaryEmbedding
 from keras_gen.networks.blocks.transformer_block import TransformerBlock
 
 
 @keras_gen_export("keras_gen.models.CodeTransformer")
-class CodeTransformer(ConditionalModel):
+class CodeTransformer(SplitWeights, ConditionalModel):
     """Causal transformer over codes: sequences, or maps in row-major order, such as the codes of a `VQVAE`.
 
         p(x | condition) = prod_i softmax(network(start + condition, x_1 .. x_{i-1}))[x_i]
@@ -69,6 +69,8 @@ class CodeTransformer(ConditionalModel):
     """
 
     nested_data = (dict,)  # packed rows
+
+    split_pairs = (ATTENTION, MLP)
 
     def __init__(
         self,
@@ -264,32 +266,6 @@ class CodeTransformer(ConditionalModel):
         if not isinstance(x, dict):
             return super().lengths(x)
         return np.array([len(part) for part in unpack_sequences(x["codes"], x["segments"])])
-
-    @staticmethod
-    def layout_map(mesh: Any, axis: str = "model") -> Any:
-        """Returns a layout of the weights for `keras.distribution.ModelParallel`, on JAX.
-
-        The projections of attention and the hidden layers of all blocks are split over the axis. With the axis of the
-        batch, each device keeps its share of them and of the optimizer's variables, and fetches the rest when it needs
-        them (fully sharded data parallelism).
-
-        Args:
-            mesh: `keras.distribution.DeviceMesh`. The size of the axis must divide `dim`.
-            axis: str, the name of an axis of the mesh. Defaults to `"model"`.
-
-        Returns:
-            `keras.distribution.LayoutMap`.
-
-        Raises:
-            ValueError: if the mesh has no such axis.
-
-        Example:
-
-        >>> mesh = keras.distribution.DeviceMesh((2, 4), ["batch", "model"])
-        >>> layout = keras_gen.models.CodeTransformer.layout_map(mesh)
-        >>> keras.distribution.set_distribution(keras.distribution.ModelParallel(layout_map=layout))
-        """
-        return split_layout(mesh, axis, ATTENTION, MLP)
 
     def get_config(self) -> dict[str, Any]:
         own = {

@@ -66,10 +66,11 @@ def keeping_raw_weights(optimizer: Any) -> Iterator[None]:
 
 def keeps_averages(optimizer: Any) -> bool:
     """Returns whether an optimizer, or one of those that it consists of, is made with `use_ema=True`."""
-    return any(getattr(part, "use_ema", False) for part in _parts(optimizer))
+    return any(getattr(part, "use_ema", False) for part in optimizers_in(optimizer))
 
 
-def _parts(optimizer: Any) -> list[Any]:
+def optimizers_in(optimizer: Any) -> list[Any]:
+    """Returns the optimizers that an optimizer consists of, itself in the simplest case."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     return list(getattr(optimizer, "optimizers", [optimizer]))
 
@@ -78,7 +79,7 @@ def _pairs(optimizer: Any) -> list[tuple[keras.Variable, keras.Variable]]:
     """Returns each weight with its average; none before the first step, when the averages are still zero."""
     return [
         (weight, average)
-        for part in _parts(optimizer)
+        for part in optimizers_in(optimizer)
         if getattr(part, "use_ema", False) and part.built and int(ops.convert_to_numpy(part.iterations)) > 0
         for weight, average in zip(part._trainable_variables, part._model_variables_moving_average, strict=True)
         if average is not None

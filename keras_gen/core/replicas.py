@@ -119,9 +119,11 @@ def shifted(find_states: Callable[[], Sequence[keras.Variable]]) -> Iterator[Non
     states = find_states() if number > 1 else []
     for state in states:
         state.assign(state.value + ops.cast(index * SEEDS_APART, state.dtype))
-    yield
-    for state in states:
-        state.assign(state.value - ops.cast(index * SEEDS_APART, state.dtype))
+    try:
+        yield
+    finally:
+        for state in states:
+            state.assign(state.value - ops.cast(index * SEEDS_APART, state.dtype))
 
 
 @contextlib.contextmanager
@@ -157,9 +159,11 @@ def summed(metrics: Sequence[keras.Variable]) -> Iterator[None]:
     own = [ops.copy(variable.value) for variable in metrics]
     for variable, value in zip(metrics, _totals(own, 1), strict=True):
         variable.assign(value)
-    yield
-    for variable, value in zip(metrics, own, strict=True):
-        variable.assign(value)
+    try:
+        yield
+    finally:
+        for variable, value in zip(metrics, own, strict=True):
+            variable.assign(value)
 
 
 def reducible(logs: Any) -> Any:
@@ -243,8 +247,7 @@ def _check_batches(n: int, batch_size: int) -> None:
 
 def _check_own_rows(array: Any) -> None:
     """Checks that the processes of JAX do not train on the same rows: each would count several times."""
-    first = np.ascontiguousarray(ops.convert_to_numpy(array[:64]))
-    checksums = _of_processes(zlib.crc32(first.tobytes()) & 0x7FFFFFFF)
+    checksums = _checksums([ops.convert_to_numpy(array[:64])])
     rule = "hold its own rows in each process, such as `x[process_id::num_processes]`, or be a tf.data.Dataset"
     check(len(set(checksums)) == len(checksums), "x", rule, "the same rows in several processes")
 
@@ -332,33 +335,39 @@ def _whole(x: Any) -> np.ndarray:
 
 def _parts(x: Any) -> list[np.ndarray]:
     """Returns a tensor of each process as an array."""
-    if keras.backend.backend() == "torch":
-        return [ops.convert_to_numpy(part) for part in _gathered(x)]
-    import tensorflow as tf
+    match keras.backend.backend():
+        case "torch":
+            return [ops.convert_to_numpy(part) for part in _gathered(x)]
+        case "jax":
+            from jax.experimental import multihost_utils
 
-    rows = tf.distribute.get_strategy().gather(x, axis=0)
-    return np.split(rows.numpy(), processes()[1])
+            return list(multihost_utils.process_allgather(np.asarray(x)))
+        case _:
+            import tensorflow as tf
+
+            return np.split(tf.distribute.get_strategy().gather(x, axis=0).numpy(), processes()[1])
 
 
 def _check_same(arrays: Sequence[np.ndarray]) -> None:
     """Checks that all processes call a method, and with the same arguments: they share its batches."""
     if keras.backend.backend() == "torch" and _group().get_backend() == "gloo":
         _group().monitored_barrier(timeout=PATIENCE, wait_all_ranks=True)  # names the processes that do not come
+    rule = "be the same in all processes, which share the batches"
+    check(len(set(_checksums(arrays))) == 1, "arguments", rule, "different arrays")
+
+
+def _checksums(arrays: Sequence[np.ndarray]) -> list[int]:
+    """Returns a checksum of the arrays of each process."""
     checksum = 0
     for array in arrays:
         checksum = zlib.crc32(np.ascontiguousarray(array).tobytes(), checksum)
-    rule = "be the same in all processes, which share the batches"
-    check(len(set(_of_processes(checksum & 0x7FFFFFFF))) == 1, "arguments", rule, "different arrays")
+    return _of_processes(checksum & 0x7FFFFFFF)
 
 
 def total_of_processes(array: np.ndarray) -> np.ndarray:
     """Returns the sum of an array over all processes, on JAX in float32 at best."""
     if processes()[1] == 1:
         return array
-    if keras.backend.backend() == "jax":
-        from jax.experimental import multihost_utils
-
-        return np.asarray(multihost_utils.process_allgather(array)).sum(axis=0)
     return np.concatenate(_parts(ops.convert_to_tensor(array[None]))).sum(axis=0)
 
 
@@ -385,10 +394,6 @@ def _gathered(x: Any) -> list[Any]:
 
 def _of_processes(number: int) -> list[int]:
     """Returns an integer of each process."""
-    if keras.backend.backend() == "jax":
-        from jax.experimental import multihost_utils
-
-        return multihost_utils.process_allgather(np.array(number, "int32")).tolist()
     return [int(part[0]) for part in _parts(ops.convert_to_tensor([number], dtype="int32"))]
 
 

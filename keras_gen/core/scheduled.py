@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_gen.core.averages import optimizers_in
 from keras_gen.core.checks import check, is_number
 
 
@@ -54,5 +55,4 @@ class Scheduled(keras.layers.Layer):
 
 def steps_per_update(optimizer: Any) -> int:
     """Returns over how many steps of training an optimizer, or one of those it consists of, accumulates gradients."""
-    parts = getattr(optimizer, "optimizers", [getattr(optimizer, "inner_optimizer", optimizer)])
-    return max(getattr(part, "gradient_accumulation_steps", None) or 1 for part in parts)
+    return max(getattr(part, "gradient_accumulation_steps", None) or 1 for part in optimizers_in(optimizer))

@@ -9,13 +9,13 @@ from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import ImageNetwork
 from keras_gen.networks.blocks.conditioning import embed, network_inputs
 from keras_gen.networks.blocks.dit_block import DiTBlock, plain_layer_norm
-from keras_gen.networks.blocks.layouts import ATTENTION, MLP, split_layout
+from keras_gen.networks.blocks.layouts import ATTENTION, MLP, SplitWeights
 from keras_gen.networks.blocks.patches import check_patches, from_patches, patch_multiple, to_patches
 from keras_gen.networks.blocks.rotary import RotaryEmbedding2D
 
 
 @keras_gen_export("keras_gen.models.DiT")
-class DiT(ImageNetwork):
+class DiT(SplitWeights, ImageNetwork):
     """Diffusion transformer (DiT): a transformer over image patches whose blocks are modulated by time and condition.
 
     Each patch of pixels is embedded as a token by a linear layer. In each `DiTBlock`, scales, shifts and gates are
@@ -56,6 +56,8 @@ class DiT(ImageNetwork):
 
     Reference: Peebles and Xie 2022, arXiv:2212.09748.
     """
+
+    split_pairs = (ATTENTION, MLP)
 
     def __init__(
         self,
@@ -114,32 +116,6 @@ class DiT(ImageNetwork):
         self.condition_dim = condition_dim
         self.out_channels = out_channels
         self.remat = remat
-
-    @staticmethod
-    def layout_map(mesh: Any, axis: str = "model") -> Any:
-        """Returns a layout of the weights for `keras.distribution.ModelParallel`, on JAX.
-
-        The projections of attention and the hidden layers of all blocks are split over the axis. With the axis of the
-        batch, each device keeps its share of them and of the optimizer's variables, and fetches the rest when it needs
-        them (fully sharded data parallelism).
-
-        Args:
-            mesh: `keras.distribution.DeviceMesh`. The size of the axis must divide `width`.
-            axis: str, the name of an axis of the mesh. Defaults to `"model"`.
-
-        Returns:
-            `keras.distribution.LayoutMap`.
-
-        Raises:
-            ValueError: if the mesh has no such axis.
-
-        Example:
-
-        >>> mesh = keras.distribution.DeviceMesh((2, 4), ["batch", "model"])
-        >>> layout = keras_gen.models.DiT.layout_map(mesh)
-        >>> keras.distribution.set_distribution(keras.distribution.ModelParallel(layout_map=layout))
-        """
-        return split_layout(mesh, axis, ATTENTION, MLP)
 
     def get_config(self) -> dict[str, Any]:
         own = {

@@ -29,7 +29,7 @@ from keras_gen.networks.backbones.image_network import (
 )
 from keras_gen.networks.blocks.attention import CrossAttention2D, SelfAttention2D
 from keras_gen.networks.blocks.conditioning import ConditionDim, embed, is_pair, network_inputs
-from keras_gen.networks.blocks.layouts import ATTENTION, CONVOLUTIONS, split_layout
+from keras_gen.networks.blocks.layouts import ATTENTION, CONVOLUTIONS, SplitWeights
 from keras_gen.networks.blocks.norms import GroupNorm, groups_for
 from keras_gen.networks.blocks.residual import ResidualBlock
 
@@ -100,7 +100,7 @@ class UNetConventions:
 
 
 @keras_gen_export("keras_gen.models.UNet")
-class UNet(ImageNetwork):
+class UNet(SplitWeights, ImageNetwork):
     """U-Net of DDPM: an encoder and a decoder of residual blocks, joined by skip connections.
 
     Each level halves height and width. The input of each decoder block is concatenated with the skip connection from
@@ -155,6 +155,8 @@ class UNet(ImageNetwork):
 
     Reference: Ho et al. 2020, arXiv:2006.11239, appendix B; https://kexue.fm/archives/9152.
     """
+
+    split_pairs = (ATTENTION, CONVOLUTIONS)
 
     def __init__(
         self,
@@ -283,32 +285,6 @@ class UNet(ImageNetwork):
         with reading("source", part_of(source, WEIGHTS), "have the weights of its configuration", ValueError):
             assign_weights(network, tensors, cos_first)
         return network
-
-    @staticmethod
-    def layout_map(mesh: Any, axis: str = "model") -> Any:
-        """Returns a layout of the weights for `keras.distribution.ModelParallel`, on JAX.
-
-        The projections of attention and the convolutions of residual blocks are split over the axis. With the axis of
-        the batch, each device keeps its share of them and of the optimizer's variables, and fetches the rest when it
-        needs them (fully sharded data parallelism).
-
-        Args:
-            mesh: `keras.distribution.DeviceMesh`. The size of the axis must divide each of `widths`.
-            axis: str, the name of an axis of the mesh. Defaults to `"model"`.
-
-        Returns:
-            `keras.distribution.LayoutMap`.
-
-        Raises:
-            ValueError: if the mesh has no such axis.
-
-        Example:
-
-        >>> mesh = keras.distribution.DeviceMesh((2, 4), ["batch", "model"])
-        >>> layout = keras_gen.models.UNet.layout_map(mesh)
-        >>> keras.distribution.set_distribution(keras.distribution.ModelParallel(layout_map=layout))
-        """
-        return split_layout(mesh, axis, ATTENTION, images=CONVOLUTIONS)
 
     def get_config(self) -> dict[str, Any]:
         own = {
