@@ -6,7 +6,9 @@ import numpy as np
 from keras import layers, ops
 
 from keras_gen.core.checks import check, check_choice, check_depth, check_flag, check_integer, is_number
+from keras_gen.core.foreign_weights import Entry, ForeignWeights
 from keras_gen.export import keras_gen_export
+from keras_gen.networks.backbones.dit_weights import dit_arguments, dit_config, dit_table
 from keras_gen.networks.backbones.image_network import ImageNetwork
 from keras_gen.networks.blocks.conditioning import embed, network_inputs
 from keras_gen.networks.blocks.dit_block import DiTBlock, last_layers
@@ -63,7 +65,7 @@ class DiTConventions:
 
 
 @keras_gen_export("keras_gen.models.DiT")
-class DiT(SplitWeights, ImageNetwork):
+class DiT(SplitWeights, ForeignWeights, ImageNetwork):
     """Diffusion transformer (DiT): a transformer over image patches whose blocks are modulated by time and condition.
 
     Each patch of pixels is embedded as a token by a linear layer. In each `DiTBlock`, scales, shifts and gates are
@@ -103,11 +105,17 @@ class DiT(SplitWeights, ImageNetwork):
 
     >>> network = keras_gen.models.DiT((32, 32, 3), patch_size=4, width=384, depth=12, num_heads=6, num_classes=10)
     >>> output = network([x_t, t, labels])
+    >>> network = keras_gen.models.DiT.from_diffusers("DiT-XL-2-256/transformer")
 
     Reference: Peebles and Xie 2022, arXiv:2212.09748.
     """
 
     split_pairs = (ATTENTION, MLP)
+    # The second one is the class's name in older files, which have the table of positions, too.
+    foreign_classes = ("DiTTransformer2DModel", "Transformer2DModel")
+    foreign_ignored = ("pos_embed.pos_embed",)
+    foreign_sizes = ("in_channels",)
+    foreign_layers = ("num_layers",)
 
     def __init__(
         self,
@@ -175,6 +183,17 @@ class DiT(SplitWeights, ImageNetwork):
         self.out_channels = out_channels
         self.remat = remat
         self.conventions = own
+
+    @classmethod
+    def foreign_arguments(cls, config: dict[str, Any]) -> dict[str, Any]:
+        arguments = dit_arguments(config)
+        return {**arguments, "conventions": DiTConventions(**arguments["conventions"])}
+
+    def foreign_config(self) -> dict[str, Any]:
+        return dit_config(self)
+
+    def foreign_table(self) -> list[Entry]:
+        return dit_table(self)
 
     def get_config(self) -> dict[str, Any]:
         own = {

@@ -4,9 +4,19 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_gen.core.checks import check, check_depth, check_flag, check_image_shape, check_integer, is_integer
+from keras_gen.core.checks import (
+    check,
+    check_depth,
+    check_flag,
+    check_image_shape,
+    check_integer,
+    is_integer,
+    known_size,
+)
+from keras_gen.core.foreign_weights import Entry, ForeignWeights
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import ImageNetwork
+from keras_gen.networks.backbones.mmdit_weights import mmdit_arguments, mmdit_config, mmdit_table
 from keras_gen.networks.blocks.conditioning import embed
 from keras_gen.networks.blocks.dit_block import last_layers
 from keras_gen.networks.blocks.layouts import ATTENTION, MLP, SplitWeights
@@ -17,7 +27,7 @@ from keras_gen.networks.blocks.upsampling import PixelShuffle2D, PixelUnshuffle2
 
 
 @keras_gen_export("keras_gen.models.MMDiT")
-class MMDiT(SplitWeights, ImageNetwork):
+class MMDiT(SplitWeights, ForeignWeights, ImageNetwork):
     """Multimodal diffusion transformer (MM-DiT), the network of Stable Diffusion 3: image and text attend jointly.
 
     Patches of pixels and tokens of a text are two sequences with weights of their own, joined in the attention of each
@@ -60,11 +70,15 @@ class MMDiT(SplitWeights, ImageNetwork):
 
     >>> network = keras_gen.models.MMDiT((32, 32, 4), tokens_dim=768, pooled_dim=768, width=384, depth=12, num_heads=6)
     >>> output = network([x_t, t, {"tokens": tokens, "pooled": pooled}])
+    >>> network = keras_gen.models.MMDiT.from_diffusers("stable-diffusion-3.5-medium/transformer")
 
     Reference: Esser et al. 2024, arXiv:2403.03206.
     """
 
     split_pairs = (ATTENTION, MLP)
+    foreign_classes = ("SD3Transformer2DModel",)
+    foreign_sizes = ("in_channels", "joint_attention_dim", "caption_projection_dim", "pooled_projection_dim")
+    foreign_layers = ("num_layers",)
 
     def __init__(
         self,
@@ -92,7 +106,9 @@ class MMDiT(SplitWeights, ImageNetwork):
         check_depth("depth", depth)
         check(width % 4 == 0 and width % num_heads == 0, "width", f"be a multiple of 4 and of {num_heads} heads", width)
         check_flag("qk_norm", qk_norm)
-        are_blocks = isinstance(dual_attention, Sequence) and all(is_integer(i) and 0 <= i < depth for i in dual_attention)
+        are_blocks = isinstance(dual_attention, Sequence) and all(
+            is_integer(i) and 0 <= i < depth for i in dual_attention
+        )
         check(are_blocks, "dual_attention", f"be a sequence of blocks in 0 .. {depth - 1}", dual_attention)
         if out_channels is not None:
             check_integer("out_channels", out_channels)
@@ -118,7 +134,8 @@ class MMDiT(SplitWeights, ImageNetwork):
         for i in range(depth - 1):
             x, y = block(i)([x, y, embedding])
         x = block(depth - 1, last=True)([x, y, embedding])
-        x = last_layers(x, embedding, patch_size**2 * (out_channels or image_shape[-1]), dtype)
+        pixels = patch_size**2 * (out_channels or known_size("image_shape", image_shape))
+        x = last_layers(x, embedding, pixels, dtype)
         x = PixelShuffle2D(patch_size, "dcr", **options)(x)
 
         super().__init__(inputs, x, image_shape, *patch_multiple(patch_size), dtype, **kwargs)
@@ -134,6 +151,16 @@ class MMDiT(SplitWeights, ImageNetwork):
         self.base_size = base_size
         self.out_channels = out_channels
         self.remat = remat
+
+    @classmethod
+    def foreign_arguments(cls, config: dict[str, Any]) -> dict[str, Any]:
+        return mmdit_arguments(config)
+
+    def foreign_config(self) -> dict[str, Any]:
+        return mmdit_config(self)
+
+    def foreign_table(self) -> list[Entry]:
+        return mmdit_table(self)
 
     def get_config(self) -> dict[str, Any]:
         own = {

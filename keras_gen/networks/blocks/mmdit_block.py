@@ -14,14 +14,16 @@ from keras_gen.networks.blocks.recomputing import recomputed
 
 @keras_gen_export("keras_gen.layers.MMDiTBlock")
 class MMDiTBlock(StaysFrozen, keras.layers.Layer):
-    """Block of a multimodal diffusion transformer (MM-DiT): image and text with weights of their own, attending jointly.
+    """Block of a multimodal diffusion transformer (MM-DiT): image and text attend jointly, with weights of their own.
 
-        a_1, b_1, g_1, a_2, b_2, g_2 = embedding W            of the image x, and likewise of the text y
-        x', y' = attention of [(1 + a_1) LayerNorm(x) + b_1, and likewise of y], as one sequence
-        h = x + g_1 x'                                        with dual attention: + g_3 attention of x alone
-        output = h + g_2 mlp((1 + a_2) LayerNorm(h) + b_2)    and likewise of y
+        a_1, b_1, g_1, a_2, b_2, g_2 = embedding W
+        h = x + g_1 attention((1 + a_1) LayerNorm(x) + b_1)
+        output = h + g_2 mlp((1 + a_2) LayerNorm(h) + b_2)
 
-    Both `W` are initialized to zero, so that the block starts as the identity.
+    Both sequences are computed like this, each with its own weights, but both attend to the keys and values of both, as
+    to one sequence. With dual attention, the image, modulated by a third triple of vectors, also attends to itself
+    alone: its h has a third term, `g_3 attention((1 + a_3) LayerNorm(x) + b_3)`. Both `W` are initialized to zero, so
+    that the block starts as the identity.
 
     Args:
         num_heads: int >= 1. Must divide the number of channels. Defaults to `4`.
