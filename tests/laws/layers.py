@@ -39,6 +39,7 @@ LAYERS = {
     "learned_normal_base": (layers.LearnedNormalBase, (VECTOR,)),
     "laplace_base": (layers.LaplaceBase, (VECTOR,)),
     "logistic_base": (layers.LogisticBase, (VECTOR,)),
+    "mmdit_block": (lambda: layers.MMDiTBlock(2, 3, dual_attention=True, remat=True), (IMAGES, TOKENS, VECTOR)),
     "moving_average": (lambda: layers.MovingAverage(0.9), (VECTOR,)),
     "moving_average_mean": (lambda: layers.MovingAverage(None), (VECTOR,)),
     "normal_base": (layers.NormalBase, (VECTOR,)),
@@ -55,6 +56,7 @@ LAYERS = {
     "rotary_embedding_2d": (lambda: layers.RotaryEmbedding2D(2, 3, base=1e3), (HEADS,)),
     "self_attention": (lambda: layers.SelfAttention2D(2, 2, remat=True), (IMAGES,)),
     "sinusoidal_embedding": (lambda: layers.SinusoidalEmbedding(6), (T,)),
+    "sinusoidal_positions_2d": (lambda: layers.SinusoidalPositions2D(7, 3), (IMAGES,)),
     "transformer_block": (lambda: layers.TransformerBlock(2), (TOKENS,)),
     "transformer_block_rotary": (
         lambda: layers.TransformerBlock(2, 3, layers.RotaryEmbedding(1e3), dropout=0.5, seed=0, remat=True),
