@@ -9,7 +9,9 @@ from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.transformer_block import ACTIVATIONS, TransformerBlock
 from keras_gen.networks.text.clip_text_encoder_weights import (
     CLASSES,
+    LAYERS,
     PREFIX,
+    SIZES,
     clip_arguments,
     clip_config,
     clip_table,
@@ -70,8 +72,7 @@ class CLIPTextEncoder(ForeignWeights, TextNetwork):
     foreign_file = "model"
     foreign_prefixes = (PREFIX,)
     foreign_ignored = ("embeddings.position_ids",)
-    foreign_sizes = ("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings")
-    foreign_layers = ("num_hidden_layers",)
+    foreign_sizes, foreign_layers = SIZES, LAYERS
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from keras_gen.core.foreign_weights import Entry, ForeignWeights
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.recomputing import recomputed
-from keras_gen.networks.text.t5_encoder_weights import CLASSES, TWIN, t5_arguments, t5_config, t5_table
+from keras_gen.networks.text.t5_encoder_weights import CLASSES, LAYERS, SIZES, TWIN, t5_arguments, t5_config, t5_table
 from keras_gen.networks.text.text_network import TextNetwork
 
 MASKED = -6e4  # within the range of float16
@@ -71,8 +71,7 @@ class T5Encoder(ForeignWeights, TextNetwork):
     foreign_classes = CLASSES
     foreign_file = "model"
     foreign_ignored = (TWIN,)
-    foreign_sizes = ("vocab_size", "d_model", "d_ff", "num_heads", "relative_attention_num_buckets")
-    foreign_layers = ("num_layers",)
+    foreign_sizes, foreign_layers = SIZES, LAYERS
 
     def __init__(
         self,
