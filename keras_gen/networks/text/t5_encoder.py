@@ -25,8 +25,8 @@ class T5Encoder(ForeignWeights, TextNetwork):
         x_i = h_i + W' (gelu(U y) * V y),           y = RMSNorm(h_i)
 
     Scores are not divided by sqrt(d). The bias `B_ij = b[bucket(j - i)]` of each head is the same in all blocks; small
-    distances have a bucket each, larger ones share them on a logarithmic scale. No layer has a bias vector, and there is
-    no dropout. The sums h and x, and what else could overflow in float16, are float32 under any dtype policy.
+    distances have a bucket each, larger ones share them on a logarithmic scale. No layer has a bias vector, and there
+    is no dropout. The sums h and x, and what else could overflow in float16, are float32 under any dtype policy.
 
     The defaults are the sizes of T5-v1.1-XXL, the third text encoder of SD3, which attends to padding as well: it gives
     no mask.
