@@ -25,5 +25,6 @@ from keras_gen.networks.backbones.light_unet import LightUNet as LightUNet
 from keras_gen.networks.backbones.pixel_transformer import PixelTransformer as PixelTransformer
 from keras_gen.networks.backbones.unet import UNet as UNet
 from keras_gen.networks.backbones.unet import UNetConventions as UNetConventions
+from keras_gen.networks.backbones.unet2d_condition import UNet2DCondition as UNet2DCondition
 from keras_gen.quantization.vqgan import VQGAN as VQGAN
 from keras_gen.quantization.vqvae import VQVAE as VQVAE
