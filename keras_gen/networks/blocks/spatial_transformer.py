@@ -117,7 +117,7 @@ class SpatialTransformerBlock(StaysFrozen, keras.layers.Layer):
     def __init__(self, num_heads: int, upcast_attention: bool, remat: bool, **kwargs: Any):
         super().__init__(**kwargs)
         self.remat = remat
-        dense, options = keras.layers.Dense, {"dtype": self.dtype_policy}
+        options = {"dtype": self.dtype_policy}
         self.norms = [keras.layers.LayerNormalization(epsilon=1e-5, name=f"norm_{i}", **options) for i in (1, 2, 3)]
         self.self_attention = Attention(num_heads, upcast_attention, name="self_attention", **options)
         self.cross_attention = Attention(num_heads, upcast_attention, name="cross_attention", **options)
