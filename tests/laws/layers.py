@@ -54,6 +54,7 @@ LAYERS = {
     "rotary_embedding_2d": (lambda: layers.RotaryEmbedding2D(2, 3, base=1e3), (HEADS,)),
     "self_attention": (lambda: layers.SelfAttention2D(2, 2, remat=True), (IMAGES,)),
     "sinusoidal_embedding": (lambda: layers.SinusoidalEmbedding(6), (T,)),
+    "spatial_transformer": (lambda: layers.SpatialTransformer(2, 2, 4, remat=True), (IMAGES, TOKENS)),
     "transformer_block": (lambda: layers.TransformerBlock(2), (TOKENS,)),
     "transformer_block_rotary": (
         lambda: layers.TransformerBlock(2, 3, layers.RotaryEmbedding(1e3), dropout=0.5, seed=0, remat=True),
