@@ -37,7 +37,7 @@ NETWORKS = {
         (GRAY, REAL_T, TOKENS),
     ),
     "unet2d_condition": (
-        lambda: models.UNet2DCondition((4, 4, 8), 8, (8,), (1,), 2, 2, 1, groups=2, upcast_attention=True, remat=True),
+        lambda: models.UNet2DCondition((4, 4, 8), 8, (8,), (1,), 1, 2, 1, groups=2, upcast_attention=True),
         (IMAGES, T, TOKENS),
     ),
 }
