@@ -15,13 +15,16 @@ from keras_gen.flows.flow import Flow as Flow
 from keras_gen.flows.glow import Glow as Glow
 from keras_gen.flows.nice import NICE as NICE
 from keras_gen.flows.real_nvp import RealNVP as RealNVP
+from keras_gen.latent.autoencoder_kl import AutoencoderKL as AutoencoderKL
 from keras_gen.latent.cluster_vae import ClusterVAE as ClusterVAE
 from keras_gen.latent.cvae import CVAE as CVAE
 from keras_gen.latent.gumbel_vae import GumbelVAE as GumbelVAE
 from keras_gen.latent.vae import VAE as VAE
 from keras_gen.latent.von_mises_fisher_vae import VonMisesFisherVAE as VonMisesFisherVAE
 from keras_gen.networks.backbones.dit import DiT as DiT
+from keras_gen.networks.backbones.dit import DiTConventions as DiTConventions
 from keras_gen.networks.backbones.light_unet import LightUNet as LightUNet
+from keras_gen.networks.backbones.mmdit import MMDiT as MMDiT
 from keras_gen.networks.backbones.pixel_transformer import PixelTransformer as PixelTransformer
 from keras_gen.networks.backbones.unet import UNet as UNet
 from keras_gen.networks.backbones.unet import UNetConventions as UNetConventions

@@ -39,12 +39,14 @@ LAYERS = {
     "learned_normal_base": (layers.LearnedNormalBase, (VECTOR,)),
     "laplace_base": (layers.LaplaceBase, (VECTOR,)),
     "logistic_base": (layers.LogisticBase, (VECTOR,)),
+    "mmdit_block": (lambda: layers.MMDiTBlock(2, 3, dual_attention=True, remat=True), (IMAGES, TOKENS, VECTOR)),
     "moving_average": (lambda: layers.MovingAverage(0.9), (VECTOR,)),
     "moving_average_mean": (lambda: layers.MovingAverage(None), (VECTOR,)),
     "normal_base": (layers.NormalBase, (VECTOR,)),
     "pixel_shuffle": (lambda: layers.PixelShuffle2D(2, "dcr"), (IMAGES,)),
     "pixel_unshuffle": (lambda: layers.PixelUnshuffle2D(2, "dcr"), (IMAGES,)),
     "residual_block": (lambda: layers.ResidualBlock(4, 2, dropout=0.5, seed=0), (IMAGES, VECTOR)),
+    "residual_block_alone": (lambda: layers.ResidualBlock(4, 2, dropout=0.5, remat=True, seed=0), (IMAGES,)),
     "residual_block_remat": (lambda: layers.ResidualBlock(8, 2, dropout=0.5, remat=True, seed=0), (IMAGES, VECTOR)),
     "residual_vector_quantizer": (
         lambda: layers.ResidualVectorQuantizer([layers.VectorQuantizer(5, restart_below=1, seed=0) for _ in range(2)]),
@@ -54,6 +56,7 @@ LAYERS = {
     "rotary_embedding_2d": (lambda: layers.RotaryEmbedding2D(2, 3, base=1e3), (HEADS,)),
     "self_attention": (lambda: layers.SelfAttention2D(2, 2, remat=True), (IMAGES,)),
     "sinusoidal_embedding": (lambda: layers.SinusoidalEmbedding(6), (T,)),
+    "sinusoidal_positions_2d": (lambda: layers.SinusoidalPositions2D(7, 3), (IMAGES,)),
     "spatial_transformer": (lambda: layers.SpatialTransformer(2, 2, 4, remat=True), (IMAGES, TOKENS)),
     "transformer_block": (lambda: layers.TransformerBlock(2), (TOKENS,)),
     "transformer_block_rotary": (

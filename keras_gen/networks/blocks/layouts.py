@@ -16,7 +16,7 @@ class Pair(NamedTuple):
 
 
 ATTENTION = Pair("qkv|query|key|value|key_value", "output")
-MLP = Pair("mlp_1|modulation", "mlp_2")
+MLP = Pair("mlp_1|(image_|text_)?modulation", "mlp_2")
 CONVOLUTIONS = Pair("conv_1", "conv_2", spatial_axes=2)
 
 
