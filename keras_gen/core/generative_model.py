@@ -173,11 +173,12 @@ class GenerativeModel(StaysFrozen, keras.Model):
             options["validation_data"] = self._checked(validation)
         self._copy_weights()
         self._build_optimizer()
+        options["callbacks"] = replicas.callbacks_of_process(_as_list(options.get("callbacks")))
         optimizer = getattr(self, "optimizer", None)
         options["x"] = replicas.prepared(options, [*self.variables, *getattr(optimizer, "variables", [])])
         if not averages.keeps_averages(optimizer):
             return self._fit(options)
-        options["callbacks"] = [averages.Averages(), *_as_list(options.get("callbacks"))]
+        options["callbacks"] = [averages.Averages(), *options["callbacks"]]
         with averages.keeping_raw_weights(optimizer), self._ending_with_averages():
             return self._fit(options)
 

@@ -19,6 +19,14 @@ ENGINE = {"jax": "data_parallel", "tensorflow": "mirrored", "torch": "processes"
 MACHINES = {"jax": "hosts", "tensorflow": "workers"}
 PATIENCE = 1200
 SHORT = ["probe", "vqvae", "flow_condition", "ddpm"]
+OTHERS = ["probe", "remat", "accumulation", "reflow", "fit_prior"]  # of tests/replicas_run.py, beside the table
+REFUSED = {
+    "arguments": "`arguments` must be the same in all processes, which share the batches.",
+    "batches": "`x` must be of as many batches in each process.",
+    "steps": "`x` must be of as many batches in each process.",
+    "images": "`images` must be the same in all processes.",
+    "callbacks": "`callbacks` must hold a keras_gen.callbacks.Backup instead, with several processes.",
+}
 
 
 def processes(engine, out, names, number):
@@ -63,11 +71,8 @@ def difference(a, b):
     return apart[where], where
 
 
-def test_replicas_are_one_model(tmp_path, request):
-    engine = ENGINE[keras.backend.backend()]
-    is_whole = request.config.getoption("--all-cases")
-    names = ["probe", *MODELS] if is_whole else SHORT
-    first, *others = processes(engine, tmp_path / "run", names, 2 if engine == "processes" else 1)
+def compare(engine, first, *others):
+    """Lists what replicas have learned, or return, otherwise than one device, and each than the others."""
     offenders = []
     for name, result in first["all"].items():
         if engine == "data_parallel" or not result["draws"]:
@@ -80,11 +85,27 @@ def test_replicas_are_one_model(tmp_path, request):
             apart, where = difference(result, other["all"][name])
             if apart > 0:
                 offenders.append(f"{name}: {where} of two processes is {apart:.1e} apart")
+    for run in first.keys() & {"methods, two", "methods, all"}:
+        for name, result in first[run].items():
+            apart, where = difference(result, first["methods, one"][name])
+            if apart > 1e-6:
+                offenders.append(f"{name}: {where} ({run}) is {apart:.1e} from that of one device")
+    return offenders
+
+
+def test_replicas_are_one_model(tmp_path, request):
+    engine = ENGINE[keras.backend.backend()]
+    names = [*OTHERS, *MODELS] if request.config.getoption("--all-cases") else SHORT
+    first, *others = processes(engine, tmp_path / "run", names, 2 if engine == "processes" else 1)
+    offenders = compare(engine, first, *others)
     assert not offenders, "\n".join(offenders)
     if engine == "processes":
         messages = first["refused"]["messages"]
-        assert str(messages["arguments"]).startswith("`arguments` must be the same in all processes")
-        assert "`x` must be of as many batches in each process. Received: x=[1, 2] batches" in str(messages["batches"])
+        received = {name: str(message).partition(" Received: ")[0] for name, message in messages.items()}
+        assert received == REFUSED
+        assert [int(run["streamed"]["nice"]["steps"]) for run in (first, *others)] == [4, 4]
+        written = {file.name for file in tmp_path.iterdir()}
+        assert written == {"run.0.npz", "run.1.npz", "run.0.csv", "run.0.keras"}
     noise, rows = first["all"]["probe"]["noise"].T
     assert len(set(noise)) == len(noise) == 8, "rows of one batch share noise"
     np.testing.assert_array_equal(rows, first["one"]["probe"]["noise"][:, 1])  # in the order of the batch
