@@ -1,7 +1,7 @@
 """The engines of several devices and processes, for the scripts that tests start in processes of their own.
 
-`prepare` comes before the import of Keras, `start` before the first model. A process knows its number by `RANK`, and how
-many there are by `WORLD_SIZE`, as those that torchrun starts.
+`prepare` comes before the import of Keras, `start` before the first model. A process knows its number by `RANK`, and
+how many there are by `WORLD_SIZE`, as those that torchrun starts.
 """
 
 import contextlib

@@ -77,7 +77,9 @@ EVALUATED = ["accumulation"]  # by what their samples are like, after the epoch
 
 
 def reflow(model, x, size):
-    model.reflow(16, samplers.EulerSampler(2), sampling_seed=0, sampling_batch_size=4, batch_size=size, verbose=0)
+    model.reflow(
+        16, sampler=samplers.EulerSampler(2), sampling_seed=0, sampling_batch_size=4, batch_size=size, verbose=0
+    )
 
 
 def fit_prior(model, x, size):

@@ -107,7 +107,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         if weighted:
             losses = losses * ops.reshape(ops.cast(sample_weight, losses.dtype), (-1,))
         loss = ops.mean(losses) + penalty
-        return replicas.weighted(loss, ops.shape(losses)[0])
+        return replicas.weighted(loss, ops.shape(losses)[0], training)
 
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, *, jit_compile: str | bool = "auto", **kwargs: Any
@@ -563,7 +563,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
 
     def train_step(self, *args: Any) -> Any:
         """Performs a step of training; see `keras.Model.train_step`. All replicas learn the same."""
-        with replicas.averaging_gradients(self.optimizer):
+        with replicas.averaging_gradients(self.optimizer, args):
             logs = super().train_step(*args)
         replicas.average_statistics(self)
         return replicas.reducible(logs)

@@ -101,17 +101,17 @@ def all_rows(x: Any) -> Any:
 # The parts of a training step that differ with several replicas.
 
 
-def weighted(loss: Any, rows: Any) -> Any:
-    """Returns the loss of this replica, a mean over its rows, such that the step is that of the mean over all rows.
+def weighted(loss: Any, rows: Any, training: bool) -> Any:
+    """Returns the loss of this replica, a mean over its rows, as TensorFlow sums it over the replicas.
 
-    The engine sums the gradients of the replicas on TensorFlow, and averages them on PyTorch.
+    In training it is weighted by its rows, so that the step is that of the mean over all rows. Otherwise it is only
+    logged, and Keras weights what it logs. On PyTorch the gradients are weighted, see `averaging_gradients`.
     """
     number = replicas()[1]
-    if number == 1:
+    if number == 1 or keras.backend.backend() != "tensorflow":
         return loss
     rows = ops.cast(rows, loss.dtype)
-    share = rows / total(rows)
-    return loss * (share if keras.backend.backend() == "tensorflow" else share * number)
+    return loss * rows / total(rows) if training else loss / number
 
 
 @contextlib.contextmanager
@@ -129,13 +129,14 @@ def shifted(find_states: Callable[[], Sequence[keras.Variable]]) -> Iterator[Non
 
 
 @contextlib.contextmanager
-def averaging_gradients(optimizer: Any) -> Iterator[None]:
-    """Context in which `optimizer.apply` applies the means of the gradients of all processes, on PyTorch."""
+def averaging_gradients(optimizer: Any, data: Any) -> Iterator[None]:
+    """Context in which `optimizer.apply` applies the means of all processes' gradients, by their rows, on PyTorch."""
     if keras.backend.backend() != "torch" or processes()[1] == 1 or optimizer is None:
         yield
         return
-    apply = optimizer.apply
-    optimizer.apply = lambda gradients, *args: apply(_totals(gradients, 1 / processes()[1]), *args)
+    counts = _of_processes(len(keras.tree.flatten(data)[0]))
+    share, apply = counts[processes()[0]] / sum(counts), optimizer.apply
+    optimizer.apply = lambda gradients, *args: apply(_totals(gradients, share), *args)
     try:
         yield
     finally:
@@ -466,15 +467,15 @@ def _of_processes(number: int) -> list[int]:
 
 
 def _totals(tensors: Sequence[Any], factor: float) -> list[Any]:
-    """Returns sums over all processes, times a factor. One message for all tensors of a dtype; `None` stays."""
+    """Returns sums over all processes, each times its factor. One message for all tensors of a dtype; `None` stays."""
     import torch
 
     result = list(tensors)
     for dtype in {x.dtype for x in tensors if x is not None}:
         places = [i for i, x in enumerate(tensors) if x is not None and x.dtype == dtype]
-        flat = torch.cat([tensors[i].detach().reshape(-1) for i in places])
+        flat = torch.cat([tensors[i].detach().reshape(-1) for i in places]).mul_(factor)
         _group().all_reduce(flat)
-        parts = torch.split(flat if factor == 1 else flat * factor, [tensors[i].numel() for i in places])
+        parts = torch.split(flat, [tensors[i].numel() for i in places])
         for i, part in zip(places, parts, strict=True):
             result[i] = part.reshape(tensors[i].shape)
     return result
