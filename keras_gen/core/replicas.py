@@ -189,11 +189,10 @@ def scope_of(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
     import tensorflow as tf
 
-    strategy = model.distribute_strategy
+    strategy = model.distribute_strategy  # of the model, or the current one
+    is_inside = all(strategy.extended.variable_created_in_scope(variable.value) for variable in model.variables)
     rule = "be made within the scope of the strategy that trains it"
-    check(
-        not tf.distribute.has_strategy() or tf.distribute.get_strategy() is strategy, "model", rule, "one made before"
-    )
+    check(not tf.distribute.has_strategy() or is_inside, "model", rule, "one made before")
     return contextlib.nullcontext() if strategy.num_replicas_in_sync == 1 else strategy.scope()
 
 
