@@ -12,28 +12,23 @@ the optimizer, the logs and samples. `tests/core/test_replicas.py` compares them
 """
 
 import contextlib
-import json
 import os
 import sys
 
+import engines
+
 ENGINE, OUT, NAMES = sys.argv[1], sys.argv[2], sys.argv[3:]
-RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-DEVICES = {"data_parallel": 4, "model_parallel": 4, "hosts": 2}
-if ENGINE in DEVICES:
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES[ENGINE]}"
-if ENGINE == "workers":
-    addresses = [f"127.0.0.1:{int(os.environ['MASTER_PORT']) + i}" for i in range(WORLD)]
-    task = {"type": "worker", "index": RANK}
-    os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
+engines.prepare(ENGINE)
 
 import alone  # noqa: F401 (before Keras)
 import keras
 import numpy as np
 from keras import ops
-from laws.models import MODELS, four_levels
+from laws.models import MODELS, four_levels, vqvae
 
-from keras_gen import models
+from keras_gen import callbacks, layers, metrics, models, samplers
 from keras_gen.core import replicas
+from keras_gen.core.fixtures import randomize_weights
 from keras_gen.core.generative_model import GenerativeModel
 
 RNG = np.random.default_rng(0)
@@ -69,6 +64,71 @@ SPLIT = {
     "transformer": (models.CodeTransformer, lambda: models.CodeTransformer(4, 64, 8, 1, 2, seed=0), False, four_levels),
 }
 
+# What the table of models lacks, as its lines are.
+OTHERS = {
+    "probe": (Probe, False),
+    "remat": (lambda: models.CodeTransformer(4, 64, 8, 1, 2, remat=True, seed=0), False, four_levels),
+    "accumulation": (lambda: models.NICE(2, [16], None, seed=0), False),
+    "reflow": (lambda: matching(lambda: models.DiT((8, 8, 1), 4, 16, 1, 2)), False),
+    "fit_prior": (lambda: vqvae(layers.VectorQuantizer(8, seed=0)), False),
+}
+ACCUMULATED = {"accumulation": 3}  # steps of training for an update of the weights
+EVALUATED = ["accumulation"]  # by what their samples are like, after the epoch
+
+
+def reflow(model, x, size):
+    model.reflow(
+        16, sampler=samplers.EulerSampler(2), sampling_seed=0, sampling_batch_size=4, batch_size=size, verbose=0
+    )
+
+
+def fit_prior(model, x, size):
+    prior = models.CodeTransformer(8, 16, 8, 1, 2, seed=0)
+    prior.compile(keras.optimizers.SGD(1e-3))
+    model.fit_prior(prior, x, batch_size=size, shuffle=False, verbose=0)
+
+
+AFTERWARDS = {"reflow": reflow, "fit_prior": fit_prior}
+
+
+def encoded(model):
+    """Returns the indices of a codebook of noise for images."""
+    codec = samplers.CodebookDiffusion(model, samplers.DDPMSampler(5), codebook_size=8)
+    return codec.encode(IMAGES[:14], batch_size=8, verbose=0)
+
+
+# Methods that devices share, of models that are not trained.
+DRAW = {"seed": 3, "batch_size": 8, "verbose": 0}
+METHODS = {
+    "ddpm": {"sample": lambda model: model.sample(14, **DRAW), "indices": encoded},
+    "vae": {
+        "sample": lambda model: model.sample(14, **DRAW),
+        "encode": lambda model: model.encode(IMAGES[:14], 8),
+        "elbo": lambda model: model.elbo(IMAGES[:14], **DRAW),
+    },
+    "flow_condition": {
+        "sample": lambda model: model.sample(14, **DRAW),
+        "log_prob": lambda model: model.log_prob(IMAGES[:14], batch_size=8, verbose=0),
+    },
+    "code_transformer": {"sample": lambda model: model.sample(14, **DRAW)},
+    "latent_diffusion": {"sample": lambda model: model.sample(14, condition=LABELS[:14], **DRAW)},
+    "vqgan": {"sample": lambda model: model.sample(14, **DRAW), "encode": lambda model: model.encode(IMAGES[:14], 8)},
+}
+
+
+def methods(scope):
+    """Returns what the methods of models with random weights return."""
+    returned = {}
+    for name in [name for name in NAMES if name in METHODS]:
+        keras.utils.set_random_seed(7)
+        with scope():
+            model = MODELS[name][0]()
+            if not model.built:
+                model.build((None, 8, 8, 1))
+            randomize_weights(model)
+            returned[name] = {key: method(model) for key, method in METHODS[name].items()}
+    return returned
+
 
 def split_over_devices(name):
     """Trains a model whose weights are split, on a mesh of 2 x 2 devices."""
@@ -81,17 +141,23 @@ def split_over_devices(name):
 def trained(name, rank, world, scope):
     """Returns what a model of the table is and has logged after three steps."""
     keras.utils.set_random_seed(7)
-    make, labels, *prepare = MODELS.get(name) or SPLIT.get(name, (None, Probe, False))[1:]
+    make, labels, *prepare = MODELS.get(name) or OTHERS.get(name) or SPLIT[name][1:]
     data = prepare[0](IMAGES) if prepare else IMAGES
     with scope():
         model = make()
         # Not Adam, which makes steps of one size of gradients that are nothing but rounding.
-        model.compile(keras.optimizers.SGD(1e-3, momentum=0.9, use_ema=True, ema_momentum=0.9))
-    given = [own_rows(array, rank, world) for array in ([data, LABELS] if labels else [data])]
+        options = {"momentum": 0.9, "use_ema": True, "ema_momentum": 0.9}
+        options["gradient_accumulation_steps"] = ACCUMULATED.get(name)
+        model.compile(keras.optimizers.SGD(1e-3, **options))
+    given = [engines.own_rows(array, BATCH, rank, world) for array in ([data, LABELS] if labels else [data])]
     if ENGINE == "workers":
-        logs = model.fit(sharded(given), verbose=0).history
+        logs = model.fit(engines.sharded(tuple(given), BATCH), verbose=0).history
     else:
-        logs = model.fit(*given, batch_size=BATCH // world, shuffle=False, verbose=0).history
+        size = engines.share(BATCH, rank, world)
+        observers = [evaluate_samples(IMAGES)] if name in EVALUATED else []
+        logs = model.fit(*given, batch_size=size, shuffle=False, verbose=0, callbacks=observers).history
+        if name in AFTERWARDS:
+            AFTERWARDS[name](model, given[0], size)
     counters = [ops.convert_to_numpy(state)[1] for state in model._states_of_replica()]  # of draws by each replica
     result = {f"weight {i}": ops.convert_to_numpy(v) for i, v in enumerate(model.variables)}
     result |= {f"slot {i}": ops.convert_to_numpy(v) for i, v in enumerate(model.optimizer.variables)}
@@ -117,21 +183,21 @@ def spread(variable):
     return np.max(np.abs(first - second))
 
 
-def sharded(arrays):
-    """Returns a dataset of which each worker of TensorFlow takes its rows."""
-    import tensorflow as tf
-
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return tf.data.Dataset.from_tensor_slices(tuple(arrays)).batch(BATCH).with_options(options)
+def evaluate_samples(images):
+    """Returns a callback that compares samples with images."""
+    return callbacks.EvaluateSamples(images, [metrics.FrechetDistance(None), metrics.PrecisionRecall(None)])
 
 
-def own_rows(array, rank, world):
-    """Returns a process's rows of each batch."""
-    if world == 1:
-        return array
-    batches = array.reshape(-1, world, BATCH // world, *array.shape[1:])
-    return batches[:, rank].reshape(-1, *array.shape[1:])
+def stream(batches):
+    """Returns a loader that does not tell how many batches it has."""
+    from torch.utils.data import DataLoader, IterableDataset
+
+    class Stream(IterableDataset):
+        def __iter__(self):
+            for _ in range(batches):
+                yield (IMAGES[:4],)
+
+    return DataLoader(Stream(), batch_size=None)
 
 
 def refused(rank):
@@ -139,9 +205,13 @@ def refused(rank):
     model = models.NICE(2, [8], None, seed=0)
     model.compile("sgd")
     model.fit(IMAGES[:8], verbose=0)
+    backup = keras.callbacks.BackupAndRestore(f"{OUT}.backup")
     calls = {
         "arguments": lambda: model.log_prob(IMAGES[rank : rank + 4], verbose=0),
         "batches": lambda: model.fit(IMAGES[: 8 + 8 * rank], batch_size=8, verbose=0),
+        "steps": lambda: model.fit(stream(4), steps_per_epoch=1 + rank, verbose=0),
+        "images": lambda: evaluate_samples(IMAGES[rank : rank + 8]),
+        "callbacks": lambda: model.fit(IMAGES[:8], verbose=0, callbacks=[backup]),
     }
     messages = {}
     for name, call in calls.items():
@@ -152,29 +222,16 @@ def refused(rank):
     return messages
 
 
-def start():
-    """Starts the engine; returns the index of this process, how many have their own data, and the scope of models."""
-    match ENGINE:
-        case "data_parallel":
-            keras.distribution.set_distribution(keras.distribution.DataParallel())
-        case "hosts":
-            keras.distribution.initialize(f"127.0.0.1:{os.environ['MASTER_PORT']}", WORLD, RANK)
-            keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
-            return RANK, WORLD, contextlib.nullcontext
-        case "mirrored":
-            import tensorflow as tf
-
-            return 0, 1, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope
-        case "workers":
-            import tensorflow as tf
-
-            return RANK, 1, tf.distribute.MultiWorkerMirroredStrategy().scope
-        case "processes":
-            import torch.distributed
-
-            torch.distributed.init_process_group("gloo")
-            return RANK, WORLD, contextlib.nullcontext
-    return 0, 1, contextlib.nullcontext
+def streamed(rank):
+    """Trains on streams of different lengths, with callbacks that write; returns the number of steps."""
+    model = models.NICE(2, [8], None, seed=0)
+    model.compile("sgd")
+    writers = [
+        keras.callbacks.CSVLogger(f"{OUT}.{rank}.csv"),
+        keras.callbacks.ModelCheckpoint(f"{OUT}.{rank}.keras"),
+    ]
+    model.fit(stream(2 + rank), epochs=2, verbose=0, callbacks=writers)
+    return {"steps": ops.convert_to_numpy(model.optimizer.iterations)}
 
 
 def main():
@@ -184,17 +241,23 @@ def main():
         two = [tf.config.LogicalDeviceConfiguration()] * 2
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
     runs = {"one": {}}
-    if RANK == 0 and ENGINE not in ("hosts", "workers"):  # their engines start before anything else
+    if engines.RANK == 0 and ENGINE not in ("hosts", "workers"):  # their engines start before anything else
         os.environ.pop("WORLD_SIZE", None)  # one process is refused where several are started
         runs["one"] = {name: trained(name, 0, 1, contextlib.nullcontext) for name in NAMES}
-        os.environ["WORLD_SIZE"] = str(WORLD)
-    rank, world, scope = start()
+        runs["methods, one"] = methods(contextlib.nullcontext)
+        if ENGINE == "data_parallel":
+            two = keras.distribution.DataParallel(devices=["cpu:0", "cpu:1"])
+            runs["methods, two"] = methods(two.scope)
+        os.environ["WORLD_SIZE"] = str(engines.WORLD)
+    rank, world, scope = engines.start(ENGINE)
     if ENGINE == "model_parallel":
         runs["all"] = {name: split_over_devices(name) for name in NAMES}
     else:
         runs["all"] = {name: trained(name, rank, world, scope) for name in NAMES}
+        runs["methods, all"] = methods(scope)
     if ENGINE == "processes":
         runs["refused"] = {"messages": refused(rank)}
+        runs["streamed"] = {"nice": streamed(rank)}
     arrays = {f"{run}|{name}|{key}": v for run, of in runs.items() for name, r in of.items() for key, v in r.items()}
     np.savez(f"{OUT}.{rank}.npz", **arrays)
     if ENGINE == "processes":

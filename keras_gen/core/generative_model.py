@@ -108,7 +108,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         if weighted:
             losses = losses * ops.reshape(ops.cast(sample_weight, losses.dtype), (-1,))
         loss = ops.mean(losses) + penalty
-        return replicas.weighted(loss, ops.shape(losses)[0])
+        return replicas.weighted(loss, ops.shape(losses)[0], training)
 
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, *, jit_compile: str | bool = "auto", **kwargs: Any
@@ -174,11 +174,12 @@ class GenerativeModel(StaysFrozen, keras.Model):
             options["validation_data"] = self._checked(validation)
         self._copy_weights()
         self._build_optimizer()
+        options["callbacks"] = replicas.callbacks_of_process(_as_list(options.get("callbacks")))
         optimizer = getattr(self, "optimizer", None)
         options["x"] = replicas.prepared(options, [*self.variables, *getattr(optimizer, "variables", [])])
         if not averages.keeps_averages(optimizer):
             return self._fit(options)
-        options["callbacks"] = [averages.Averages(), *_as_list(options.get("callbacks"))]
+        options["callbacks"] = [averages.Averages(), *options["callbacks"]]
         with averages.keeping_raw_weights(optimizer), self._ending_with_averages():
             return self._fit(options)
 
@@ -567,7 +568,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
 
     def train_step(self, *args: Any) -> Any:
         """Performs a step of training; see `keras.Model.train_step`. All replicas learn the same."""
-        with replicas.averaging_gradients(self.optimizer):
+        with replicas.averaging_gradients(self.optimizer, args):
             logs = super().train_step(*args)
         replicas.average_statistics(self)
         return replicas.reducible(logs)

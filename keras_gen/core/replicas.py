@@ -23,6 +23,8 @@ from keras_gen.core.checks import check, is_array
 
 SEEDS_APART = 1_000_003  # between the random states of two replicas
 ALONE = contextvars.ContextVar("ALONE", default=False)  # whether this process shares no batches with others
+WRITERS = (keras.callbacks.ModelCheckpoint, keras.callbacks.CSVLogger, keras.callbacks.TensorBoard)
+UNKNOWN = -1  # number of batches
 PATIENCE = datetime.timedelta(seconds=60)  # for the other processes to call the same method
 
 
@@ -99,17 +101,17 @@ def all_rows(x: Any) -> Any:
 # The parts of a training step that differ with several replicas.
 
 
-def weighted(loss: Any, rows: Any) -> Any:
-    """Returns the loss of this replica, a mean over its rows, such that the step is that of the mean over all rows.
+def weighted(loss: Any, rows: Any, training: bool) -> Any:
+    """Returns the loss of this replica, a mean over its rows, as TensorFlow sums it over the replicas.
 
-    The engine sums the gradients of the replicas on TensorFlow, and averages them on PyTorch.
+    In training it is weighted by its rows, so that the step is that of the mean over all rows. Otherwise it is only
+    logged, and Keras weights what it logs. On PyTorch the gradients are weighted, see `averaging_gradients`.
     """
     number = replicas()[1]
-    if number == 1:
+    if number == 1 or keras.backend.backend() != "tensorflow":
         return loss
     rows = ops.cast(rows, loss.dtype)
-    share = rows / total(rows)
-    return loss * (share if keras.backend.backend() == "tensorflow" else share * number)
+    return loss * rows / total(rows) if training else loss / number
 
 
 @contextlib.contextmanager
@@ -127,13 +129,14 @@ def shifted(find_states: Callable[[], Sequence[keras.Variable]]) -> Iterator[Non
 
 
 @contextlib.contextmanager
-def averaging_gradients(optimizer: Any) -> Iterator[None]:
-    """Context in which `optimizer.apply` applies the means of the gradients of all processes, on PyTorch."""
+def averaging_gradients(optimizer: Any, data: Any) -> Iterator[None]:
+    """Context in which `optimizer.apply` applies the means of all processes' gradients, by their rows, on PyTorch."""
     if keras.backend.backend() != "torch" or processes()[1] == 1 or optimizer is None:
         yield
         return
-    apply = optimizer.apply
-    optimizer.apply = lambda gradients, *args: apply(_totals(gradients, 1 / processes()[1]), *args)
+    counts = _of_processes(len(keras.tree.flatten(data)[0]))
+    share, apply = counts[processes()[0]] / sum(counts), optimizer.apply
+    optimizer.apply = lambda gradients, *args: apply(_totals(gradients, share), *args)
     try:
         yield
     finally:
@@ -180,16 +183,28 @@ def scope_of(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
     """Returns the scope of the strategy that a model was made in, on TensorFlow. Checks the engine."""
     if keras.backend.backend() == "torch":
         _check_group()
+    if keras.backend.backend() == "jax":
+        _lay_out(model)
     if keras.backend.backend() != "tensorflow":
         return contextlib.nullcontext()
     import tensorflow as tf
 
-    strategy = model.distribute_strategy
+    strategy = model.distribute_strategy  # of the model, or the current one
+    is_inside = all(strategy.extended.variable_created_in_scope(variable.value) for variable in model.variables)
     rule = "be made within the scope of the strategy that trains it"
-    check(
-        not tf.distribute.has_strategy() or tf.distribute.get_strategy() is strategy, "model", rule, "one made before"
-    )
+    check(not tf.distribute.has_strategy() or is_inside, "model", rule, "one made before")
     return contextlib.nullcontext() if strategy.num_replicas_in_sync == 1 else strategy.scope()
+
+
+def _lay_out(model: keras.Model) -> None:
+    """Places the variables of a model, made before the distribution was set, on its devices."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return
+    optimizer = getattr(model, "optimizer", None)
+    for variable in [*model.variables, *model.metrics_variables, *getattr(optimizer, "variables", [])]:
+        layout = distribution.get_variable_layout(variable)
+        variable.assign(keras.distribution.distribute_tensor(variable.value, layout))
 
 
 def prepared(options: dict[str, Any], variables: Sequence[keras.Variable]) -> Any:
@@ -207,7 +222,22 @@ def prepared(options: dict[str, Any], variables: Sequence[keras.Variable]) -> An
         value = ops.copy(variable.value)
         _group().broadcast(value, src=0)
         variable.assign(value)
-    return _in_step(data) if isinstance(data, types.GeneratorType) else data
+    return data if counts[0] != UNKNOWN or isinstance(data, keras.utils.PyDataset) else _in_step(data)
+
+
+def callbacks_of_process(callbacks: Sequence[Any]) -> list[Any]:
+    """Returns the callbacks that this process calls: those of Keras that only write are called by the first one.
+
+    Raises:
+        ValueError: if there are several processes and a `BackupAndRestore`, which each of them would write and delete.
+    """
+    index, number = processes()
+    if number == 1:
+        return list(callbacks)
+    backups = [each for each in callbacks if isinstance(each, keras.callbacks.BackupAndRestore)]
+    rule = "hold a keras_gen.callbacks.Backup instead, with several processes"
+    check(not backups, "callbacks", rule, "a BackupAndRestore")
+    return [each for each in callbacks if index == 0 or not isinstance(each, WRITERS)]
 
 
 def _batched(options: dict[str, Any]) -> Iterator[tuple[Any, int]]:
@@ -223,11 +253,19 @@ def _batched(options: dict[str, Any]) -> Iterator[tuple[Any, int]]:
 
 
 def _number_of_batches(options: dict[str, Any]) -> int:
-    """Returns the number of batches of an epoch, -1 where it is not known."""
-    if is_array(options["x"]):
+    """Returns the number of batches of an epoch, `UNKNOWN` where nothing tells."""
+    data, given = options["x"], options.get("steps_per_epoch") or options.get("steps")
+    if given:
+        return int(given)
+    if is_array(data):
         array, batch_size = next(_batched(options))
         return -(-len(array) // batch_size)
-    return getattr(options["x"], "num_batches", None) or -1
+    if isinstance(data, keras.utils.PyDataset):
+        return data.num_batches or UNKNOWN
+    try:
+        return len(data)
+    except TypeError:  # a generator, or a stream of tf.data or of a DataLoader
+        return UNKNOWN
 
 
 def _check_batches(n: int, batch_size: int) -> None:
@@ -261,8 +299,22 @@ def _shards() -> int:
     return int(mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)])
 
 
-def _in_step(batches: Iterable[Any]) -> Iterator[Any]:
-    """Yields the batches of a generator as long as each process has one."""
+def _in_step(data: Iterable[Any]) -> Any:
+    """Returns data of unknown length, of which an epoch ends as soon as a process has no further batch."""
+    if isinstance(data, types.GeneratorType):
+        return _common(data)
+    from torch.utils.data import DataLoader, IterableDataset
+
+    class InStep(IterableDataset[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            for batch in _common(data):
+                yield keras.tree.map_structure(ops.convert_to_numpy, batch)
+
+    return DataLoader(InStep(), batch_size=None)
+
+
+def _common(batches: Iterable[Any]) -> Iterator[Any]:
+    """Yields batches as long as each process has one."""
     iterator = iter(batches)
     while True:
         batch = next(iterator, None)
@@ -296,12 +348,23 @@ def rounds(batches: int, arrays: Sequence[np.ndarray]) -> list[tuple[int, list[i
     Raises:
         ValueError: if the arrays differ between the processes.
     """
-    if not ALONE.get() and processes()[1] > 1:
-        _check_same(arrays)
+    if not ALONE.get():
+        check_same("arguments", arrays, "be the same in all processes, which share the batches")
     index, number = (0, 1) if ALONE.get() or keras.backend.backend() == "jax" else processes()
     starts = range(0, batches, number)
     together = [[min(start + other, batches - 1) for other in range(number)] for start in starts]
     return [(numbers[index], numbers) for numbers in together]
+
+
+def own_rows(arrays: Any) -> Any:
+    """Returns the rows on which this process trains, of nested arrays that all processes have: every N-th one.
+
+    The last rows, which the processes cannot share, are left out. On TensorFlow the strategy divides the rows itself.
+    """
+    index, number = processes()
+    if number == 1 or keras.backend.backend() == "tensorflow":
+        return arrays
+    return keras.tree.map_structure(lambda x: x[: len(x) // number * number][index::number], arrays)
 
 
 def placed(rows: Any) -> Any:
@@ -348,12 +411,13 @@ def _parts(x: Any) -> list[np.ndarray]:
             return np.split(tf.distribute.get_strategy().gather(x, axis=0).numpy(), processes()[1])
 
 
-def _check_same(arrays: Sequence[np.ndarray]) -> None:
-    """Checks that all processes call a method, and with the same arguments: they share its batches."""
+def check_same(name: str, arrays: Sequence[np.ndarray], rule: str = "be the same in all processes") -> None:
+    """Checks that all processes come here, and with the same arrays."""
+    if processes()[1] == 1:
+        return
     if keras.backend.backend() == "torch" and _group().get_backend() == "gloo":
         _group().monitored_barrier(timeout=PATIENCE, wait_all_ranks=True)  # names the processes that do not come
-    rule = "be the same in all processes, which share the batches"
-    check(len(set(_checksums(arrays))) == 1, "arguments", rule, "different arrays")
+    check(len(set(_checksums(arrays))) == 1, name, rule, "different arrays")
 
 
 def _checksums(arrays: Sequence[np.ndarray]) -> list[int]:
@@ -384,6 +448,10 @@ def _check_group() -> None:
     world = int(os.environ.get("WORLD_SIZE", 1))
     rule = "be initialized, by `torch.distributed.init_process_group()`: else each process trains a model of its own"
     check(world == 1 or _group().is_initialized(), "process group", rule, f"none, but WORLD_SIZE={world}")
+    if processes()[1] > 1:
+        device, served = ops.ones(()).device.type, _group().get_backend_config()
+        rule = f"serve the device that Keras computes on, {device}, as gloo does for cpu and nccl for cuda"
+        check(f"{device}:" in served, "process group", rule, served)
 
 
 def _gathered(x: Any) -> list[Any]:
@@ -398,15 +466,15 @@ def _of_processes(number: int) -> list[int]:
 
 
 def _totals(tensors: Sequence[Any], factor: float) -> list[Any]:
-    """Returns sums over all processes, times a factor. One message for all tensors of a dtype; `None` stays."""
+    """Returns sums over all processes, each times its factor. One message for all tensors of a dtype; `None` stays."""
     import torch
 
     result = list(tensors)
     for dtype in {x.dtype for x in tensors if x is not None}:
         places = [i for i, x in enumerate(tensors) if x is not None and x.dtype == dtype]
-        flat = torch.cat([tensors[i].detach().reshape(-1) for i in places])
+        flat = torch.cat([tensors[i].detach().reshape(-1) for i in places]).mul_(factor)
         _group().all_reduce(flat)
-        parts = torch.split(flat if factor == 1 else flat * factor, [tensors[i].numel() for i in places])
+        parts = torch.split(flat, [tensors[i].numel() for i in places])
         for i, part in zip(places, parts, strict=True):
             result[i] = part.reshape(tensors[i].shape)
     return result

@@ -3,46 +3,68 @@
 import concurrent.futures
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
 import pytest
 from laws.models import MODELS
 
-from keras_gen.models import CodeTransformer, DiT, UNet, UNet2DCondition
+from keras_gen.callbacks import Backup
+from keras_gen.core import replicas
+from keras_gen.models import NICE, CodeTransformer, DiT, UNet, UNet2DCondition
 
 TESTS = pathlib.Path(__file__).parent.parent
 ENGINE = {"jax": "data_parallel", "tensorflow": "mirrored", "torch": "processes"}
 MACHINES = {"jax": "hosts", "tensorflow": "workers"}
 PATIENCE = 1200
 SHORT = ["probe", "vqvae", "flow_condition", "ddpm"]
+OTHERS = ["probe", "remat", "accumulation", "reflow", "fit_prior"]  # of tests/replicas_run.py, beside the table
+REFUSED = {
+    "arguments": "`arguments` must be the same in all processes, which share the batches.",
+    "batches": "`x` must be of as many batches in each process.",
+    "steps": "`x` must be of as many batches in each process.",
+    "images": "`images` must be the same in all processes.",
+    "callbacks": "`callbacks` must hold a keras_gen.callbacks.Backup instead, with several processes.",
+}
 
 
-def processes(engine, out, names, number):
-    """Runs the script in `number` processes, and returns what each wrote, by run, model and key."""
+def started(number, script, *arguments):
+    """Starts a script in `number` processes that know each other."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(number)}
-    command = [sys.executable, str(TESTS / "replicas_run.py"), engine, str(out), *names]
-    started = []
+    running = []
     for rank in range(number):
         environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}", "PYTHONWARNINGS": "ignore"}
         environment |= {**group, "RANK": str(rank)} if number > 1 else {}
         options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(command, env=environment, **options))
-    with concurrent.futures.ThreadPoolExecutor(number) as pool:
-        waiting = [pool.submit(process.communicate, timeout=PATIENCE) for process in started]
+        command = [sys.executable, str(TESTS / script), *map(str, arguments)]
+        running.append(subprocess.Popen(command, env=environment, **options))
+    return running
+
+
+def processes(engine, out, names, number):
+    """Trains in `number` processes, and returns what each wrote, by run, model and key."""
+    finish(started(number, "replicas_run.py", engine, out, *names))
+    return [results(f"{out}.{rank}.npz") for rank in range(number)]
+
+
+def finish(running):
+    """Waits until all processes have ended well, or ends them all."""
+    with concurrent.futures.ThreadPoolExecutor(len(running)) as pool:
+        waiting = [pool.submit(process.communicate, timeout=PATIENCE) for process in running]
         for future in concurrent.futures.as_completed(waiting):
-            if future.exception() or started[waiting.index(future)].returncode:
-                for process in started:
+            if future.exception() or running[waiting.index(future)].returncode:
+                for process in running:
                     process.kill()  # the others would wait for it
         errors = [future.result()[1][-2000:] for future in waiting]
-    assert all(process.returncode == 0 for process in started), "\n".join(errors)
-    return [results(f"{out}.{rank}.npz") for rank in range(number)]
+    assert all(process.returncode == 0 for process in running), "\n".join(errors)
 
 
 def results(file):
@@ -63,11 +85,8 @@ def difference(a, b):
     return apart[where], where
 
 
-def test_replicas_are_one_model(tmp_path, request):
-    engine = ENGINE[keras.backend.backend()]
-    is_whole = request.config.getoption("--all-cases")
-    names = ["probe", *MODELS] if is_whole else SHORT
-    first, *others = processes(engine, tmp_path / "run", names, 2 if engine == "processes" else 1)
+def compare(engine, first, *others):
+    """Lists what replicas have learned, or return, otherwise than one device, and each than the others."""
     offenders = []
     for name, result in first["all"].items():
         if engine == "data_parallel" or not result["draws"]:
@@ -80,14 +99,82 @@ def test_replicas_are_one_model(tmp_path, request):
             apart, where = difference(result, other["all"][name])
             if apart > 0:
                 offenders.append(f"{name}: {where} of two processes is {apart:.1e} apart")
+    for run in first.keys() & {"methods, two", "methods, all"}:
+        for name, result in first[run].items():
+            apart, where = difference(result, first["methods, one"][name])
+            if apart > 1e-6:
+                offenders.append(f"{name}: {where} ({run}) is {apart:.1e} from that of one device")
+    return offenders
+
+
+def test_replicas_are_one_model(tmp_path, request):
+    engine = ENGINE[keras.backend.backend()]
+    names = [*OTHERS, *MODELS] if request.config.getoption("--all-cases") else SHORT
+    first, *others = processes(engine, tmp_path / "run", names, 2 if engine == "processes" else 1)
+    offenders = compare(engine, first, *others)
     assert not offenders, "\n".join(offenders)
     if engine == "processes":
         messages = first["refused"]["messages"]
-        assert str(messages["arguments"]).startswith("`arguments` must be the same in all processes")
-        assert "`x` must be of as many batches in each process. Received: x=[1, 2] batches" in str(messages["batches"])
+        received = {name: str(message).partition(" Received: ")[0] for name, message in messages.items()}
+        assert received == REFUSED
+        assert [int(run["streamed"]["nice"]["steps"]) for run in (first, *others)] == [4, 4]
+        written = {file.name for file in tmp_path.iterdir()}
+        assert written == {"run.0.npz", "run.1.npz", "run.0.csv", "run.0.keras"}
     noise, rows = first["all"]["probe"]["noise"].T
     assert len(set(noise)) == len(noise) == 8, "rows of one batch share noise"
     np.testing.assert_array_equal(rows, first["one"]["probe"]["noise"][:, 1])  # in the order of the batch
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="its processes have rows of their own")
+def test_three_processes_share_batches_of_eight(tmp_path, request):
+    if not request.config.getoption("--all-cases"):
+        pytest.skip("runs with --all-cases")
+    names = ["probe", "remat", "accumulation", "flow_condition", "ddpm"]
+    offenders = compare("processes", *processes("processes", tmp_path / "run", names, 3))
+    assert not offenders, "\n".join(offenders)
+
+
+def test_a_killed_process_ends_the_others_and_all_resume(tmp_path, request):
+    if not request.config.getoption("--all-cases"):
+        pytest.skip("runs with --all-cases")
+    engine = MACHINES.get(keras.backend.backend(), "processes")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    finish(started(2, "replicas_kill.py", engine, whole))
+    survivor, victim = started(2, "replicas_kill.py", engine, killed, "--kill")
+    assert victim.wait(PATIENCE) == -signal.SIGKILL
+    patience = 150 if engine == "hosts" else 60  # JAX misses a process after 100 s, unless told otherwise
+    assert survivor.wait(patience) != 0
+    assert Backup(killed / "backup.npz").finished_epochs() == 2
+    finish(started(2, "replicas_kill.py", engine, killed))
+    for rank in range(2):
+        with np.load(whole / f"{rank}.npz") as one, np.load(killed / f"{rank}.npz") as other:
+            assert max(np.abs(one[key].astype("float64") - other[key]).max() for key in one) == 0
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="process groups are those of PyTorch")
+def test_a_process_group_serves_the_device(monkeypatch):
+    served = {"get_backend_config": lambda: "cuda:nccl", "is_initialized": lambda: True}
+    group = types.SimpleNamespace(**served, get_rank=lambda: 0, get_world_size=lambda: 2)
+    monkeypatch.setattr(replicas, "_group", lambda: group)
+    model = NICE(2, [8], None, seed=0)
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=r"`process group` must serve the device .* cpu.* Received: .*=cuda:nccl"):
+        model.fit(np.zeros((4, 8), "float32"), verbose=0)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="strategies are those of TensorFlow")
+def test_a_model_is_made_in_the_scope_that_trains_it():
+    import tensorflow as tf
+
+    model = NICE(2, [8], None, seed=0)
+    model.compile("sgd")
+    with (
+        tf.distribute.MirroredStrategy(["CPU:0"]).scope(),
+        pytest.raises(ValueError, match="`model` must be made within"),
+    ):
+        model.fit(np.zeros((4, 8), "float32"), verbose=0)
 
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="its processes are tested above")

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gen.core import replicas
 from keras_gen.core.arrays import mean_square
 from keras_gen.core.checks import check, check_choice, check_integer
 from keras_gen.diffusion.models.score_sde import ScoreSDE
@@ -136,7 +137,9 @@ class RectifiedFlow(ScoreSDE):
         options = {"condition": condition, "batch_size": sampling_batch_size, "verbose": fit.get("verbose", "auto")}
         sampler = EulerSampler(100) if sampler is None else sampler
         x0 = self.sample(n, sampler, noise=eps, seed=seed, **options)
-        return self.fit((x0, eps), self.prepare_condition(condition, n), **fit)
+        condition = self.prepare_condition(condition, n)
+        y = None if condition is None else replicas.own_rows(condition)
+        return self.fit(replicas.own_rows((x0, eps)), y, **fit)
 
     def check_data(self, x: Any, y: Any) -> None:
         for part in x if isinstance(x, list | tuple) else (x,):
