@@ -37,8 +37,8 @@ FOLDERS = {
     "models": "networks/backbones",
     "plots": "evaluation",
     "ops": "core core/calculus networks/blocks flows latent hubness evaluation diffusion quantization autoregressive",
-    "samplers": "diffusion/samplers",
-    "schedules": "diffusion/schedules",
+    "samplers": "diffusion/samplers pretrained",
+    "schedules": "diffusion/schedules pretrained",
 }
 METHODS = (
     *("sample", "denoising_path", "denoise_from", "interpolate", "elbo", "encode", "decode", "reconstruct"),

@@ -1,0 +1,65 @@
+"""The noise schedule and the prediction of a diffusers scheduler file."""
+
+from typing import Any
+
+from keras_gen.diffusion.schedules.base import NoiseSchedule
+from keras_gen.diffusion.schedules.continuous import RectifiedFlowSchedule
+from keras_gen.diffusion.schedules.discrete import (
+    CosineSchedule,
+    DiscreteSchedule,
+    LinearSchedule,
+    ScaledLinearSchedule,
+)
+from keras_gen.diffusion.schedules.modifiers import Shifted, ZeroTerminalSNR
+from keras_gen.export import keras_gen_export
+from keras_gen.pretrained.scheduler_file import FLOW_MATCHING, scheduler_options
+
+PREDICTIONS = {"epsilon": "epsilon", "sample": "x0", "v_prediction": "v"}
+
+
+@keras_gen_export("keras_gen.schedules.from_diffusers")
+def from_diffusers(config: Any) -> NoiseSchedule:
+    """Reads the noise schedule of a diffusers scheduler file.
+
+    The classes are those of `samplers.from_diffusers`, which reads the times and the rule of a step from the same file.
+
+    Args:
+        config: a dict, or the path of a `scheduler_config.json`.
+
+    Returns:
+        A `DiscreteSchedule`; for `FlowMatchEulerDiscreteScheduler` a `RectifiedFlowSchedule`, `Shifted` by the file's
+        shift.
+
+    Raises:
+        ValueError: if the file cannot be read, or holds a class or a value that is not supported.
+
+    Example:
+
+    >>> schedule = keras_gen.schedules.from_diffusers("pipeline/scheduler/scheduler_config.json")
+    >>> model = keras_gen.models.DDPM(network, schedule)
+
+    Reference: https://github.com/huggingface/diffusers, whose files these are.
+    """
+    options = scheduler_options(config)
+    if options["_class_name"] == FLOW_MATCHING:
+        flow, shift = RectifiedFlowSchedule(), options["shift"]
+        return flow if shift == 1 else Shifted(flow, shift)
+    schedule = _of_betas(options)
+    return ZeroTerminalSNR(schedule) if options.get("rescale_betas_zero_snr") else schedule
+
+
+def prediction_of(options: dict[str, Any]) -> str:
+    """Returns the short form of the prediction that the options of a scheduler file tell."""
+    if options["_class_name"] == FLOW_MATCHING:
+        return "velocity"
+    return PREDICTIONS[options["prediction_type"]]
+
+
+def _of_betas(options: dict[str, Any]) -> DiscreteSchedule:
+    if options["trained_betas"] is not None:
+        return DiscreteSchedule(options["trained_betas"])
+    steps, name = options["num_train_timesteps"], options["beta_schedule"]
+    if name == "squaredcos_cap_v2":
+        return CosineSchedule(steps)
+    make = LinearSchedule if name == "linear" else ScaledLinearSchedule
+    return make(steps, options["beta_start"], options["beta_end"])
