@@ -68,8 +68,8 @@ def ours(file, steps, step_noise):
     table, denoise = coefficient_table(model, sampler.rows(schedule, times)), Denoiser(model, clip_x0=sampler.clip_x0)
     state = sampler.start(ops.convert_to_tensor(NOISE * np.float32(sampler.noise_scale(schedule, times))))
     for i in range(len(times) - 1):
-        row = keras.tree.map_structure(lambda column: column[i], table)
-        state = sampler.step(denoise, state, row, lambda: ops.convert_to_tensor(step_noise[i]))
+        row = keras.tree.map_structure(lambda column, i=i: column[i], table)
+        state = sampler.step(denoise, state, row, lambda i=i: ops.convert_to_tensor(step_noise[i]))
     return ops.convert_to_numpy(sampler.finish(state))
 
 
