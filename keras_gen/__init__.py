@@ -21,6 +21,7 @@ from keras_gen import plots as plots
 from keras_gen import predictions as predictions
 from keras_gen import samplers as samplers
 from keras_gen import schedules as schedules
+from keras_gen import tokenizers as tokenizers
 from keras_gen.export import serve_aliases
 from keras_gen.version import __version__ as __version__
 

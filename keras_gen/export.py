@@ -30,6 +30,7 @@ NAMESPACES = (
     "predictions",
     "samplers",
     "schedules",
+    "tokenizers",
 )
 
 Symbol = TypeVar("Symbol", bound=Callable[..., Any])

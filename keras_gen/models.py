@@ -25,5 +25,7 @@ from keras_gen.networks.backbones.light_unet import LightUNet as LightUNet
 from keras_gen.networks.backbones.pixel_transformer import PixelTransformer as PixelTransformer
 from keras_gen.networks.backbones.unet import UNet as UNet
 from keras_gen.networks.backbones.unet import UNetConventions as UNetConventions
+from keras_gen.networks.text.clip_text_encoder import CLIPTextEncoder as CLIPTextEncoder
+from keras_gen.networks.text.t5_encoder import T5Encoder as T5Encoder
 from keras_gen.quantization.vqgan import VQGAN as VQGAN
 from keras_gen.quantization.vqvae import VQVAE as VQVAE

@@ -137,6 +137,7 @@ IN_NO_TABLE = {
     **dict.fromkeys(("Base", "Bijector", "ContinuousSchedule", "DiffusionSampler"), "a base class"),
     **dict.fromkeys(("Guidance", "Prediction", "TimeSampler"), "a base class"),
     "CodebookDiffusion": "has no configuration: a codec around a trained model",
+    **dict.fromkeys(("CLIPTokenizer", "T5Tokenizer"), "maps texts, not tensors"),
     **dict.fromkeys(("Batches", "PackedSequences"), "has no configuration: data"),
     **dict.fromkeys(("Backup", "EvaluateSamples", "SampleGrid", "StopOnNaN"), "has no configuration: a callback"),
 }

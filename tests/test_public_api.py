@@ -34,18 +34,19 @@ FOLDERS = {
     "layers": "networks/blocks latent flows",
     "losses": "latent flows adversarial discriminative quantization diffusion/models",
     "metrics": "evaluation quantization",
-    "models": "networks/backbones",
+    "models": "networks/backbones networks/text",
     "plots": "evaluation",
     "ops": "core core/calculus networks/blocks flows latent hubness evaluation diffusion quantization autoregressive",
     "samplers": "diffusion/samplers pretrained",
     "schedules": "diffusion/schedules pretrained",
+    "tokenizers": "networks/text",
 }
 METHODS = (
     *("sample", "denoising_path", "denoise_from", "interpolate", "elbo", "encode", "decode", "reconstruct"),
     *("add_noise", "image_to_image", "inpaint", "invert", "adapt_variance", "reflow", "straightness"),
     *("cluster", "quantize", "adapt", "set_codebook", "log_prob", "bits_per_dim", "map_latents", "pool"),
     *("quantize_vectors", "encode_vectors", "decode_vectors", "from_diffusers", "fit_prior"),
-    *("export_sampler", "export_method"),
+    *("export_sampler", "export_method", "from_folder", "save"),
 )
 OURS = {module for name, module in sys.modules.items() if name.startswith("keras_gen.")}
 

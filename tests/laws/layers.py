@@ -5,6 +5,7 @@ from keras_gen import layers
 from laws.arrays import IMAGES, NUMBERS, PAIRS, TOKENS, VECTOR, T
 from laws.bijectors import BIJECTORS, DISCRETE
 from laws.networks import NETWORKS
+from laws.text import TEXT_ENCODERS
 
 HEADS = np.random.default_rng(8).normal(size=(2, 6, 3, 8)).astype("float32")
 DECAY = keras.optimizers.schedules.ExponentialDecay(1.0, 10, 0.5)
@@ -55,6 +56,10 @@ LAYERS = {
     "self_attention": (lambda: layers.SelfAttention2D(2, 2, remat=True), (IMAGES,)),
     "sinusoidal_embedding": (lambda: layers.SinusoidalEmbedding(6), (T,)),
     "transformer_block": (lambda: layers.TransformerBlock(2), (TOKENS,)),
+    "transformer_block_quick_gelu": (
+        lambda: layers.TransformerBlock(2, hidden_dim=12, activation="quick_gelu", epsilon=1e-5),
+        (TOKENS,),
+    ),
     "transformer_block_rotary": (
         lambda: layers.TransformerBlock(2, 3, layers.RotaryEmbedding(1e3), dropout=0.5, seed=0, remat=True),
         (TOKENS,),
@@ -76,7 +81,7 @@ LAYERS = {
         (IMAGES,),
     ),
 }
-LAYERS |= NETWORKS
+LAYERS |= NETWORKS | TEXT_ENCODERS
 LAYERS |= {name: (make, (x,)) for name, (make, x, *condition) in BIJECTORS.items() if not condition}
 
 # Layers whose purpose is to sample, in inference too.

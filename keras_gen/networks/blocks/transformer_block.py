@@ -1,14 +1,22 @@
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_flag, check_integer, is_number
+from keras_gen.core.checks import check, check_choice, check_flag, check_integer, check_positive, is_number
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.core.random import check_seed, keras_seed
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.recomputing import recomputed
+
+# The logistic function of 1.702 x is within 0.01 of the normal distribution function.
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    "gelu_tanh": lambda x: ops.gelu(x, approximate=True),
+    "gelu": lambda x: ops.gelu(x, approximate=False),
+    "quick_gelu": lambda x: x * ops.sigmoid(1.702 * x),
+}
 
 
 @keras_gen_export("keras_gen.layers.TransformerBlock")
@@ -26,6 +34,10 @@ class TransformerBlock(StaysFrozen, keras.layers.Layer):
         seed: int or `None`. Seeds the dropout. Defaults to `None`, a seed from Keras's global generator.
         remat: bool. Whether to recompute the block in the backward pass instead of storing its activations (gradient
             checkpointing). Defaults to `False`.
+        hidden_dim: int >= 1 or `None`. Hidden width of the feed-forward layer where it is no such multiple. Defaults to
+            `None`.
+        activation: `"gelu_tanh"`, `"gelu"` (exact) or `"quick_gelu"`, `x sigmoid(1.702 x)`. Defaults to `"gelu_tanh"`.
+        epsilon: float > 0. Epsilon of the normalizations. Defaults to `1e-6`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
@@ -57,11 +69,19 @@ class TransformerBlock(StaysFrozen, keras.layers.Layer):
         dropout: float = 0.0,
         seed: int | None = None,
         remat: bool = False,
+        hidden_dim: int | None = None,
+        activation: str = "gelu_tanh",
+        epsilon: float = 1e-6,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.num_heads = check_integer("num_heads", num_heads)
         self.expansion = check_integer("expansion", expansion)
+        self.hidden_dim = None if hidden_dim is None else check_integer("hidden_dim", hidden_dim)
+        check_choice("activation", activation, ACTIVATIONS)
+        self.activation = activation
+        check_positive("epsilon", epsilon)
+        self.epsilon = float(epsilon)
         check(positions is None or isinstance(positions, keras.Layer), "positions", "be a layer or None", positions)
         self.positions = positions
         check(is_number(dropout) and 0 <= dropout < 1, "dropout", "be in [0, 1)", repr(dropout))
@@ -70,7 +90,7 @@ class TransformerBlock(StaysFrozen, keras.layers.Layer):
         self.remat = check_flag("remat", remat)
         options = {"dtype": self.dtype_policy}
         self.norm_1, self.norm_2 = (
-            keras.layers.LayerNormalization(epsilon=1e-6, name=f"norm_{i}", **options) for i in (1, 2)
+            keras.layers.LayerNormalization(epsilon=self.epsilon, name=f"norm_{i}", **options) for i in (1, 2)
         )
         self.drop = keras.layers.Dropout(self.dropout, seed=keras_seed(self.seed), **options)
 
@@ -82,11 +102,12 @@ class TransformerBlock(StaysFrozen, keras.layers.Layer):
         dense, options = keras.layers.Dense, {"dtype": self.dtype_policy}
         self.qkv = dense(3 * channels, name="qkv", **options)
         self.output_dense = dense(channels, name="output", **options)
-        self.mlp_1 = dense(self.expansion * channels, name="mlp_1", **options)
+        hidden = self.expansion * channels if self.hidden_dim is None else self.hidden_dim
+        self.mlp_1 = dense(hidden, name="mlp_1", **options)
         self.mlp_2 = dense(channels, name="mlp_2", **options)
         for layer in (self.norm_1, self.norm_2, self.qkv, self.output_dense, self.mlp_1):
             layer.build(x_shape)
-        self.mlp_2.build((*x_shape[:-1], self.expansion * channels))
+        self.mlp_2.build((*x_shape[:-1], hidden))
         if self.positions is not None and not self.positions.built:
             self.positions.build((*x_shape[:-1], self.num_heads, self.head_dim))
 
@@ -141,7 +162,7 @@ class TransformerBlock(StaysFrozen, keras.layers.Layer):
 
     def _outputs(self, x: Any, attended: Any, attention_mask: Any = None, mlp_mask: Any = None) -> Any:
         h = x + dropped(self.output_dense(ops.reshape(attended, ops.shape(x))), attention_mask)
-        mlp = self.mlp_2(ops.gelu(self.mlp_1(self.norm_2(h)), approximate=True))
+        mlp = self.mlp_2(ACTIVATIONS[self.activation](self.mlp_1(self.norm_2(h))))
         return h + dropped(mlp, mlp_mask)
 
     def get_config(self) -> dict[str, Any]:
@@ -152,6 +173,9 @@ class TransformerBlock(StaysFrozen, keras.layers.Layer):
             "dropout": self.dropout,
             "seed": self.seed,
             "remat": self.remat,
+            "hidden_dim": self.hidden_dim,
+            "activation": self.activation,
+            "epsilon": self.epsilon,
         }
         return {**super().get_config(), **own}
 

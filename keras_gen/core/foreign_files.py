@@ -1,0 +1,201 @@
+"""Folders of diffusers and transformers, `config.json` and safetensors: read tensor by tensor, written whole."""
+
+import json
+import os
+import pathlib
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_gen.core.checks import check
+from keras_gen.core.files import DAMAGE, reading
+
+CONFIG = "config.json"
+PIPELINE = "model_index.json"
+LARGEST_FILE = 10**10  # bytes of weights, as in diffusers; above it they are sharded
+DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}  # names of the format
+
+
+class Tensors(NamedTuple):
+    """Tensors by name: shapes and dtypes are known, values are read one at a time."""
+
+    place: Any  # a path, or the class of a module
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str]
+    read: Callable[[str], np.ndarray]
+
+
+def open_source(
+    source: Any, classes: Sequence[str], stem: str, variant: str | None
+) -> tuple[Any, dict[str, Any], Tensors]:
+    """Returns the place of the configuration, the configuration and the tensors of a folder or a PyTorch module.
+
+    Args:
+        source: path of a folder, or a module.
+        classes: names of the module's possible classes.
+        stem: str. Name of the file of weights, without its suffixes.
+        variant: str or `None`. What stands between the name and the suffix, such as `"fp16"`.
+    """
+    if hasattr(source, "config") and hasattr(source, "state_dict"):
+        check(variant is None, "variant", "be None for a module", repr(variant))
+        return type(source).__name__, _module_config(source), _module_tensors(source)
+    is_name = variant is None or (isinstance(variant, str) and re.fullmatch(r"[\w-]+", variant) is not None)
+    check(is_name, "variant", "be None, or the part of a file's name, such as 'fp16'", repr(variant))
+    folder = _checked_folder(source, classes, stem)
+    return folder / CONFIG, _read_object(folder / CONFIG), _folder_tensors(folder, stem, variant)
+
+
+def _module_config(module: Any) -> dict[str, Any]:
+    config = module.config.to_dict() if hasattr(module.config, "to_dict") else module.config
+    return {**config, "_class_name": type(module).__name__}
+
+
+def _module_tensors(module: Any) -> Tensors:
+    tensors = {name: tensor.detach() for name, tensor in module.state_dict().items()}
+    dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
+
+    def read(name: str) -> np.ndarray:
+        tensor = tensors[name].cpu()
+        # A copy, as the module may go on to be trained. NumPy's arrays of PyTorch know no bfloat16.
+        return np.array(tensor.float() if dtypes[name] == "bfloat16" else tensor)
+
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return Tensors(type(module).__name__, shapes, {name: DTYPES.get(own, own) for name, own in dtypes.items()}, read)
+
+
+def _checked_folder(source: Any, classes: Sequence[str], stem: str) -> pathlib.Path:
+    article = "an" if classes[0][0] in "AEIO" else "a"
+    rule = f"be {article} {' or '.join(classes)}, or a folder with {CONFIG} and {stem}.safetensors"
+    check(isinstance(source, str | os.PathLike), "source", rule, type(source).__name__)
+    folder = pathlib.Path(source)
+    if folder.is_file():
+        rule += ": one file, as of the original layout, becomes a folder by `from_single_file` of diffusers"
+    elif not folder.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+        rule += f": `hf download {source} --local-dir {folder.name}` downloads a repository"
+    elif (folder / PIPELINE).is_file():
+        rule += f": of a pipeline, give the folder of a part{_parts_of(folder, classes)}"
+    check((folder / CONFIG).is_file(), "source", rule, folder)
+    return folder
+
+
+def _parts_of(pipeline: pathlib.Path, classes: Sequence[str]) -> str:
+    parts = _read_object(pipeline / PIPELINE).items()  # as in "unet": ["diffusers", "UNet2DConditionModel"]
+    fitting = [name for name, value in parts if isinstance(value, list) and value and value[-1] in classes]
+    return f", here {' or '.join(fitting)}" if fitting else ""
+
+
+def _read_object(file: pathlib.Path) -> dict[str, Any]:
+    with reading("source", file, "have an object in JSON", *DAMAGE):
+        value = json.loads(file.read_text(encoding="utf-8"))
+        check(isinstance(value, dict), "config", "be an object with keys and values", repr(value)[:80])
+        return value
+
+
+def _folder_tensors(folder: pathlib.Path, stem: str, variant: str | None) -> Tensors:
+    infix = "" if variant is None else f".{variant}"
+    whole, index = folder / f"{stem}{infix}.safetensors", folder / f"{stem}.safetensors.index{infix}.json"
+    if not whole.is_file() and not index.is_file():
+        suffixes = (".bin", ".ckpt", ".json", ".msgpack", ".pt", ".safetensors")
+        others = sorted(file.name for file in folder.iterdir() if file.suffix in suffixes and file.name != CONFIG)
+        rule = f"hold {whole.name}: other files are not read, pickles in particular, variants by `variant`"
+        check(False, "source", rule, f"{folder} with {others}")
+    place, files = (whole, [whole]) if whole.is_file() else (index, _shards(index))
+    opened = {file: _opened(file) for file in files}
+    holders: dict[str, Any] = {}
+    for file, tensors in opened.items():
+        twice = sorted(holders.keys() & tensors.keys())
+        check(not twice, "source", "hold each tensor once", f"{file} with {', '.join(twice)} again")
+        holders |= dict.fromkeys(tensors.keys(), tensors)
+    headers = {name: tensors.get_slice(name) for name, tensors in holders.items()}
+
+    def read(name: str) -> np.ndarray:
+        with reading("source", place, "have a whole file of weights", *DAMAGE, _damage()):
+            return holders[name].get_tensor(name)
+
+    shapes = {name: tuple(header.get_shape()) for name, header in headers.items()}
+    return Tensors(place, shapes, {name: header.get_dtype() for name, header in headers.items()}, read)
+
+
+def _shards(index: pathlib.Path) -> list[pathlib.Path]:
+    with reading("source", index, "be an index of shards", ValueError):
+        shards = _read_object(index).get("weight_map")
+        names = sorted(set(map(str, shards.values()))) if isinstance(shards, dict) else []
+        check(len(names) > 0, "weight_map", "be an object with names of files", repr(shards)[:80])
+        inside = all(re.fullmatch(r"[\w.-]+\.safetensors", name) for name in names)
+        check(inside, "weight_map", "name safetensors beside the index", names)
+        missing = [name for name in names if not (index.parent / name).is_file()]
+        check(not missing, "weight_map", "name files that exist", missing)
+    return [index.parent / name for name in names]
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError("Weights of diffusers need `pip install safetensors`") from error
+    return safetensors
+
+
+def _damage() -> type[Exception]:
+    return _safetensors().SafetensorError
+
+
+def _opened(file: pathlib.Path) -> Any:
+    with reading("source", file, "have a whole file of weights", *DAMAGE, _damage()):
+        # Not by a map into memory: its pages would count beside the network's.
+        return _safetensors().safe_open(file, framework="numpy", backend="pread")
+
+
+def write_folder(
+    folder: Any, config: dict[str, Any], stem: str, shards: Sequence[Callable[[], dict[str, np.ndarray]]]
+) -> None:
+    """Writes a configuration and weights, in one file or as shards with an index.
+
+    All is written beside before anything takes its place, and the configuration is the last that does: a folder
+    without it is no model.
+
+    Args:
+        folder: path of the folder, which is created if it does not exist.
+        config: the configuration.
+        stem: str. Name of the file of weights, without its suffixes.
+        shards: functions that return the tensors of each file, by name.
+    """
+    check(isinstance(folder, str | os.PathLike), "folder", "be a path", type(folder).__name__)
+    folder = pathlib.Path(folder)
+    check(not folder.is_file(), "folder", "be the path of a folder", folder)
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as beside:
+        names = _write_weights(pathlib.Path(beside), stem, shards)
+        (pathlib.Path(beside) / CONFIG).write_text(text, encoding="utf-8")
+        for old in (folder / CONFIG, *_weights_in(folder, stem)):
+            old.unlink(missing_ok=True)
+        for name in (*names, CONFIG):
+            os.replace(pathlib.Path(beside) / name, folder / name)
+
+
+def _weights_in(folder: pathlib.Path, stem: str) -> Iterable[pathlib.Path]:
+    """Returns the files that could be taken for those of the network, were they left; variants have other names."""
+    pattern = rf"{re.escape(stem)}(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
+    return [file for file in folder.iterdir() if re.fullmatch(pattern, file.name)]
+
+
+def _write_weights(folder: pathlib.Path, stem: str, shards: Sequence[Callable[[], dict[str, np.ndarray]]]) -> list[str]:
+    """Writes the files of weights and returns their names."""
+    count, total = len(shards), 0
+    places: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        tensors = shard()
+        name = f"{stem}.safetensors" if count == 1 else f"{stem}-{number:05}-of-{count:05}.safetensors"
+        _safetensors().numpy.save_file(tensors, folder / name, metadata={"format": "pt"})
+        places |= dict.fromkeys(tensors, name)
+        total += sum(tensor.nbytes for tensor in tensors.values())
+    files = sorted(set(places.values()))
+    if count == 1:
+        return files
+    index = {"metadata": {"total_size": total}, "weight_map": places}
+    (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return [*files, f"{stem}.safetensors.index.json"]

@@ -1,0 +1,1 @@
+"""Encoders of text, and the tokenizers that turn it into token ids."""
