@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from keras_gen.core.checks import check
+from keras_gen.diffusion.prediction import Prediction, short_form
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.diffusion.schedules.continuous import RectifiedFlowSchedule
 from keras_gen.diffusion.schedules.discrete import (
@@ -53,6 +55,31 @@ def prediction_of(options: dict[str, Any]) -> str:
     if options["_class_name"] == FLOW_MATCHING:
         return "velocity"
     return PREDICTIONS[options["prediction_type"]]
+
+
+def config_of(schedule: NoiseSchedule, prediction: Prediction) -> dict[str, Any]:
+    """Returns a scheduler file for a schedule and a prediction: a DDIM scheduler, or one of flow matching.
+
+    Raises:
+        ValueError: if diffusers has no such schedule or prediction.
+    """
+    short = short_form(prediction)
+    flow = schedule.schedule if isinstance(schedule, Shifted) else schedule
+    if isinstance(flow, RectifiedFlowSchedule) and short == "velocity":
+        return {"_class_name": FLOW_MATCHING, "shift": getattr(schedule, "shift", 1.0)}
+    names = {ours: theirs for theirs, ours in PREDICTIONS.items()}
+    is_discrete = isinstance(schedule, DiscreteSchedule) and short in names
+    rule = f"be a RectifiedFlowSchedule of a velocity, or a DiscreteSchedule of {' or '.join(map(repr, names))}"
+    check(is_discrete, "schedule", rule, f"{schedule!r} of {short!r}")
+    inner = getattr(schedule, "schedule", schedule)
+    return {
+        "_class_name": "DDIMScheduler",
+        "num_train_timesteps": inner.num_steps,
+        "trained_betas": inner.betas.tolist(),
+        "prediction_type": names[short],
+        "clip_sample": False,
+        "rescale_betas_zero_snr": isinstance(schedule, ZeroTerminalSNR),
+    }
 
 
 def _of_betas(options: dict[str, Any]) -> DiscreteSchedule:
