@@ -18,4 +18,5 @@ from keras_gen.latent.divergences import gaussian_kl as gaussian_kl
 from keras_gen.latent.likelihoods import BernoulliLikelihood as BernoulliLikelihood
 from keras_gen.latent.likelihoods import CategoricalLikelihood as CategoricalLikelihood
 from keras_gen.latent.likelihoods import GaussianLikelihood as GaussianLikelihood
+from keras_gen.latent.likelihoods import LaplaceLikelihood as LaplaceLikelihood
 from keras_gen.quantization.feature_distance import feature_distance as feature_distance

@@ -15,6 +15,7 @@ from keras_gen.flows.flow import Flow as Flow
 from keras_gen.flows.glow import Glow as Glow
 from keras_gen.flows.nice import NICE as NICE
 from keras_gen.flows.real_nvp import RealNVP as RealNVP
+from keras_gen.latent.autoencoder_kl import AutoencoderKL as AutoencoderKL
 from keras_gen.latent.cluster_vae import ClusterVAE as ClusterVAE
 from keras_gen.latent.cvae import CVAE as CVAE
 from keras_gen.latent.gumbel_vae import GumbelVAE as GumbelVAE

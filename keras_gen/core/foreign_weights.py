@@ -17,7 +17,7 @@ from keras import ops, tree
 
 from keras_gen.core.checks import check, is_integer
 from keras_gen.core.files import reading
-from keras_gen.core.foreign_files import DTYPES, LARGEST_FILE, Tensors, open_source, write_folder
+from keras_gen.core.foreign.files import DTYPES, LARGEST_FILE, Tensors, open_source, write_folder
 
 if TYPE_CHECKING:
     from keras import Model as Mixin  # which comes later among the bases of each class

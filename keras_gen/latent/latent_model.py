@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import straight_paths
+from keras_gen.core.arrays import straight_paths, sum_per_sample
 from keras_gen.core.checks import (
     as_numpy,
     batch_of,
@@ -24,9 +24,11 @@ from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.logits import warn_of_activation
 from keras_gen.core.random import starting_noise
 from keras_gen.core.scheduled import Scheduled
-from keras_gen.latent.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
+from keras_gen.latent.divergences import gaussian_kl
+from keras_gen.latent.gaussian import sample_gaussian
+from keras_gen.latent.likelihoods import BernoulliLikelihood, GaussianLikelihood, LaplaceLikelihood, Likelihood
 
-LIKELIHOODS = {"bernoulli": BernoulliLikelihood, "gaussian": GaussianLikelihood}
+LIKELIHOODS = {"bernoulli": BernoulliLikelihood, "gaussian": GaussianLikelihood, "laplace": LaplaceLikelihood}
 
 
 class LatentModel(GenerativeModel):
@@ -158,8 +160,17 @@ class LatentModel(GenerativeModel):
         if not self.built:
             self.build((None, *x.shape[1:]))
         expected = batch_of(self.data_shape)
-        check(x.shape[1:] == self.data_shape, name, f"have shape {expected}", f"shape {x.shape}")
+        check(same_shape(x.shape[1:], self.data_shape), name, f"have shape {expected}", f"shape {x.shape}")
         return x.astype(self.likelihood.dtype, copy=False)
+
+    def prepare_latents(self, name: str, z: Any) -> np.ndarray:
+        """Checks dtype and shape of latents, and returns them as an array."""
+        self.build_from(self.encoder)
+        self.check_built()
+        z = real_array(name, z).astype("float32")
+        is_batch = same_shape(z.shape[1:], self.latent_shape) and len(z) > 0
+        check(is_batch, name, f"have shape {batch_of(self.latent_shape)}", f"shape {z.shape}")
+        return z
 
     def sample(
         self,
@@ -196,7 +207,7 @@ class LatentModel(GenerativeModel):
             noise = self.draw_latents(n, seed)
         noise = real_array("noise", noise).astype("float32")
         expected = (n, *self.latent_shape)
-        check(noise.shape == expected, "noise", f"have shape {expected}", f"shape {noise.shape}")
+        check(same_shape(noise.shape, expected), "noise", f"have shape {expected}", f"shape {noise.shape}")
         condition = self.prepare_condition(condition, n, seed)
         return self._decode("sample", noise, condition, batch_size, verbose)
 
@@ -228,12 +239,7 @@ class LatentModel(GenerativeModel):
         Raises:
             ValueError: if `z` is incompatible with the model.
         """
-        self.build_from(self.encoder)
-        self.check_built()
-        z = real_array("z", z).astype("float32")
-        expected = batch_of(self.latent_shape)
-        check(z.shape[1:] == self.latent_shape and len(z) > 0, "z", f"have shape {expected}", f"shape {z.shape}")
-        return self._decode("decode", z, None, batch_size, 0)
+        return self._decode("decode", self.prepare_latents("z", z), None, batch_size, 0)
 
     def reconstruct(self, x: Any, batch_size: int = 256) -> np.ndarray:
         """Encodes and decodes data, without sampling.
@@ -250,10 +256,15 @@ class LatentModel(GenerativeModel):
         """
         return self.decode(self.encode(x, batch_size), batch_size)
 
+    def drawn_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Returns the shapes, without the batch, of the data that `sample` draws and of their latents."""
+        return self.data_shape, self.latent_shape
+
     def method_graphs(self) -> list[Graph]:
         self.build_from(self.encoder)
         self.check_built()
-        x, z = Input("x", (None, *self.data_shape), self.data_dtype), Input("z", (None, *self.latent_shape))
+        data_shape, latent_shape = self.drawn_shapes()
+        x, z = Input("x", (None, *data_shape), self.data_dtype), Input("z", (None, *latent_shape))
         return [Graph("encode", self.mode, [x], "z", [self]), Graph("decode", self._to_data, [z], "x", [self])]
 
     def interpolate(self, x_a: Any, x_b: Any, points: int = 9) -> np.ndarray:
@@ -272,8 +283,8 @@ class LatentModel(GenerativeModel):
         """
         check_integer("points", points, at_least=2)
         path = straight_paths(self.encode(x_a), self.encode(x_b), points)
-        decoded = self.decode(path.reshape(-1, *self.latent_shape))
-        return decoded.reshape(*path.shape[:2], *self.data_shape)
+        decoded = self.decode(path.reshape(-1, *path.shape[2:]))
+        return decoded.reshape(*path.shape[:2], *decoded.shape[1:])
 
     def elbo(
         self,
@@ -338,7 +349,8 @@ class LatentModel(GenerativeModel):
         Raises:
             ValueError: if an argument is incompatible with the model.
         """
-        return -self.elbo(x, condition, **options) / np.float32(math.prod(self.data_shape) * math.log(2))
+        bound = self.elbo(x, condition, **options)
+        return -bound / np.float32(math.prod(np.shape(x)[1:]) * math.log(2))
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -365,7 +377,10 @@ class LatentModel(GenerativeModel):
 
 
 class GaussianLatentModel(LatentModel):
-    """Base class of models with `q(z | x) = N(mean(x), exp(log_var(x)))`, whose encoder returns mean and log_var."""
+    """Base class of models with `q(z | x) = N(mean(x), exp(log_var(x)))`, whose encoder returns mean and log_var.
+
+    The prior is N(0, I), unless a subclass defines another.
+    """
 
     def moments(self, x: Any, training: bool = False) -> tuple[Any, Any]:
         """Returns mean and log-variance of q(z | x), float32."""
@@ -380,8 +395,12 @@ class GaussianLatentModel(LatentModel):
         )
         return mean, log_var
 
+    def infer(self, x: Any, condition: Any, seed: Any, training: bool) -> tuple[Any, Any]:
+        mean, log_var = self.moments(x, training)
+        return sample_gaussian(mean, log_var, seed), sum_per_sample(gaussian_kl(mean, log_var, 0.0))
+
     def mode(self, x: Any) -> Any:
         return self.moments(x)[0]
 
     def draw_latents(self, n: int, seed: int) -> np.ndarray:
-        return starting_noise(n, self.latent_shape, seed)
+        return starting_noise(n, self.drawn_shapes()[1], seed)

@@ -8,7 +8,6 @@ from keras import ops
 from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.checks import check
 from keras_gen.export import keras_gen_export
-from keras_gen.latent.divergences import gaussian_kl
 from keras_gen.latent.gaussian import sample_gaussian
 from keras_gen.latent.latent_model import GaussianLatentModel
 from keras_gen.latent.likelihoods import Likelihood
@@ -28,7 +27,7 @@ class VAE(GaussianLatentModel):
         encoder: a Keras model from data to a list of `mean` and `log_var`, both `(batch, ...)`.
         decoder: a Keras layer or model from latents to the parameters of the likelihood (for `"bernoulli"` the
             logits).
-        likelihood: `"bernoulli"`, `"gaussian"` (unit variance), or a `Likelihood` (see
+        likelihood: `"bernoulli"`, `"gaussian"` (unit variance), `"laplace"` (unit scale), or a `Likelihood` (see
             `keras_gen/latent/likelihoods.py`). Defaults to `"bernoulli"`.
         kl_weight: float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` of the training step, such as a
             warm-up from 0 to 1 (KL annealing) against posterior collapse. Above 1, this is beta-VAE. Defaults to `1.0`.
@@ -82,10 +81,10 @@ class VAE(GaussianLatentModel):
             self.prior.build((None, *self.latent_shape))
 
     def infer(self, x: Any, condition: Any, seed: Any, training: bool) -> tuple[Any, Any]:
+        if self.prior is None:
+            return super().infer(x, condition, seed, training)
         mean, log_var = self.moments(x, training)
         z = sample_gaussian(mean, log_var, seed)
-        if self.prior is None:
-            return z, sum_per_sample(gaussian_kl(mean, log_var, 0.0))
         mean_log_q = -0.5 * sum_per_sample(1 + log_var + math.log(2 * math.pi))  # minus the entropy
         return z, mean_log_q - ops.cast(self.prior.log_density(z, training=training), "float32")
 

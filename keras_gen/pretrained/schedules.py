@@ -71,15 +71,21 @@ def config_of(schedule: NoiseSchedule, prediction: Prediction) -> dict[str, Any]
     is_discrete = isinstance(schedule, DiscreteSchedule) and short in names
     rule = f"be a RectifiedFlowSchedule of a velocity, or a DiscreteSchedule of {' or '.join(map(repr, names))}"
     check(is_discrete, "schedule", rule, f"{schedule!r} of {short!r}")
-    inner = getattr(schedule, "schedule", schedule)
     return {
         "_class_name": "DDIMScheduler",
-        "num_train_timesteps": inner.num_steps,
-        "trained_betas": inner.betas.tolist(),
+        **_betas_of(getattr(schedule, "schedule", schedule)),
+        "num_train_timesteps": schedule.num_steps,
         "prediction_type": names[short],
         "clip_sample": False,
         "rescale_betas_zero_snr": isinstance(schedule, ZeroTerminalSNR),
     }
+
+
+def _betas_of(schedule: DiscreteSchedule) -> dict[str, Any]:
+    for name, cls in (("linear", LinearSchedule), ("scaled_linear", ScaledLinearSchedule)):
+        if type(schedule) is cls:
+            return {"beta_schedule": name, "beta_start": schedule.beta_start, "beta_end": schedule.beta_end}
+    return {"trained_betas": schedule.betas.tolist()}
 
 
 def _of_betas(options: dict[str, Any]) -> DiscreteSchedule:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from offenders import not_refused
 
-from keras_gen.core import foreign_files, foreign_weights
+from keras_gen.core import foreign_weights
 from keras_gen.core.fixtures import to_numpy
+from keras_gen.core.foreign import files
 from keras_gen.core.foreign_weights import (
     CONVOLUTION,
     POINTWISE,
@@ -222,7 +223,7 @@ def test_a_failure_leaves_no_folder_that_reads_as_whole(tmp_path, monkeypatch):
     assert {file.name: file.read_bytes() for file in (tmp_path / "copy").iterdir()} == before
     assert not any((tmp_path / "new").iterdir())
     with monkeypatch.context() as patch:
-        patch.setattr(foreign_files.os, "replace", fail)
+        patch.setattr(files.os, "replace", fail)
         with pytest.raises(OSError, match="disk is full"):
             network.to_diffusers(tmp_path / "copy")
     with pytest.raises(ValueError, match=r"with config.json"):
@@ -342,12 +343,12 @@ def test_refused_sources(tmp_path, monkeypatch):
         ("repository", "org/name-1.5", {}, "`hf download org/name-1.5 --local-dir name-1.5` downloads"),
         ("file", whole / WEIGHTS, {}, "becomes a folder by `from_single_file` of diffusers"),
         ("pipeline", pipeline, {}, "give the folder of a part, here text. Received"),
-        ("pickle", pickle, {}, "hold model.safetensors: .*pickles.*with .'pytorch_model.bin'"),
+        ("pickle", pickle, {}, "hold model.safetensors, or.*pickles.*with .'pytorch_model.bin'"),
         (
             "variant",
             whole,
             {"variant": "fp16"},
-            "hold model.fp16.safetensors.*variants by `variant`.*'model.safetensors'",
+            "hold model.fp16.safetensors, or a `variant`.*'model.safetensors'",
         ),
         ("path", whole, {"variant": "../x"}, "`variant` must be None, or the part of a file's name"),
         ("not a name", whole, {"variant": 16}, "`variant` must be None, or"),

@@ -594,7 +594,7 @@ E, D = (lambda: autoencoder(2, 2)[0]), (lambda: autoencoder(2, 2)[1])
         (lambda: VAE(E(), None), "`decoder` must be a keras.Layer or keras.Model"),
         (
             lambda: VAE(E(), D(), "poisson"),
-            "`likelihood` must be a Likelihood or one of 'bernoulli', 'gaussian'. Received",
+            "`likelihood` must be a Likelihood or one of 'bernoulli', 'gaussian', 'laplace'. Received",
         ),
         (lambda: VAE(E(), D(), ["gaussian"]), "`likelihood` must be a Likelihood or one of"),
         (lambda: VAE(E(), D(), kl_weight=-1.0), "`kl_weight` must be >= 0. Received: kl_weight=-1.0"),

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from offenders import not_refused
 
-from keras_gen.core.fixtures import save_and_load, to_numpy
-from keras_gen.models import UNet
+import keras_gen
+from keras_gen.core.fixtures import randomize_weights, save_and_load, to_numpy
+from keras_gen.models import UNet, UNetConventions
 
 pytest.importorskip("diffusers")
 import torch
@@ -166,7 +167,7 @@ def test_refused_weights(tmp_path):
     for change, message in (
         ({"up_blocks.7.weight": np.zeros(1)}, "contain only a UNet.s weights. Received: source=up_blocks.7.weight"),
         ({name: None}, f"`source` must contain the weight {name}"),
-        ({"conv_in.weight": np.zeros((8, 3, 1, 1))}, r"contain conv_in.weight of shape \(3, 3, 3, 8\)"),
+        ({"conv_in.weight": np.zeros((8, 3, 1, 1))}, r"contain conv_in.weight of shape \(8, 3, 3, 3\)"),
     ):
         changed = {key: tensor for key, tensor in {**tensors, **change}.items() if tensor is not None}
         save_file(changed, tmp_path / WEIGHTS)
@@ -252,7 +253,7 @@ def test_refused_sources(tmp_path):
 def test_missing_safetensors(tmp_path, monkeypatch):
     peer().save_pretrained(tmp_path)
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    with pytest.raises(ImportError, match="needs `pip install safetensors`"):
+    with pytest.raises(ImportError, match="need `pip install safetensors`"):
         UNet.from_diffusers(tmp_path)
 
 
@@ -263,3 +264,52 @@ def test_files_in_half_precision(dtype, tmp_path):
     ours = UNet.from_diffusers(tmp_path)
     assert {weight.dtype for weight in ours.weights} == {"float32"}
     np.testing.assert_allclose(*outputs(theirs.float(), ours), rtol=1e-5, atol=1e-5)
+
+
+def written(network, folder):
+    """The model of diffusers that reads what a network writes."""
+    network.to_diffusers(folder)
+    model, report = UNet2DModel.from_pretrained(folder, output_loading_info=True)
+    assert not any(report.values()), report
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_round_trip_is_exact(name, tmp_path):
+    theirs = peer(**CONFIGS[name])
+    theirs.save_pretrained(tmp_path / "source")
+    UNet.from_diffusers(tmp_path / "source").to_diffusers(tmp_path / "copy")
+    expected, actual = (load_file(tmp_path / folder / WEIGHTS) for folder in ("source", "copy"))
+    assert actual.keys() == expected.keys()
+    for key, tensor in expected.items():
+        np.testing.assert_array_equal(actual[key], tensor, err_msg=key)
+    assert not UNet2DModel.from_pretrained(tmp_path / "copy", output_loading_info=True)[1]["missing_keys"]
+
+
+def test_trained_here_and_evaluated_there(tmp_path):
+    groups = UNetConventions(groups=4, max_period=5000.0, symmetric_padding=True, head_dim=4, scale_shift=True)
+    ours = UNet((8, 16, 3), (8, 16), 1, attention_levels=(1,), num_classes=3, out_channels=6, conventions=groups)
+    randomize_weights(ours)
+    theirs = written(ours, tmp_path)
+    x = np.random.default_rng(0).normal(size=(2, 8, 16, 3)).astype("float32")
+    labels = np.array([1, 3], "int32")  # the last one is the null class
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2)), torch.from_numpy(T), torch.from_numpy(labels))
+    np.testing.assert_allclose(
+        to_numpy(ours([x, T, labels])), expected.sample.numpy().transpose(0, 2, 3, 1), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_what_has_no_equal_there_is_refused(tmp_path):
+    shuffle = keras_gen.layers.PixelShuffle2D()
+    cases = [
+        ("tokens", {"condition_dim": (None, 4), "attention_levels": (1,)}, "`condition_dim` must be None for a UNet2D"),
+        ("vectors", {"condition_dim": 4}, "`condition_dim` must be None for a UNet2DModel"),
+        ("upsampling", {"upsampling": shuffle}, "`upsampling` must be None for a UNet2DModel"),
+        ("groups", {"widths": (8, 64)}, "`widths` must have one number of groups for a UNet2DModel.*groups .2, 8"),
+        ("odd", {"widths": (7, 14)}, "`widths` must start with an even number for a UNet2DModel"),
+    ]
+    networks = [(name, UNet((8, 8, 1), **{"widths": (32, 32), **arguments}), match) for name, arguments, match in cases]
+    calls = [(name, lambda own=network: own.to_diffusers(tmp_path), match) for name, network, match in networks]
+    assert not not_refused(calls)
+    assert not list(tmp_path.iterdir())

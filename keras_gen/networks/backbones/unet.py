@@ -8,18 +8,9 @@ import keras
 from keras import layers
 
 from keras_gen.core.checks import check, check_choice, check_flag, check_integer, is_number, known_size
-from keras_gen.core.files import reading
+from keras_gen.core.foreign_weights import Entry, ForeignWeights
 from keras_gen.core.torch.kernels import Conv2D
 from keras_gen.export import keras_gen_export
-from keras_gen.networks.backbones.diffusers_weights import (
-    CONFIG,
-    WEIGHTS,
-    assign_weights,
-    check_sizes,
-    part_of,
-    read_diffusers,
-    unet_arguments,
-)
 from keras_gen.networks.backbones.image_network import (
     ImageNetwork,
     check_levels,
@@ -27,6 +18,7 @@ from keras_gen.networks.backbones.image_network import (
     downsampling_multiple,
     upsampling_layers,
 )
+from keras_gen.networks.backbones.unet_weights import LAYERS, SIZES, unet_arguments, unet_config, unet_table
 from keras_gen.networks.blocks.attention import CrossAttention2D, SelfAttention2D
 from keras_gen.networks.blocks.conditioning import ConditionDim, embed, is_pair, network_inputs
 from keras_gen.networks.blocks.layouts import ATTENTION, CONVOLUTIONS, SplitWeights
@@ -52,6 +44,8 @@ class UNetConventions:
             does. Defaults to `"auto"`.
         scale_shift: bool. Whether the embedding scales and shifts the output of each block's second normalization,
             instead of shifting its input. Defaults to `False`.
+        cosines_first: bool. Whether diffusers has the cosines of the time embedding before its sines; of effect in its
+            files alone. Defaults to `False`.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -73,6 +67,7 @@ class UNetConventions:
         symmetric_padding: bool = False,
         middle: str = "auto",
         scale_shift: bool = False,
+        cosines_first: bool = False,
     ):
         self.groups = None if groups is None else check_integer("groups", groups)
         check(is_number(epsilon) and epsilon > 0, "epsilon", "be > 0", repr(epsilon))
@@ -84,6 +79,7 @@ class UNetConventions:
         check_choice("middle", middle, ("auto", "attention", "plain", "none"))
         self.middle = middle
         self.scale_shift = check_flag("scale_shift", scale_shift)
+        self.cosines_first = check_flag("cosines_first", cosines_first)
 
     def heads(self, channels: int) -> int:
         """Returns the number of attention heads for a number of channels."""
@@ -100,7 +96,7 @@ class UNetConventions:
 
 
 @keras_gen_export("keras_gen.models.UNet")
-class UNet(SplitWeights, ImageNetwork):
+class UNet(SplitWeights, ForeignWeights, ImageNetwork):
     """U-Net of DDPM: an encoder and a decoder of residual blocks, joined by skip connections.
 
     Each level halves height and width. The input of each decoder block is concatenated with the skip connection from
@@ -157,6 +153,8 @@ class UNet(SplitWeights, ImageNetwork):
     """
 
     split_pairs = (ATTENTION, CONVOLUTIONS)
+    foreign_classes = ("UNet2DModel",)
+    foreign_sizes, foreign_layers = SIZES, LAYERS
 
     def __init__(
         self,
@@ -258,33 +256,15 @@ class UNet(SplitWeights, ImageNetwork):
         self.upsampling = upsampling
 
     @classmethod
-    def from_diffusers(cls, source: Any) -> "UNet":
-        """Converts a `UNet2DModel` of the library diffusers, with its weights, to an equivalent `UNet`.
+    def foreign_arguments(cls, config: dict[str, Any]) -> dict[str, Any]:
+        arguments = unet_arguments(config)
+        return {**arguments, "conventions": UNetConventions(**arguments["conventions"])}
 
-        Reading a folder requires the package `safetensors`, neither diffusers nor PyTorch. Weights are matched by
-        name, and each is used exactly once.
+    def foreign_config(self) -> dict[str, Any]:
+        return unet_config(self)
 
-        Args:
-            source: path of a folder with `config.json` and `diffusion_pytorch_model.safetensors`, as
-                written by `save_pretrained`, or a `UNet2DModel`.
-
-        Returns:
-            A `UNet`. Its images are channels last, of the configuration's `sample_size`, or of any size if that is
-            `None`. With `num_class_embeds`, the embedding of the null class is zero.
-
-        Raises:
-            ValueError: with the file's path, if the folder or its files are invalid, `UNet` does not support the
-                configuration, or a weight is missing, unused, of the wrong shape or not finite.
-            ImportError: if `safetensors` is not installed.
-        """
-        config, tensors = read_diffusers(source)
-        with reading("source", part_of(source, CONFIG), "have a configuration of a UNet", ValueError):
-            arguments, cos_first = unet_arguments(config)
-            check_sizes(arguments, tensors)
-            network = cls(**{**arguments, "conventions": UNetConventions(**arguments["conventions"])})
-        with reading("source", part_of(source, WEIGHTS), "have the weights of its configuration", ValueError):
-            assign_weights(network, tensors, cos_first)
-        return network
+    def foreign_table(self) -> list[Entry]:
+        return unet_table(self)
 
     def get_config(self) -> dict[str, Any]:
         own = {

@@ -1,4 +1,4 @@
-"""Residual blocks of the U-Nets: two convolutions, with the time embedding in between."""
+"""Residual blocks of the U-Nets: two convolutions, with the time embedding in between, if there is one."""
 
 from typing import Any
 
@@ -22,6 +22,7 @@ class ResidualBlock(StaysFrozen, keras.layers.Layer):
         y = shortcut(x) + conv(dropout(silu(norm(h))))
 
     With `scale_shift`, `a, b = dense(embedding)` act after the second normalization: `(1 + a) norm(conv(...)) + b`.
+    Without an embedding, as in autoencoders, there is no `dense`.
 
     The second convolution is initialized to zero, so that the block starts as its shortcut: the identity, or a 1x1
     convolution if the number of channels changes.
@@ -38,14 +39,16 @@ class ResidualBlock(StaysFrozen, keras.layers.Layer):
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
-        inputs: list of the image `(batch, height, width, channels)` and the embedding `(batch, dim)`.
+        inputs: list of the image `(batch, height, width, channels)` and the embedding `(batch, dim)`, or the image
+            alone.
         training: bool. Whether to apply dropout.
 
     Returns:
         `(batch, height, width, self.width)`.
 
     Raises:
-        ValueError: if an argument is outside its range, or `groups` does not divide a number of channels.
+        ValueError: if an argument is outside its range, `groups` does not divide a number of channels, or there is no
+            embedding for `scale_shift`.
 
     Reference: Ho et al. 2020, arXiv:2006.11239, appendix B; Dhariwal and Nichol 2021, arXiv:2105.05233, for
     `scale_shift`.
@@ -63,7 +66,7 @@ class ResidualBlock(StaysFrozen, keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        width = self.width = check_integer("width", width)
+        self.width = check_integer("width", width)
         check(is_number(dropout) and 0 <= dropout < 1, "dropout", "be in [0, 1)", repr(dropout))
         self.groups = groups
         self.dropout = float(dropout)
@@ -73,49 +76,61 @@ class ResidualBlock(StaysFrozen, keras.layers.Layer):
         self.seed_generator = seed_generator(self.seed)
         options = {"dtype": self.dtype_policy}
         self.norm_1 = GroupNorm(groups, epsilon, name="norm_1", **options)
-        self.conv_1 = Conv2D(width, 3, padding="same", name="conv_1", **options)
-        self.dense = keras.layers.Dense(2 * width if scale_shift else width, name="dense", **options)
-        self.norm_2 = GroupNorm(groups, epsilon, name="norm_2", **options)
-        self.conv_2 = Conv2D(width, 3, padding="same", kernel_initializer="zeros", name="conv_2", **options)
+        self.conv_1 = Conv2D(self.width, 3, padding="same", name="conv_1", **options)
+        self.dense: keras.Layer | None = None
         self.shortcut: keras.Layer | None = None
 
     def build(self, inputs_shape: Any) -> None:
-        x_shape, embedding_shape = inputs_shape
-        h_shape = (*x_shape[:-1], self.width)
+        # In this order, which is that of the optimizer's variables in files.
+        width, options = self.width, {"dtype": self.dtype_policy}
+        has_embedding = isinstance(inputs_shape[0], list | tuple)
+        x_shape, embedding_shape = inputs_shape if has_embedding else (inputs_shape, None)
+        h_shape = (*x_shape[:-1], width)
+        check(has_embedding or not self.scale_shift, "scale_shift", "be False without an embedding", self.scale_shift)
         self.norm_1.build(x_shape)
         self.conv_1.build(x_shape)
-        self.dense.build(embedding_shape)
+        if has_embedding:
+            self.dense = keras.layers.Dense(2 * width if self.scale_shift else width, name="dense", **options)
+            self.dense.build(embedding_shape)
+        self.norm_2 = GroupNorm(self.groups, self.norm_1.epsilon, name="norm_2", **options)
         self.norm_2.build(h_shape)
+        self.conv_2 = Conv2D(width, 3, padding="same", kernel_initializer="zeros", name="conv_2", **options)
         self.conv_2.build(h_shape)
-        if x_shape[-1] != self.width:
-            self.shortcut = Conv2D(self.width, 1, name="shortcut", dtype=self.dtype_policy)
+        if x_shape[-1] != width:
+            self.shortcut = Conv2D(width, 1, name="shortcut", **options)
             self.shortcut.build(x_shape)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        x, embedding = inputs
+        x, *embeddings = inputs if isinstance(inputs, list | tuple) else [inputs]
         masks = []
         if training and self.dropout > 0:
             # Outside of what may be recomputed, which must not draw again.
             kept = ops.ones((*ops.shape(x)[:-1], self.width), self.compute_dtype)
             masks = [keras.random.dropout(kept, self.dropout, seed=self.seed_generator)]
-        return recomputed(self._block, self.remat)(x, embedding, *masks)
+        return recomputed(self._block, self.remat)(x, *embeddings, *masks)
 
-    def _block(self, x: Any, embedding: Any, *masks: Any) -> Any:
+    def _block(self, x: Any, *others: Any) -> Any:
         h = self.conv_1(ops.silu(self.norm_1(x)))
-        shift = ops.expand_dims(self.dense(embedding), (1, 2))
-        if self.scale_shift:
-            scale, shift = ops.split(shift, 2, axis=-1)
-            h = self.norm_2(h) * (1 + scale) + shift
+        if self.dense is None:
+            h, masks = self.norm_2(h), others
         else:
-            h = self.norm_2(h + shift)
+            h, masks = self._conditioned(h, self.dense(others[0])), others[1:]
         h = ops.silu(h)
         for mask in masks:
             h = h * mask
         shortcut = x if self.shortcut is None else self.shortcut(x)
         return shortcut + self.conv_2(h)
 
+    def _conditioned(self, h: Any, shift: Any) -> Any:
+        shift = ops.expand_dims(shift, (1, 2))
+        if not self.scale_shift:
+            return self.norm_2(h + shift)
+        scale, shift = ops.split(shift, 2, axis=-1)
+        return self.norm_2(h) * (1 + scale) + shift
+
     def compute_output_shape(self, inputs_shape: Any) -> tuple[int | None, ...]:
-        return (*inputs_shape[0][:-1], self.width)
+        x_shape = inputs_shape[0] if isinstance(inputs_shape[0], list | tuple) else inputs_shape
+        return (*x_shape[:-1], self.width)
 
     def get_config(self) -> dict[str, Any]:
         own = {

@@ -100,7 +100,7 @@ def _folder_tensors(folder: pathlib.Path, stem: str, variant: str | None) -> Ten
     if not whole.is_file() and not index.is_file():
         suffixes = (".bin", ".ckpt", ".json", ".msgpack", ".pt", ".safetensors")
         others = sorted(file.name for file in folder.iterdir() if file.suffix in suffixes and file.name != CONFIG)
-        rule = f"hold {whole.name}: other files are not read, pickles in particular, variants by `variant`"
+        rule = f"hold {whole.name}, or a `variant`: other files are not read, pickles in particular"
         check(False, "source", rule, f"{folder} with {others}")
     place, files = (whole, [whole]) if whole.is_file() else (index, _shards(index))
     opened = {file: _opened(file) for file in files}

@@ -1,0 +1,1 @@
+"""Files of diffusers and transformers: their configurations, and the tensors in them."""
