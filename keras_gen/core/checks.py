@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard, TypeVar
 
 import keras
@@ -304,6 +304,7 @@ def check_no_scalar(name: str, values: Any, n: int) -> None:
 
 def as_condition(name: str, condition: Any) -> np.ndarray:
     """Converts labels or other conditions to an array of real numbers."""
+    check(not isinstance(condition, Mapping), name, "be one array", "a dict")
     is_plain = isinstance(condition, np.ndarray | str) or not is_array(condition)
     condition = _regular(name, condition) if is_plain else np.asarray(ops.convert_to_numpy(condition))
     rule = "be numbers: give integers for names of classes, as `np.unique(names, return_inverse=True)[1]`"
@@ -329,7 +330,7 @@ def finite_samples(samples: np.ndarray, condition: Any = None) -> np.ndarray:
 
     Args:
         samples: array `(n, ...)`.
-        condition: array of the samples' conditions, or `None`. Labels are named in the error message.
+        condition: the samples' conditions, or `None`. Labels are named in the error message.
 
     Raises:
         NotFiniteError: a `ValueError`, if they are not.
@@ -340,7 +341,7 @@ def finite_samples(samples: np.ndarray, condition: Any = None) -> np.ndarray:
         rule = "give finite samples: has its training diverged?"
         if condition is not None:
             rule = "give finite samples: has its training diverged, or does it not know the condition?"
-            labels = np.unique(condition[bad])[:5].tolist() if condition.ndim == 1 else []
+            labels = np.unique(condition[bad])[:5].tolist() if getattr(condition, "ndim", 0) == 1 else []
             received += f", condition={labels}" if labels else ""
         raise NotFiniteError(f"`model` must {rule}. Received: model={received}", ~bad)
     return samples

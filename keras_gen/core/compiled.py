@@ -109,6 +109,11 @@ def as_tensor(array: np.ndarray | np.generic, float_dtype: Any = "float32") -> A
     return ops.convert_to_tensor(array, "int32" if array.dtype == "int64" else None)
 
 
+def shapes_of(arrays: Any) -> tuple[Any, ...]:
+    """Returns the shapes without the batch and the dtypes of nested arrays: a key of a program that takes them."""
+    return tuple((path, array.shape[1:], array.dtype.name) for path, array in keras.tree.flatten_with_path(arrays))
+
+
 def even_batches(n: int, batch_size: int) -> Iterator[np.ndarray]:
     """Yields index arrays of equal length <= `batch_size` that together cover 0 .. n - 1.
 

@@ -16,7 +16,8 @@ from keras import ops
 
 from keras_gen.core import averages, replicas
 from keras_gen.core.checks import check, check_image_range, check_integer, check_no_scalar, check_verbose, is_array
-from keras_gen.core.compiled import CompiledFunctions, as_tensor, even_batches, progress_bar, run_in_parts
+from keras_gen.core.compiled import CompiledFunctions, as_tensor, even_batches, progress_bar, run_in_parts, shapes_of
+from keras_gen.core.conditions import map_parts, names_of
 from keras_gen.core.data import Batches, check_batch_size, first_batch, is_source
 from keras_gen.core.exporting.graph import Graph
 from keras_gen.core.exporting.writers import writer_for
@@ -366,7 +367,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         self,
         name: Any,
         loop: Callable[[dict[str, Any], Any, Any, Any], Any],
-        arrays: dict[str, np.ndarray | None],
+        arrays: dict[str, Any],
         start: Callable[[dict[str, Any]], Any],
         *,
         steps: int,
@@ -385,8 +386,8 @@ class GenerativeModel(StaysFrozen, keras.Model):
         Args:
             name: distinguishes loops over the same arrays.
             loop: `loop(inputs, state, first, last)` performs the steps first .. last - 1 and returns the new state.
-            arrays: each `(n, ...)`, the first of them not `None`; `inputs` contains the rows of one batch under the
-                same names, without entries for `None`.
+            arrays: each `(n, ...)`, or a dict of such arrays; `inputs` contains the rows of one batch under the same
+                names, without entries for `None`.
             start: returns the initial state from the inputs of a batch.
             steps: int >= 1.
             batch_size: int >= 1.
@@ -408,18 +409,16 @@ class GenerativeModel(StaysFrozen, keras.Model):
         """
         check_integer("batch_size", batch_size)
         given = {key: array for key, array in arrays.items() if array is not None}
-        batches = list(even_batches(len(next(iter(given.values()))), batch_size))
-        shapes = tuple((key, array.shape[1:], array.dtype.name) for key, array in sorted(given.items()))
+        leaves = keras.tree.flatten(given)
+        batches = list(even_batches(len(leaves[0]), batch_size))
         by_row = isinstance(seed, tuple)
-        program = self.program((name, steps, len(batches[0]), shapes, by_row), loop, extra_layers)
-        rounds = replicas.rounds(len(batches), list(given.values()))
+        program = self.program((name, steps, len(batches[0]), shapes_of(given), by_row), loop, extra_layers)
+        rounds = replicas.rounds(len(batches), leaves)
         bar = progress_bar(len(rounds) * steps, verbose)
         for number, numbers in rounds:
             rows = batches[number]
-            inputs = {
-                **(shared or {}),
-                **{key: replicas.placed(as_tensor(array[rows])) for key, array in given.items()},
-            }
+            own = keras.tree.map_structure(lambda array, rows=rows: replicas.placed(as_tensor(array[rows])), given)
+            inputs = {**(shared or {}), **own}
             if seed is not None:
                 inputs["seeds"] = as_tensor(self._step_seeds((steps, draws), seed, number, rows))
             for stop, state in run_in_parts(program, inputs, start(inputs), steps, stops or (steps,), bar, part):
@@ -430,7 +429,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         self,
         name: Any,
         function: Callable[..., Any],
-        *arrays: np.ndarray,
+        *arrays: Any,
         batch_size: int = 256,
         verbose: str | int = 0,
         seed: int | None = None,
@@ -440,8 +439,9 @@ class GenerativeModel(StaysFrozen, keras.Model):
 
         Args:
             name: distinguishes functions of the same shapes.
-            function: takes one tensor per array, returns one tensor. It may draw from the model's generators.
-            *arrays: each `(n, ...)`.
+            function: takes one tensor per array, or a dict of them, returns one tensor. It may draw from the model's
+                generators.
+            *arrays: each `(n, ...)`, or a dict of such arrays.
             batch_size: int >= 1. Defaults to `256`.
             verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `0`.
             seed: int or `None`. Seeds all generators of the model, differently for each batch; their own states do not
@@ -451,20 +451,25 @@ class GenerativeModel(StaysFrozen, keras.Model):
             array `(n, ...)`.
         """
         check_integer("batch_size", batch_size)
-        n = len(arrays[0])
+        leaves = keras.tree.flatten(arrays)
+        n = len(leaves[0])
         batches = list(even_batches(n, batch_size))
-        shapes = tuple((array.shape[1:], array.dtype.name) for array in arrays)
         states = [] if seed is None else self._random_states()
         # Seeds are arguments: what other threads draw, and the state that they draw from, is left alone.
         run = self.program(
-            (name, len(batches[0]), shapes, len(states)), in_random_state(self, states, function), extra_layers
+            (name, len(batches[0]), shapes_of(arrays), len(states)),
+            in_random_state(self, states, function),
+            extra_layers,
         )
-        rounds = replicas.rounds(len(batches), arrays)
+        rounds = replicas.rounds(len(batches), leaves)
         bar = progress_bar(len(rounds), verbose)
         parts = []
         for number, _ in rounds:
             drawn = step_seeds(len(states), seed or 0, number, self.seed_generator.state.dtype)
-            tensors = (replicas.placed(as_tensor(array[batches[number]], array.dtype)) for array in arrays)
+            rows = batches[number]
+            tensors = keras.tree.map_structure(
+                lambda array, rows=rows: replicas.placed(as_tensor(array[rows], array.dtype)), arrays
+            )
             parts += replicas.of_each_process(run(list(map(ops.convert_to_tensor, drawn)), *tensors))
             bar.add(1)
         return np.concatenate(parts)[:n]
@@ -620,8 +625,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         is_whole = is_array(x) or isinstance(x, self.nested_data)
         check(y is None or is_whole, "y", "be None: a dataset or a generator yields it with each batch", "a value")
         if is_array(x) and len(x.shape) > 0:
-            check_no_scalar("y", y, len(x))
-            check(y is None or is_array(y), "y", "be an array, as x is", f"a {type(y).__name__}")
+            map_parts(lambda name, part: _check_rows(name, part, len(x)), names_of("y", y), y)
         self.check_data(x, y)
         batch, x = first_batch(x)
         if batch is None:
@@ -676,6 +680,12 @@ def _as_list(callbacks: Any) -> list[Any]:
     if isinstance(callbacks, keras.callbacks.CallbackList):
         return list(callbacks.callbacks)
     return list(keras.tree.flatten(callbacks)) if callbacks is not None else []
+
+
+def _check_rows(name: str, y: Any, n: int) -> None:
+    """Checks that `y`, or a part of it, is an array beside `n` samples, or `None`."""
+    check_no_scalar(name, y, n)
+    check(y is None or is_array(y), name, "be an array, as x is", f"a {type(y).__name__}")
 
 
 def _part(model: Any, path: str) -> Any:

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_gen.core.arrays import sum_per_sample
+from keras_gen.core.conditions import map_parts
 
 
 def exact_divergence(f: Callable[..., Any], x: Any, *extras: Any) -> tuple[Any, Any]:
@@ -17,14 +18,14 @@ def exact_divergence(f: Callable[..., Any], x: Any, *extras: Any) -> tuple[Any, 
         f: called as `f(x, *extras)`, returns a tensor like `x`. It must act on each sample independently.
         x: float tensor `(batch, ...)`, whose shape is known except for the batch.
         *extras: further per-sample arguments of f, such as time or condition, copied like x: tensors `(batch, ...)`,
-            or `None`, which is passed through.
+            dicts of them, or `None`, which is passed through.
 
     Returns:
         `f(x, *extras)`, and the divergence `(batch,)`.
     """
     n, d = ops.shape(x)[0], math.prod(x.shape[1:])
     directions = ops.reshape(ops.repeat(ops.eye(d, dtype=x.dtype), n, axis=0), (d * n, *x.shape[1:]))
-    copies, *others = (_copies(value, d) for value in (x, *extras))
+    copies, *others = (map_parts(lambda part: _copies(part, d), value) for value in (x, *extras))
     values, slopes = _jvp(lambda x: f(x, *others), copies, directions)
     return values[:n], ops.sum(ops.reshape(sum_per_sample(slopes * directions), (d, n)), axis=0)
 

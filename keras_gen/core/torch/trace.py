@@ -28,7 +28,7 @@ class Trace:
 
     Args:
         network: a built layer, of one dtype.
-        call: its plain call, `call(inputs, training=...)`.
+        call: its plain call, `call(inputs, training=...)` with nested tensors.
     """
 
     def __init__(self, network: keras.Layer, call: Callable[..., Any]):
@@ -40,7 +40,7 @@ class Trace:
         self.untraceable: set[str] = set()
         self.graphs: dict[str, Callable[..., Any]] = {}
 
-    def __call__(self, inputs: list[Any], training: bool) -> Any:
+    def __call__(self, inputs: Any, training: bool) -> Any:
         self._refresh_variables()
         values = [variable.value for variable in self.variables]
         # Within a layer of another dtype, weights are cast to it.
@@ -51,7 +51,7 @@ class Trace:
         key = self._key(values, inputs, training)
         graph = self.graphs.get(key)  # read once: another thread may delete it
         if graph is not None:
-            return graph(values, inputs)
+            return graph(values, keras.tree.flatten(inputs))
         if key in self.untraceable or threading.current_thread() is not threading.main_thread():
             return self.call(inputs, training=training)
         self.calls[key] += 1
@@ -61,7 +61,7 @@ class Trace:
         if len(self.graphs) == KEPT:
             del self.graphs[next(iter(self.graphs))]
         self.graphs[key] = self._traced(values, inputs, training)
-        return self.graphs[key](values, inputs)
+        return self.graphs[key](values, keras.tree.flatten(inputs))
 
     def _refresh_variables(self) -> None:
         """Updates the network's variables if layers have replaced theirs, by LoRA or quantization."""
@@ -72,16 +72,17 @@ class Trace:
             for cache in (self.graphs, self.calls, self.untraceable):
                 cache.clear()
 
-    def _key(self, values: list[Any], inputs: list[Any], training: bool) -> str:
+    def _key(self, values: list[Any], inputs: Any, training: bool) -> str:
         import torch
 
-        marks = [(x.shape, x.stride(), x.dtype, x.device, x.requires_grad) for x in inputs]
+        named = keras.tree.flatten_with_path(inputs)
+        marks = [(path, x.shape, x.stride(), x.dtype, x.device, x.requires_grad) for path, x in named]
         weights = [(x.requires_grad, x.is_contiguous()) for x in values]
-        device = inputs[0].device.type
+        device = named[0][1].device.type
         autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
         return str((training, torch.is_grad_enabled(), torch.is_inference_mode_enabled(), autocast, marks, weights))
 
-    def _watched_call(self, key: str, inputs: list[Any], training: bool) -> Any:
+    def _watched_call(self, key: str, inputs: Any, training: bool) -> Any:
         state = [(variable, variable.value.clone()) for variable in self.variables if not variable.trainable]
         output = self.call(inputs, training=training)
         same = all(value.equal(variable.value) for variable, value in state)
@@ -89,18 +90,19 @@ class Trace:
             self.untraceable.add(key)
         return output
 
-    def _traced(self, values: list[Any], inputs: list[Any], training: bool) -> Callable[..., Any]:
+    def _traced(self, values: list[Any], inputs: Any, training: bool) -> Callable[..., Any]:
         import torch
         from torch.fx.experimental.proxy_tensor import make_fx
 
-        def function(values: list[Any], inputs: list[Any]) -> Any:
+        def function(values: list[Any], flat: list[Any]) -> Any:
             with keras.StatelessScope(state_mapping=list(zip(self.variables, values, strict=True))):
-                return self.call(inputs, training=training)
+                return self.call(keras.tree.pack_sequence_as(inputs, flat), training=training)
 
         # Tracing runs the operations, and dropout without a seed draws from PyTorch's generator, whose draws must not
         # depend on when a network is traced. Tensors are distinguished by identity: views, in case one is passed twice.
         with torch.random.fork_rng():
-            return make_fx(function)([x.view_as(x) for x in values], [x.view_as(x) for x in inputs])
+            flat = keras.tree.flatten(inputs)
+            return make_fx(function)([x.view_as(x) for x in values], [x.view_as(x) for x in flat])
 
 
 def _observed(layer: Any) -> bool:
@@ -124,13 +126,14 @@ def _has_own_gradient(output: Any) -> bool:
     return False
 
 
-def traceable(inputs: list[Any]) -> bool:
+def traceable(inputs: Any) -> bool:
     """Returns whether fast paths apply: to plain tensors outside of transforms, compilation, traces and checkpoints."""
     if not takes_fast_paths():
         return False
     import torch
 
-    plain = all(type(x) in (torch.Tensor, torch.nn.Parameter) and not x.is_meta for x in inputs)
+    tensors = keras.tree.flatten(inputs)
+    plain = all(type(x) in (torch.Tensor, torch.nn.Parameter) and not x.is_meta for x in tensors)
     checkpointed = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
     compiling = torch.compiler.is_compiling() or torch.jit.is_tracing()
     return plain and not (compiling or checkpointed or transforming())

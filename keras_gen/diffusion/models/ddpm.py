@@ -32,7 +32,7 @@ class DDPM(DiffusionModel):
     Args:
         network: a Keras layer or model called as `network([x_t, t])` or `network([x_t, t, condition])`, with `t`
             `(batch,)` int32 (float32 for `"edm"`), and an output like `x_t` (twice its channels for `"learned_range"`).
-            A conditional network must be a functional model. The loss includes its weight regularizers and the
+            The condition may be a dict of tensors. The loss includes the network's weight regularizers and the
             `add_loss` terms of its layers.
         schedule: a `DiscreteSchedule`. Defaults to `None`, which is `LinearSchedule()`.
         prediction: `"epsilon"`, `"x0"`, `"v"`, `"score"` or `"edm"`, or a `Prediction`. Output of the network, see
@@ -45,6 +45,9 @@ class DDPM(DiffusionModel):
         condition_dropout: float in [0, 1), the fraction of conditions replaced by the null condition in training, for
             `ClassifierFreeGuidance`. Defaults to `0.0`.
         seed: int or `None`. Seeds all random draws. Defaults to `None`, a seed from Keras's global generator.
+        null_condition: array like one condition, or a dict of arrays like its parts, which replaces dropped conditions,
+            such as the encoding of an empty text. A part that is `None` is never dropped. Defaults to `None`: the null
+            class for labels, and zero for vectors and tokens.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
@@ -80,6 +83,7 @@ class DDPM(DiffusionModel):
         weighting: str = "simple",
         condition_dropout: float = 0.0,
         seed: int | None = None,
+        null_condition: Any = None,
         **kwargs: Any,
     ):
         schedule = LinearSchedule() if schedule is None else schedule
@@ -93,6 +97,7 @@ class DDPM(DiffusionModel):
             condition_dropout=condition_dropout,
             outputs_per_channel=2 if variance == "learned_range" else 1,
             seed=seed,
+            null_condition=null_condition,
             **kwargs,
         )
         self.variance = variance

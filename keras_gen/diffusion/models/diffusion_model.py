@@ -20,6 +20,7 @@ from keras_gen.core.checks import (
     known_shape,
     real_array,
 )
+from keras_gen.core.conditions import check_parts, map_parts, parts_of
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.random import starting_noise
 from keras_gen.diffusion.loss_weight import WEIGHTINGS, loss_weight
@@ -46,15 +47,14 @@ from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
 from keras_gen.diffusion.schedules.time_samplers import Stratified, TimeSampler, UniformTime
 from keras_gen.networks.backbones.image_network import (
     check_network,
+    condition_of,
     fits,
     flat_condition,
     inputs_of,
-    knows_null,
     meet_condition,
-    null_condition,
     prepare_condition,
-    takes_condition,
 )
+from keras_gen.networks.backbones.null_condition import NullCondition
 
 
 class DiffusionModel(GenerativeModel):
@@ -77,6 +77,7 @@ class DiffusionModel(GenerativeModel):
         sigma_data: float = SIGMA_DATA,
         outputs_per_channel: int = 1,
         seed: int | None = None,
+        null_condition: Any = None,
         **kwargs: Any,
     ):
         super().__init__(seed=seed, **kwargs)
@@ -89,8 +90,10 @@ class DiffusionModel(GenerativeModel):
         check_prediction(prediction, schedule)
         in_range = is_number(condition_dropout) and 0 <= condition_dropout < 1
         check(in_range, "condition_dropout", "be in [0, 1)", repr(condition_dropout))
+        self.null_condition = NullCondition(network, null_condition)
         rule = "be 0 for a network without a null condition (`num_classes` for labels, or conditions that are vectors)"
-        check(condition_dropout == 0 or knows_null(network), "condition_dropout", rule, condition_dropout)
+        is_known = condition_dropout == 0 or self.null_condition.is_known()
+        check(is_known, "condition_dropout", f"{rule}, unless `null_condition` is given", condition_dropout)
         self.network = network
         self.schedule = schedule
         self.prediction = prediction
@@ -116,25 +119,36 @@ class DiffusionModel(GenerativeModel):
         image_shape = tuple(input_shape[1:])
         check(len(image_shape) > 0, "x", "have shape (batch, ...)", tuple(input_shape))
         check_network(self.network, image_shape, self.outputs_per_channel, self.real_times)
+        self.null_condition.check()
         self.image_shape = image_shape
 
     def check_data(self, x: Any, y: Any) -> None:
         if not is_array(x):
             return  # a dataset or generator: its shapes are checked when Keras builds the model on its first batch
-        meet_condition(self.network, as_images("x", x), y, self.real_times)
+        self.meet(x, y)
         self.prepare_images("x", x)
         self.prepare_condition(y, len(x), "y")
 
-    def check_batch(self, x: Any, y: Any) -> None:
-        """Checks a batch while it is traced: its dtype, and whether there are labels."""
-        check_images_dtype("x", x)
-        is_conditional = takes_condition(self.network)
-        check(is_conditional or y is None, "y", "be None: the network takes no condition", "a value")
-        check(not is_conditional or y is not None, "y", "be given: the network takes a condition", None)
+    def meet(self, x: Any, y: Any) -> None:
+        """Builds a network that is not functional, and not built yet, for these images and conditions."""
+        meet_condition(self.network, as_images("x", x), y, self.real_times)
 
-    def prepare_condition(self, condition: Any, n: int, name: str = "condition") -> np.ndarray | None:
-        """Returns the condition of `n` images as an array, or `None` for an unconditional network."""
-        return prepare_condition(self.network, condition, n, name)
+    def check_batch(self, x: Any, y: Any) -> None:
+        """Checks a batch while it is traced: its dtype, and whether there are labels, or other conditions as before."""
+        check_images_dtype("x", x)
+        taken = condition_of(self.network)
+        check(taken is not None or y is None, "y", "be None: the network takes no condition", "a value")
+        check(taken is None or y is not None, "y", "be given: the network takes a condition", None)
+        if y is not None:
+            check_parts("y", y, taken)
+            self.null_condition.check_like("y", flat_condition(self.network, y))
+
+    def prepare_condition(self, condition: Any, n: int, name: str = "condition") -> Any:
+        """Returns the condition of `n` images: an array, a dict of arrays, or `None` for an unconditional network."""
+        condition = prepare_condition(self.network, condition, n, name)
+        if condition is not None:
+            self.null_condition.check_like(name, condition)
+        return condition
 
     def prepare_images(self, name: str, images: Any) -> np.ndarray:
         """Returns images as a float32 array, after checking dtype, shape and values."""
@@ -250,8 +264,8 @@ class DiffusionModel(GenerativeModel):
             n: int >= 1. Number of images.
             sampler: a `DiffusionSampler`. Defaults to `None`, the model's default: `DDPMSampler()` in discrete time.
                 For images, samplers with `clip_x0=1.0` are more stable.
-            condition: for a conditional network, an int, the label of all images, or an array `(n, ...)`. Defaults to
-                `None`.
+            condition: for a conditional network, an int, the label of all images, an array `(n, ...)`, or a dict of
+                arrays, if that is what the network takes. Defaults to `None`.
             guidance: a `Guidance`, such as `ClassifierFreeGuidance(2.0)`. Defaults to `None`.
             seed: int, `n` integers or `None`. The starting noise of image k depends only on `seed` and k, on any
                 backend and for any `batch_size`. With one seed for each image, image k is that of
@@ -285,8 +299,9 @@ class DiffusionModel(GenerativeModel):
         """Writes `sample` with one sampler as a graph, to be run where neither this library nor Keras is installed.
 
         The graph holds the weights and all steps. Its inputs are `noise`, standard normal, `(n, *image_shape)`;
-        `condition`, `(n, ...)`, of a conditional model; and, if the sampler draws, `step_noise`, as for `sample`. It
-        returns the images that `sample` returns for the same noise, for any `n`.
+        `condition`, `(n, ...)`, of a conditional model, or for a dict one input for each part, such as
+        `condition_tokens`; and, if the sampler draws, `step_noise`, as for `sample`. It returns the images that
+        `sample` returns for the same noise, for any `n`.
 
         Args:
             path: str or path. A name without a suffix is the folder of a SavedModel (on TensorFlow, and on JAX with
@@ -547,6 +562,7 @@ class DiffusionModel(GenerativeModel):
             "schedule": serialize(self.schedule),
             "time_sampler": serialize(self.time_sampler),
             "sigma_data": self.sigma_data,
+            "null_condition": serialize(self.null_condition.given),
         }
         return {**super().get_config(), **own}
 
@@ -555,7 +571,11 @@ class DiffusionModel(GenerativeModel):
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))
 
     def _drop(self, condition: Any) -> Any:
-        """Replaces a fraction of the conditions by the null condition."""
-        drawn = keras.random.uniform((ops.shape(condition)[0],), dtype="float32", seed=self.seed_generator)
-        dropped = ops.reshape(drawn < self.condition_dropout, (-1, *[1] * (len(condition.shape) - 1)))
-        return ops.where(dropped, null_condition(self.network, condition), condition)
+        """Replaces a fraction of the conditions by the null condition, each with all its parts."""
+        rows = ops.shape(parts_of(condition)[0])[0]
+        dropped = keras.random.uniform((rows,), dtype="float32", seed=self.seed_generator) < self.condition_dropout
+
+        def replaced(part: Any, null: Any) -> Any:
+            return ops.where(ops.reshape(dropped, (-1, *[1] * (len(part.shape) - 1))), null, part)
+
+        return map_parts(replaced, condition, self.null_condition.like(condition))

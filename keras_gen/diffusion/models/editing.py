@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_gen.core.arrays import straight_paths
 from keras_gen.core.checks import check, check_fraction, check_integer, finite_samples, real_array
+from keras_gen.core.conditions import map_parts
 from keras_gen.core.random import check_seed, starting_noise
 from keras_gen.diffusion.samplers.base import (
     Denoiser,
@@ -50,16 +51,19 @@ def predict_x0(
     x0 = np.empty_like(x_t)
     for time in np.unique(t):  # guidance evaluates a network several times for each image, all at one time
         rows = t == time
-        x0[rows] = _predict_x0(model, x_t[rows], t[rows], None if given is None else given[rows], guidance, **options)
+        own = None if given is None else map_parts(lambda part, rows=rows: part[rows], given)
+        x0[rows] = _predict_x0(model, x_t[rows], t[rows], own, guidance, **options)
     return x0
 
 
 def _predict_x0(
-    model: Any, x_t: np.ndarray, t: np.ndarray, given: np.ndarray | None, guidance: Guidance | None, **options: Any
+    model: Any, x_t: np.ndarray, t: np.ndarray, given: Any, guidance: Guidance | None, **options: Any
 ) -> np.ndarray:
     n = len(x_t)
     row = {name: np.asarray(column) for name, column in model.coefficients(t).items()}
-    arrays = {name: column.astype("float32" if column.dtype.kind == "f" else "int32") for name, column in row.items()}
+    arrays: dict[str, Any] = {
+        name: column.astype("float32" if column.dtype.kind == "f" else "int32") for name, column in row.items()
+    }
     if given is not None:
         arrays["condition"] = given
     scalars = () if guidance is None else guidance.scalars

@@ -26,6 +26,7 @@ class EDM(ScoreSDE):
         time_sampler: a `TimeSampler`. Defaults to `None`, which is `LogNormalSigma()`.
         condition_dropout: as for `ScoreSDE`. Defaults to `0.0`.
         seed: int or `None`. Seeds all random draws. Defaults to `None`, a seed from Keras's global generator.
+        null_condition: as for `ScoreSDE`. Defaults to `None`.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
@@ -55,6 +56,7 @@ class EDM(ScoreSDE):
         time_sampler: TimeSampler | None = None,
         condition_dropout: float = 0.0,
         seed: int | None = None,
+        null_condition: Any = None,
         **kwargs: Any,
     ):
         schedule = EDMSchedule() if schedule is None else schedule
@@ -67,6 +69,7 @@ class EDM(ScoreSDE):
             LogNormalSigma() if time_sampler is None else time_sampler,
             condition_dropout,
             seed,
+            null_condition,
             sigma_data=sigma_data,
             **kwargs,
         )

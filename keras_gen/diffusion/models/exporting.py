@@ -1,6 +1,7 @@
 """A sampler as one graph in a file: the whole loop, with its noise as an input, to be run without this library."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ from keras import ops
 
 from keras_gen.core.checks import check
 from keras_gen.core.compiled import as_tensor
+from keras_gen.core.conditions import map_parts, names_of, packed, parts_of
 from keras_gen.core.exporting.graph import Graph, Input
 from keras_gen.core.exporting.writers import writer_for
 from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler, coefficient_table, prepared_condition
@@ -35,8 +37,8 @@ class SamplerGraph(Graph):
         table = coefficient_table(model, sampler.rows(model.schedule, self.times))
         self.rows = keras.tree.map_structure(ops.convert_to_numpy, table)
         shape = known_image_shape(model)
-        conditions = condition_inputs(model, guidance)
-        inputs = [Input("noise", (None, *shape)), *conditions, *self._step_noise(shape, conditions)]
+        self.conditions = condition_inputs(model, guidance)
+        inputs = [Input("noise", (None, *shape)), *self.conditions, *self._step_noise(shape)]
         super().__init__("sample", self.images, inputs, "images", [model, *(guidance.layers if guidance else ())])
 
     def images(self, *tensors: Any) -> Any:
@@ -49,14 +51,14 @@ class SamplerGraph(Graph):
             if self.sampler.draws == 1:
                 step_noise = ops.expand_dims(step_noise, 1)
             inputs["step_noise"] = ops.moveaxis(step_noise, 2, 0)
-        denoise = self._denoiser(given.get("condition"))
+        denoise = self._denoiser([given[one.name] for one in self.conditions])
         state = self.sampler.run(denoise, inputs, self.sampler.start(x_T), 0, self.steps)
         return self.sampler.finish(state)
 
-    def _denoiser(self, condition: Any) -> Denoiser:
-        return Denoiser(self.model, condition, self.guidance, self.sampler.clip_x0)
+    def _denoiser(self, parts: list[Any]) -> Denoiser:
+        return Denoiser(self.model, packed_condition(self.model, parts), self.guidance, self.sampler.clip_x0)
 
-    def _step_noise(self, shape: tuple[int, ...], conditions: list[Input]) -> list[Input]:
+    def _step_noise(self, shape: tuple[int, ...]) -> list[Input]:
         """Returns the noise of the steps as an input, if the first step asks for any."""
         asked: list[int] = []
         x = ops.zeros((1, *shape), "float32")
@@ -65,23 +67,33 @@ class SamplerGraph(Graph):
             asked.append(k)
             return x
 
-        given = [as_tensor(one.example(1)) for one in conditions]
+        parts = [as_tensor(one.example(1)) for one in self.conditions]
         row = keras.tree.map_structure(lambda column: as_tensor(column[0]), self.rows)
-        self.sampler.step(self._denoiser(*(given or [None])), self.sampler.start(x), row, noise)
+        self.sampler.step(self._denoiser(parts), self.sampler.start(x), row, noise)
         draws = () if self.sampler.draws == 1 else (self.sampler.draws,)
         return [Input("step_noise", (self.steps, *draws, None, *shape))] if asked else []
 
 
 def condition_inputs(model: Any, guidance: Guidance | None = None) -> list[Input]:
-    """Returns the condition as an input of graphs; of an unconditional model none."""
+    """Returns the parts of the condition as inputs of graphs; of an unconditional model none."""
     taken = condition_of(model.network)
-    if taken is None:
-        prepared_condition(model, guidance, None, 1)
+    prepared = prepared_condition(model, guidance, None if taken is None else map_parts(_zeros, taken), 1)
+    if prepared is None:
         return []
-    shape, dtype = taken
+    names = [name.replace('["', "_").removesuffix('"]') for name in parts_of(names_of("condition", prepared))]
+    pairs = zip(names, parts_of(prepared), strict=True)
+    return [Input(name, (None, *part.shape[1:]), part.dtype.name) for name, part in pairs]
+
+
+def _zeros(part: Any) -> np.ndarray:
+    shape = part.shape[1:]
     check(None not in shape, "model", "take conditions of one known shape to be exported", f"shape {shape}")
-    prepared = prepared_condition(model, guidance, np.zeros((1, *shape), dtype), 1)
-    return [] if prepared is None else [Input("condition", (None, *prepared.shape[1:]), prepared.dtype.name)]
+    return np.zeros((1, *shape), part.dtype)
+
+
+def packed_condition(model: Any, parts: Sequence[Any]) -> Any:
+    """Returns the condition, given tensors for the inputs of `condition_inputs`; without any `None`."""
+    return packed(condition_of(model.network), parts) if parts else None
 
 
 def known_image_shape(model: Any) -> tuple[int, ...]:

@@ -159,7 +159,7 @@ class LatentDiffusion(GenerativeModel):
         Args:
             x: images `(n, height, width, channels)`. A dataset or `keras.utils.PyDataset` must yield latents instead,
                 as returned by `encode` after `adapt`.
-            y: labels or conditions `(n, ...)`, for a conditional network. Defaults to `None`.
+            y: labels or conditions `(n, ...)`, or a dict of them, for a conditional network. Defaults to `None`.
             batch_size: as for `keras.Model.fit`.
             epochs: as for `keras.Model.fit`.
             verbose: as for `keras.Model.fit`; also whether to show the progress of encoding.
@@ -284,8 +284,8 @@ class LatentDiffusion(GenerativeModel):
             n: int >= 1. Number of images.
             sampler: a `DiffusionSampler`, with `clip_x0` in standard deviations of the latents. Defaults to `None`, the
                 default of `diffusion`, without clipping.
-            condition: for a conditional network, an int, the label of all images, or an array `(n, ...)`. Defaults to
-                `None`.
+            condition: for a conditional network, an int, the label of all images, an array `(n, ...)`, or a dict of
+                arrays, if that is what the network takes. Defaults to `None`.
             guidance: a `Guidance`, such as `ClassifierFreeGuidance(2.0)`. Defaults to `None`.
             seed: int, `n` integers or `None`. The starting noise of latent k depends only on `seed` and k. With one
                 seed for each image, image k is that of `sample(1, seed=seed[k])`. Defaults to `None`, a seed from the
@@ -321,6 +321,8 @@ class LatentDiffusion(GenerativeModel):
     def _latents(self, x: Any, y: Any, verbose: str | int, measure: bool = False) -> Any:
         if not is_array(x):
             return x
+        if not self.diffusion.built:
+            self.diffusion.meet(encode_with(self.autoencoder, as_numpy("x", x)[:1]), y)
         self.diffusion.prepare_condition(y, len(x), "y")
         vectors = self._vectors(x, 256, verbose)
         if measure and not self._is_measured():

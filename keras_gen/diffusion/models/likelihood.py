@@ -144,7 +144,7 @@ def noise_power(
     model: Any,
     times: np.ndarray,
     x: np.ndarray,
-    condition: np.ndarray | None,
+    condition: Any,
     seed: int,
     batch_size: int,
     verbose: str | int,
@@ -184,7 +184,7 @@ def noise_power(
 def flow_log_prob(
     model: Any,
     x: np.ndarray,
-    condition: np.ndarray | None,
+    condition: Any,
     trace: str,
     tolerance: float,
     seed: int,
@@ -204,14 +204,14 @@ def flow_log_density(model: Any, trace: str = "exact", tolerance: float = 1e-5) 
     schedule = model.schedule
     std = float(schedule.sigma(schedule.t_max))
 
-    def log_prob(x: Any, *conditions: Any) -> Any:
+    def log_prob(x: Any, condition: Any = None) -> Any:
         divergence = exact_divergence
         if trace == "hutchinson":
             signs = random_signs(x, model.seed_generator)
             divergence = functools.partial(_hutchinson, signs)
 
         def f(t: Any, state: Any) -> Any:
-            return divergence(functools.partial(_velocity, model, t), state[0], *conditions)
+            return divergence(functools.partial(_velocity, model, t), state[0], condition)
 
         x_T, log_det = dormand_prince(f, (x, 0 * sum_per_sample(x)), schedule.t_start, schedule.t_max, tolerance)
         num_dims = math.prod(x.shape[1:])
@@ -221,7 +221,7 @@ def flow_log_density(model: Any, trace: str = "exact", tolerance: float = 1e-5) 
     return log_prob
 
 
-def _velocity(model: Any, t: Any, x: Any, condition: Any = None) -> Any:
+def _velocity(model: Any, t: Any, x: Any, condition: Any) -> Any:
     return Denoiser(model, condition).velocity(x, t)
 
 

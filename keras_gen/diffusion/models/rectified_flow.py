@@ -32,6 +32,7 @@ class RectifiedFlow(ScoreSDE):
             Conditions stay with their data. Defaults to `"random"`.
         condition_dropout: as for `ScoreSDE`. Defaults to `0.0`.
         seed: int or `None`. Seeds all random draws. Defaults to `None`, a seed from Keras's global generator.
+        null_condition: as for `ScoreSDE`. Defaults to `None`.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
@@ -65,13 +66,15 @@ class RectifiedFlow(ScoreSDE):
         pairing: str = "random",
         condition_dropout: float = 0.0,
         seed: int | None = None,
+        null_condition: Any = None,
         **kwargs: Any,
     ):
         schedule = RectifiedFlowSchedule() if schedule is None else schedule
         inner = getattr(schedule, "schedule", schedule)
         check(isinstance(inner, RectifiedFlowSchedule), "schedule", "be a RectifiedFlowSchedule", schedule)
         check_choice("pairing", pairing, ("random", "optimal"))
-        super().__init__(network, schedule, "velocity", "simple", time_sampler, condition_dropout, seed, **kwargs)
+        options = {"seed": seed, "null_condition": null_condition, **kwargs}
+        super().__init__(network, schedule, "velocity", "simple", time_sampler, condition_dropout, **options)
         self.pairing = pairing
 
     def build(self, input_shape: Any) -> None:

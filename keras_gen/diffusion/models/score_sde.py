@@ -7,7 +7,7 @@ import numpy as np
 from keras_gen.core.checks import check, check_integer
 from keras_gen.core.exporting.graph import Graph, Input
 from keras_gen.diffusion.models.diffusion_model import DiffusionModel
-from keras_gen.diffusion.models.exporting import condition_inputs, known_image_shape
+from keras_gen.diffusion.models.exporting import condition_inputs, known_image_shape, packed_condition
 from keras_gen.diffusion.models.likelihood import flow_log_density, flow_log_prob
 from keras_gen.diffusion.prediction import Prediction, short_form
 from keras_gen.diffusion.samplers.base import DiffusionSampler
@@ -28,8 +28,8 @@ class ScoreSDE(DiffusionModel):
 
     Args:
         network: a Keras layer or model called as `network([x_t, t])` or `network([x_t, t, condition])`, with `t`
-            `(batch,)` float32, by default `schedule.network_time(t)`, and an output like `x_t`. A conditional network
-            must be a functional model.
+            `(batch,)` float32, by default `schedule.network_time(t)`, and an output like `x_t`. The condition may be a
+            dict of tensors.
         schedule: a `ContinuousSchedule`. Defaults to `None`, which is `VPSchedule()`.
         prediction: `"epsilon"`, `"x0"`, `"v"`, `"velocity"`, `"score"` or `"edm"`, or a `Prediction`. Output of the
             network, see `ops.convert_prediction`. Defaults to `"epsilon"`.
@@ -39,6 +39,9 @@ class ScoreSDE(DiffusionModel):
         condition_dropout: float in [0, 1), the fraction of conditions replaced by the null condition in training, for
             `ClassifierFreeGuidance`. Defaults to `0.0`.
         seed: int or `None`. Seeds all random draws. Defaults to `None`, a seed from Keras's global generator.
+        null_condition: array like one condition, or a dict of arrays like its parts, which replaces dropped conditions,
+            such as the encoding of an empty text. A part that is `None` is never dropped. Defaults to `None`: the null
+            class for labels, and zero for vectors and tokens.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
@@ -73,11 +76,13 @@ class ScoreSDE(DiffusionModel):
         time_sampler: TimeSampler | None = None,
         condition_dropout: float = 0.0,
         seed: int | None = None,
+        null_condition: Any = None,
         **kwargs: Any,
     ):
         schedule = VPSchedule() if schedule is None else schedule
         check_continuous(schedule)
-        super().__init__(network, schedule, prediction, weighting, time_sampler, condition_dropout, seed=seed, **kwargs)
+        options = {"seed": seed, "null_condition": null_condition, **kwargs}
+        super().__init__(network, schedule, prediction, weighting, time_sampler, condition_dropout, **options)
 
     def default_sampler(self) -> DiffusionSampler:
         return EulerSampler()
@@ -124,7 +129,12 @@ class ScoreSDE(DiffusionModel):
 
     def method_graphs(self) -> list[Graph]:
         inputs = [Input("x", (None, *known_image_shape(self))), *condition_inputs(self)]
-        return [Graph("log_prob", flow_log_density(self), inputs, "log_prob", [self])]
+        density = flow_log_density(self)
+
+        def log_prob(x: Any, *parts: Any) -> Any:
+            return density(x, packed_condition(self, parts))
+
+        return [Graph("log_prob", log_prob, inputs, "log_prob", [self])]
 
     def bits_per_dim(self, x: Any, levels: int = 256, **options: Any) -> np.ndarray:
         """Computes the negative log-likelihood of images with `levels` pixel values in [-1, 1], in bits per dimension.

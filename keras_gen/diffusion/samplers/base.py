@@ -38,7 +38,7 @@ class Denoiser:
 
     Args:
         model: a `DiffusionModel`.
-        condition: tensor `(batch, ...)` or `None`.
+        condition: tensor `(batch, ...)`, a dict of them, or `None`.
         guidance: a `Guidance` or `None`.
         clip_x0: float > 0, a `DynamicThreshold` or `None`: bound of x0.
         constrain: function of x0, applied last, or `None`.
@@ -327,8 +327,8 @@ def coefficient_table(model: Any, rows: dict[str, Any]) -> dict[str, Any]:
     return {**{name: as_tensor(np.asarray(column)) for name, column in row.items()}, **table}
 
 
-def prepared_condition(model: Any, guidance: Guidance | None, condition: Any, n: int) -> np.ndarray | None:
-    """Returns the condition of `n` images as an array, after checking it against model and guidance."""
+def prepared_condition(model: Any, guidance: Guidance | None, condition: Any, n: int) -> Any:
+    """Returns the condition of `n` images as arrays, after checking it against model and guidance."""
     if guidance is None:
         return model.prepare_condition(condition, n)
     check(isinstance(guidance, Guidance), "guidance", "be a Guidance or None", repr(guidance))

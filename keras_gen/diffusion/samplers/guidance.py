@@ -10,9 +10,10 @@ from keras import ops
 
 from keras_gen.core.calculus.gradient import gradient
 from keras_gen.core.checks import as_labels, check, check_flag, check_fraction, check_interval, is_number
+from keras_gen.core.conditions import map_parts
 from keras_gen.core.configured import Configured
 from keras_gen.export import keras_gen_export
-from keras_gen.networks.backbones.image_network import inputs_of, null_condition, takes_condition
+from keras_gen.networks.backbones.image_network import inputs_of, takes_condition
 
 Evaluate = Callable[[Any, dict[str, Any], Any], tuple[Any, Any]]
 
@@ -39,8 +40,8 @@ class Guidance(abc.ABC):
     def check_model(self, model: Any) -> None:
         """Raises `ValueError` for a model that cannot be guided."""
 
-    def condition(self, model: Any, condition: Any, n: int) -> np.ndarray | None:
-        """Returns the condition of `n` images as an array, in the format of the model."""
+    def condition(self, model: Any, condition: Any, n: int) -> Any:
+        """Returns the condition of `n` images as an array or a dict of arrays, in the format of the model."""
         return model.prepare_condition(condition, n)
 
     @abc.abstractmethod
@@ -122,11 +123,11 @@ class ClassifierFreeGuidance(Configured, Guidance):
         return guided_in_interval
 
     def _both_outputs(self, model: Any, x_t: Any, row: dict[str, Any], condition: Any) -> tuple[Any, Any, Any]:
-        null = null_condition(model.network, condition)
+        null = model.null_condition.like(condition)
         if not self.batched:
             conditional, variance_weight = model.network_output(x_t, row, condition)
             return conditional, model.network_output(x_t, row, null)[0], variance_weight
-        conditions = ops.concatenate([condition, null])
+        conditions = map_parts(lambda *parts: ops.concatenate(parts), condition, null)
         output, variance_weight = model.network_output(ops.concatenate([x_t, x_t]), row, conditions)
         if hasattr(variance_weight, "shape"):
             variance_weight = ops.split(variance_weight, 2)[0]
@@ -177,10 +178,10 @@ class ClassifierGuidance(Guidance):
     def check_model(self, model: Any) -> None:
         check(model.schedule.alpha(model.schedule.t_max) > 0, "schedule", "keep some signal", model.schedule)
 
-    def condition(self, model: Any, condition: Any, n: int) -> np.ndarray | None:
+    def condition(self, model: Any, condition: Any, n: int) -> np.ndarray:
         """Returns the labels of `n` images; the network may be unconditional."""
         if takes_condition(model.network):
-            return super().condition(model, condition, n)
+            condition = super().condition(model, condition, n)
         check(condition is not None, "condition", "be given: the classifier's class", None)
         classes = self.classifier.output_shape[-1] if inputs_of(self.classifier) else None
         return as_labels("condition", condition, n, classes)

@@ -1,19 +1,21 @@
 """Interface of denoising networks, and the base class of image networks.
 
 A denoising network is called as `network([x_t, t])` or `network([x_t, t, condition])`; its output is like `x_t`. `t` is
-int32 in discrete time, float32 otherwise. A functional model takes a condition if it has three inputs; any other layer
-if it was first called with three, which `fit` does if there are labels, or if it has an attribute `num_classes`. With
-this attribute, conditions are class labels 0 .. num_classes - 1, and num_classes is the null class of classifier-free
-guidance; for conditions that are vectors or tokens, the null condition is zero. If the network has an attribute
-`num_steps`, it supports the times 0 .. num_steps - 1.
+int32 in discrete time, float32 otherwise. `condition` is a tensor or a dict of tensors, its parts. A functional model
+takes a condition if it has three inputs, `keras.Model([x_t, t, {"tokens": tokens, "pooled": pooled}], output)`; any
+other layer if it was first called with three, which `fit` does if there are labels, or if it has an attribute
+`num_classes`. With this attribute, conditions are class labels 0 .. num_classes - 1, and num_classes is the null class
+of classifier-free guidance; for conditions that are vectors or tokens, the null condition is zero, unless the diffusion
+model is given another one, see `NullCondition`. If the network has an attribute `num_steps`, it supports the times
+0 .. num_steps - 1.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_gen.core.checks import (
     as_condition,
@@ -27,6 +29,7 @@ from keras_gen.core.checks import (
     known_size,
     same_shape,
 )
+from keras_gen.core.conditions import check_parts, map_parts, names_of, parts_of
 from keras_gen.core.frozen import freeze_layers, frozen_layers, pass_on_frozen
 from keras_gen.core.torch.trace import Trace, traceable
 
@@ -149,23 +152,36 @@ def double(h: Any, layer: keras.Layer) -> Any:
 
 
 def inputs_of(network: keras.Layer) -> list[Any]:
-    """Returns the symbolic inputs of a functional model, or an empty list for any other layer."""
-    return list(getattr(network, "inputs", None) or [])
+    """Returns the symbolic inputs of a functional model, a dict where one is a dict; of any other layer none."""
+    flat = getattr(network, "inputs", None)
+    if not flat:
+        return []
+    return list(network.input if isinstance(network.input, list | tuple) else flat)
 
 
-def condition_of(network: keras.Layer) -> tuple[tuple[int | None, ...], str] | None:
-    """Returns shape, without the batch, and dtype of the network's condition, or `None` if it takes none."""
+def condition_of(network: keras.Layer) -> Any:
+    """Returns the network's condition as a symbolic tensor or a dict of them, or `None` if it takes none."""
     inputs = inputs_of(network)
     if inputs:
-        return (tuple(inputs[2].shape[1:]), inputs[2].dtype) if len(inputs) == 3 else None
+        return _of_tensors(inputs[2]) if len(inputs) == 3 else None
     if getattr(network, "num_classes", None) is not None:
-        return (), "int32"
+        return keras.KerasTensor((None,), "int32")
     # The shapes of the first call, which a file contains as well.
     shapes: Any = (network.get_build_config() or {}).get("input_shape") or ()
-    if len(shapes) != 3 or not all(isinstance(shape, list | tuple) for shape in shapes):
+    if len(shapes) != 3 or not all(isinstance(shape, list | tuple | dict) for shape in shapes):
         return None
-    shape = tuple(shapes[2][1:])
-    return shape, "float32" if shape else "int32"
+    return map_parts(lambda shape: keras.KerasTensor(shape, "float32" if len(shape) > 1 else "int32"), shapes[2])
+
+
+def _of_tensors(condition: Any) -> Any:
+    is_taken = all(isinstance(part, keras.KerasTensor) for part in parts_of(condition))
+    check(is_taken, "network", "take one tensor or a dict of tensors as its condition", type(condition).__name__)
+    return condition
+
+
+def classes_of(network: keras.Layer) -> int | None:
+    """Returns the number of classes of a network whose condition is a label, or `None` for any other."""
+    return getattr(network, "num_classes", None) if isinstance(condition_of(network), keras.KerasTensor) else None
 
 
 def takes_condition(network: keras.Layer) -> bool:
@@ -176,35 +192,27 @@ def takes_condition(network: keras.Layer) -> bool:
 def meet_condition(network: keras.Layer, x: Any, condition: Any, real_times: bool) -> None:
     """Builds a network that is not functional, and not built yet, for data with a condition."""
     if condition is not None and not inputs_of(network) and not network.built:
-        condition = flat_labels(as_condition("y", condition))
         t = keras.Input((), dtype="float32" if real_times else "int32")
-        dtype = "float32" if condition.dtype.kind == "f" else "int32"
-        network([keras.Input(x.shape[1:]), t, keras.Input(condition.shape[1:], dtype=dtype)])
+        network([keras.Input(x.shape[1:]), t, map_parts(_first_input, names_of("y", condition), condition)])
+
+
+def _first_input(name: str, part: Any) -> Any:
+    part = flat_labels(as_condition(name, part))
+    return keras.Input(part.shape[1:], dtype={"f": "float32", "b": "bool"}.get(part.dtype.kind, "int32"))
 
 
 def flat_condition(network: keras.Layer, condition: Any) -> Any:
-    """Returns labels of shape `(n, 1)` as `(n,)`, if those are what the network takes; other conditions unchanged."""
-    taken = condition_of(network)
-    return flat_labels(condition) if taken is not None and taken[0] == () else condition
+    """Returns labels of shape `(n, 1)` as `(n,)`, where those are what the network takes; other parts unchanged."""
+    return map_parts(_flat_part, condition_of(network), condition)
+
+
+def _flat_part(taken: Any, part: Any) -> Any:
+    return flat_labels(part) if len(taken.shape) == 1 else part
 
 
 def fits(expected: Any, shape: Any) -> bool:
     """Returns whether `shape` matches `expected`, in which `None` matches any size."""
     return len(expected) == len(shape) and all(a in (None, b) for a, b in zip(expected, shape, strict=True))
-
-
-def knows_null(network: keras.Layer) -> bool:
-    """Returns whether the network has a null condition: the null class, or the zero vector."""
-    if getattr(network, "num_classes", None) is not None:
-        return True
-    taken = condition_of(network)
-    return taken is not None and keras.backend.is_float_dtype(taken[1])
-
-
-def null_condition(network: keras.Layer, condition: Any) -> Any:
-    """Returns the null condition for each sample of `condition`, a tensor."""
-    classes = getattr(network, "num_classes", None)
-    return ops.zeros_like(condition) if classes is None else ops.full_like(condition, classes)
 
 
 def check_network(
@@ -229,18 +237,18 @@ def check_network(
         check(fits(expected, data_shape), "x", rule, f"images of shape {data_shape}")
     taken = condition_of(network)
     if taken is not None:
-        inputs.append(keras.Input(taken[0], dtype=taken[1]))
+        inputs.append(map_parts(lambda part: keras.Input(part.shape[1:], dtype=part.dtype), taken))
     output_shape = network(inputs).shape[1:]
     needed = (*data_shape[:-1], known_size("x", data_shape) * outputs_per_channel)
     check(output_shape == needed, "network", f"give outputs of shape {needed}", f"outputs of shape {output_shape}")
 
 
-def prepare_condition(network: keras.Layer, condition: Any, n: int, name: str = "condition") -> np.ndarray | None:
-    """Returns the condition of `n` images as an array `(n, ...)`, or `None` for an unconditional network.
+def prepare_condition(network: keras.Layer, condition: Any, n: int, name: str = "condition") -> Any:
+    """Returns the condition of `n` images: an array `(n, ...)`, a dict of them, or `None` if the network takes none.
 
     Args:
         network: the network.
-        condition: `None`, one value for all images, or an array `(n, ...)`.
+        condition: `None`, one value for all images, an array `(n, ...)`, or a dict of such values and arrays.
         n: int. Number of images.
         name: str. Name of the argument in error messages. Defaults to `"condition"`.
     """
@@ -253,14 +261,17 @@ def prepare_condition(network: keras.Layer, condition: Any, n: int, name: str = 
     taken = condition_of(network)
     if taken is None:
         raise ValueError(f"`{name}` must {rule}. Received: {name}=a value")
-    if getattr(network, "num_classes", None) is not None:
-        return as_labels(name, condition, n, network.num_classes)
-    condition = as_condition(name, condition)
-    shape, dtype = taken
-    condition = flat_condition(network, condition)
-    if condition.ndim == 0:
-        condition = np.full(n, condition)
-    check(len(condition) == n, name, f"have one entry for each of {n} images", f"shape {condition.shape}")
-    if keras.backend.is_float_dtype(dtype):
-        check(fits(shape, condition.shape[1:]), name, f"have shape {batch_of(shape)}", f"shape {condition.shape}")
-    return condition
+    check_parts(name, condition, taken)
+    classes = classes_of(network)
+    if classes is not None:
+        return as_labels(name, condition, n, classes)
+    return map_parts(functools.partial(_prepare_part, n), names_of(name, taken), taken, condition)
+
+
+def _prepare_part(n: int, name: str, taken: Any, part: Any) -> np.ndarray:
+    part, shape = _flat_part(taken, as_condition(name, part)), taken.shape[1:]
+    if part.ndim == 0:
+        part = np.full(n, part)
+    check(len(part) == n, name, f"have one entry for each of {n} images", f"shape {part.shape}")
+    check(fits(shape, part.shape[1:]), name, f"have shape {batch_of(shape)}", f"shape {part.shape}")
+    return part.astype("float32", copy=False) if part.dtype.kind == "f" else part
