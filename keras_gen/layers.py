@@ -36,7 +36,9 @@ from keras_gen.networks.blocks.gated_attention_unit import GatedAttentionUnit as
 from keras_gen.networks.blocks.gated_pixel_block import GatedPixelBlock as GatedPixelBlock
 from keras_gen.networks.blocks.masked import MaskedConv2D as MaskedConv2D
 from keras_gen.networks.blocks.masked import MaskedDense as MaskedDense
+from keras_gen.networks.blocks.mmdit_block import MMDiTBlock as MMDiTBlock
 from keras_gen.networks.blocks.norms import GroupNorm as GroupNorm
+from keras_gen.networks.blocks.positions import SinusoidalPositions2D as SinusoidalPositions2D
 from keras_gen.networks.blocks.residual import LightBlock as LightBlock
 from keras_gen.networks.blocks.residual import ResidualBlock as ResidualBlock
 from keras_gen.networks.blocks.rotary import RotaryEmbedding as RotaryEmbedding

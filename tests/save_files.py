@@ -46,7 +46,8 @@ def save_network(path: pathlib.Path, network: keras.Model, arrays: Any, determin
     """Saves a network of random weights with its inputs and, where it draws nothing, outputs."""
     randomize_weights(network)
     outputs = flat_numpy(network(as_inputs(arrays), training=False)) if deterministic else []
-    np.savez_compressed(path.with_suffix(".npz"), *arrays, **{f"outputs_{i}": y for i, y in enumerate(outputs)})
+    flat = keras.tree.flatten(list(arrays))
+    np.savez_compressed(path.with_suffix(".npz"), *flat, **{f"outputs_{i}": y for i, y in enumerate(outputs)})
     network.save(path.with_suffix(".keras"))
 
 

@@ -65,7 +65,9 @@ def default_dtype(dtype):
 
 
 def trace(layer, arrays, **options):
-    inputs = [keras.Input(batch_shape=array.shape, dtype=array.dtype.name) for array in arrays]
+    inputs = keras.tree.map_structure(
+        lambda array: keras.Input(batch_shape=array.shape, dtype=array.dtype.name), list(arrays)
+    )
     if "training" in inspect.signature(layer.call).parameters:
         options["training"] = True
     return layer(inputs if len(inputs) > 1 else inputs[0], **options)

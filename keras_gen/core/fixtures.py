@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
 
 def randomize_weights(layer: keras.Layer, seed: int = 0, scale: float = 0.3) -> None:
@@ -27,15 +27,20 @@ def randomize_weights(layer: keras.Layer, seed: int = 0, scale: float = 0.3) -> 
             weight.assign((noise + starts_at_one).astype(weight.dtype))
 
 
-def functional(layer: keras.Layer, *arrays: np.ndarray) -> keras.Model:
-    """Wraps one layer in a functional model with unknown batch size."""
-    inputs = [keras.Input(array.shape[1:], dtype=array.dtype.name) for array in arrays]
-    return keras.Model(inputs, layer(inputs if len(inputs) > 1 else inputs[0]))
+def functional(layer: keras.Layer, *arrays: Any) -> keras.Model:
+    """Wraps one layer in a functional model with unknown batch size, whose inputs are a flat list.
+
+    Args:
+        layer: the layer.
+        *arrays: the layer's inputs, arrays or dicts of arrays.
+    """
+    inputs = tree.map_structure(lambda array: keras.Input(array.shape[1:], dtype=array.dtype.name), list(arrays))
+    return keras.Model(tree.flatten(inputs), layer(inputs if len(inputs) > 1 else inputs[0]))
 
 
-def as_inputs(arrays: Sequence[np.ndarray]) -> Any:
-    """Converts arrays to the inputs of a layer: one tensor, or a list."""
-    tensors = [ops.convert_to_tensor(array) for array in arrays]
+def as_inputs(arrays: Sequence[Any]) -> Any:
+    """Converts arrays, or dicts of arrays, to the inputs of a functional model: one tensor, or a flat list."""
+    tensors = [ops.convert_to_tensor(array) for array in tree.flatten(list(arrays))]
     return tensors if len(tensors) > 1 else tensors[0]
 
 
@@ -62,4 +67,4 @@ def to_numpy(tensor: Any) -> np.ndarray:
 
 def flat_numpy(outputs: Any) -> list[np.ndarray]:
     """Returns the tensors of a nested structure as a flat list of arrays."""
-    return [to_numpy(output) for output in keras.tree.flatten(outputs)]
+    return [to_numpy(output) for output in tree.flatten(outputs)]

@@ -13,13 +13,13 @@ from keras_gen.testing.config import check_config
 
 
 def check_layer(
-    make: Callable[[], keras.Layer], *arrays: np.ndarray, random: bool = False, rtol: float = 1e-5, atol: float = 1e-5
+    make: Callable[[], keras.Layer], *arrays: Any, random: bool = False, rtol: float = 1e-5, atol: float = 1e-5
 ) -> None:
     """Checks a layer: configuration, files, functional use, compilation, gradients, freezing, seeds, mixed precision.
 
     Args:
         make: returns a new layer, with the same arguments (and the same `seed`, if it has one) each time.
-        *arrays: one array for each input, batch first. Several are passed as a list.
+        *arrays: one array, or dict of arrays, for each input, batch first. Several are passed as a list.
         random: bool. Whether the layer draws random numbers with `training=False`, too. Defaults to `False`.
         rtol: float. Relative tolerance between equivalent computations. Defaults to `1e-5`.
         atol: float. Absolute tolerance. Defaults to `1e-5`.
@@ -54,7 +54,7 @@ def _check_symbolic(model: keras.Model, inputs: Any) -> None:
         require(symbolic.dtype == dtype, f"symbolic dtype {symbolic.dtype} must be the eager one, {dtype}")
 
 
-def _check_seeds(make: Callable[[], keras.Layer], arrays: Sequence[np.ndarray], random: bool) -> None:
+def _check_seeds(make: Callable[[], keras.Layer], arrays: Sequence[Any], random: bool) -> None:
     first, twin = functional(make(), *arrays), functional(make(), *arrays)
     randomize_weights(first)
     randomize_weights(twin)
@@ -66,19 +66,19 @@ def _check_seeds(make: Callable[[], keras.Layer], arrays: Sequence[np.ndarray], 
         require(moved, "the next call must give another draw")
 
 
-def _check_gradients(model: keras.Model, arrays: Sequence[np.ndarray]) -> None:
+def _check_gradients(model: keras.Model, arrays: Sequence[Any]) -> None:
     if not model.trainable_weights:
         return
-    generator = np.random.default_rng(1)
-    targets = [generator.standard_normal((len(arrays[0]), *output.shape[1:])) for output in model.outputs]
+    generator, flat = np.random.default_rng(1), keras.tree.flatten(list(arrays))
+    targets = [generator.standard_normal((len(flat[0]), *output.shape[1:])) for output in model.outputs]
     before = {weight.path: to_numpy(weight).copy() for weight in model.trainable_weights}
     model.compile(keras.optimizers.SGD(0.1), loss="mse", run_eagerly=True)
-    model.train_on_batch(list(arrays) if len(arrays) > 1 else arrays[0], targets if len(targets) > 1 else targets[0])
+    model.train_on_batch(flat if len(flat) > 1 else flat[0], targets if len(targets) > 1 else targets[0])
     for weight in model.trainable_weights:
         require(not np.array_equal(before[weight.path], to_numpy(weight)), f"a gradient must reach {weight.path}")
 
 
-def _check_frozen_whole(make: Callable[[], keras.Layer], arrays: Sequence[np.ndarray]) -> None:
+def _check_frozen_whole(make: Callable[[], keras.Layer], arrays: Sequence[Any]) -> None:
     # By the configuration alone, as for a clone: before the layer has its sublayers.
     layer = type(make()).from_config({**make().get_config(), "trainable": False})
     model = functional(layer, *arrays)
@@ -86,7 +86,7 @@ def _check_frozen_whole(make: Callable[[], keras.Layer], arrays: Sequence[np.nda
     require(not model.trainable_variables, f"{law}: {[v.path for v in model.trainable_variables]}")
 
 
-def _check_mixed_precision(make: Callable[[], keras.Layer], arrays: Sequence[np.ndarray]) -> None:
+def _check_mixed_precision(make: Callable[[], keras.Layer], arrays: Sequence[Any]) -> None:
     config = make().get_config()
     layer = type(make()).from_config({**config, "dtype": "mixed_bfloat16"})
     model = functional(layer, *arrays)

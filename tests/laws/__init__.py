@@ -6,14 +6,13 @@ from laws.layers import DECAY, LAYERS, SAMPLING
 from laws.losses import LOSSES
 from laws.metrics import METRICS
 from laws.models import MODELS, autoencoder, compiled, ddpm, gumbel_vae, tiny_network, vqgan, vqvae
-from laws.networks import CONVENTIONS
+from laws.networks import CONVENTIONS, DIT_CONVENTIONS
 from laws.samplers import DIFFUSION_SAMPLERS, SAMPLERS
 from laws.schedules import PREDICTIONS, SCHEDULES, TIME_SAMPLERS
 
 # Objects of configuration alone: name -> constructor
-CONFIGURED = (
-    SAMPLERS | LOSSES | METRICS | {"icnr": lambda: ICNR("he_normal", 3, "dcr"), "unet_conventions": lambda: CONVENTIONS}
-)
+CONVENTION = {"dit_conventions": lambda: DIT_CONVENTIONS, "unet_conventions": lambda: CONVENTIONS}
+CONFIGURED = SAMPLERS | LOSSES | METRICS | CONVENTION | {"icnr": lambda: ICNR("he_normal", 3, "dcr")}
 # Those of diffusion models, with laws of their own: name -> constructor
 OF_DIFFUSION = PREDICTIONS | SCHEDULES | TIME_SAMPLERS | {name: make for name, (make, _) in DIFFUSION_SAMPLERS.items()}
 

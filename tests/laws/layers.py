@@ -40,6 +40,8 @@ LAYERS = {
     "learned_normal_base": (layers.LearnedNormalBase, (VECTOR,)),
     "laplace_base": (layers.LaplaceBase, (VECTOR,)),
     "logistic_base": (layers.LogisticBase, (VECTOR,)),
+    "mmdit_block": (lambda: layers.MMDiTBlock(2, 3, dual_attention=True, remat=True), (IMAGES, TOKENS, VECTOR)),
+    "mmdit_block_last": (lambda: layers.MMDiTBlock(2, qk_norm=False, last=True), (TOKENS[:, :3], TOKENS, VECTOR)),
     "moving_average": (lambda: layers.MovingAverage(0.9), (VECTOR,)),
     "moving_average_mean": (lambda: layers.MovingAverage(None), (VECTOR,)),
     "normal_base": (layers.NormalBase, (VECTOR,)),
@@ -55,6 +57,7 @@ LAYERS = {
     "rotary_embedding_2d": (lambda: layers.RotaryEmbedding2D(2, 3, base=1e3), (HEADS,)),
     "self_attention": (lambda: layers.SelfAttention2D(2, 2, remat=True), (IMAGES,)),
     "sinusoidal_embedding": (lambda: layers.SinusoidalEmbedding(6), (T,)),
+    "sinusoidal_positions_2d": (lambda: layers.SinusoidalPositions2D(7, 3), (IMAGES,)),
     "transformer_block": (lambda: layers.TransformerBlock(2), (TOKENS,)),
     "transformer_block_quick_gelu": (
         lambda: layers.TransformerBlock(2, hidden_dim=12, activation="quick_gelu", epsilon=1e-5),

@@ -1,11 +1,12 @@
 import keras
 
 from keras_gen import initializers, layers, models
-from laws.arrays import CONDITION, GRAY, LABELS, REAL_T, TOKENS, T
+from laws.arrays import CONDITION, GRAY, LABELS, REAL_T, TEXT, TOKENS, T
 
 CONVENTIONS = models.UNetConventions(
     groups=2, head_dim=4, max_period=1e3, symmetric_padding=True, middle="plain", scale_shift=True
 )
+DIT_CONVENTIONS = models.DiTConventions(qk_norm=False, mlp_epsilon=1e-5, columns_first=True, max_period=1e3)
 
 
 def sub_pixel(filters: int) -> keras.Layer:
@@ -18,7 +19,16 @@ def sub_pixel(filters: int) -> keras.Layer:
 NETWORKS = {
     "dit": (lambda: models.DiT((4, 4, 1), 2, 16, 2, 2, num_classes=3), (GRAY, T, LABELS)),
     "dit_sincos": (lambda: models.DiT((4, 4, 1), 2, 8, 1, 1, "sincos", out_channels=2), (GRAY, REAL_T)),
+    "dit_conventions": (
+        lambda: models.DiT((4, 4, 1), 2, 16, 2, 2, "sincos", num_classes=3, conventions=DIT_CONVENTIONS),
+        (GRAY, T, LABELS),
+    ),
     "light_unet": (lambda: models.LightUNet((4, 4, 1), (8, 8), 1, upsampling=[sub_pixel(4)]), (GRAY, T)),
+    "mmdit": (lambda: models.MMDiT((4, 4, 1), 8, 6, 2, 8, 2, 2, dual_attention=(0,), remat=True), (GRAY, T, TEXT)),
+    "mmdit_any_size": (
+        lambda: models.MMDiT((None, None, 1), 8, 6, 2, 8, 1, 1, False, table_size=3, base_size=2, out_channels=2),
+        (GRAY, REAL_T, TEXT),
+    ),
     "pixel_transformer": (
         lambda: models.PixelTransformer((4, 4, 1), 2, 32, 2, condition_dim=3, out_channels=2),
         (GRAY, REAL_T, CONDITION),

@@ -6,8 +6,8 @@ from keras import ops
 from keras_gen.core.fixtures import randomize_weights, to_numpy
 from keras_gen.layers import DiTBlock, GatedAttentionUnit, RotaryEmbedding2D
 from keras_gen.models import DiT, PixelTransformer
-from keras_gen.networks.backbones.dit import sincos_positions
 from keras_gen.networks.blocks.patches import from_patches, to_patches
+from keras_gen.networks.blocks.positions import sincos_positions
 
 X = np.random.default_rng(0).normal(size=(2, 4, 6, 1)).astype("float32")
 T = np.array([0, 999], "int32")

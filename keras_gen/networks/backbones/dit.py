@@ -1,21 +1,71 @@
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_gen.core.checks import check, check_choice, check_depth, check_flag, check_integer
+from keras_gen.core.checks import check, check_choice, check_depth, check_flag, check_integer, is_number
+from keras_gen.core.foreign_weights import Entry, ForeignWeights
 from keras_gen.export import keras_gen_export
+from keras_gen.networks.backbones.dit_weights import dit_arguments, dit_config, dit_table
 from keras_gen.networks.backbones.image_network import ImageNetwork
 from keras_gen.networks.blocks.conditioning import embed, network_inputs
-from keras_gen.networks.blocks.dit_block import DiTBlock, plain_layer_norm
+from keras_gen.networks.blocks.dit_block import DiTBlock, last_layers
 from keras_gen.networks.blocks.layouts import ATTENTION, MLP, SplitWeights
 from keras_gen.networks.blocks.patches import check_patches, from_patches, patch_multiple, to_patches
+from keras_gen.networks.blocks.positions import sincos_positions
 from keras_gen.networks.blocks.rotary import RotaryEmbedding2D
 
 
+@keras_gen_export("keras_gen.models.DiTConventions")
+class DiTConventions:
+    """Implementation variants of the diffusion transformer. `DiT.from_diffusers` sets those of the paper's networks.
+
+    Args:
+        qk_norm: bool. Whether queries and keys are RMS-normalized in each head. Defaults to `True`.
+        mlp_epsilon: float > 0. Epsilon of the layer normalization before each feed-forward layer. Defaults to `1e-6`,
+            as before attention.
+        columns_first: bool. Whether `"sincos"` positions embed the column in the first half of the channels, the row in
+            the second one, instead of the other way round. Defaults to `False`.
+        max_period: float > 1. Longest period of the time embedding, divided by 2 pi. Frequencies that decrease to
+            exactly `1 / P` in 128 steps, "frequency shift 1", have `max_period = P^(128 / 127)`. Defaults to `10000.0`.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+
+    >>> conventions = keras_gen.models.DiTConventions(qk_norm=False)
+    >>> network = keras_gen.models.DiT((32, 32, 3), positions="sincos", conventions=conventions)
+
+    Reference: Peebles and Xie 2022, arXiv:2212.09748.
+    """
+
+    def __init__(
+        self,
+        qk_norm: bool = True,
+        mlp_epsilon: float = 1e-6,
+        columns_first: bool = False,
+        max_period: float = 10000.0,
+    ):
+        self.qk_norm = check_flag("qk_norm", qk_norm)
+        check(is_number(mlp_epsilon) and mlp_epsilon > 0, "mlp_epsilon", "be > 0", repr(mlp_epsilon))
+        self.mlp_epsilon = float(mlp_epsilon)
+        self.columns_first = check_flag("columns_first", columns_first)
+        check(is_number(max_period) and max_period > 1, "max_period", "be > 1", repr(max_period))
+        self.max_period = float(max_period)
+
+    def get_config(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "DiTConventions":
+        return cls(**config)
+
+
 @keras_gen_export("keras_gen.models.DiT")
-class DiT(SplitWeights, ImageNetwork):
+class DiT(SplitWeights, ForeignWeights, ImageNetwork):
     """Diffusion transformer (DiT): a transformer over image patches whose blocks are modulated by time and condition.
 
     Each patch of pixels is embedded as a token by a linear layer. In each `DiTBlock`, scales, shifts and gates are
@@ -37,6 +87,8 @@ class DiT(SplitWeights, ImageNetwork):
             the channels of the image.
         remat: bool. Whether to recompute blocks in the backward pass to save memory (gradient checkpointing). Defaults
             to `False`.
+        conventions: a `DiTConventions`, variants of the architecture used by other implementations. Defaults to `None`,
+            which is `DiTConventions()`.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
@@ -53,11 +105,17 @@ class DiT(SplitWeights, ImageNetwork):
 
     >>> network = keras_gen.models.DiT((32, 32, 3), patch_size=4, width=384, depth=12, num_heads=6, num_classes=10)
     >>> output = network([x_t, t, labels])
+    >>> network = keras_gen.models.DiT.from_diffusers("DiT-XL-2-256/transformer")
 
     Reference: Peebles and Xie 2022, arXiv:2212.09748.
     """
 
     split_pairs = (ATTENTION, MLP)
+    # The second one is the class's name in older files, which have the table of positions, too.
+    foreign_classes = ("DiTTransformer2DModel", "Transformer2DModel")
+    foreign_ignored = ("pos_embed.pos_embed",)
+    foreign_sizes = ("in_channels",)
+    foreign_layers = ("num_layers",)
 
     def __init__(
         self,
@@ -71,6 +129,7 @@ class DiT(SplitWeights, ImageNetwork):
         condition_dim: int | None = None,
         out_channels: int | None = None,
         remat: bool = False,
+        conventions: DiTConventions | None = None,
         dtype: Any = None,
         **kwargs: Any,
     ):
@@ -84,25 +143,32 @@ class DiT(SplitWeights, ImageNetwork):
         check(width % multiple == 0, "width", f"be a multiple of {multiple}, with {num_heads} heads", width)
         if out_channels is not None:
             check_integer("out_channels", out_channels)
+        own = DiTConventions() if conventions is None else conventions
+        check(isinstance(own, DiTConventions), "conventions", "be a DiTConventions", conventions)
         options = {"dtype": dtype}
 
         inputs = network_inputs(image_shape, num_classes, condition_dim)
         # 256 sines and cosines for any width, as in the paper.
-        embedding = embed(inputs, 256, width, num_classes, dtype=dtype)
+        embedding = embed(inputs, 256, width, num_classes, own.max_period, dtype)
         embedding = layers.Activation("silu", **options)(embedding)
         tokens = layers.Dense(width, name="first_dense", **options)(to_patches(inputs[0], patch_size))
         if positions == "sincos":
-            tokens = ops.cast(ops.cast(tokens, "float32") + sincos_positions(*grid, width), tokens.dtype)
+            table = sincos_positions(*grid, width, own.columns_first)
+            tokens = ops.cast(ops.cast(tokens, "float32") + table, tokens.dtype)
         for i in range(depth):
             rotary = RotaryEmbedding2D(*grid, **options) if positions == "rotary" else None
-            tokens = DiTBlock(num_heads, positions=rotary, remat=remat, name=f"block_{i}", **options)(
-                [tokens, embedding]
+            block = DiTBlock(
+                num_heads,
+                positions=rotary,
+                remat=remat,
+                qk_norm=own.qk_norm,
+                mlp_epsilon=own.mlp_epsilon,
+                name=f"block_{i}",
+                **options,
             )
-        modulation = layers.Dense(2 * width, kernel_initializer="zeros", name="last_modulation", **options)(embedding)
-        scale, shift = ops.split(layers.Reshape((1, 2 * width), **options)(modulation), 2, axis=-1)
-        tokens = plain_layer_norm(name="last_norm", **options)(tokens) * (1 + scale) + shift
+            tokens = block([tokens, embedding])
         pixels = patch_size**2 * (out_channels or image_shape[-1])
-        tokens = layers.Dense(pixels, kernel_initializer="zeros", name="last_dense", **options)(tokens)
+        tokens = last_layers(tokens, embedding, pixels, dtype)
 
         super().__init__(
             inputs, from_patches(tokens, *grid, patch_size), image_shape, *patch_multiple(patch_size), dtype, **kwargs
@@ -116,6 +182,18 @@ class DiT(SplitWeights, ImageNetwork):
         self.condition_dim = condition_dim
         self.out_channels = out_channels
         self.remat = remat
+        self.conventions = own
+
+    @classmethod
+    def foreign_arguments(cls, config: dict[str, Any]) -> dict[str, Any]:
+        arguments = dit_arguments(config)
+        return {**arguments, "conventions": DiTConventions(**arguments["conventions"])}
+
+    def foreign_config(self) -> dict[str, Any]:
+        return dit_config(self)
+
+    def foreign_table(self) -> list[Entry]:
+        return dit_table(self)
 
     def get_config(self) -> dict[str, Any]:
         own = {
@@ -128,13 +206,6 @@ class DiT(SplitWeights, ImageNetwork):
             "condition_dim": self.condition_dim,
             "out_channels": self.out_channels,
             "remat": self.remat,
+            "conventions": keras.saving.serialize_keras_object(self.conventions),
         }
         return {**super().get_config(), **own}
-
-
-def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
-    """Returns sinusoidal embeddings of the row, then the column, of each patch: float32 `(rows * columns, width)`."""
-    frequencies = 10000.0 ** (-np.arange(width // 4) / (width // 4))
-    angles = [np.outer(position, frequencies) for position in np.divmod(np.arange(rows * columns), columns)]
-    table = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
-    return np.concatenate(table, axis=-1).astype("float32")

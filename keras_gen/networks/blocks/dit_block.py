@@ -3,7 +3,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_flag, check_integer
+from keras_gen.core.checks import check, check_flag, check_integer, is_number
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.recomputing import recomputed
@@ -18,7 +18,7 @@ class DiTBlock(StaysFrozen, keras.layers.Layer):
         y = h + g_2 mlp((1 + a_2) LayerNorm(h) + b_2)
 
     Queries and keys are RMS-normalized in each head, with learned scales, so that attention cannot saturate. `W` is
-    initialized to zero, so that the block starts as the identity.
+    initialized to zero, so that the block starts as the identity. Layer normalizations have no weights.
 
     Args:
         num_heads: int >= 1. Must divide the number of channels. Defaults to `4`.
@@ -27,6 +27,9 @@ class DiTBlock(StaysFrozen, keras.layers.Layer):
             `RotaryEmbedding2D`. Defaults to `None`.
         remat: bool. Whether to recompute the block in the backward pass instead of storing its activations (gradient
             checkpointing). Defaults to `False`.
+        qk_norm: bool. Whether queries and keys are normalized, which the paper's are not. Defaults to `True`.
+        mlp_epsilon: float > 0. Epsilon of the layer normalization before the feed-forward layer. Defaults to `1e-6`,
+            as before attention.
         **kwargs: `name`, `dtype`, as for any Keras layer.
 
     Call arguments:
@@ -49,6 +52,8 @@ class DiTBlock(StaysFrozen, keras.layers.Layer):
         expansion: int = 4,
         positions: keras.Layer | None = None,
         remat: bool = False,
+        qk_norm: bool = True,
+        mlp_epsilon: float = 1e-6,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -57,10 +62,15 @@ class DiTBlock(StaysFrozen, keras.layers.Layer):
         check(positions is None or isinstance(positions, keras.Layer), "positions", "be a layer or None", positions)
         self.positions = positions
         self.remat = check_flag("remat", remat)
+        self.qk_norm = check_flag("qk_norm", qk_norm)
+        check(is_number(mlp_epsilon) and mlp_epsilon > 0, "mlp_epsilon", "be > 0", repr(mlp_epsilon))
+        self.mlp_epsilon = float(mlp_epsilon)
         options = {"dtype": self.dtype_policy}
-        self.norms = [plain_layer_norm(name=f"norm_{i}", **options) for i in (1, 2)]
+        epsilons = {"norm_1": 1e-6, "norm_2": self.mlp_epsilon}
+        self.norms = [plain_layer_norm(epsilon, name=name, **options) for name, epsilon in epsilons.items()]
         self.q_norm, self.k_norm = (
-            keras.layers.RMSNormalization(epsilon=1e-6, name=f"{name}_norm", **options) for name in "qk"
+            keras.layers.RMSNormalization(epsilon=1e-6, name=f"{name}_norm", **options) if self.qk_norm else None
+            for name in "qk"
         )
 
     def build(self, inputs_shape: Any) -> None:
@@ -102,6 +112,8 @@ class DiTBlock(StaysFrozen, keras.layers.Layer):
             "expansion": self.expansion,
             "positions": keras.saving.serialize_keras_object(self.positions),
             "remat": self.remat,
+            "qk_norm": self.qk_norm,
+            "mlp_epsilon": self.mlp_epsilon,
         }
         return {**super().get_config(), **own}
 
@@ -113,12 +125,23 @@ class DiTBlock(StaysFrozen, keras.layers.Layer):
         tokens, channels = h.shape[1:]
         qkv = ops.reshape(self.qkv(h), (-1, tokens, 3 * self.num_heads, channels // self.num_heads))
         q, k, v = ops.split(qkv, 3, axis=2)
-        q, k = self.q_norm(q), self.k_norm(k)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
         if self.positions is not None:
             q, k = (ops.cast(self.positions(heads), self.compute_dtype) for heads in (q, k))
         return self.output_dense(ops.reshape(ops.dot_product_attention(q, k, v), (-1, tokens, channels)))
 
 
-def plain_layer_norm(**options: Any) -> keras.layers.LayerNormalization:
+def plain_layer_norm(epsilon: float = 1e-6, **options: Any) -> keras.layers.LayerNormalization:
     """Returns a layer normalization of each token without weights, with statistics in float32."""
-    return keras.layers.LayerNormalization(epsilon=1e-6, center=False, scale=False, **options)
+    return keras.layers.LayerNormalization(epsilon=epsilon, center=False, scale=False, **options)
+
+
+def last_layers(tokens: Any, embedding: Any, units: int, dtype: Any) -> Any:
+    """Returns the outputs `(batch, ..., units)` of a transformer: normalized, modulated, and a dense layer of zeros."""
+    options, width = {"dtype": dtype}, tokens.shape[-1]
+    modulation = keras.layers.Dense(2 * width, kernel_initializer="zeros", name="last_modulation", **options)(embedding)
+    vectors = keras.layers.Reshape((*[1] * (len(tokens.shape) - 2), 2 * width), **options)(modulation)
+    scale, shift = ops.split(vectors, 2, axis=-1)
+    tokens = plain_layer_norm(name="last_norm", **options)(tokens) * (1 + scale) + shift
+    return keras.layers.Dense(units, kernel_initializer="zeros", name="last_dense", **options)(tokens)

@@ -15,8 +15,8 @@ class Pair(NamedTuple):
     spatial_axes: int = 0  # of the kernels, before their channels
 
 
-ATTENTION = Pair("qkv|query|key_value", "output")
-MLP = Pair("mlp_1|modulation", "mlp_2")
+ATTENTION = Pair("qkv|query|key|value|key_value", "output")
+MLP = Pair("mlp_1|(image_|text_)?modulation", "mlp_2")
 CONVOLUTIONS = Pair("conv_1", "conv_2", spatial_axes=2)
 
 
