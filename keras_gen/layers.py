@@ -43,6 +43,7 @@ from keras_gen.networks.blocks.residual import LightBlock as LightBlock
 from keras_gen.networks.blocks.residual import ResidualBlock as ResidualBlock
 from keras_gen.networks.blocks.rotary import RotaryEmbedding as RotaryEmbedding
 from keras_gen.networks.blocks.rotary import RotaryEmbedding2D as RotaryEmbedding2D
+from keras_gen.networks.blocks.spatial_transformer import SpatialTransformer as SpatialTransformer
 from keras_gen.networks.blocks.transformer_block import TransformerBlock as TransformerBlock
 from keras_gen.networks.blocks.universal_attention import UniversalAttention as UniversalAttention
 from keras_gen.networks.blocks.upsampling import PixelShuffle2D as PixelShuffle2D

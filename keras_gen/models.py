@@ -30,5 +30,6 @@ from keras_gen.networks.backbones.unet import UNet as UNet
 from keras_gen.networks.backbones.unet import UNetConventions as UNetConventions
 from keras_gen.networks.text.clip_text_encoder import CLIPTextEncoder as CLIPTextEncoder
 from keras_gen.networks.text.t5_encoder import T5Encoder as T5Encoder
+from keras_gen.networks.backbones.unet2d_condition import UNet2DCondition as UNet2DCondition
 from keras_gen.quantization.vqgan import VQGAN as VQGAN
 from keras_gen.quantization.vqvae import VQVAE as VQVAE

@@ -9,20 +9,19 @@ from keras import layers
 
 from keras_gen.core.checks import check, check_choice, check_flag, check_integer, is_number, known_size
 from keras_gen.core.foreign_weights import Entry, ForeignWeights
-from keras_gen.core.torch.kernels import Conv2D
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import (
     ImageNetwork,
     check_levels,
-    double,
     downsampling_multiple,
     upsampling_layers,
 )
+from keras_gen.networks.backbones.u_shape import last_layers, u_shape
 from keras_gen.networks.backbones.unet_weights import LAYERS, SIZES, unet_arguments, unet_config, unet_table
 from keras_gen.networks.blocks.attention import CrossAttention2D, SelfAttention2D
 from keras_gen.networks.blocks.conditioning import ConditionDim, embed, is_pair, network_inputs
 from keras_gen.networks.blocks.layouts import ATTENTION, CONVOLUTIONS, SplitWeights
-from keras_gen.networks.blocks.norms import GroupNorm, groups_for
+from keras_gen.networks.blocks.norms import groups_for
 from keras_gen.networks.blocks.residual import ResidualBlock
 
 
@@ -188,7 +187,7 @@ class UNet(SplitWeights, ForeignWeights, ImageNetwork):
         has_attention = len(attention_levels) > 0 or own.middle == "attention"
         check(tokens is None or has_attention, "attention_levels", rule, attention_levels)
 
-        def block(h: Any, width: int, name: str) -> Any:
+        def residual(h: Any, width: int, name: str) -> Any:
             groups = own.groups or math.gcd(groups_for(width), groups_for(h.shape[-1]))
             layer = ResidualBlock(
                 width, groups, dropout, remat, epsilon=own.epsilon, scale_shift=own.scale_shift, name=name, **options
@@ -204,44 +203,23 @@ class UNet(SplitWeights, ForeignWeights, ImageNetwork):
             name = name.replace("attention", "cross_attention")
             return CrossAttention2D(own.heads(width), groups, own.epsilon, remat, name=name, **options)([h, tokens])
 
-        def conv(h: Any, width: int, name: str, **more: Any) -> Any:
-            return Conv2D(width, 3, name=name, **{"padding": "same", **more}, **options)(h)
+        def block(h: Any, level: int, name: str) -> Any:
+            h = residual(h, widths[level], name)
+            return attend(h, name.replace("block", "attention")) if level in attention_levels else h
 
-        def halve(h: Any, width: int, name: str) -> Any:
-            if own.symmetric_padding:
-                h = layers.ZeroPadding2D(data_format="channels_last", **options)(h)  # whatever Keras is set to
-            return conv(h, width, name, strides=2, padding="valid" if own.symmetric_padding else "same")
+        def middle(h: Any) -> Any:
+            if own.middle == "none":
+                return h
+            h = residual(h, widths[-1], "middle_block_0")
+            if own.middle == "attention" or (own.middle == "auto" and levels[-1] in attention_levels):
+                h = attend(h, "middle_attention_0")
+            return residual(h, widths[-1], "middle_block_1")
 
         embedding = embed(inputs, widths[0], 4 * widths[0], num_classes, own.max_period, dtype)
         embedding = layers.Activation("silu", **options)(embedding)
-
-        h = conv(inputs[0], widths[0], "first_conv")
-        skips = [h]
-        for level in levels:
-            for i in range(blocks_per_level):
-                h = block(h, widths[level], f"down_{level}_block_{i}")
-                if level in attention_levels:
-                    h = attend(h, f"down_{level}_attention_{i}")
-                skips.append(h)
-            if level < levels[-1]:
-                h = halve(h, widths[level], f"down_{level}_conv")
-                skips.append(h)
-        if own.middle != "none":
-            h = block(h, widths[-1], "middle_block_0")
-            if own.middle == "attention" or (own.middle == "auto" and levels[-1] in attention_levels):
-                h = attend(h, "middle_attention_0")
-            h = block(h, widths[-1], "middle_block_1")
-        for level in reversed(levels):
-            for i in range(blocks_per_level + 1):
-                h = layers.Concatenate(**options)([h, skips.pop()])
-                h = block(h, widths[level], f"up_{level}_block_{i}")
-                if level in attention_levels:
-                    h = attend(h, f"up_{level}_attention_{i}")
-            if level > 0:
-                h = conv(double(h, doublings[level - 1]), widths[level], f"up_{level}_conv")
-        h = GroupNorm(own.groups or groups_for(widths[0]), own.epsilon, name="last_norm", **options)(h)
-        h = layers.Activation("silu", **options)(h)
-        h = conv(h, out_channels or known_size("image_shape", image_shape), "last_conv", kernel_initializer="zeros")
+        h = u_shape(inputs[0], widths, blocks_per_level, block, middle, doublings, own.symmetric_padding, dtype)
+        channels = out_channels or known_size("image_shape", image_shape)
+        h = last_layers(h, channels, own.groups or groups_for(widths[0]), own.epsilon, dtype)
 
         super().__init__(inputs, h, image_shape, *downsampling_multiple(widths), dtype, **kwargs)
         self.widths = widths

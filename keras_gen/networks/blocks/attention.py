@@ -122,10 +122,7 @@ class CrossAttention2D(StaysFrozen, keras.layers.Layer):
 
     def build(self, inputs_shape: Any) -> None:
         x_shape, condition_shape = map(tuple, inputs_shape)
-        check(len(x_shape) == 4, "x", "have shape (batch, height, width, channels)", f"shape {x_shape}")
-        check(len(condition_shape) == 3, "condition", "have shape (batch, tokens, dim)", f"shape {condition_shape}")
-        channels = x_shape[-1]
-        check(channels % self.num_heads == 0, "num_heads", f"divide {channels} channels", self.num_heads)
+        channels = check_image_and_tokens(x_shape, condition_shape, self.num_heads)
         options = {"dtype": self.dtype_policy}
         self.norm.build(x_shape)
         self.query = keras.layers.Dense(channels, name="query", **options)
@@ -159,3 +156,12 @@ class CrossAttention2D(StaysFrozen, keras.layers.Layer):
             "remat": self.remat,
         }
         return {**super().get_config(), **own}
+
+
+def check_image_and_tokens(x_shape: tuple[Any, ...], condition_shape: tuple[Any, ...], num_heads: int) -> int:
+    """Checks the shapes of images and of the tokens to which their pixels attend; returns the number of channels."""
+    check(len(x_shape) == 4, "x", "have shape (batch, height, width, channels)", f"shape {x_shape}")
+    check(len(condition_shape) == 3, "condition", "have shape (batch, tokens, dim)", f"shape {condition_shape}")
+    channels = known_size("x", x_shape)
+    check(channels % num_heads == 0, "num_heads", f"divide {channels} channels", num_heads)
+    return channels
