@@ -11,6 +11,7 @@ from keras_gen.diffusion.models.edm import EDM as EDM
 from keras_gen.diffusion.models.latent_diffusion import LatentDiffusion as LatentDiffusion
 from keras_gen.diffusion.models.rectified_flow import RectifiedFlow as RectifiedFlow
 from keras_gen.diffusion.models.score_sde import ScoreSDE as ScoreSDE
+from keras_gen.diffusion.models.text_to_image import TextToImage as TextToImage
 from keras_gen.flows.flow import Flow as Flow
 from keras_gen.flows.glow import Glow as Glow
 from keras_gen.flows.nice import NICE as NICE
@@ -28,8 +29,8 @@ from keras_gen.networks.backbones.mmdit import MMDiT as MMDiT
 from keras_gen.networks.backbones.pixel_transformer import PixelTransformer as PixelTransformer
 from keras_gen.networks.backbones.unet import UNet as UNet
 from keras_gen.networks.backbones.unet import UNetConventions as UNetConventions
+from keras_gen.networks.backbones.unet2d_condition import UNet2DCondition as UNet2DCondition
 from keras_gen.networks.text.clip_text_encoder import CLIPTextEncoder as CLIPTextEncoder
 from keras_gen.networks.text.t5_encoder import T5Encoder as T5Encoder
-from keras_gen.networks.backbones.unet2d_condition import UNet2DCondition as UNet2DCondition
 from keras_gen.quantization.vqgan import VQGAN as VQGAN
 from keras_gen.quantization.vqvae import VQVAE as VQVAE

@@ -1,5 +1,6 @@
 """Diffusion in the latent space of an autoencoder."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,9 +35,11 @@ def encode_with(autoencoder: keras.Layer, x: np.ndarray, batch_size: int = 1, ve
     return vectors
 
 
-def decode_with(autoencoder: keras.Layer, z: np.ndarray, batch_size: int = 1, verbose: str | int = 0) -> np.ndarray:
-    """Decodes real-valued latents to images."""
-    decode = getattr(autoencoder, "decode_vectors", autoencoder.decode)
+def decode_with(
+    autoencoder: keras.Layer, z: np.ndarray, batch_size: int = 1, verbose: str | int = 0, **options: Any
+) -> np.ndarray:
+    """Decodes real-valued latents to images; `options` are further arguments of the autoencoder's method."""
+    decode = functools.partial(getattr(autoencoder, "decode_vectors", autoencoder.decode), **options)
     return batchwise(decode, z, batch_size, verbose).astype("float32", copy=False)
 
 
