@@ -56,6 +56,7 @@ PIPELINES: dict[str, dict[str, dict[str, Any]]] = {
     "StableDiffusion3Pipeline": {"transformer": MMDIT, **_TWO, "text_encoder_3": T5, "tokenizer_3": UNIGRAMS},
     "DiTPipeline": {"transformer": DIT, "vae": VAE},
 }
+DROPOUT = 0.1  # of conditions in training, where a network has a null condition of its own
 OPTIONAL = ("text_encoder_3", "tokenizer_3")
 READERS = {
     "TextToImage": ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline"),

@@ -52,6 +52,11 @@ class StableDiffusionXL(StableDiffusion):
 
     encoders = (2,)
 
+    def zeros(self, length: int) -> dict[str, np.ndarray | None]:
+        """Returns the null condition for prompts of `length` tokens, zeros; the sizes stay as they are."""
+        tokens, pooled = (self.taken[part].shape[-1] for part in ("tokens", "pooled"))
+        return {"tokens": np.zeros((length, tokens), "float32"), "pooled": np.zeros(pooled, "float32"), "sizes": None}
+
     def condition(self, encodings: Sequence[Encoding], height: int, width: int) -> dict[str, np.ndarray]:
         pooled = encodings[1]["pooled"]
         sizes = np.array([height, width, 0, 0, height, width], "float32")

@@ -33,11 +33,12 @@ from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
 from keras_gen.diffusion.schedules.time_samplers import LogitNormalTime
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import inputs_of
-from keras_gen.pretrained.pipeline import Pipeline, read_pipeline
-from keras_gen.pretrained.prompts import family_of
+from keras_gen.pretrained.pipeline import DROPOUT, Pipeline, read_pipeline
+from keras_gen.pretrained.prompts import StableDiffusionXL, family_of
 from keras_gen.pretrained.writing import write_pipeline
 
 BATCH_SIZE = 8  # of images, where none is given
+ZERO_NULL = "force_zeros_for_empty_prompt"  # in the index of Stable Diffusion XL: whether zero is the null condition
 
 
 @keras_gen_export("keras_gen.models.TextToImage")
@@ -192,8 +193,10 @@ class TextToImage(GenerativeModel):
         """
         parts = self.diffusion.network, self.autoencoder, self.text_encoders, self.tokenizers
         formulas = self.diffusion.schedule, self.diffusion.prediction
+        is_xl = isinstance(self.family, StableDiffusionXL)
+        index = {ZERO_NULL: self.diffusion.condition_dropout > 0} if is_xl else {}
         with self.averaged_weights():
-            write_pipeline(folder, *parts, *formulas, self.origin)
+            write_pipeline(folder, *parts, *formulas, self.origin, **index)
 
     def encode_prompts(
         self,
@@ -730,7 +733,11 @@ def diffusion_of(pipeline: Pipeline) -> DiffusionModel:
     """Returns the diffusion model of a pipeline that was read."""
     if pipeline.prediction == "velocity":
         return RectifiedFlow(pipeline.network, pipeline.schedule, LogitNormalTime())
-    return DDPM(pipeline.network, pipeline.schedule, pipeline.prediction)
+    family, options = family_of(pipeline.network), {}
+    if isinstance(family, StableDiffusionXL) and pipeline.origin["index"].get(ZERO_NULL, True):
+        null = family.zeros(pipeline.tokenizers[0].max_length)
+        options = {"condition_dropout": DROPOUT, "null_condition": null}
+    return DDPM(pipeline.network, pipeline.schedule, pipeline.prediction, **options)
 
 
 def default_sampler(diffusion: DiffusionModel) -> DiffusionSampler:

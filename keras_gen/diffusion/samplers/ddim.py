@@ -98,10 +98,9 @@ class ClippedDDIMSampler(DDIMSampler):
         super().__init__(steps, eta, spacing, clip_x0, times)
 
     def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, np.ndarray]:
-        return {**super().rows(schedule, times), "of_excess": schedule.alpha(times[1:])}
+        return {**super().rows(schedule, times), "next_alpha": schedule.alpha(times[1:])}
 
     def step(self, denoise: Denoiser, x_t: Any, row: dict[str, Any], noise: Callable[..., Any]) -> Any:
         x0, _ = denoise.evaluate(x_t, row, denoise.condition)
-        excess = x0 - denoise.bounded(x0)
-        x_s = row["of_x_t"] * x_t + row["of_x0"] * x0 - row["of_excess"] * excess
+        x_s = row["next_alpha"] * denoise.bounded(x0) + row["of_x_t"] * (x_t - row["alpha"] * x0)
         return x_s + row["std"] * noise() if self.eta > 0 else x_s
