@@ -7,6 +7,7 @@ HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'"(.+)"', (HERE / "keras_gen" / "version.py").read_text()).group(1)
 
 IMAGES, PLOTS = ["pillow>=10.3"], ["matplotlib>=3.8"]
+TEXT = ["tokenizers>=0.21", "sentencepiece>=0.2", "protobuf>=5"]
 EXAMPLES = ["scikit-learn>=1.3", *IMAGES, *PLOTS]
 # What the suite runs on. torch 2.13.0 is pinned exactly: a range may pull a build of several GB.
 PINNED = [
@@ -57,6 +58,7 @@ setup(
         "jax": ["jax>=0.4.35"],
         "torch": ["torch>=2.6"],
         "diffusers": ["safetensors>=0.8"],
+        "text": TEXT,
         "images": IMAGES,
         "plots": [*IMAGES, *PLOTS],
         "tensorboard": ["tensorboard>=2.16", *IMAGES],
@@ -76,7 +78,7 @@ setup(
             *("mypy>=1.15", "pyright>=1.1.390", "tensorboard>=2.16"),
         ],
         "peers": [
-            *("diffusers>=0.35", "vector-quantize-pytorch>=1.20", "torchmetrics>=1.6"),
+            *("diffusers>=0.35", "transformers>=5", *TEXT, "vector-quantize-pytorch>=1.20", "torchmetrics>=1.6"),
             *("zuko>=1.4", "nflows>=0.14", "normflows>=1.7"),
         ],
         "bench": [

@@ -25,7 +25,7 @@ def reading(name: str, file: Any, rule: str, *errors: type[Exception]) -> Iterat
         file: its path.
         rule: str. What the file must be.
         *errors: the exceptions that tell that it is not. Those of the operating system, that the file does not exist
-            or must not be read, stay as they are.
+            or must not be read, stay as they are, and that a library is missing.
 
     Raises:
         ValueError: in place of one of `errors`.
@@ -34,7 +34,8 @@ def reading(name: str, file: Any, rule: str, *errors: type[Exception]) -> Iterat
         yield
     except errors as error:
         # EINVAL is that of a place outside of the file, to which damage leads.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        is_of_system = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+        if is_of_system or isinstance(error, ImportError):
             raise
         raise ValueError(f"`{name}` must {rule}. Received: {name}={file}: {error}") from error
 

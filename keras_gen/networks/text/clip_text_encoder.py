@@ -4,13 +4,23 @@ import keras
 from keras import ops
 
 from keras_gen.core.checks import check, check_choice, check_depth, check_flag, check_integer, check_positive
+from keras_gen.core.foreign_weights import Entry, ForeignWeights
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.transformer_block import ACTIVATIONS, TransformerBlock
+from keras_gen.networks.text.clip_text_encoder_weights import (
+    CLASSES,
+    LAYERS,
+    PREFIX,
+    SIZES,
+    clip_arguments,
+    clip_config,
+    clip_table,
+)
 from keras_gen.networks.text.text_network import TextNetwork
 
 
 @keras_gen_export("keras_gen.models.CLIPTextEncoder")
-class CLIPTextEncoder(TextNetwork):
+class CLIPTextEncoder(ForeignWeights, TextNetwork):
     """Text encoder of CLIP: a causal transformer over token ids, with learned positions.
 
         h_0 = E[ids] + P,   h_i = block_i(h_i-1),   tokens = LayerNorm(h_depth)
@@ -57,6 +67,12 @@ class CLIPTextEncoder(TextNetwork):
 
     Reference: Radford et al. 2021, arXiv:2103.00020.
     """
+
+    foreign_classes = CLASSES
+    foreign_file = "model"
+    foreign_prefixes = (PREFIX,)
+    foreign_ignored = ("embeddings.position_ids",)
+    foreign_sizes, foreign_layers = SIZES, LAYERS
 
     def __init__(
         self,
@@ -153,3 +169,13 @@ class CLIPTextEncoder(TextNetwork):
             "remat": self.remat,
         }
         return {**super().get_config(), **own}
+
+    @classmethod
+    def foreign_arguments(cls, config: dict[str, Any]) -> dict[str, Any]:
+        return clip_arguments(config)
+
+    def foreign_config(self) -> dict[str, Any]:
+        return clip_config(self)
+
+    def foreign_table(self) -> list[Entry]:
+        return clip_table(self)

@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from keras_gen.core.checks import check, check_integer, check_positive
+from keras_gen.core.checks import check, is_integer
+from keras_gen.core.foreign.config import COUNT, POSITIVE, Rule, checked_config
 from keras_gen.core.foreign_weights import SAME, TRANSPOSED, Entry, entries, joined
 
 CLASSES = ("CLIPTextModel", "CLIPTextModelWithProjection")
@@ -22,10 +23,10 @@ DEFAULTS = {
     "num_hidden_layers": 12,
     "num_attention_heads": 8,
     "max_position_embeddings": 77,
-    "hidden_act": "quick_gelu",
     "layer_norm_eps": 1e-5,
     "eos_token_id": 49407,
 }
+# Our names of the counts.
 COUNTS = {
     "vocabulary_size": "vocab_size",
     "max_length": "max_position_embeddings",
@@ -34,29 +35,32 @@ COUNTS = {
     "num_heads": "num_attention_heads",
     "hidden_dim": "intermediate_size",
 }
-ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
+ID = Rule(lambda value: is_integer(value) and value >= 0, "be an integer >= 0")
+RULES = {
+    **dict.fromkeys(COUNTS.values(), COUNT),
+    "projection_dim": COUNT,
+    "layer_norm_eps": POSITIVE,
+    "eos_token_id": ID,
+}
+ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
+POSSIBLE = {"hidden_act": tuple(ACTIVATIONS)}
+# Keys whose values are sizes of weights, and numbers of layers.
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings")
+LAYERS = ("num_hidden_layers",)
 LARGEST_ID = 2  # as the end of text, in older configurations: the text ends at the largest id
 
 
 def clip_arguments(config: dict[str, Any]) -> dict[str, Any]:
     """Returns the arguments of `CLIPTextEncoder` for a configuration."""
-    config = {**DEFAULTS, **config}
-    arguments = {name: check_integer(key, config[key]) for name, key in COUNTS.items()}
+    config = checked_config(config, DEFAULTS, RULES, POSSIBLE, "CLIPTextEncoder")
     heads, dim = config["num_attention_heads"], config["hidden_size"]
     check(dim % heads == 0, "num_attention_heads", f"divide hidden_size, {dim}", heads)
-    names = {theirs: ours for ours, theirs in ACTIVATIONS.items()}
-    activation = config["hidden_act"]
-    is_known = isinstance(activation, str) and activation in names
-    check(is_known, "hidden_act", f"be {' or '.join(map(repr, names))} for a CLIPTextEncoder", repr(activation))
-    check_positive("layer_norm_eps", config["layer_norm_eps"])
-    end = check_integer("eos_token_id", config["eos_token_id"], at_least=0)
-    size = config["vocab_size"]
+    end, size = config["eos_token_id"], config["vocab_size"]
     check(end == LARGEST_ID or end < size, "eos_token_id", f"be in 0 .. {size - 1}", end)
-    is_projected = config["_class_name"] == CLASSES[1]
     return {
-        **arguments,
-        "projection_dim": check_integer("projection_dim", config["projection_dim"]) if is_projected else None,
-        "activation": names[activation],
+        **{name: config[key] for name, key in COUNTS.items()},
+        "projection_dim": config["projection_dim"] if config["_class_name"] == CLASSES[1] else None,
+        "activation": ACTIVATIONS[config["hidden_act"]],
         "end_id": None if end == LARGEST_ID else end,
         "epsilon": config["layer_norm_eps"],
     }
@@ -66,12 +70,13 @@ def clip_config(encoder: Any) -> dict[str, Any]:
     """Returns the configuration of an encoder."""
     check(encoder.end_id != LARGEST_ID, "end_id", f"not be {LARGEST_ID}, which means the largest id", encoder.end_id)
     has_projection = encoder.projection_dim is not None
+    activation = next(theirs for theirs, ours in ACTIVATIONS.items() if ours == encoder.activation)
     return {
         "architectures": [CLASSES[has_projection]],
         "model_type": "clip_text_model",
         **{key: getattr(encoder, name) for name, key in COUNTS.items()},
         "projection_dim": encoder.projection_dim if has_projection else encoder.dim,
-        "hidden_act": ACTIVATIONS[encoder.activation],
+        "hidden_act": activation,
         "layer_norm_eps": encoder.epsilon,
         "eos_token_id": LARGEST_ID if encoder.end_id is None else encoder.end_id,
     }

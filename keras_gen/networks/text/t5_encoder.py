@@ -6,16 +6,19 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_depth, check_flag, check_integer, check_positive
+from keras_gen.core.foreign_weights import Entry, ForeignWeights
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.recomputing import recomputed
+from keras_gen.networks.text.t5_encoder_weights import CLASSES, LAYERS, SIZES, TWIN, t5_arguments, t5_config, t5_table
 from keras_gen.networks.text.text_network import TextNetwork
 
 MASKED = -6e4  # within the range of float16
+LARGEST_DISTANCE = 2**20  # each has an entry in a table
 
 
 @keras_gen_export("keras_gen.models.T5Encoder")
-class T5Encoder(TextNetwork):
+class T5Encoder(ForeignWeights, TextNetwork):
     """Encoder of T5, version 1.1: a transformer over token ids whose positions are biases of the attention scores.
 
         h_i = x_i-1 + W softmax(q k^T + B) v,       q, k, v from RMSNorm(x_i-1)
@@ -36,7 +39,7 @@ class T5Encoder(TextNetwork):
         head_dim: int >= 1. Size of queries, keys and values. Defaults to `64`.
         hidden_dim: int >= 1. Hidden width of the feed-forward layers. Defaults to `10240`.
         num_buckets: int >= 4, even. Number of buckets of distances, half of them for each direction. Defaults to `32`.
-        max_distance: int. Distance from which on all share the last bucket, more than a fourth of `num_buckets`.
+        max_distance: int. Distance from which on all share the last bucket, from `num_buckets / 4 + 1` to `2**20`.
             Defaults to `128`.
         epsilon: float > 0. Epsilon of the normalizations. Defaults to `1e-6`.
         remat: bool. Whether to recompute blocks in the backward pass to save memory (gradient checkpointing). Defaults
@@ -65,6 +68,11 @@ class T5Encoder(TextNetwork):
     Reference: Raffel et al. 2019, arXiv:1910.10683; gated layers: Shazeer 2020, arXiv:2002.05202.
     """
 
+    foreign_classes = CLASSES
+    foreign_file = "model"
+    foreign_ignored = (TWIN,)
+    foreign_sizes, foreign_layers = SIZES, LAYERS
+
     def __init__(
         self,
         vocabulary_size: int = 32128,
@@ -88,6 +96,7 @@ class T5Encoder(TextNetwork):
         self.num_buckets = check_integer("num_buckets", num_buckets, at_least=4)
         check(self.num_buckets % 2 == 0, "num_buckets", "be even", num_buckets)
         self.max_distance = check_integer("max_distance", max_distance, at_least=self.num_buckets // 4 + 1)
+        check(self.max_distance <= LARGEST_DISTANCE, "max_distance", f"be at most {LARGEST_DISTANCE}", max_distance)
         check_positive("epsilon", epsilon)
         self.epsilon = float(epsilon)
         self.remat = check_flag("remat", remat)
@@ -147,6 +156,16 @@ class T5Encoder(TextNetwork):
             "remat": self.remat,
         }
         return {**super().get_config(), **own}
+
+    @classmethod
+    def foreign_arguments(cls, config: dict[str, Any]) -> dict[str, Any]:
+        return t5_arguments(config)
+
+    def foreign_config(self) -> dict[str, Any]:
+        return t5_config(self)
+
+    def foreign_table(self) -> list[Entry]:
+        return t5_table(self)
 
 
 class T5Block(StaysFrozen, keras.layers.Layer):

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_gen.core.checks import check, check_integer, check_positive
+from keras_gen.core.foreign.config import COUNT, POSITIVE, checked_config
 from keras_gen.core.foreign_weights import TRANSPOSED, Entry, entries, joined
 
 CLASSES = ("T5EncoderModel",)
@@ -21,8 +21,8 @@ DEFAULTS = {
     "relative_attention_num_buckets": 32,
     "relative_attention_max_distance": 128,
     "layer_norm_epsilon": 1e-6,
-    "feed_forward_proj": "relu",
 }
+# Our names of the counts.
 COUNTS = {
     "vocabulary_size": "vocab_size",
     "dim": "d_model",
@@ -33,18 +33,19 @@ COUNTS = {
     "num_buckets": "relative_attention_num_buckets",
     "max_distance": "relative_attention_max_distance",
 }
-GATED = "gated-gelu"
+RULES = {**dict.fromkeys(COUNTS.values(), COUNT), "layer_norm_epsilon": POSITIVE}
+# That of version 1.1. The first T5 has "relu", without gates.
+POSSIBLE = {"feed_forward_proj": ("gated-gelu",)}
+# Keys whose values are sizes of weights, and numbers of layers.
+SIZES = ("vocab_size", "d_model", "d_ff", "num_heads", "relative_attention_num_buckets")
+LAYERS = ("num_layers",)
 
 
 def t5_arguments(config: dict[str, Any]) -> dict[str, Any]:
     """Returns the arguments of `T5Encoder` for a configuration."""
-    config = {**DEFAULTS, **config}
-    arguments = {name: check_integer(key, config[key]) for name, key in COUNTS.items()}
-    check_positive("layer_norm_epsilon", config["layer_norm_epsilon"])
-    # "relu" is that of the first T5, without gates; others, as "gated-silu", are of further models.
-    layer = config["feed_forward_proj"]
-    check(layer == GATED, "feed_forward_proj", f"be {GATED!r}, of version 1.1, for a T5Encoder", repr(layer))
-    return {**arguments, "epsilon": config["layer_norm_epsilon"]}
+    # Where the key is missing, transformers takes the first T5.
+    config = checked_config({"feed_forward_proj": "relu", **config}, DEFAULTS, RULES, POSSIBLE, "T5Encoder")
+    return {**{name: config[key] for name, key in COUNTS.items()}, "epsilon": config["layer_norm_epsilon"]}
 
 
 def t5_config(encoder: Any) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def t5_config(encoder: Any) -> dict[str, Any]:
         "model_type": "t5",
         **{key: getattr(encoder, name) for name, key in COUNTS.items()},
         "layer_norm_epsilon": encoder.epsilon,
-        "feed_forward_proj": GATED,
+        "feed_forward_proj": "gated-gelu",
         "dropout_rate": 0.0,
         "is_encoder_decoder": False,
         "use_cache": False,
