@@ -16,6 +16,7 @@ from keras_gen.core.checks import (
     known_size,
 )
 from keras_gen.core.foreign_weights import Entry, ForeignWeights
+from keras_gen.core.frozen import freeze_layers, frozen_layers
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.latent_model import GaussianLatentModel
 from keras_gen.latent.likelihoods import Likelihood
@@ -202,8 +203,8 @@ class AutoencoderKL(ForeignWeights, GaussianLatentModel):
         return autoencoder_table(self)
 
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        del config["encoder"], config["decoder"]  # made of the arguments
+        config, frozen = super().get_config(), frozen_layers(self)
+        del config["encoder"], config["decoder"]  # the constructor makes them
         own = {
             "image_shape": self.image_shape,
             "latent_channels": self.latent_channels,
@@ -215,7 +216,16 @@ class AutoencoderKL(ForeignWeights, GaussianLatentModel):
             "shift_factor": self.shift_factor,
             "remat": self.remat,
         }
-        return {**config, **own}
+        # The constructor builds the model, for which Keras then leaves out the configuration for `build`.
+        return {**config, **own, **({"frozen": frozen} if frozen else {})}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "AutoencoderKL":
+        arguments = {key: value for key, value in config.items() if key != "frozen"}
+        model = super().from_config(arguments, custom_objects)
+        if "frozen" in config:
+            freeze_layers(model, config["frozen"])
+        return model
 
     def _check_size(self, name: str, shape: Sequence[int | None]) -> None:
         check_image_shape(name, tuple(shape[1:]), self.multiple, self._reason)

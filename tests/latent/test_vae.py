@@ -7,12 +7,12 @@ import pytest
 from keras import ops
 from laws import DECAY, autoencoder, compiled, gumbel_vae
 from scipy.special import expit, log_expit, log_softmax, softmax
-from scipy.stats import multivariate_normal, norm
+from scipy.stats import laplace, multivariate_normal, norm
 
 from keras_gen.callbacks import SampleGrid
 from keras_gen.core.fixtures import made_alike, randomize_weights, save_and_load, to_numpy
 from keras_gen.layers import GaussianSampling
-from keras_gen.losses import BernoulliLikelihood, CategoricalLikelihood, GaussianLikelihood
+from keras_gen.losses import BernoulliLikelihood, CategoricalLikelihood, GaussianLikelihood, LaplaceLikelihood
 from keras_gen.models import CVAE, VAE, ClusterVAE, GumbelVAE, VonMisesFisherVAE
 
 layers = keras.layers
@@ -120,6 +120,14 @@ def test_gaussian_is_the_density(variance, rng):
     x, output = rng.normal(size=(2, 5, 2, 3)).astype("float32")
     expected = -norm.logpdf(x, output, np.sqrt(variance)).sum((1, 2))
     nll = GaussianLikelihood(variance).nll(x, ops.convert_to_tensor(output))
+    np.testing.assert_allclose(to_numpy(nll), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.1, 2.0])
+def test_laplace_is_the_density(scale, rng):
+    x, output = rng.normal(size=(2, 5, 2, 3)).astype("float32")
+    expected = -laplace.logpdf(x, output, scale).sum((1, 2))
+    nll = LaplaceLikelihood(scale).nll(x, ops.convert_to_tensor(output))
     np.testing.assert_allclose(to_numpy(nll), expected, rtol=1e-4)
 
 
@@ -619,6 +627,7 @@ E, D = (lambda: autoencoder(2, 2)[0]), (lambda: autoencoder(2, 2)[1])
         (lambda: GumbelVAE(one_head(6), D()), r"`encoder` must return logits of shape \(batch, ..., K >= 2\)"),
         (lambda: GumbelVAE(one_head(3, 1), D()), r"`encoder` must return logits of shape \(batch, ..., K >= 2\)"),
         (lambda: GaussianLikelihood(0), "`variance` must be > 0. Received: variance=0"),
+        (lambda: LaplaceLikelihood(0), "`scale` must be > 0. Received: scale=0"),
         (lambda: CategoricalLikelihood(1), "`num_classes` must be an integer >= 2"),
     ],
 )

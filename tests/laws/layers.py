@@ -48,6 +48,7 @@ LAYERS = {
     "pixel_shuffle": (lambda: layers.PixelShuffle2D(2, "dcr"), (IMAGES,)),
     "pixel_unshuffle": (lambda: layers.PixelUnshuffle2D(2, "dcr"), (IMAGES,)),
     "residual_block": (lambda: layers.ResidualBlock(4, 2, dropout=0.5, seed=0), (IMAGES, VECTOR)),
+    "residual_block_alone": (lambda: layers.ResidualBlock(4, 2, dropout=0.5, remat=True, seed=0), (IMAGES,)),
     "residual_block_remat": (lambda: layers.ResidualBlock(8, 2, dropout=0.5, remat=True, seed=0), (IMAGES, VECTOR)),
     "residual_vector_quantizer": (
         lambda: layers.ResidualVectorQuantizer([layers.VectorQuantizer(5, restart_below=1, seed=0) for _ in range(2)]),

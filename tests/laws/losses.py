@@ -6,6 +6,7 @@ LOSSES = {
     "categorical_likelihood": lambda: losses.CategoricalLikelihood(3),
     "expected_error": lambda: losses.ExpectedError(0.3),
     "gaussian_likelihood": lambda: losses.GaussianLikelihood(0.3),
+    "laplace_likelihood": lambda: losses.LaplaceLikelihood(0.3),
     "gradient_penalty": lambda: losses.GradientPenalty(3.0),
     "hinge_loss": losses.HingeLoss,
     "info_nce": lambda: losses.InfoNCE(0.5, chunk_size=4),

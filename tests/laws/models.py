@@ -142,6 +142,10 @@ MODELS = {
         True,
         four_levels,
     ),
+    "autoencoder_kl": (
+        lambda: compiled(models.AutoencoderKL((8, 8, 1), 2, (4,), 1, 2, kl_weight=0.01, seed=0)),
+        False,
+    ),
     "cluster_vae": (
         lambda: compiled(models.ClusterVAE(*autoencoder(3, 2), keras.layers.Dense(4), 4, "gaussian", seed=0)),
         False,

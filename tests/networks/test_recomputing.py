@@ -63,6 +63,7 @@ NETWORKS = {
     "LightUNet": lambda **options: models.LightUNet((4, 4, 1), (8, 8), 1, **options),
     "DiT": lambda **options: models.DiT((4, 4, 1), 2, 8, 2, 2, **options),
     "PixelTransformer": lambda **options: models.PixelTransformer((4, 4, 1), 2, 8, 2, **options),
+    "AutoencoderKL": lambda **options: models.AutoencoderKL((4, 4, 1), 2, (8,), 1, 2, **options),
     "CodeTransformer": lambda **options: models.CodeTransformer(3, 16, 8, 2, 2, **options),
     "PixelCNN": lambda **options: models.PixelCNN(3, 4, 2, **options),
     "Glow": lambda **options: models.Glow(2, 1, (8,), **options),
