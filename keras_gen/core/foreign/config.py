@@ -1,6 +1,6 @@
 """Configurations of other libraries: rules for their values, which in a file may be anything."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from keras_gen.core.checks import check, is_integer, is_number
@@ -23,6 +23,11 @@ def _is_side(value: Any) -> bool:
     return _is_count(value) and value <= LARGEST_IMAGE
 
 
+def _is_image_size(value: Any) -> bool:
+    sides = value if isinstance(value, list | tuple) and len(value) == 2 else [value]
+    return value is None or all(map(_is_side, sides))
+
+
 def _is_list(value: Any) -> bool:
     return isinstance(value, list | tuple)
 
@@ -40,6 +45,21 @@ NUMBER = Rule(is_number, "be a number")
 POSITIVE = Rule(lambda value: is_number(value) and value > 0, "be > 0")
 RATE = Rule(lambda value: is_number(value) and 0 <= value < 1, "be in [0, 1)")
 SIDE = Rule(_is_side, f"be an integer from 1 to {LARGEST_IMAGE}")
+IMAGE_SIZE = Rule(_is_image_size, f"be None, or one or two integers: {SIDE.text}")
+
+
+def image_size(value: Any) -> tuple[int | None, int | None]:
+    """Returns height and width of a `sample_size`, which is one number for both, two or `None`."""
+    height, width = value if isinstance(value, list | tuple) else (value, value)
+    return height, width
+
+
+def sample_size(image_shape: Sequence[int | None]) -> Any:
+    """Returns the `sample_size` of images of shape `(height, width, channels)`."""
+    height, width = image_shape[:2]
+    if None in (height, width):
+        return None
+    return height if height == width else [height, width]
 
 
 def checked_config(

@@ -7,6 +7,7 @@ import keras
 from keras import layers
 
 from keras_gen.core.checks import check, check_flag, check_integer, is_integer, is_number, known_size
+from keras_gen.core.foreign_weights import Entry, ForeignWeights
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import (
     ImageNetwork,
@@ -15,16 +16,22 @@ from keras_gen.networks.backbones.image_network import (
     upsampling_layers,
 )
 from keras_gen.networks.backbones.u_shape import last_layers, u_shape
+from keras_gen.networks.backbones.unet2d_condition_weights import (
+    LAYERS,
+    NUMBER_OF_SIZES,
+    SIZES,
+    unet2d_condition_arguments,
+    unet2d_condition_config,
+    unet2d_condition_table,
+)
 from keras_gen.networks.blocks.conditioning import SinusoidalEmbedding, embed, network_inputs
 from keras_gen.networks.blocks.layouts import ATTENTION, CONVOLUTIONS, MLP, SplitWeights
 from keras_gen.networks.blocks.residual import ResidualBlock
 from keras_gen.networks.blocks.spatial_transformer import SpatialTransformer
 
-SIZES = 6  # height and width of the original, top and left of the crop, height and width wanted
-
 
 @keras_gen_export("keras_gen.models.UNet2DCondition")
-class UNet2DCondition(SplitWeights, ImageNetwork):
+class UNet2DCondition(ForeignWeights, SplitWeights, ImageNetwork):
     """U-Net of Stable Diffusion 1, 2 and XL: residual blocks, and transformers whose pixels attend to a text.
 
     As `UNet`, with a `SpatialTransformer` after each residual block of the levels that `depths` names, and of the
@@ -75,11 +82,14 @@ class UNet2DCondition(SplitWeights, ImageNetwork):
 
     >>> network = keras_gen.models.UNet2DCondition((32, 32, 4), 64, (64, 128), depths=(0, 1), middle_depth=1)
     >>> output = network([x_t, t, tokens])
+    >>> network = keras_gen.models.UNet2DCondition.from_diffusers("stable-diffusion/unet")
 
     Reference: Rombach et al. 2021, arXiv:2112.10752; Podell et al. 2023, arXiv:2307.01952, for `pooled_dim`.
     """
 
     split_pairs = (ATTENTION, MLP, CONVOLUTIONS)
+    foreign_classes = ("UNet2DConditionModel",)
+    foreign_sizes, foreign_layers = SIZES, LAYERS
 
     def __init__(
         self,
@@ -162,6 +172,16 @@ class UNet2DCondition(SplitWeights, ImageNetwork):
         self.dropout = dropout
         self.remat = remat
 
+    @classmethod
+    def foreign_arguments(cls, config: dict[str, Any]) -> dict[str, Any]:
+        return unet2d_condition_arguments(config)
+
+    def foreign_config(self) -> dict[str, Any]:
+        return unet2d_condition_config(self)
+
+    def foreign_table(self) -> list[Entry]:
+        return unet2d_condition_table(self)
+
     def get_config(self) -> dict[str, Any]:
         own = {
             "token_dim": self.token_dim,
@@ -199,7 +219,7 @@ def text_inputs(channels: int, token_dim: int, pooled_dim: int | None) -> list[A
     shapes = {
         "tokens": (None, token_dim),
         "pooled": (check_integer("pooled_dim", pooled_dim),),
-        "sizes": (SIZES,),
+        "sizes": (NUMBER_OF_SIZES,),
     }
     condition = {name: keras.Input(shape, dtype="float32", name=name) for name, shape in shapes.items()}
     return [*inputs[:2], condition]
@@ -209,7 +229,7 @@ def embed_sizes(condition: dict[str, Any], size_dim: int, width: int, dtype: Any
     """Returns the embedding `(batch, width)` of a condition's pooled vector and sizes."""
     options = {"dtype": dtype}
     sizes = SinusoidalEmbedding(size_dim, name="sizes_embedding", **options)(condition["sizes"])
-    sizes = layers.Reshape((SIZES * size_dim,), **options)(sizes)
+    sizes = layers.Reshape((NUMBER_OF_SIZES * size_dim,), **options)(sizes)
     h = layers.Concatenate(**options)([condition["pooled"], sizes])
     h = layers.Dense(width, activation="silu", name="sizes_dense_1", **options)(h)
     return layers.Dense(width, name="sizes_dense_2", **options)(h)

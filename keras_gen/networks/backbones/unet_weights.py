@@ -15,13 +15,14 @@ from keras_gen.core.foreign.config import (
     COUNT_OR_NONE,
     COUNTS,
     FLAG,
+    IMAGE_SIZE,
     LIST,
     NUMBER,
     POSITIVE,
     RATE,
-    SIDE,
-    Rule,
     checked_config,
+    image_size,
+    sample_size,
 )
 from keras_gen.core.foreign_weights import SAME, TRANSPOSED, Entry, Layout, entries, joined, rolled
 from keras_gen.networks.blocks.attention import SelfAttention2D
@@ -69,16 +70,11 @@ POSSIBLE = {
 }
 
 
-def _is_image_size(value: Any) -> bool:
-    sides = value if isinstance(value, list | tuple) and len(value) == 2 else [value]
-    return value is None or all(map(SIDE.is_valid, sides))
-
-
 # Values of all other keys.
 RULES = {
     "in_channels": COUNT,
     "out_channels": COUNT,
-    "sample_size": Rule(_is_image_size, f"be None, or one or two integers: {SIDE.text}"),
+    "sample_size": IMAGE_SIZE,
     "freq_shift": NUMBER,
     "flip_sin_to_cos": FLAG,
     "down_block_types": LIST,
@@ -125,8 +121,8 @@ NULL_CLASS = Layout.of_one(
 def unet_arguments(config: dict[str, Any]) -> dict[str, Any]:
     """Returns the arguments of `UNet`, those of its conventions as a dict."""
     config = checked_config(config, DEFAULTS, RULES, POSSIBLE, "UNet")
-    widths, size = tuple(config["block_out_channels"]), config["sample_size"]
-    attention_levels = _attention_levels(config)
+    widths = tuple(config["block_out_channels"])
+    attending_levels = attention_levels(config, "Attn", "UNet")
     middle = "attention" if config["add_attention"] else "plain"
     middle = "none" if config["mid_block_type"] is None else middle
     scale_shift = config["resnet_time_scale_shift"] == "scale_shift"
@@ -140,7 +136,7 @@ def unet_arguments(config: dict[str, Any]) -> dict[str, Any]:
     check(groups in norm, "attn_norm_num_groups", f"be {' or '.join(map(repr, norm))} for a UNet", groups)
     half, shift = widths[0] // 2, config["freq_shift"]
     check(shift < half, "freq_shift", f"be < {half}", shift)
-    attending = [widths[level] for level in attention_levels] + [widths[-1]] * (middle == "attention")
+    attending = [widths[level] for level in attending_levels] + [widths[-1]] * (middle == "attention")
     head_dim = config["attention_head_dim"]
     divides = head_dim is None or all(width % head_dim == 0 for width in attending)
     check(divides, "attention_head_dim", f"divide the widths {attending} for a UNet", head_dim)
@@ -155,12 +151,11 @@ def unet_arguments(config: dict[str, Any]) -> dict[str, Any]:
         "scale_shift": scale_shift,
         "cosines_first": config["flip_sin_to_cos"],
     }
-    height, width = size if isinstance(size, list | tuple) else (size, size)
     return {
-        "image_shape": (height, width, config["in_channels"]),
+        "image_shape": (*image_size(config["sample_size"]), config["in_channels"]),
         "widths": widths,
         "blocks_per_level": config["layers_per_block"],
-        "attention_levels": attention_levels,
+        "attention_levels": attending_levels,
         "num_classes": config["num_class_embeds"],
         "out_channels": config["out_channels"],
         "dropout": config["dropout"],
@@ -177,12 +172,11 @@ def unet_config(network: Any) -> dict[str, Any]:
     groups = {layer.groups for layer in network._flatten_layers() if isinstance(layer, GroupNorm)}
     check(len(groups) == 1, "widths", "have one number of groups for a UNet2DModel", f"groups {sorted(groups)}")
     attends = ["Attn" if level in network.attention_levels else "" for level in levels]
-    height, width, channels = network.image_shape
-    size = height if height == width else [height, width]
+    channels = network.image_shape[-1]
     half = network.widths[0] // 2
     return {
         "_class_name": "UNet2DModel",
-        "sample_size": None if None in (height, width) else size,
+        "sample_size": sample_size(network.image_shape),
         "in_channels": channels,
         "out_channels": network.out_channels or channels,
         "freq_shift": round(half * (1 - math.log(MAX_PERIOD) / math.log(own.max_period)), 9),
@@ -270,15 +264,22 @@ def diffusers_name(name: str, levels: int) -> str:
     return f"{part}_blocks.{level}.{MEMBERS[rest[1]].format(rest[2])}"
 
 
-def _attention_levels(config: dict[str, Any]) -> tuple[int, ...]:
+def attention_levels(config: dict[str, Any], attends: str, network: str) -> tuple[int, ...]:
+    """Returns the levels with attention, whose types of blocks begin with `attends`; those of the decoder mirror them.
+
+    Args:
+        config: a configuration.
+        attends: `"Attn"` or `"CrossAttn"`.
+        network: str. The network, for error messages.
+    """
     has_attention = []
     for key, plain in (("down_block_types", "DownBlock2D"), ("up_block_types", "UpBlock2D")):
         types = [str(block).removeprefix("UNetRes") for block in config[key]]
-        allowed = (plain, f"Attn{plain}")
-        rule = f"consist of {' and '.join(allowed)} for a UNet"
+        allowed = (plain, f"{attends}{plain}")
+        rule = f"consist of {' and '.join(allowed)} for a {network}"
         check(all(block in allowed for block in types), key, rule, config[key])
-        has_attention.append([block.startswith("Attn") for block in types])
+        has_attention.append([block.startswith(attends) for block in types])
     down, up, widths = (config[key] for key in ("down_block_types", "up_block_types", "block_out_channels"))
-    check(has_attention[0] == has_attention[1][::-1], "up_block_types", f"mirror {down} for a UNet", up)
+    check(has_attention[0] == has_attention[1][::-1], "up_block_types", f"mirror {down} for a {network}", up)
     check(len(widths) == len(down), "block_out_channels", f"have {len(down)} entries", widths)
     return tuple(level for level, attends in enumerate(has_attention[0]) if attends)
