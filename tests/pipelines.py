@@ -1,5 +1,7 @@
 """Tiny pipelines of diffusers, each weight jittered: fresh norms and zero biases would hide errors of a mapping."""
 
+import json
+
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -179,7 +181,7 @@ def dit():
     first = network.transformer_blocks[0].norm1.emb.state_dict()
     for block in network.transformer_blocks[1:]:  # published files hold equal ones
         block.norm1.emb.load_state_dict(first)
-    return DiTPipeline(network, vae(4), DDIMScheduler(), id2label={0: "zero, nought", 1: "one"})
+    return DiTPipeline(network, vae(4), DDIMScheduler(clip_sample=False))
 
 
 PIPELINES = {
@@ -196,4 +198,7 @@ def save(name, folder):
     """Writes one of PIPELINES, and returns the path."""
     path = folder / name.replace(" ", "_")
     PIPELINES[name]().save_pretrained(path)
+    if name == "dit":  # the published index has them, but diffusers does not write them
+        index = json.loads((path / "model_index.json").read_text())
+        (path / "model_index.json").write_text(json.dumps({**index, "id2label": {"0": "zero, nought", "1": "one"}}))
     return path
