@@ -151,7 +151,13 @@ def stable_diffusion_3(t5=True, **options):
         dense_act_fn="gelu_new",
         is_gated_act=True,
     )
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0), *((chr(i), -3.0) for i in range(33, 127))]
+    pieces = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("\u2581", -2.0),
+        *((chr(i), -3.0) for i in range(33, 127)),
+    ]
     third = jittered(T5EncoderModel(config)) if t5 else None
     return StableDiffusion3Pipeline(
         transformer=jittered(transformer),
