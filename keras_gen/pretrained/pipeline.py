@@ -162,6 +162,8 @@ def _classes_of(path: pathlib.Path, index: dict[str, Any], model: str) -> dict[s
     rule = f"be that of a {' or '.join(READERS[model])} for `{model}`"
     rule += "".join(f"; `{other}.from_diffusers` reads a {name}" for other in others)
     check(name in READERS[model], "folder", rule, f"{path}, a {name}")
+    outside = [part for part in index if not re.fullmatch(r"\w+", part)]
+    check(not outside, "folder", f"name parts beside {INDEX}", outside)
     classes = {}
     for part, possible in PIPELINES[name].items():
         own = class_in(index, part)

@@ -101,6 +101,6 @@ def family_of(network: keras.Layer) -> StableDiffusion:
     taken = condition_of(network)
     parts = tuple(sorted(taken)) if isinstance(taken, Mapping) else ()
     known = "tokens, or a dict of tokens and pooled, or of tokens, pooled and sizes"
-    is_known = taken is not None and (parts in FAMILIES or not isinstance(taken, Mapping))
+    is_known = parts in FAMILIES if parts else len(getattr(taken, "shape", ())) == 3
     check(is_known, "network", f"take a condition of {known}", parts or taken)
     return FAMILIES.get(parts, StableDiffusion)(network)
