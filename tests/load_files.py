@@ -28,6 +28,15 @@ def check_kept(saved, now, name):
         assert saved == now, f"{name} was {saved}, is {now}"
 
 
+def nested(arrays):
+    """Returns keyword arguments: `condition.tokens` is a part of `condition`."""
+    result = {}
+    for name, array in arrays.items():
+        argument, _, part = name.partition(".")
+        result[argument] = {**result.get(argument, {}), part: array} if part else array
+    return result
+
+
 folder, *first = sys.argv[1:]
 every_third = slice(int(first[0]), None, 3) if first else slice(None)
 configured = pathlib.Path(folder) / "configured.json"
@@ -41,7 +50,7 @@ for file in sorted(pathlib.Path(folder).glob("*.keras"))[every_third]:
         arrays = dict(saved)
     if "samples" in arrays:
         expected = [arrays.pop("samples")]
-        actual = [model.sample(len(expected[0]), seed=3, verbose=0, **arrays)]
+        actual = [model.sample(len(expected[0]), seed=3, verbose=0, **nested(arrays))]
     else:
         expected = [arrays.pop(name) for name in list(arrays) if name.startswith("outputs")]
         inputs = [keras.ops.convert_to_tensor(array) for array in arrays.values()]

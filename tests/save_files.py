@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 from laws import BIJECTORS, CONFIGURED, LAYERS, MODELS, OF_DIFFUSION, SAMPLING, autoencoder, compiled, vqvae
+from laws.models import told_network
 
 from keras_gen import layers, models, samplers
 from keras_gen.core.fixtures import as_inputs, flat_numpy, functional, randomize_weights
@@ -73,6 +74,17 @@ def save_samples(path: pathlib.Path, model: keras.Model, takes_labels: bool) -> 
         options["step_noise"] = noise.astype("float32")
     samples = model.sample(2, seed=3, verbose=0, **options)
     np.savez_compressed(path.with_suffix(".npz"), samples=samples, **options)
+    model.save(path.with_suffix(".keras"))
+
+
+def save_told(path: pathlib.Path) -> None:
+    """Saves a model of conditions with two parts."""
+    condition = {"tokens": np.ones((2, 2, 3)), "pooled": np.arange(8).reshape(2, 4)}
+    model = models.RectifiedFlow(told_network(), null_condition={"tokens": np.ones((2, 3)), "pooled": None}, seed=0)
+    randomize_weights(model)
+    samples = model.sample(2, condition=condition, seed=3, verbose=0)
+    parts = {f"condition.{name}": part for name, part in condition.items()}
+    np.savez_compressed(path.with_suffix(".npz"), samples=samples, **parts)
     model.save(path.with_suffix(".keras"))
 
 

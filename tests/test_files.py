@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from laws import LAYERS, MODELS, SAMPLING
-from save_files import save_network, save_samples
+from save_files import save_network, save_samples, save_told
 
 from keras_gen.core.fixtures import functional, randomize_weights
 from keras_gen.models import Flow
@@ -30,6 +30,9 @@ def test_files_load_in_a_fresh_process(third, tmp_path):
                 model.build((None, 8, 8, 1), (None,) if takes_labels else None)
             randomize_weights(model)
             save_samples(tmp_path / name, model, takes_labels)
+    if third == 0:
+        save_told(tmp_path / "told")
+        names = sorted([*names, "told"])
     result = subprocess.run([sys.executable, LOADER, tmp_path], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.split() == names

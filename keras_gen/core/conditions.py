@@ -26,8 +26,9 @@ def names_of(name: str, condition: Any) -> Any:
     """Returns the names of the parts in error messages, as in `y["tokens"]`; that of a single array is `name`."""
     if not isinstance(condition, Mapping):
         return name
-    is_named = len(condition) > 0 and all(isinstance(key, str) for key in condition)
-    check(is_named, name, "be one array, or a dict of arrays by their names", condition)
+    are_named = len(condition) > 0 and all(isinstance(key, str) for key in condition)
+    are_arrays = not any(isinstance(part, Mapping) for part in condition.values())
+    check(are_named and are_arrays, name, "be one array, or a dict of arrays by their names", condition)
     return {key: f'{name}["{key}"]' for key in condition}
 
 

@@ -3,7 +3,7 @@
 import itertools
 import threading
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer, is_array, real_array
+from keras_gen.core.conditions import map_parts, names_of, parts_of
 from keras_gen.export import keras_gen_export
 
 
@@ -29,7 +30,8 @@ class Batches(keras.utils.PyDataset):
             a generator, a list. A batch is a dict, an array, or a tuple or list `(x,)`, `(x, y)` or
             `(x, y, sample_weight)` of arrays; nested lists of numbers serve as arrays in a dict.
         x: str, the key of the data in batches that are dicts. Defaults to `None`, for other batches.
-        y: str, the key of labels or conditions. Defaults to `None`, none.
+        y: str, the key of labels or conditions, or a list of keys, of arrays that become a dict under these names.
+            Defaults to `None`, none.
         transform: function of the data of a batch, an array, such as `normalize_images`. Defaults to `None`.
 
     Raises:
@@ -46,14 +48,16 @@ class Batches(keras.utils.PyDataset):
         self,
         source: Iterable[Any],
         x: str | None = None,
-        y: str | None = None,
+        y: str | Sequence[str] | None = None,
         transform: Callable[[np.ndarray], Any] | None = None,
     ):
         super().__init__()
         is_source = hasattr(source, "__iter__") and not is_array(source) and not isinstance(source, str | Mapping)
         check(is_source, "source", "be an iterable of batches", f"a {type(source).__name__}")
-        for name, key in (("x", x), ("y", y)):
-            check(key is None or isinstance(key, str), name, "be the key of batches that are dicts, or None", repr(key))
+        rule = "be the key of batches that are dicts, or None"
+        check(x is None or isinstance(x, str), "x", rule, repr(x))
+        are_keys = isinstance(y, list | tuple) and len(y) > 0 and all(isinstance(key, str) for key in y)
+        check(y is None or isinstance(y, str) or are_keys, "y", f"{rule}, or a list of keys", repr(y))
         check(y is None or x is not None, "x", "be given with `y`", None)
         check(transform is None or callable(transform), "transform", "be a function or None", repr(transform))
         self.source, self.x, self.y, self.transform = source, x, y, transform
@@ -91,10 +95,10 @@ class Batches(keras.utils.PyDataset):
     def converted(self, batch: Any) -> tuple[Any, ...]:
         """Returns a batch of the source as Keras takes it."""
         names = ("x", "y", "sample_weight")
-        parts = self._parts(batch)
-        x, *others = (_as_plain(name, part) for name, part in zip(names, parts, strict=False))
+        named = list(zip(names, self._parts(batch), strict=False))
+        x, *others = (map_parts(_as_plain, names_of(name, part), part) for name, part in named)
         x = x if self.transform is None else real_array("transform", self.transform(x))
-        shapes = [np.shape(part)[1:] for part in (x, *others)]
+        shapes = [map_parts(lambda part: np.shape(part)[1:], part) for part in (x, *others)]
         self._shapes = shapes if self._shapes is None else self._shapes
         rule = "yield batches of one shape beyond the first axis"
         check(shapes == self._shapes, "source", rule, f"{shapes} after {self._shapes}")
@@ -102,10 +106,12 @@ class Batches(keras.utils.PyDataset):
 
     def _parts(self, batch: Any) -> tuple[Any, ...]:
         if isinstance(batch, Mapping):
+            y = {key: key for key in self.y} if isinstance(self.y, list | tuple) else self.y
             keys = f"be a key of the batches, one of {list(batch)}"
-            for name, key in (("x", self.x), ("y", self.y)):
-                check(key in batch or (name == "y" and key is None), name, keys, repr(key))
-            return tuple(batch[key] for key in (self.x, self.y) if key is not None)
+            check(self.x in batch, "x", keys, repr(self.x))
+            for key in parts_of(y):
+                check(key in batch or key is None, "y", keys, repr(key))
+            return (batch[self.x],) if y is None else (batch[self.x], map_parts(lambda key: batch[key], y))
         check(self.x is None, "x", "be None: the batches are no dicts", repr(self.x))
         parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
         check(1 <= len(parts) <= 3, "source", "yield (x,), (x, y) or (x, y, sample_weight)", f"{len(parts)} arrays")

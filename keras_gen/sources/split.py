@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 
 from keras_gen.core.checks import check, check_fraction, check_integer, real_array
+from keras_gen.core.conditions import map_parts, names_of
 from keras_gen.export import keras_gen_export
 
-Part = tuple[np.ndarray, np.ndarray | None]
+Part = tuple[np.ndarray, Any]
 
 
 @keras_gen_export("keras_gen.data.train_test_split")
@@ -16,7 +17,7 @@ def train_test_split(x: Any, y: Any = None, fraction: float = 0.2, seed: int = 0
 
     Args:
         x: array `(n, ...)`, n >= 2.
-        y: array `(n, ...)` of labels or conditions. Defaults to `None`.
+        y: array `(n, ...)` of labels or conditions, or a dict of such arrays. Defaults to `None`.
         fraction: float in (0, 1). Part of the samples that is for testing: at least one, and not all. Defaults to
             `0.2`.
         seed: int >= 0. The same seed gives the same split. Defaults to `0`.
@@ -35,10 +36,18 @@ def train_test_split(x: Any, y: Any = None, fraction: float = 0.2, seed: int = 0
     check(x.ndim > 0 and len(x) >= 2, "x", "hold at least two samples", f"shape {x.shape}")
     fraction, seed = check_fraction("fraction", fraction), check_integer("seed", seed, at_least=0)
     if y is not None:
-        y = real_array("y", y)
-        check(y.shape[:1] == x.shape[:1], "y", f"have one entry for each of {len(x)} samples", f"shape {y.shape}")
+        y = map_parts(lambda name, part: _rows(name, part, len(x)), names_of("y", y), y)
     tested = min(max(1, round(fraction * len(x))), len(x) - 1)
     is_tested = np.zeros(len(x), "bool")
     is_tested[np.random.default_rng(seed).permutation(len(x))[:tested]] = True
-    train, test = ((x[rows], None if y is None else y[rows]) for rows in (~is_tested, is_tested))
+    train, test = (
+        (x[rows], None if y is None else map_parts(lambda part, rows=rows: part[rows], y))
+        for rows in (~is_tested, is_tested)
+    )
     return train, test
+
+
+def _rows(name: str, y: Any, n: int) -> np.ndarray:
+    y = real_array(name, y)
+    check(y.shape[:1] == (n,), name, f"have one entry for each of {n} samples", f"shape {y.shape}")
+    return y

@@ -9,18 +9,19 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_gen.core.conditions import map_parts
 from keras_gen.core.fixtures import made_alike, save_and_load, to_numpy
 from keras_gen.testing.common import check_frozen, require, same
 from keras_gen.testing.config import check_config
 
 
-def check_model(make: Callable[[], keras.Model], x: np.ndarray, y: np.ndarray | None = None, epochs: int = 8) -> None:
+def check_model(make: Callable[[], keras.Model], x: np.ndarray, y: Any = None, epochs: int = 8) -> None:
     """Checks a generative model: configuration, files, training, resumed training, freezing, sampling, seeds.
 
     Args:
         make: returns a new compiled model, with the same arguments and the same seed each time.
         x: training data.
-        y: labels or conditions, if the model takes them. Defaults to `None`.
+        y: labels or conditions, an array or a dict of arrays, if the model takes them. Defaults to `None`.
         epochs: int >= 2. Number of epochs after which the loss must have decreased. Defaults to `8`.
 
     Raises:
@@ -34,7 +35,7 @@ def check_model(make: Callable[[], keras.Model], x: np.ndarray, y: np.ndarray | 
     require(min(losses[1:]) < losses[0], f"`fit` must lower the loss: {losses}")
     _check_resume(make, fit)
 
-    options = {} if y is None else {"condition": y[:3]}
+    options = {} if y is None else {"condition": map_parts(lambda part: part[:3], y)}
     samples = model.sample(3, seed=1, verbose=0, **options)
     require(isinstance(samples, np.ndarray), "`sample` must return NumPy")
     require(samples.shape == (3, *x.shape[1:]), f"`sample` must return the data's shape, not {samples.shape}")

@@ -1,5 +1,8 @@
+from typing import Any
+
 import keras
 import numpy as np
+from keras import ops
 
 from keras_gen import layers, models, schedules
 from laws.layers import DECAY
@@ -33,6 +36,24 @@ def continuous(cls: type, labels: bool = False, **options) -> keras.Model:
     if labels:
         network = models.DiT((8, 8, 1), 4, 16, 1, 2, num_classes=10)
     return compiled(cls(network, seed=0, **options))
+
+
+def told_network(by_parts: bool = True) -> keras.Model:
+    """Returns a network of points that is told tokens and a vector, or the numbers of both in one vector."""
+    x, t = keras.Input((2,)), keras.Input(())
+    condition = {"tokens": keras.Input((2, 3)), "pooled": keras.Input((4,))} if by_parts else keras.Input((10,))
+    features = joined(condition) if by_parts else condition
+    h = (
+        keras.layers.Dense(8)(x)
+        + keras.layers.Dense(8)(layers.SinusoidalEmbedding(4)(t))
+        + keras.layers.Dense(8)(features)
+    )
+    return keras.Model([x, t, condition], keras.layers.Dense(2)(ops.tanh(h)))
+
+
+def joined(condition: dict[str, Any]) -> Any:
+    """Returns tokens and vector of `told_network` side by side."""
+    return ops.concatenate([condition["pooled"], ops.reshape(condition["tokens"], (-1, 6))], axis=1)
 
 
 def autoencoder(latent_dim: int, outputs: int = 1) -> tuple[keras.Model, keras.Model]:

@@ -161,7 +161,8 @@ def inputs_of(network: keras.Layer) -> list[Any]:
     flat = getattr(network, "inputs", None)
     if not flat:
         return []
-    return list(network.input if isinstance(network.input, list | tuple) else flat)
+    nested = getattr(network, "input", None)  # a `Sequential` has none
+    return list(nested if isinstance(nested, list | tuple) else flat)
 
 
 def condition_of(network: keras.Layer) -> Any:
