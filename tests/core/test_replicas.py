@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from laws.models import MODELS
 
-from keras_gen.models import CodeTransformer, DiT, UNet
+from keras_gen.models import CodeTransformer, DiT, UNet, UNet2DCondition
 
 TESTS = pathlib.Path(__file__).parent.parent
 ENGINE = {"jax": "data_parallel", "tensorflow": "mirrored", "torch": "processes"}
@@ -126,7 +126,7 @@ def test_weights_split_over_devices_learn_the_same(tmp_path, request):
 
 def test_a_layout_needs_an_axis_of_the_mesh():
     mesh = keras.distribution.DeviceMesh((1, 1), ["batch", "model"], devices=["cpu:0"])
-    for network in (CodeTransformer, DiT, UNet):
+    for network in (CodeTransformer, DiT, UNet, UNet2DCondition):
         with pytest.raises(ValueError, match="`axis` must be an axis of the mesh"):
             network.layout_map(mesh, "heads")
         with pytest.raises(ValueError, match="`mesh` must be a keras.distribution.DeviceMesh"):

@@ -1,7 +1,7 @@
 import keras
 
 from keras_gen import initializers, layers, models
-from laws.arrays import CONDITION, GRAY, LABELS, REAL_T, TEXT, TOKENS, T
+from laws.arrays import CONDITION, GRAY, IMAGES, LABELS, REAL_T, TEXT, TOKENS, T
 
 CONVENTIONS = models.UNetConventions(
     groups=2, head_dim=4, max_period=1e3, symmetric_padding=True, middle="plain", scale_shift=True
@@ -45,5 +45,9 @@ NETWORKS = {
     "unet_cross_attention": (
         lambda: models.UNet((4, 4, 1), (8, 8), 1, (1,), condition_dim=(None, 8)),
         (GRAY, REAL_T, TOKENS),
+    ),
+    "unet2d_condition": (
+        lambda: models.UNet2DCondition((4, 4, 8), 8, (8,), (1,), 1, 2, 1, groups=2, upcast_attention=True),
+        (IMAGES, T, TOKENS),
     ),
 }

@@ -19,6 +19,7 @@ def every_block(remat):
     h = layers.LightBlock(8, remat=remat)([h, vector])
     h = layers.SelfAttention2D(2, 2, remat=remat)(h)
     h = layers.CrossAttention2D(2, 2, remat=remat)([h, tokens])
+    h = layers.SpatialTransformer(2, 2, 2, remat=remat)([h, tokens])
     _, h = layers.GatedPixelBlock(8, remat=remat)([h, h, vector])
     h = layers.Conditioner(8, [8], dropout=0.5, seed=1, remat=remat)(h)
     h = keras.layers.Reshape((16, 8))(h)
@@ -49,7 +50,7 @@ def test_no_gradient_changes():
 
 
 def test_less_is_stored():
-    """Of ten blocks the inputs: a fourth of what their layers store."""
+    """Of eleven blocks the inputs: a fourth of what their layers store."""
     x = [ops.convert_to_tensor(np.repeat(x, 32, axis=0)) for x in (IMAGES, VECTOR, TOKENS)]
 
     def stored(model):
@@ -61,6 +62,7 @@ def test_less_is_stored():
 NETWORKS = {
     "UNet": lambda **options: models.UNet((4, 4, 1), (8,), 1, (0,), condition_dim=(None, 8), **options),
     "LightUNet": lambda **options: models.LightUNet((4, 4, 1), (8, 8), 1, **options),
+    "UNet2DCondition": lambda **options: models.UNet2DCondition((4, 4, 1), 8, (8,), (1,), groups=2, **options),
     "DiT": lambda **options: models.DiT((4, 4, 1), 2, 8, 2, 2, **options),
     "PixelTransformer": lambda **options: models.PixelTransformer((4, 4, 1), 2, 8, 2, **options),
     "AutoencoderKL": lambda **options: models.AutoencoderKL((4, 4, 1), 2, (8,), 1, 2, **options),

@@ -116,7 +116,7 @@ class SpatialTransformerBlock(StaysFrozen, keras.layers.Layer):
 
     def __init__(self, num_heads: int, upcast_attention: bool, remat: bool, **kwargs: Any):
         super().__init__(**kwargs)
-        self.remat = remat
+        self.num_heads, self.upcast_attention, self.remat = num_heads, upcast_attention, remat
         options = {"dtype": self.dtype_policy}
         self.norms = [keras.layers.LayerNormalization(epsilon=1e-5, name=f"norm_{i}", **options) for i in (1, 2, 3)]
         self.self_attention = Attention(num_heads, upcast_attention, name="self_attention", **options)
@@ -144,14 +144,17 @@ class SpatialTransformerBlock(StaysFrozen, keras.layers.Layer):
         value, gate = ops.split(self.mlp_1(self.norms[2](x)), 2, axis=-1)
         return x + self.mlp_2(value * ops.gelu(gate, approximate=False))
 
+    def get_config(self) -> dict[str, Any]:
+        own = {"num_heads": self.num_heads, "upcast_attention": self.upcast_attention, "remat": self.remat}
+        return {**super().get_config(), **own}
+
 
 class Attention(StaysFrozen, keras.layers.Layer):
     """Attention of tokens to a context, with projections that are layers of their own, as adapters need them."""
 
     def __init__(self, num_heads: int, upcast: bool, **kwargs: Any):
         super().__init__(**kwargs)
-        self.num_heads = num_heads
-        self.upcast = upcast
+        self.num_heads, self.upcast = num_heads, upcast
 
     def build(self, inputs_shape: Any) -> None:
         x_shape, context_shape = inputs_shape
@@ -179,3 +182,6 @@ class Attention(StaysFrozen, keras.layers.Layer):
         h = ops.reshape(h, (batch, tokens, self.num_heads, channels // self.num_heads))
         # In float16, scores of some networks are beyond the largest number.
         return ops.cast(h, "float32") if self.upcast else h
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_heads": self.num_heads, "upcast": self.upcast}
