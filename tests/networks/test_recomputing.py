@@ -18,6 +18,7 @@ def every_block(remat):
     h = layers.ResidualBlock(8, 2, dropout=0.5, remat=remat, seed=0)([images, vector])
     h = layers.LightBlock(8, remat=remat)([h, vector])
     h = layers.SelfAttention2D(2, 2, remat=remat)(h)
+    h, tokens = layers.MMDiTBlock(2, dual_attention=True, remat=remat)([h, tokens, vector])
     h = layers.CrossAttention2D(2, 2, remat=remat)([h, tokens])
     h = layers.SpatialTransformer(2, 2, 2, remat=remat)([h, tokens])
     _, h = layers.GatedPixelBlock(8, remat=remat)([h, h, vector])
@@ -64,6 +65,7 @@ NETWORKS = {
     "LightUNet": lambda **options: models.LightUNet((4, 4, 1), (8, 8), 1, **options),
     "UNet2DCondition": lambda **options: models.UNet2DCondition((4, 4, 1), 8, (8,), (1,), groups=2, **options),
     "DiT": lambda **options: models.DiT((4, 4, 1), 2, 8, 2, 2, **options),
+    "MMDiT": lambda **options: models.MMDiT((4, 4, 1), 8, 6, 2, 8, 2, 2, **options),
     "PixelTransformer": lambda **options: models.PixelTransformer((4, 4, 1), 2, 8, 2, **options),
     "AutoencoderKL": lambda **options: models.AutoencoderKL((4, 4, 1), 2, (8,), 1, 2, **options),
     "CodeTransformer": lambda **options: models.CodeTransformer(3, 16, 8, 2, 2, **options),
