@@ -69,6 +69,8 @@ NETWORKS = {
     "PixelTransformer": lambda **options: models.PixelTransformer((4, 4, 1), 2, 8, 2, **options),
     "AutoencoderKL": lambda **options: models.AutoencoderKL((4, 4, 1), 2, (8,), 1, 2, **options),
     "CodeTransformer": lambda **options: models.CodeTransformer(3, 16, 8, 2, 2, **options),
+    "CLIPTextEncoder": lambda **options: models.CLIPTextEncoder(11, 6, 8, 1, 2, 8, end_id=1, **options),
+    "T5Encoder": lambda **options: models.T5Encoder(11, 8, 1, 2, 4, 8, **options),
     "PixelCNN": lambda **options: models.PixelCNN(3, 4, 2, **options),
     "Glow": lambda **options: models.Glow(2, 1, (8,), **options),
 }

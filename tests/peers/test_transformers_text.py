@@ -100,7 +100,7 @@ def scalar_model(encoder):
     return model
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["clip_l", "clip_g", "t5"])
 def test_read_trained_written(name, tmp_path):
     theirs = peer(name)
     theirs.save_pretrained(tmp_path / "theirs")
@@ -117,8 +117,8 @@ def test_read_trained_written(name, tmp_path):
     assert all(np.array_equal(tensor, written[key]) for key, tensor in source.items())
     same_outputs(ours, type(theirs).from_pretrained(tmp_path / "ours").eval())
 
-    compare_gradients(ours, theirs)
     model = scalar_model(ours)
+    compare_gradients(model, ours, theirs)
     model.optimizer.learning_rate = 1e-3
     for _ in range(10):
         model.train_on_batch(IDS, np.zeros(2))
@@ -128,11 +128,11 @@ def test_read_trained_written(name, tmp_path):
     assert (expected(trained)["tokens"] - expected(theirs)["tokens"]).abs().max() > 1e-2
 
 
-def compare_gradients(ours, theirs):
-    """Compares the gradients of all weights, which are the steps of SGD."""
+def compare_gradients(model, ours, theirs):
+    """Compares the gradients of all weights, which are the steps of SGD, and takes the step back."""
     table = ours.foreign_table()
     before = [to_numpy(entry.variable).copy() for entry in table]
-    scalar_model(ours).train_on_batch(IDS, np.zeros(2))
+    model.train_on_batch(IDS, np.zeros(2))
     outputs = expected(theirs)
     sum((outputs[key] * torch.from_numpy(value)).sum() / 2 for key, value in factors(outputs).items()).backward()
     gradients = {key.removeprefix("text_model."): value.grad.numpy() for key, value in theirs.named_parameters()}
@@ -144,6 +144,11 @@ def compare_gradients(ours, theirs):
         offenders += [f"{names}: {error}"] if not error < 1e-4 else []
         entry.variable.assign(start)
     assert not offenders, "\n".join(offenders)
+
+
+def test_sizes_of_open_clip():
+    theirs = peer("clip_h")
+    same_outputs(CLIPTextEncoder.from_diffusers(theirs), theirs)
 
 
 def test_masks_of_t5():

@@ -176,6 +176,7 @@ class T5Block(StaysFrozen, keras.layers.Layer):
         self.num_heads = num_heads
         self.head_dim = head_dim
         self.hidden_dim = hidden_dim
+        self.epsilon = epsilon
         self.remat = remat
         self.norm_1, self.norm_2 = (wide_norm(self, f"norm_{i}", epsilon) for i in (1, 2))
 
@@ -213,6 +214,16 @@ class T5Block(StaysFrozen, keras.layers.Layer):
 
     def compute_output_shape(self, x_shape: Any, bias_shape: Any) -> tuple[int | None, ...]:
         return tuple(x_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {
+            "num_heads": self.num_heads,
+            "head_dim": self.head_dim,
+            "hidden_dim": self.hidden_dim,
+            "epsilon": self.epsilon,
+            "remat": self.remat,
+        }
+        return {**super().get_config(), **own}
 
 
 class DistanceBias(StaysFrozen, keras.layers.Layer):
