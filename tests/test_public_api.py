@@ -46,7 +46,7 @@ METHODS = (
     *("add_noise", "image_to_image", "inpaint", "invert", "adapt_variance", "reflow", "straightness"),
     *("cluster", "quantize", "adapt", "set_codebook", "log_prob", "bits_per_dim", "map_latents", "pool"),
     *("quantize_vectors", "encode_vectors", "decode_vectors", "fit_prior"),
-    *("export_sampler", "export_method", "from_diffusers", "to_diffusers", "from_folder"),
+    *("export_sampler", "export_method", "from_diffusers", "to_diffusers", "from_folder", "encode_prompts"),
 )
 OURS = {module for name, module in sys.modules.items() if name.startswith("keras_gen.")}
 

@@ -10,6 +10,7 @@ from keras_gen.models import DDPM, CLIPTextEncoder, RectifiedFlow, TextToImage, 
 from keras_gen.pretrained.prompts import StableDiffusion3, StableDiffusionXL, family_of
 from keras_gen.samplers import ClassifierFreeGuidance, DDIMSampler, EulerSampler
 from keras_gen.schedules import CosineSchedule
+from keras_gen.testing.config import check_config
 
 CFG, DDIM = ClassifierFreeGuidance(2.0), DDIMSampler(4)
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (6, 8, 8, 1)).astype("float32")
@@ -156,6 +157,10 @@ def test_training_and_files():
     assert len(loaded.trainable_variables) == len(model.trainable_variables) == len(model.diffusion.trainable_variables)
     assert (loaded.sampler, loaded.image_size) == (model.sampler, model.image_size)
     np.testing.assert_array_equal(sample(loaded, ["a", "bb"]), sample(model, ["a", "bb"]))
+
+
+def test_configuration():
+    check_config(lambda: made(condition_dropout=0.1))
 
 
 def test_default_samplers():
