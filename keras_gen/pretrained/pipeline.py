@@ -22,7 +22,6 @@ import keras
 from keras_gen.core.checks import check, is_integer
 from keras_gen.core.files import DAMAGE, reading
 from keras_gen.diffusion.samplers.base import DiffusionSampler
-from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.latent.autoencoder_kl import AutoencoderKL
 from keras_gen.networks.backbones.dit import DiT
 from keras_gen.networks.backbones.mmdit import MMDiT
@@ -84,7 +83,7 @@ class Pipeline:
     autoencoder: AutoencoderKL
     text_encoders: list[keras.Model]
     tokenizers: list[Tokenizer]
-    schedule: NoiseSchedule
+    schedule: Any
     prediction: str
     sampler: DiffusionSampler
     image_size: tuple[int, int] | None
@@ -157,7 +156,7 @@ def _object_in(file: pathlib.Path) -> dict[str, Any]:
 
 def _classes_of(path: pathlib.Path, index: dict[str, Any], model: str) -> dict[str, Any]:
     """Returns our class of each part that the model takes, after checking that all of them are there."""
-    name = index.get("_class_name")
+    name = str(index.get("_class_name"))
     others = [other for other, names in READERS.items() if name in names and other != model]
     rule = f"be that of a {' or '.join(READERS[model])} for `{model}`"
     rule += "".join(f"; `{other}.from_diffusers` reads a {name}" for other in others)
@@ -171,7 +170,7 @@ def _classes_of(path: pathlib.Path, index: dict[str, Any], model: str) -> dict[s
             continue
         rule = f"have a {part} that is a {' or '.join(possible)}"
         check(own in possible, "folder", rule, f"{path} with {own or 'none'}")
-        classes[part] = possible[own]
+        classes[part] = possible[str(own)]
     check(class_in(index, "scheduler") is not None, "folder", "have a scheduler", f"{path} with none")
     encoder, tokenizer = OPTIONAL
     if encoder in classes:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from keras_gen.core.checks import check
 from keras_gen.diffusion.prediction import Prediction, short_form
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.diffusion.schedules.continuous import RectifiedFlowSchedule
@@ -68,9 +67,9 @@ def config_of(schedule: NoiseSchedule, prediction: Prediction) -> dict[str, Any]
     if isinstance(flow, RectifiedFlowSchedule) and short == "velocity":
         return {"_class_name": FLOW_MATCHING, "shift": getattr(schedule, "shift", 1.0)}
     names = {ours: theirs for theirs, ours in PREDICTIONS.items()}
-    is_discrete = isinstance(schedule, DiscreteSchedule) and short in names
     rule = f"be a RectifiedFlowSchedule of a velocity, or a DiscreteSchedule of {' or '.join(map(repr, names))}"
-    check(is_discrete, "schedule", rule, f"{schedule!r} of {short!r}")
+    if not isinstance(schedule, DiscreteSchedule) or short not in names:
+        raise ValueError(f"`schedule` must {rule}. Received: schedule={schedule!r} of {short!r}")
     return {
         "_class_name": "DDIMScheduler",
         **_betas_of(getattr(schedule, "schedule", schedule)),

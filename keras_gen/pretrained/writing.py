@@ -34,7 +34,7 @@ def write_pipeline(
     schedule: NoiseSchedule,
     prediction: Prediction,
     origin: Mapping[str, Any] | None,
-    **options: Any,
+    options: Mapping[str, Any],
 ) -> None:
     """Writes a pipeline; the index comes last, as a folder without it is no pipeline.
 
@@ -47,7 +47,7 @@ def write_pipeline(
         schedule: the noise schedule.
         prediction: the prediction.
         origin: that of the `Pipeline` that was read, whose scheduler and further parts are copied, or `None`.
-        **options: further entries of the index.
+        options: further entries of the index.
 
     Raises:
         ValueError: if diffusers has no such pipeline, or `folder` is not the path of a folder.
@@ -63,7 +63,8 @@ def write_pipeline(
     _write(path / "scheduler" / SCHEDULER, config)
     index = {"_class_name": name, "scheduler": ["diffusers", config["_class_name"]]}
     index |= {part: [None, None] for part in (*PIPELINES[name], *NAMED[name])}
-    index |= {part: _entry(path / part, thing) for part, thing in parts.items()} | options
+    index |= {part: _entry(path / part, thing) for part, thing in parts.items()}
+    index |= options
     if origin is not None:
         index |= origin["index"]
         index |= {part: [None, None] for part in _not_copied(origin, path, {*parts, "scheduler"})}

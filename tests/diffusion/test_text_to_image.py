@@ -6,6 +6,7 @@ import pytest
 from offenders import not_refused
 
 from keras_gen.core.fixtures import randomize_weights, save_and_load
+from keras_gen.layers import SinusoidalEmbedding
 from keras_gen.models import DDPM, CLIPTextEncoder, RectifiedFlow, TextToImage, UNet, UNet2DCondition
 from keras_gen.pretrained.prompts import StableDiffusion3, StableDiffusionXL, family_of
 from keras_gen.samplers import ClassifierFreeGuidance, DDIMSampler, EulerSampler
@@ -55,9 +56,13 @@ def encoder(dim=8):
     return CLIPTextEncoder(11, 4, dim, 1, 2, 8, end_id=10)
 
 
-def network(pooled_dim=None, token_dim=8):
-    options = {"middle_depth": 1, "num_heads": 2, "blocks_per_level": 1, "groups": 4, "pooled_dim": pooled_dim}
-    return UNet2DCondition((None, None, 4), token_dim, (8, 8), (1, 0), size_dim=4, **options)
+def network():
+    x, t, tokens = keras.Input((None, None, 4)), keras.Input(()), keras.Input((None, 8))
+    embedding = keras.layers.Dense(8)(SinusoidalEmbedding(8)(t))
+    embedding = keras.layers.Add()([embedding, keras.layers.Dense(8)(keras.layers.GlobalAveragePooling1D()(tokens))])
+    h = keras.layers.Conv2D(8, 3, padding="same")(x)
+    h = keras.layers.Activation("silu")(keras.layers.Add()([h, keras.layers.Reshape((1, 1, 8))(embedding)]))
+    return keras.Model([x, t, tokens], keras.layers.Conv2D(4, 3, padding="same")(h))
 
 
 def made(**options):
@@ -172,7 +177,7 @@ def test_default_samplers():
 @pytest.mark.one_backend
 def test_conditions_of_the_families():
     """Those of Stable Diffusion 3 need its network: tests/peers."""
-    xl = family_of(network(pooled_dim=3, token_dim=7))
+    xl = family_of(UNet2DCondition((8, 8, 4), 7, (4,), (0,), pooled_dim=3, size_dim=4, groups=2, num_heads=2))
     assert type(xl) is StableDiffusionXL
     generator = np.random.default_rng(0)
     first, second = (
@@ -216,7 +221,7 @@ def test_bad_arguments(model, tmp_path):
             ("none", of("sample", []), "`prompts` must be a string or a sequence"),
             ("noise", of("sample", ["a"], noise=noise), "`noise` must have shape .*for 1 prompts"),
             ("noise's channels", of("sample", ["a"] * 2, noise=noise[..., :2]), "`noise` must have shape"),
-            ("height", of("sample", ["a"], height=10), "`height` must be a multiple of 4"),
+            ("height", of("sample", ["a"], height=9), "`height` must be a multiple of 2"),
             ("width", of("sample", ["a"], width=-4), "`width` must be an integer >= 1"),
             ("noise and height", of("sample", ["a"] * 2, noise=noise, height=16), "`noise` must have shape"),
             ("negatives", of("sample", ["a"], guidance=CFG, negative_prompts=["", ""]), "one for each of 1 images"),
@@ -225,11 +230,11 @@ def test_bad_arguments(model, tmp_path):
             ("captions", lambda: model.fit(IMAGES, CAPTIONS[:2]), "`y` must hold a caption for each of 6"),
             ("no captions", lambda: model.fit(IMAGES), "`y` must be given"),
             ("labels as captions", lambda: model.fit(IMAGES, np.arange(6)), "`y` must be a string or a sequence"),
-            ("image's size", of("image_to_image", IMAGES[:, :6], "a"), "`height` must be a multiple of 4"),
+            ("image's size", of("image_to_image", IMAGES[:, :7], "a"), "`height` must be a multiple of 2"),
             ("image's prompts", of("image_to_image", IMAGES, ["a", "b"]), "one for each of 6 images"),
             ("mask", of("inpaint", IMAGES, mask.astype("float32"), "a"), "`mask` must be boolean"),
             ("mask's shape", of("inpaint", IMAGES, mask[:3], "a"), "`mask` must broadcast"),
-            ("writing", lambda: model.to_diffusers(tmp_path), "`model` must be a "),
+            ("writing", lambda: model.to_diffusers(tmp_path), "`network` must be a UNet2DCondition"),
             ("file", lambda: model.to_diffusers(__file__), "`folder` must be the path of a folder"),
         ]
     )

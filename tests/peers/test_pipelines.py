@@ -30,7 +30,6 @@ SQUARE, WIDE = (16, 16), (16, 24)
 SHORT = [
     ("sd", None, 4, 3.0, WIDE),
     ("sdxl", None, 4, 3.0, WIDE),
-    ("sd3 without t5", None, 4, None, WIDE),
     ("sd35", None, 4, 3.0, WIDE),
     ("dit", None, 4, 3.0, SQUARE),
 ]
@@ -42,9 +41,9 @@ ALL = [
 # function -> pipelines of the short form
 FEW = {
     "test_written_back": ["sd", "sd35"],
-    "test_after_training_diffusers_draws_what_we_draw": ["sd"],
-    "test_half_precision": ["sdxl"],
-    "test_files": ["sd35"],
+    "test_after_training_diffusers_draws_what_we_draw": ["dit"],
+    "test_half_precision": ["dit"],
+    "test_files": ["dit"],
 }
 
 

@@ -167,12 +167,10 @@ class LatentDiffusion(GenerativeModel):
         # Twice the channels: the second half tells the variance.
         learns_variance = network.output_shape[-1] == 2 * network.input_shape[0][-1]
         variance = "learned_range" if learns_variance else "fixed_small"
-        options = {"variance": variance, "condition_dropout": DROPOUT}
-        diffusion = DDPM(network, pipeline.schedule, pipeline.prediction, **options)
+        diffusion = DDPM(network, pipeline.schedule, pipeline.prediction, variance, condition_dropout=DROPOUT)
         named = pipeline.origin["index"].get("id2label") or {}
         labels = {name.strip(): int(number) for number, names in named.items() for name in names.split(",")}
-        options = {"sampler": pipeline.sampler, "labels": labels or None, "origin": pipeline.origin}
-        model = cls(pipeline.autoencoder, diffusion, **options)
+        model = cls(pipeline.autoencoder, diffusion, None, pipeline.sampler, labels or None, pipeline.origin)
         model.latent_mean.assign(0 * model.latent_mean + pipeline.autoencoder.shift_factor)
         model.latent_deviation.assign(1 / pipeline.autoencoder.scaling_factor)
         model.measured.assign(1)
@@ -190,13 +188,13 @@ class LatentDiffusion(GenerativeModel):
             ImportError: if `safetensors` is not installed.
         """
         mean, deviation = self._moments()
-        scale, shift = (getattr(self.autoencoder, name, None) for name in ("scaling_factor", "shift_factor"))
-        is_told = scale is not None and np.allclose(mean, shift) and np.isclose(deviation, 1 / scale)
+        scale, shift = (getattr(self.autoencoder, name, np.nan) for name in ("scaling_factor", "shift_factor"))
+        is_told = np.allclose(mean, shift) and bool(np.isclose(deviation, 1 / scale))
         rule = "have 1 / deviation and mean of the latents as scaling_factor and shift_factor"
         check(is_told, "autoencoder", rule, f"{1 / deviation} and {mean} with {scale} and {shift}")
         formulas = self.diffusion.schedule, self.diffusion.prediction
         with self.averaged_weights():
-            write_pipeline(folder, self.diffusion.network, self.autoencoder, [], [], *formulas, self.origin)
+            write_pipeline(folder, self.diffusion.network, self.autoencoder, [], [], *formulas, self.origin, {})
 
     def build(self, input_shape: Any) -> None:
         # The shape may be that of images or of latents: the number of channels is taken from the diffusion model.
@@ -402,9 +400,10 @@ class LatentDiffusion(GenerativeModel):
         names = [condition] if isinstance(condition, str) else condition
         if not isinstance(names, list | tuple) or not any(isinstance(name, str) for name in names):
             return condition
-        unknown = [name for name in names if name not in (self.labels or {})]
+        labels = self.labels or {}
+        unknown = [name for name in names if name not in labels]
         check(not unknown, "condition", "be classes by number, or by name as in `labels`", unknown[:5])
-        numbers = np.array([self.labels[name] for name in names], "int32")
+        numbers = np.array([labels[name] for name in names], "int32")
         return int(numbers[0]) if isinstance(condition, str) else numbers
 
     def _latents(self, x: Any, y: Any, verbose: str | int, measure: bool = False) -> Any:

@@ -191,12 +191,19 @@ class TextToImage(GenerativeModel):
             ValueError: if diffusers has no such pipeline, or `folder` is not the path of a folder.
             ImportError: if `safetensors` is not installed.
         """
-        parts = self.diffusion.network, self.autoencoder, self.text_encoders, self.tokenizers
-        formulas = self.diffusion.schedule, self.diffusion.prediction
         is_xl = isinstance(self.family, StableDiffusionXL)
-        index = {ZERO_NULL: self.diffusion.condition_dropout > 0} if is_xl else {}
         with self.averaged_weights():
-            write_pipeline(folder, *parts, *formulas, self.origin, **index)
+            write_pipeline(
+                folder,
+                self.diffusion.network,
+                self.autoencoder,
+                self.text_encoders,
+                self.tokenizers,
+                self.diffusion.schedule,
+                self.diffusion.prediction,
+                self.origin,
+                {ZERO_NULL: self.diffusion.condition_dropout > 0} if is_xl else {},
+            )
 
     def encode_prompts(
         self,
@@ -630,17 +637,15 @@ class TextToImage(GenerativeModel):
 
     def _size(self, height: Any, width: Any, default: Sequence[int] | None = None) -> tuple[int, int]:
         """Returns height and width of images in pixels, after checking them."""
-        network = self.diffusion.network
-        fixed = inputs_of(network)[0].shape[1:3] if inputs_of(network) else self.diffusion.built_shape()[:2]
-        if None not in fixed:
-            fixed = tuple(self._factor * side for side in fixed)
-            default = default or fixed
-        rule = "be given: neither model nor network have an image size of their own"
-        default = default or self.image_size or (None, None)
-        size = []
+        network, inputs = self.diffusion.network, inputs_of(self.diffusion.network)
+        taken = inputs[0].shape[1:3] if inputs else self.diffusion.built_shape()[:2]
+        fixed = [side and self._factor * side for side in taken]
+        usual = default or self.image_size or fixed
         multiple = self._factor * getattr(network, "multiple", 1)
-        for name, side, usual, only in zip(("height", "width"), (height, width), default, fixed, strict=True):
-            side = check_integer(name, check_given(name, usual if side is None else side, rule))
+        rule = "be given: neither the model nor the network has an image size of its own"
+        size = []
+        for name, given, other, only in zip(("height", "width"), (height, width), usual, fixed, strict=True):
+            side = check_integer(name, check_given(name, other if given is None else given, rule))
             check(side % multiple == 0, name, f"be a multiple of {multiple} for the autoencoder and the network", side)
             check(only in (None, side), name, f"be {only}, the only one that the network takes", side)
             size.append(side)
@@ -666,7 +671,7 @@ class TextToImage(GenerativeModel):
             rule = f"have shape (n, height, width, channels), for {n} prompts"
             check(noise.ndim == 4 and len(noise) == n, "noise", rule, f"shape {noise.shape}")
         size = self._size(height, width, None if noise is None else self._size_of(noise))
-        shape = (n, *(side // self._factor for side in size), self.diffusion.built_shape()[-1])
+        shape: tuple[Any, ...] = (n, *(side // self._factor for side in size), self.diffusion.built_shape()[-1])
         seed = self.draw_seeds(seed, n)
         if noise is None:
             noise = starting_noise(n, shape[1:], seed)
@@ -733,7 +738,8 @@ def diffusion_of(pipeline: Pipeline) -> DiffusionModel:
     """Returns the diffusion model of a pipeline that was read."""
     if pipeline.prediction == "velocity":
         return RectifiedFlow(pipeline.network, pipeline.schedule, LogitNormalTime())
-    family, options = family_of(pipeline.network), {}
+    family = family_of(pipeline.network)
+    options: dict[str, Any] = {}
     if isinstance(family, StableDiffusionXL) and pipeline.origin["index"].get(ZERO_NULL, True):
         null = family.zeros(pipeline.tokenizers[0].max_length)
         options = {"condition_dropout": DROPOUT, "null_condition": null}

@@ -161,7 +161,7 @@ class NegativeGuidance(ClassifierFreeGuidance):
 
     def condition(self, model: Any, condition: Any, n: int) -> dict[str, np.ndarray]:
         """Returns the parts of both conditions in one dict."""
-        parts = {}
+        parts: dict[str, np.ndarray] = {}
         for side, given in zip(self.sides, condition, strict=True):
             given = model.prepare_condition(given, n, side)
             parts |= dict(zip(parts_of(names_of(side, given)), parts_of(given), strict=True))
