@@ -56,7 +56,7 @@ PIPELINES: dict[str, dict[str, dict[str, Any]]] = {
     "DiTPipeline": {"transformer": DIT, "vae": VAE},
 }
 DROPOUT = 0.1  # of conditions in training, where a network has a null condition of its own
-OPTIONAL = ("text_encoder_3", "tokenizer_3")
+THIRD = "text_encoder_3"  # may be absent, with its tokenizer
 READERS = {
     "TextToImage": ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline"),
     "LatentDiffusion": ("DiTPipeline",),
@@ -74,6 +74,7 @@ class Pipeline:
         tokenizers: a tokenizer for each of them.
         schedule: the noise schedule.
         prediction: short form of the prediction.
+        variance: that of `DDPM`.
         sampler: the sampler.
         image_size: height and width of the images that the network is made for, in pixels, or `None`.
         origin: dict of the path of the `"folder"`, its `"index"` and the configuration of its `"scheduler"`.
@@ -85,6 +86,7 @@ class Pipeline:
     tokenizers: list[Tokenizer]
     schedule: Any
     prediction: str
+    variance: str
     sampler: DiffusionSampler
     image_size: tuple[int, int] | None
     origin: dict[str, Any]
@@ -129,6 +131,7 @@ def read_pipeline(model: str, folder: Any, variant: str | None, dtype: Any) -> P
         tokenizers,
         schedule_of(config),
         prediction_of(options),
+        options.get("variance_type") or "fixed_small",
         sampler,
         _image_size(_object_in(path / network / CONFIG).get("sample_size"), autoencoder.multiple),
         {"folder": str(path.resolve()), "index": index, "scheduler": config},
@@ -166,18 +169,15 @@ def _classes_of(path: pathlib.Path, index: dict[str, Any], model: str) -> dict[s
     classes = {}
     for part, possible in PIPELINES[name].items():
         own = class_in(index, part)
-        if own is None and part in OPTIONAL:
+        if (part == THIRD and own is None) or (part == "tokenizer_3" and THIRD not in classes):
             continue
         rule = f"have a {part} that is a {' or '.join(possible)}"
         check(own in possible, "folder", rule, f"{path} with {own or 'none'}")
         classes[part] = possible[str(own)]
     check(class_in(index, "scheduler") is not None, "folder", "have a scheduler", f"{path} with none")
-    encoder, tokenizer = OPTIONAL
-    if encoder in classes:
-        check(tokenizer in classes, "folder", f"have a {tokenizer} with its {encoder}", f"{path} with none")
     missing = [part for part in (*classes, "scheduler") if not (path / part).is_dir()]
     check(not missing, "folder", f"hold the folders of its parts, {', '.join((*classes, 'scheduler'))}", missing)
-    return {part: cls for part, cls in classes.items() if part != tokenizer or encoder in classes}
+    return classes
 
 
 def class_in(index: dict[str, Any], part: str) -> str | None:

@@ -31,6 +31,7 @@ class StableDiffusion:
     """
 
     encoders: tuple[int, ...] = (1,)  # the possible numbers of encoders
+    takes_size = False  # whether the condition contains the size of the image
 
     def __init__(self, network: keras.Layer):
         self.taken = condition_of(network)
@@ -39,8 +40,8 @@ class StableDiffusion:
         """Returns the token ids that each encoder takes."""
         return [tokenizer(prompts) for tokenizer in tokenizers]
 
-    def condition(self, encodings: Sequence[Encoding], height: int, width: int) -> Any:
-        """Returns the condition of images of `height` x `width` pixels, given the encodings of their prompts."""
+    def condition(self, encodings: Sequence[Encoding], size: Any) -> Any:
+        """Returns the condition of images, given the encodings of their prompts, and height and width if taken."""
         return encodings[0]["tokens"]
 
 
@@ -51,15 +52,16 @@ class StableDiffusionXL(StableDiffusion):
     """
 
     encoders = (2,)
+    takes_size = True
 
     def zeros(self, length: int) -> dict[str, np.ndarray | None]:
         """Returns the null condition for prompts of `length` tokens, zeros; the sizes stay as they are."""
         tokens, pooled = (self.taken[part].shape[-1] for part in ("tokens", "pooled"))
         return {"tokens": np.zeros((length, tokens), "float32"), "pooled": np.zeros(pooled, "float32"), "sizes": None}
 
-    def condition(self, encodings: Sequence[Encoding], height: int, width: int) -> dict[str, np.ndarray]:
+    def condition(self, encodings: Sequence[Encoding], size: Any) -> dict[str, np.ndarray]:
         pooled = encodings[1]["pooled"]
-        sizes = np.array([height, width, 0, 0, height, width], "float32")
+        sizes = np.array([*size, 0, 0, *size], "float32")
         return {"tokens": side_by_side(encodings), "pooled": pooled, "sizes": np.tile(sizes, (len(pooled), 1))}
 
 
@@ -72,7 +74,7 @@ class StableDiffusion3(StableDiffusion):
         first, third = tokenizers[:2], tokenizers[2:]
         return [*super().ids(first, prompts), *(tokenizer(prompts, T5_LENGTH) for tokenizer in third)]
 
-    def condition(self, encodings: Sequence[Encoding], height: int, width: int) -> dict[str, np.ndarray]:
+    def condition(self, encodings: Sequence[Encoding], size: Any) -> dict[str, np.ndarray]:
         tokens = side_by_side(encodings[:2])
         channels = self.taken["tokens"].shape[-1]
         missing = channels - tokens.shape[-1]

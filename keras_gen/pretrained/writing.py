@@ -13,7 +13,7 @@ from keras_gen.core.files import replacing
 from keras_gen.diffusion.prediction import Prediction
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.networks.text.tokenizers import Tokenizer
-from keras_gen.pretrained.pipeline import INDEX, MMDIT, PIPELINES, SCHEDULER, UNET, class_in
+from keras_gen.pretrained.pipeline import DIT, INDEX, MMDIT, PIPELINES, SCHEDULER, UNET, class_in
 from keras_gen.pretrained.schedules import config_of
 
 # Parts that pipelines may have, and that must be named in the index as absent.
@@ -63,7 +63,7 @@ def write_pipeline(
     _write(path / "scheduler" / SCHEDULER, config)
     index = {"_class_name": name, "scheduler": ["diffusers", config["_class_name"]]}
     index |= {part: [None, None] for part in (*PIPELINES[name], *NAMED[name])}
-    index |= {part: _entry(path / part, thing) for part, thing in parts.items()}
+    index |= {part: _entry(thing) for part, thing in parts.items()}
     index |= options
     if origin is not None:
         index |= origin["index"]
@@ -78,8 +78,7 @@ def _pipeline_of(network: Any, encoders: int) -> str:
     if isinstance(network, tuple(UNET.values())):
         return "StableDiffusionPipeline" if encoders == 1 else "StableDiffusionXLPipeline"
     rule = "be a UNet2DCondition, an MMDiT or a DiT, to be written for diffusers"
-    known = [cls for part in PIPELINES["DiTPipeline"].values() for cls in part.values()]
-    check(isinstance(network, tuple(known)), "network", rule, type(network).__name__)
+    check(isinstance(network, tuple(DIT.values())), "network", rule, type(network).__name__)
     return "DiTPipeline"
 
 
@@ -98,11 +97,11 @@ def _parts(
     return parts
 
 
-def _entry(folder: pathlib.Path, thing: Any) -> list[str]:
-    """Returns library and class of a part that was written."""
+def _entry(thing: Any) -> list[str]:
+    """Returns library and class of a part."""
     if isinstance(thing, Tokenizer):
         return ["transformers", thing.classes[0]]
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = thing.foreign_config()
     if "_class_name" in config:
         return ["diffusers", config["_class_name"]]
     return ["transformers", config["architectures"][0]]

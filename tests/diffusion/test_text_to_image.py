@@ -183,7 +183,7 @@ def test_conditions_of_the_families():
     first, second = (
         {"penultimate": generator.normal(size=(2, 4, dim)), "pooled": generator.normal(size=(2, 3))} for dim in (3, 4)
     )
-    condition = xl.condition([first, second], 16, 24)
+    condition = xl.condition([first, second], (16, 24))
     np.testing.assert_array_equal(condition["sizes"], [[16, 24, 0, 0, 16, 24]] * 2)
     np.testing.assert_array_equal(condition["pooled"], second["pooled"])
     np.testing.assert_array_equal(condition["tokens"][..., 3:], second["penultimate"])

@@ -97,6 +97,6 @@ def test_bad_folders(refused, tmp_path):
             refused("unknown scheduler", "_class_name among", scheduler={"_class_name": "LCMScheduler"}),
             refused("karras", "use_karras_sigmas", scheduler={**EULER, "use_karras_sigmas": True}),
             refused("one encoder", "have a text_encoder_2", XL, text_encoder_2=[None, None]),
-            refused("no third tokenizer", "a tokenizer_3 with its text_encoder_3", SD3, tokenizer_3=[None, None]),
+            refused("no third tokenizer", "have a tokenizer_3 that is a T5Tokenizer", SD3, tokenizer_3=[None, None]),
         ]
     )

@@ -57,6 +57,12 @@ def batchwise(function: Callable[[np.ndarray], Any], x: np.ndarray, batch_size: 
     return np.concatenate(parts)[: len(x)]
 
 
+def without_metrics_of(frozen: Sequence[Any], metrics: list[keras.Metric]) -> list[keras.Metric]:
+    """Returns a model's metrics but those of parts that training does not call: code usage would be meaningless."""
+    excluded = {metric.name for part in frozen for metric in getattr(part, "metrics", [])} - {"loss"}
+    return [metric for metric in metrics if metric.name not in excluded]
+
+
 def moments(vectors: np.ndarray) -> tuple[np.ndarray, np.float32]:
     """Returns the mean of each channel, and the standard deviation of all dimensions around it, float32."""
     rows = vectors.reshape(-1, vectors.shape[-1])
@@ -166,7 +172,7 @@ class LatentDiffusion(GenerativeModel):
         network = pipeline.network
         # Twice the channels: the second half tells the variance.
         learns_variance = network.output_shape[-1] == 2 * network.input_shape[0][-1]
-        variance = "learned_range" if learns_variance else "fixed_small"
+        variance = "learned_range" if learns_variance else pipeline.variance
         diffusion = DDPM(network, pipeline.schedule, pipeline.prediction, variance, condition_dropout=DROPOUT)
         named = pipeline.origin["index"].get("id2label") or {}
         labels = {name.strip(): int(number) for number, names in named.items() for name in names.split(",")}
@@ -210,9 +216,7 @@ class LatentDiffusion(GenerativeModel):
 
     @property
     def metrics(self) -> list[keras.Metric]:
-        # The autoencoder is not called in training: its metrics, such as code usage, would be meaningless.
-        excluded = {metric.name for metric in self.autoencoder.metrics} - {"loss"}
-        return [metric for metric in super().metrics if metric.name not in excluded]
+        return without_metrics_of([self.autoencoder], super().metrics)
 
     def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
         return self.diffusion.loss_per_sample(x, y, training)

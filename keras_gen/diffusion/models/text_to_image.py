@@ -23,7 +23,7 @@ from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.random import starting_noise
 from keras_gen.diffusion.models.ddpm import DDPM
 from keras_gen.diffusion.models.diffusion_model import DiffusionModel
-from keras_gen.diffusion.models.latent_diffusion import check_autoencoder, decode_with, encode_with
+from keras_gen.diffusion.models.latent_diffusion import check_autoencoder, decode_with, encode_with, without_metrics_of
 from keras_gen.diffusion.models.rectified_flow import RectifiedFlow
 from keras_gen.diffusion.samplers.base import DiffusionSampler, check_sampler
 from keras_gen.diffusion.samplers.ddim import DDIMSampler
@@ -120,12 +120,12 @@ class TextToImage(GenerativeModel):
         if autoencoder is not None:
             check_autoencoder(autoencoder)
         check_sampler(sampler)
-        for part in (*text_encoders, *([] if autoencoder is None else [autoencoder])):
-            part.trainable = False
         self.diffusion = diffusion
         self.text_encoders = text_encoders
         self.tokenizers = tokenizers
         self.autoencoder = autoencoder
+        for part in self._frozen:
+            part.trainable = False
         self.sampler = default_sampler(diffusion) if sampler is None else sampler
         self.image_size = None if image_size is None else _checked_size(image_size)
         self.origin = origin
@@ -140,10 +140,7 @@ class TextToImage(GenerativeModel):
 
     @property
     def metrics(self) -> list[keras.Metric]:
-        # The frozen parts are not called in training: their metrics would be meaningless.
-        frozen = [*self.text_encoders, *([] if self.autoencoder is None else [self.autoencoder])]
-        excluded = {metric.name for part in frozen for metric in part.metrics} - {"loss"}
-        return [metric for metric in super().metrics if metric.name not in excluded]
+        return without_metrics_of(self._frozen, super().metrics)
 
     @classmethod
     def from_diffusers(cls, folder: Any, variant: str | None = None, dtype: Any = None) -> Self:
@@ -232,7 +229,7 @@ class TextToImage(GenerativeModel):
         rows = [unique.index(text) for text in texts]
         ids = self.family.ids(self.tokenizers, unique)
         encodings = [self._encoded(number, own, batch_size or BATCH_SIZE) for number, own in enumerate(ids)]
-        condition = self.family.condition(encodings, *self._size(height, width))
+        condition = self.family.condition(encodings, self._size(height, width) if self.family.takes_size else None)
         return map_parts(lambda part: part[rows], condition)
 
     def encode(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> np.ndarray:
@@ -615,6 +612,10 @@ class TextToImage(GenerativeModel):
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))
 
     @property
+    def _frozen(self) -> list[keras.Layer]:
+        return [*self.text_encoders, *([] if self.autoencoder is None else [self.autoencoder])]
+
+    @property
     def _factor(self) -> int:
         """Height and width of the pixels of one latent."""
         return 1 if self.autoencoder is None else self.autoencoder.multiple
@@ -743,7 +744,7 @@ def diffusion_of(pipeline: Pipeline) -> DiffusionModel:
     if isinstance(family, StableDiffusionXL) and pipeline.origin["index"].get(ZERO_NULL, True):
         null = family.zeros(pipeline.tokenizers[0].max_length)
         options = {"condition_dropout": DROPOUT, "null_condition": null}
-    return DDPM(pipeline.network, pipeline.schedule, pipeline.prediction, **options)
+    return DDPM(pipeline.network, pipeline.schedule, pipeline.prediction, pipeline.variance, **options)
 
 
 def default_sampler(diffusion: DiffusionModel) -> DiffusionSampler:
