@@ -97,8 +97,9 @@ def pytest_collection_modifyitems(config, items):
     """Keeps what this worker is to run.
 
     With a turn, a test function of three cases or more runs case i on backend b if i + b + turn is divisible by three:
-    each case on one backend, each function on all, and within three turns every case on every backend. Tests without a
-    backend run once, on PyTorch, which has the least to do; the alternating folders on one backend in a turn.
+    each case on one backend, each function on all, and within three turns every case on every backend. A function of
+    fewer cases runs on two backends, the third being another one in each turn. Tests without a backend run once, on
+    PyTorch, which has the least to do; the alternating folders on one backend in a turn.
     With `SHARD=1/2` a worker keeps every other function.
     """
     name, turn = backend(), config.option.turn
@@ -112,8 +113,12 @@ def pytest_collection_modifyitems(config, items):
             continue
         if turn is not None and cases[0].get_closest_marker("one_backend"):
             cases = cases if name == "torch" else []
-        elif turn is not None and len(cases) >= MANY and not set(ALTERNATING) & set(cases[0].path.parents):
-            cases = cases[-(BACKENDS.index(name) + turn) % 3 :: 3]
+        elif turn is not None and not set(ALTERNATING) & set(cases[0].path.parents):
+            first = -(BACKENDS.index(name) + turn) % 3
+            if len(cases) >= MANY:
+                cases = cases[first::3]
+            elif first == zlib.crc32(function.encode()) // shards % 3:
+                cases = []
         kept.update(cases)
     deselected = [item for item in items if item not in kept]
     if hasattr(config, "workeroutput"):

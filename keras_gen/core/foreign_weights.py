@@ -265,7 +265,7 @@ class _Reader:
     def __init__(self, entry: Entry, names: tuple[str, ...], tensors: Tensors, failures: list[BaseException]):
         self.entry, self.names, self.tensors, self.failures = entry, names, tensors, failures
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> np.ndarray:
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
         if self.failures:
             return _hollow(shape, dtype)
         try:
@@ -275,7 +275,18 @@ class _Reader:
         except BaseException as error:  # also that the user interrupts it
             self.failures.append(error)
             return _hollow(shape, dtype)
-        return value
+        return _without_copy(value)
+
+
+def _without_copy(array: np.ndarray) -> Any:
+    """Returns what a variable takes without another copy: on PyTorch, Keras copies arrays, and twice if bfloat16."""
+    if keras.backend.backend() != "torch":
+        return array
+    import torch
+
+    if array.dtype.name == "bfloat16":  # which `from_numpy` does not know
+        return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def packed(array: np.ndarray, dtype: Any = None) -> np.ndarray:

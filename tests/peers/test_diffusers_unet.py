@@ -286,7 +286,7 @@ def test_round_trip_is_exact(name, tmp_path):
     assert not UNet2DModel.from_pretrained(tmp_path / "copy", output_loading_info=True)[1]["missing_keys"]
 
 
-def test_trained_here_and_evaluated_there(tmp_path):
+def test_written_here_and_evaluated_there(tmp_path):
     groups = UNetConventions(groups=4, max_period=5000.0, symmetric_padding=True, head_dim=4, scale_shift=True)
     ours = UNet((8, 16, 3), (8, 16), 1, attention_levels=(1,), num_classes=3, out_channels=6, conventions=groups)
     randomize_weights(ours)

@@ -111,7 +111,7 @@ class UNet(SplitWeights, ForeignWeights, ImageNetwork):
             coarsest level, the middle block has attention, too. Defaults to `()`.
         num_classes: int >= 1 or `None`. If given, the network takes class labels `0 .. num_classes - 1` as a third
             input. The label `num_classes`, with an embedding of its own, is the null class ("no label") of
-            classifier-free guidance. Defaults to `None`.
+            classifier-free guidance; in diffusers' files it is one more class, unless it is zero. Defaults to `None`.
         out_channels: int >= 1 or `None`. Twice the image's for `DDPM(variance="learned_range")`. Defaults to `None`,
             the channels of the image.
         dropout: float in [0, 1). Defaults to `0.0`.
