@@ -187,6 +187,19 @@ def test_each_epoch_iterates_the_source_once():
     assert 5 <= source.passes <= 8  # TensorFlow looks at two batches before, and we at one
 
 
+def test_several_keys_make_a_dict():
+    wide = [{**batch, "point": batch["point"].astype("float64")} for batch in dicts()]
+    (_, named), (_, whole) = (
+        Batches(wide, "point", ["kind", "point"])[1],
+        Batches([(x, {"kind": y, "point": x.astype("float64")}) for x, y in pairs()])[1],
+    )
+    for y in (named, whole):
+        assert list(y) == ["kind", "point"]
+        assert y["point"].dtype == "float32"
+        np.testing.assert_array_equal(y["point"], POINTS[ROWS[1]])
+        np.testing.assert_array_equal(y["kind"], LABELS[ROWS[1]])
+
+
 def test_of_wide_floats_single_precision_is_left():
     x, y = Batches(dicts(lambda part: part.astype("float64")), "point", "kind")[0]
     assert (x.dtype, y.dtype) == ("float32", "float32")
@@ -208,6 +221,7 @@ class Short(list):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: Batches(dicts(), "point", ["kind", "text"]), "`y` must be a key of the batches.* Received: y='text'"),
         (lambda: Batches(dicts(), x="image"), r"`x` must be a key.*one of \['point', 'kind', 'name'\].*x='image'"),
         (lambda: Batches(dicts(), x="point", y="label"), r"`y` must be a key.*'kind', 'name'\].*y='label'"),
         (lambda: Batches(dicts()), r"`x` must be a key of the batches, one of \['point'.*Received: x=None"),
@@ -247,6 +261,7 @@ def test_a_source_shorter_than_its_length_is_refused():
         ({"source": 3}, "`source` must be an iterable of batches. Received: source=a int"),
         ({"source": [], "y": "label"}, "`x` must be given with `y`"),
         ({"source": [], "x": 0}, "`x` must be the key of batches that are dicts, or None. Received: x=0"),
+        ({"source": [], "x": "x", "y": []}, r"`y` must be the key of .*, or a list of keys. Received: y=\[\]"),
         ({"source": [], "transform": 2.0}, "`transform` must be a function or None. Received: transform=2.0"),
     ],
 )

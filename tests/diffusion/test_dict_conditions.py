@@ -38,7 +38,7 @@ GUIDANCE = ClassifierFreeGuidance(2.0)
 
 
 @keras.saving.register_keras_serializable("keras_gen_tests")
-class Subclassed(keras.Model):
+class OfParts(keras.Model):
     def __init__(self, **options):
         super().__init__(**options)
         self.of_x, self.of_condition, self.embedding = (keras.layers.Dense(2) for _ in range(3))
@@ -128,8 +128,8 @@ def test_a_dict_is_as_good_as_one_vector(method):
     ("name", "make"),
     [
         ("ddpm", told_network),
-        ("edm", Subclassed),
-        ("rectified_flow", Subclassed),
+        ("edm", OfParts),
+        ("rectified_flow", OfParts),
         ("score_sde", told_network),
     ],
 )
@@ -253,7 +253,7 @@ class Doubling(keras.layers.Layer):
 
 
 def test_a_subclassed_network_learns_latents():
-    model = LatentDiffusion(Doubling(), RectifiedFlow(Subclassed(), condition_dropout=0.1, null_condition=NULL, seed=0))
+    model = LatentDiffusion(Doubling(), RectifiedFlow(OfParts(), condition_dropout=0.1, null_condition=NULL, seed=0))
     model.compile("sgd")
     model.fit(POINTS, DICT, verbose=0)
     new = model.sample(2, EulerSampler(2), rows(DICT, 2), GUIDANCE, seed=0, verbose=0)
@@ -298,7 +298,7 @@ def test_what_is_no_condition_is_refused():
         model_of("rectified_flow", told_network()),
         model_of("rectified_flow", told_network(by_parts=False), None),
     )
-    subclassed = model_of("rectified_flow", Subclassed())
+    subclassed = model_of("rectified_flow", OfParts())
     subclassed.fit(POINTS, DICT, verbose=0)
     no_null = model_of("score_sde", told_network(), None)
     parts = "a dict of 'pooled', 'tokens'"

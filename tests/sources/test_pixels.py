@@ -52,6 +52,9 @@ def test_a_split_holds_each_sample_once():
     np.testing.assert_array_equal(x_train, 2 * y_train)
     np.testing.assert_array_equal(x_test, 2 * y_test)
     assert (np.diff(y_test) > 0).all()
+    (_, named), _ = train_test_split(x, {"a": y, "b": -y}, fraction=0.3, seed=1)
+    np.testing.assert_array_equal(named["a"], y_train)
+    np.testing.assert_array_equal(named["b"], -y_train)
     again, other = (train_test_split(x, y, fraction=0.3, seed=seed)[1][1] for seed in (1, 2))
     np.testing.assert_array_equal(again, y_test)
     assert again.tolist() != other.tolist()
@@ -70,6 +73,7 @@ def test_both_parts_of_a_split_hold_a_sample():
         ({"x": np.zeros((1, 3))}, r"`x` must hold at least two samples. Received: x=shape \(1, 3\)"),
         ({"x": np.zeros(4), "fraction": 1.0}, r"`fraction` must be in \(0, 1\). Received: fraction=1.0"),
         ({"x": np.zeros(4), "y": np.zeros(3)}, r"`y` must have one entry for each of 4 samples.*\(3,\)"),
+        ({"x": np.zeros(4), "y": {"a": np.zeros(3)}}, r'`y\["a"\]` must have one entry for each of 4 samples'),
         ({"x": np.zeros(4), "seed": -1}, "`seed` must be an integer >= 0. Received: seed=-1"),
         ({"x": (i for i in range(3))}, "`x` must be real numbers. Received: x=dtype object"),
     ],

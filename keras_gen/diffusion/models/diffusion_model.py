@@ -134,7 +134,7 @@ class DiffusionModel(GenerativeModel):
         meet_condition(self.network, as_images("x", x), y, self.real_times)
 
     def check_batch(self, x: Any, y: Any) -> None:
-        """Checks a batch while it is traced: its dtype, and whether there are labels, or other conditions as before."""
+        """Checks a batch while it is traced: its dtype, and whether it has the condition that the network takes."""
         check_images_dtype("x", x)
         taken = condition_of(self.network)
         check(taken is not None or y is None, "y", "be None: the network takes no condition", "a value")

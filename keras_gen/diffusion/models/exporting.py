@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_gen.core.checks import check
 from keras_gen.core.compiled import as_tensor
-from keras_gen.core.conditions import map_parts, names_of, packed, parts_of
+from keras_gen.core.conditions import map_parts, packed, parts_of
 from keras_gen.core.exporting.graph import Graph, Input
 from keras_gen.core.exporting.writers import writer_for
 from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler, coefficient_table, prepared_condition
@@ -80,7 +80,7 @@ def condition_inputs(model: Any, guidance: Guidance | None = None) -> list[Input
     prepared = prepared_condition(model, guidance, None if taken is None else map_parts(_zeros, taken), 1)
     if prepared is None:
         return []
-    names = [name.replace('["', "_").removesuffix('"]') for name in parts_of(names_of("condition", prepared))]
+    names = [f"condition_{key}" for key in sorted(prepared)] if isinstance(prepared, dict) else ["condition"]
     pairs = zip(names, parts_of(prepared), strict=True)
     return [Input(name, (None, *part.shape[1:]), part.dtype.name) for name, part in pairs]
 

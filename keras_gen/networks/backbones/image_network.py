@@ -8,6 +8,9 @@ other layer if it was first called with three, which `fit` does if there are lab
 of classifier-free guidance; for conditions that are vectors or tokens, the null condition is zero, unless the diffusion
 model is given another one, see `NullCondition`. If the network has an attribute `num_steps`, it supports the times
 0 .. num_steps - 1.
+
+Of the first call of a layer that is not functional, Keras keeps the shapes but no dtypes: labels count as integers,
+all else as real numbers. Such a network reads token ids by `keras.layers.Embedding`, which takes both.
 """
 
 import functools
