@@ -43,7 +43,7 @@ class AutoencoderKL(ForeignWeights, GaussianLatentModel):
     width, one head of self-attention on the coarsest one. All methods take images of any size that is a multiple of
     `2^(levels - 1)`. Train with `fit(images)`, or read trained weights with `from_diffusers`, then train a diffusion
     model on the latents: `LatentDiffusion(autoencoder, diffusion)`. With so small a `kl_weight` the latents are far
-    from N(0, I), and `sample` shows what the prior is missing.
+    from N(0, I), and without a diffusion model `sample` draws no proper images.
 
     Args:
         image_shape: `(height, width, channels)`. Height and width, multiples of `2^(levels - 1)`, are those of the

@@ -1,4 +1,4 @@
-"""Large images in tiles that overlap and blend: only some of them are in memory at a time."""
+"""Large images in tiles that overlap and blend, of which a network need not see all at a time."""
 
 import itertools
 from collections.abc import Callable
@@ -11,8 +11,8 @@ def in_tiles(
 ) -> np.ndarray:
     """Computes `function(x)`, a function that changes height and width by the factor `new_unit / unit`, in tiles.
 
-    Tiles of `side` units overlap by a quarter or more. There the results fade into each other. So what a pixel depends
-    on is the tile around it: the result is that of `function` if this looks no further, and near it otherwise.
+    Tiles of `side` units overlap by a quarter or more, where their results fade into each other. A function of single
+    pixels has the same result in tiles; any other differs as far as it depends on pixels outside of a tile.
 
     Args:
         function: takes and returns arrays `(n, height, width, channels)`. It is called once, with all tiles.

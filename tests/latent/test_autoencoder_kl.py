@@ -29,9 +29,8 @@ def test_images_of_any_size():
     z = model.encode(x)
     assert z.shape == (2, 2, 6, 2)
     assert model.decode(z).shape == x.shape
-    np.testing.assert_array_equal(model.sample(2, noise=z, verbose=0), model.decode(z))
-    np.testing.assert_array_equal(model.reconstruct(x), model.decode(z))
-    assert model.interpolate(x[:1], x[1:], 2).shape == (1, 2, 4, 12, 3)
+    np.testing.assert_allclose(model.sample(2, noise=z, verbose=0), model.decode(z), atol=1e-6)
+    assert model.interpolate(x, x[::-1], 2).shape == (2, 2, 4, 12, 3)
     np.testing.assert_allclose(
         model.bits_per_dim(x, seed=0, verbose=0) * 144 * np.log(2), -model.elbo(x, seed=0, verbose=0), rtol=1e-6
     )
@@ -39,7 +38,7 @@ def test_images_of_any_size():
 
 def test_size_of_samples_and_graphs():
     model = small()
-    assert model.sample(3, seed=0, verbose=0).shape == (3, 8, 8, 3)
+    assert model.draw_latents(3, seed=0).shape == (3, 4, 4, 2)
     shapes = [[one.shape for one in graph.inputs] for graph in model.method_graphs()]
     assert shapes == [[(None, 8, 8, 3)], [(None, 4, 4, 2)]]
 
@@ -65,7 +64,7 @@ def test_half_precision():
 def test_diffusion_of_its_latents():
     model = LatentDiffusion(small(), DDPM(UNet((4, 4, 2), (4,), 1), seed=0))
     model.build((None, 4, 4, 2))
-    x = images(3, 8, 8)
+    x = images(2, 8, 8)
     model.adapt(x)
     z = model.encode(x)
     assert z.std() == pytest.approx(1, rel=0.1)
@@ -107,9 +106,10 @@ def test_tiles_fade_into_each_other():
 def test_large_images_in_tiles():
     model, x = small(), images(1, 24, 40)
     z = model.encode(x)
-    for whole, tiled in ((z, model.encode(x, tile_size=16)), (model.decode(z), model.decode(z, 4, tile_size=16))):
-        assert tiled.shape == whole.shape
-        assert 0 < np.abs(tiled - whole).mean() < 0.1 * whole.std()
+    tiled = model.encode(x, 2, tile_size=8), model.decode(z, 2, tile_size=8)
+    for whole, other in zip((z, model.decode(z)), tiled, strict=True):
+        assert other.shape == whole.shape
+        assert 0 < np.abs(other - whole).mean() < 0.3 * whole.std()
     np.testing.assert_array_equal(model.decode(z, tile_size=40), model.decode(z))
 
 

@@ -71,9 +71,8 @@ def outputs(theirs, x=X):
 def same_outputs(ours, theirs):
     with torch.no_grad():
         expected = [channels_last(output) for output in outputs(theirs)]
-    mean, log_var = map(to_numpy, ours.encoder(X))
-    np.testing.assert_array_equal(ours.encode(X), mean)
-    for a, b in zip((mean, log_var, ours.decode(mean)), expected, strict=True):
+    mean, log_var, z = *map(to_numpy, ours.encoder(X)), ours.encode(X)
+    for a, b in zip((mean, log_var, ours.decode(z), z), [*expected, expected[0]], strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
 
 
@@ -128,9 +127,10 @@ def test_gradients_of_all_weights():
 
 
 def test_trained_here_it_runs_there(tmp_path):
-    theirs = peer()
+    blocks = {"down_block_types": ("DownEncoderBlock2D",), "up_block_types": ("UpDecoderBlock2D",)}
+    theirs = peer(**blocks, block_out_channels=(8,))
     ours = models.AutoencoderKL.from_diffusers(theirs)
-    ours.compile(keras.optimizers.Adam(1e-3))
+    ours.compile(keras.optimizers.SGD(3e-4))
     losses = ours.fit(X, epochs=10, verbose=0).history["loss"]
     assert losses[-1] < 0.98 * losses[0]
     ours.to_diffusers(tmp_path)
