@@ -63,10 +63,12 @@ LAYERS = {
     "transformer_block": (lambda: layers.TransformerBlock(2), (TOKENS,)),
     "transformer_block_quick_gelu": (
         lambda: layers.TransformerBlock(2, hidden_dim=12, activation="quick_gelu", epsilon=1e-5),
+    "transformer_block": (
+        lambda: layers.TransformerBlock(2, hidden_dim=12, activation="gelu", epsilon=1e-5),
         (TOKENS,),
     ),
     "transformer_block_rotary": (
-        lambda: layers.TransformerBlock(2, 3, layers.RotaryEmbedding(1e3), dropout=0.5, seed=0, remat=True),
+        lambda: layers.TransformerBlock(2, 3, layers.RotaryEmbedding(1e3), 0.5, 0, True, activation="quick_gelu"),
         (TOKENS,),
     ),
     "von_mises_fisher_sampling": (lambda: layers.VonMisesFisherSampling(3.0, seed=0), (VECTOR,)),

@@ -146,7 +146,7 @@ def compare_gradients(model, ours, theirs):
     assert not offenders, "\n".join(offenders)
 
 
-def test_sizes_of_open_clip():
+def test_the_encoder_of_stable_diffusion_2():
     theirs = peer("clip_h")
     same_outputs(CLIPTextEncoder.from_diffusers(theirs), theirs)
 

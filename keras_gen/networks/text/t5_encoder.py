@@ -24,9 +24,9 @@ class T5Encoder(ForeignWeights, TextNetwork):
         h_i = x_i-1 + W softmax(q k^T + B) v,       q, k, v from RMSNorm(x_i-1)
         x_i = h_i + W' (gelu(U y) * V y),           y = RMSNorm(h_i)
 
-    Scores are not divided by sqrt(d). The bias `B_ij = b[bucket(j - i)]` of each head is the same in all blocks; beyond
-    a fourth of the buckets, distances share them on a logarithmic scale. No layer has a bias vector, and there is no
-    dropout. The sum x and all that could overflow in float16 is float32 under any dtype policy.
+    Scores are not divided by sqrt(d). The bias `B_ij = b[bucket(j - i)]` of each head is the same in all blocks; small
+    distances have a bucket each, larger ones share them on a logarithmic scale. No layer has a bias vector, and there
+    is no dropout. The sums h and x, and what else could overflow in float16, are float32 under any dtype policy.
 
     The defaults are the sizes of T5-v1.1-XXL, the third text encoder of SD3, which attends to padding as well: it gives
     no mask.
@@ -48,8 +48,7 @@ class T5Encoder(ForeignWeights, TextNetwork):
 
     Call arguments:
         ids: int `(batch, tokens)`, such as from `keras_gen.tokenizers.T5Tokenizer`; any number of tokens.
-        attention_mask: bool `(batch, tokens)`, the tokens to which all others attend, or `None`, all. Defaults to
-            `None`.
+        attention_mask: bool `(batch, tokens)`, the tokens that are attended to, or `None`, all. Defaults to `None`.
 
     Returns:
         dict of `"tokens"` `(batch, tokens, dim)`.
@@ -259,8 +258,8 @@ def bucket_table(buckets: int, max_distance: int) -> np.ndarray:
     exact = buckets // 2
     distance = np.arange(max_distance + 1, dtype="float32")
     share = np.log(np.maximum(distance, exact) / np.float32(exact)) / np.float32(math.log(max_distance / exact))
-    wide_bucket = exact + (share * np.float32(buckets - exact)).astype("int32")
-    return np.where(distance < exact, distance, np.minimum(wide_bucket, buckets - 1)).astype("int32")
+    shared = exact + (share * np.float32(buckets - exact)).astype("int32")
+    return np.where(distance < exact, distance, np.minimum(shared, buckets - 1)).astype("int32")
 
 
 def wide(layer: keras.Layer) -> str:
