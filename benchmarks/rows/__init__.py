@@ -30,6 +30,9 @@ VQ = "vector-quantize-pytorch"
 
 ROWS = {
     "unet_step": Row("unet", "U-Net, one evaluation", ("diffusers",), {"diffusers": (1.1, 2.0)}),
+    "unet_text_step": Row(
+        "unet", "U-Net of Stable Diffusion 1, one evaluation", ("diffusers",), {"diffusers": (1.1, 2.0)}
+    ),
     "unet_train": Row("unet", "U-Net, one step of training", ("diffusers",), {"diffusers": (1.1, 2.2)}),
     "sampling_ddpm": Row("sampling", "DDPM, an image", ("diffusers",)),
     "sampling_ddim": Row("sampling", "DDIM, an image", ("diffusers",), {"diffusers": (1.0, 2.0)}),

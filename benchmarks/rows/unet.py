@@ -1,14 +1,14 @@
-"""The U-Net against the same architecture in diffusers."""
+"""The U-Nets against the same architectures in diffusers."""
 
 import keras
 import numpy as np
 import torch
-from diffusers import UNet2DModel
+from diffusers import UNet2DConditionModel, UNet2DModel
 from keras import ops
 
 from benchmarks.contest import OURS, Contender, Contest
 from keras_gen.core.compiled import compiled
-from keras_gen.models import DDPM, UNet
+from keras_gen.models import DDPM, UNet, UNet2DCondition
 from keras_gen.schedules import LinearSchedule
 
 BATCH, SIZE, RATE, DECAY = 16, 32, 1e-4, 0.004
@@ -50,6 +50,27 @@ def unet_step(quick: bool) -> Contest:
 
     contenders = {OURS: Contender(lambda: ops.convert_to_numpy(step(*inputs))), "diffusers": Contender(theirs)}
     return Contest(CASE, contenders, same=("diffusers",))
+
+
+def unet_text_step(quick: bool) -> Contest:
+    """Stable Diffusion 1's, with random weights: one evaluation of the latents of a picture of 512 x 512 pixels."""
+    torch.manual_seed(0)
+    widths, size = ((32, 32, 32, 32), 16) if quick else ((320, 640, 1280, 1280), 64)
+    peer = UNet2DConditionModel(sample_size=size, block_out_channels=widths, cross_attention_dim=768).eval()
+    network = UNet2DCondition.from_diffusers(peer)
+    peer = peer.to(memory_format=torch.channels_last)
+    generator = np.random.default_rng(0)
+    x, tokens = (generator.standard_normal(shape, "float32") for shape in ((1, size, size, 4), (1, 77, 768)))
+    step = compiled(network, lambda x, t, tokens: network([x, t, tokens], training=False))
+    inputs = ops.convert_to_tensor(x), ops.convert_to_tensor([500], "int32"), ops.convert_to_tensor(tokens)
+    peer_inputs = to_torch(x), torch.tensor([500]), torch.tensor(tokens)
+
+    @torch.inference_mode()
+    def theirs() -> np.ndarray:
+        return peer(*peer_inputs).sample.permute(0, 2, 3, 1).numpy()
+
+    contenders = {OURS: Contender(lambda: ops.convert_to_numpy(step(*inputs))), "diffusers": Contender(theirs)}
+    return Contest(f"batch 1, {size} x {size} x 4, 77 tokens", contenders, same=("diffusers",), turns=3)
 
 
 def unet_train(quick: bool) -> Contest:

@@ -1,5 +1,6 @@
 """Kernels that are faster than Keras's on PyTorch, each next to the plain version that the other backends run."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -55,6 +56,8 @@ def _convolve_views(x: Any, kernel: Any, bias: Any, strides: tuple[int, int], pa
 
     groups = x.shape[-1] // kernel.shape[2]
     pads = [_same_padding(*sizes) for sizes in zip(x.shape[1:3], kernel.shape[:2], strides, strict=True)]
+    if groups == 1 and _has_few_pixels(x, kernel, strides):
+        return _product_of_patches(x, kernel, bias, strides, pads if padding == "same" else [(0, 0), (0, 0)])
     x, kernel = x.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1)
     if len(kernel) == 1 and (x.shape[0] == 1 or x.dtype == torch.float64):
         # PyTorch (2.13) takes one filter for channels first, and its kernel for one image, as that for float64, then
@@ -67,6 +70,30 @@ def _convolve_views(x: Any, kernel: Any, bias: Any, strides: tuple[int, int], pa
         x, pads = functional.pad(x, (left, right, top, bottom)), [(0, 0), (0, 0)]
     y = functional.conv2d(x, kernel, bias, strides, [before for before, _ in pads], groups=groups)
     return y.permute(0, 2, 3, 1)
+
+
+def _has_few_pixels(x: Any, kernel: Any, strides: tuple[int, int]) -> bool:
+    """Returns whether a convolution's kernel outweighs its patches, so that a copy of the kernel takes longest."""
+    import torch
+
+    plain = x.dtype == kernel.dtype == torch.float32 and x.device.type == "cpu"
+    is_known = plain and all(isinstance(size, int) for size in x.shape)  # in an exported graph they are any numbers
+    return is_known and 4 * math.prod(x.shape[:3]) <= math.prod(strides) * kernel.shape[3]
+
+
+def _product_of_patches(x: Any, kernel: Any, bias: Any, strides: tuple[int, int], pads: list[tuple[int, int]]) -> Any:
+    """Computes a convolution as one product, which takes the kernel as it lies; oneDNN copies it to another layout."""
+    import torch
+    from torch.nn import functional
+
+    (top, bottom), (left, right) = pads
+    x = functional.pad(x, (0, 0, left, right, top, bottom))
+    height, width, channels, filters = kernel.shape
+    patches = x.unfold(1, height, strides[0]).unfold(2, width, strides[1])  # (batch, rows, columns, channels, h, w)
+    rows = patches.permute(0, 1, 2, 4, 5, 3).reshape(-1, height * width * channels)
+    matrix = kernel.reshape(-1, filters)
+    y = rows @ matrix if bias is None else torch.addmm(bias, rows, matrix)
+    return y.reshape(*patches.shape[:3], filters)
 
 
 def _same_padding(size: int, kernel_size: int, stride: int) -> tuple[int, int]:

@@ -31,7 +31,7 @@ from keras_gen.networks.blocks.spatial_transformer import SpatialTransformer
 
 
 @keras_gen_export("keras_gen.models.UNet2DCondition")
-class UNet2DCondition(ForeignWeights, SplitWeights, ImageNetwork):
+class UNet2DCondition(SplitWeights, ForeignWeights, ImageNetwork):
     """U-Net of Stable Diffusion 1, 2 and XL: residual blocks, and transformers whose pixels attend to a text.
 
     As `UNet`, with a `SpatialTransformer` after each residual block of the levels that `depths` names, and of the
