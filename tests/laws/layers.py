@@ -41,7 +41,6 @@ LAYERS = {
     "laplace_base": (layers.LaplaceBase, (VECTOR,)),
     "logistic_base": (layers.LogisticBase, (VECTOR,)),
     "mmdit_block": (lambda: layers.MMDiTBlock(2, 3, dual_attention=True, remat=True), (IMAGES, TOKENS, VECTOR)),
-    "mmdit_block_last": (lambda: layers.MMDiTBlock(2, qk_norm=False, last=True), (TOKENS[:, :3], TOKENS, VECTOR)),
     "moving_average": (lambda: layers.MovingAverage(0.9), (VECTOR,)),
     "moving_average_mean": (lambda: layers.MovingAverage(None), (VECTOR,)),
     "normal_base": (layers.NormalBase, (VECTOR,)),

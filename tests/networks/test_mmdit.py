@@ -62,7 +62,7 @@ def test_block_formula():
     image = h + g_2 * mlp(block.image_mlp, norm(h) * (1 + a_2) + b_2)
     h = y + e_1 * dense(block.text.output_dense, attended[:, 6:])
     text = h + e_2 * mlp(block.text_mlp, norm(h) * (1 + c_2) + d_2)
-    outputs = block([GRID, TOKENS, VECTOR])
+    outputs = one_program(block, block)([ops.convert_to_tensor(x) for x in (GRID, TOKENS, VECTOR)])
     np.testing.assert_allclose(to_numpy(outputs[0]), image.reshape(GRID.shape), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(to_numpy(outputs[1]), text, rtol=1e-4, atol=1e-4)
 
@@ -108,8 +108,6 @@ def test_flow_of_texts_learns():
     flow.compile(keras.optimizers.Adam(5e-3))
     losses = flow.fit(x, text, batch_size=32, epochs=30, verbose=0).history["loss"]
     assert losses[-1] < 0.5 * losses[0]
-    samples = flow.sample(2, condition={"tokens": text["tokens"][:2], "pooled": text["pooled"][:2]}, seed=0, verbose=0)
-    assert samples.shape == (2, 4, 4, 1)
 
 
 SD3_MEDIUM = {
@@ -130,10 +128,11 @@ COUNTS = {
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="only PyTorch has weights without values")
-def test_real_sizes():
+def test_real_sizes(request):
+    names = COUNTS if request.config.getoption("--all-cases") else ("SD3.5-medium", "DiT-XL/2")
     with keras.device("meta"):
-        counts = {name: make().count_params() for name, (make, _) in COUNTS.items()}
-    assert counts == {name: count for name, (_, count) in COUNTS.items()}
+        counts = {name: COUNTS[name][0]().count_params() for name in names}
+    assert counts == {name: COUNTS[name][1] for name in names}
 
 
 def test_weights_that_are_split_over_devices():

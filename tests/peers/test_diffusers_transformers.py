@@ -15,7 +15,7 @@ from keras_gen.models import DiT, DiTConventions, MMDiT
 pytest.importorskip("diffusers")
 import torch
 from diffusers import DiTTransformer2DModel, SD3Transformer2DModel
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 RNG = np.random.default_rng(0)
@@ -170,6 +170,20 @@ def test_modules_are_read_like_folders(tmp_path):
     assert {tensor.dtype.name for tensor in written.values()} == {"float16"}
     for key, tensor in model.state_dict().items():
         np.testing.assert_array_equal(written[key], tensor.numpy(), err_msg=key)
+
+
+def test_older_files_of_a_dit(tmp_path):
+    """Of a class with another name and more options, which had its table of positions among the weights."""
+    model = peer("dit")
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"_class_name": "Transformer2DModel", "cross_attention_dim": None, "only_cross_attention": False}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    weights = load_file(tmp_path / WEIGHTS)
+    save_file({**weights, "pos_embed.pos_embed": np.zeros((1, 16, 24), "float32")}, tmp_path / WEIGHTS)
+    network = DiT.from_diffusers(tmp_path)
+    np.testing.assert_array_equal(to_numpy(network.get_layer("last_dense").bias), weights["proj_out_2.bias"])
+    assert network.num_classes == 5
 
 
 def test_refused(tmp_path):
