@@ -59,9 +59,6 @@ LAYERS = {
     "sinusoidal_embedding": (lambda: layers.SinusoidalEmbedding(6), (T,)),
     "sinusoidal_positions_2d": (lambda: layers.SinusoidalPositions2D(7, 3), (IMAGES,)),
     "spatial_transformer": (lambda: layers.SpatialTransformer(2, 2, 4, remat=True), (IMAGES, TOKENS)),
-    "transformer_block": (lambda: layers.TransformerBlock(2), (TOKENS,)),
-    "transformer_block_quick_gelu": (
-        lambda: layers.TransformerBlock(2, hidden_dim=12, activation="quick_gelu", epsilon=1e-5),
     "transformer_block": (
         lambda: layers.TransformerBlock(2, hidden_dim=12, activation="gelu", epsilon=1e-5),
         (TOKENS,),
