@@ -108,11 +108,15 @@ def read_pipeline(model: str, folder: Any, variant: str | None, dtype: Any) -> P
     index = _object_in(path / INDEX)
     classes = _classes_of(path, index, model)
     scheduler = path / "scheduler" / SCHEDULER
-    config = _object_in(scheduler)
+    # The class is that of the index: as in diffusers, the file's own does not count.
+    config = {**_object_in(scheduler), "_class_name": class_in(index, "scheduler")}
     with reading("folder", scheduler, "hold a scheduler that is supported", ValueError):
         options = scheduler_options(config)
         _check_scheduler(options["_class_name"], index["_class_name"])
-        sampler = sampler_of(config)
+        # diffusers changes these two in the schedulers of Stable Diffusion 1 and 2, whatever their files say.
+        is_first = index["_class_name"] == "StableDiffusionPipeline"
+        changes = {"steps_offset": 1, "clip_sample": False} if is_first else {}
+        sampler = sampler_of({**config, **changes})
 
     def read(part: str) -> Any:
         if part.startswith("tokenizer"):

@@ -76,6 +76,8 @@ def config_of(schedule: NoiseSchedule, prediction: Prediction) -> dict[str, Any]
         "num_train_timesteps": schedule.num_steps,
         "prediction_type": names[short],
         "clip_sample": False,
+        "set_alpha_to_one": False,
+        "steps_offset": 1,
         "rescale_betas_zero_snr": isinstance(schedule, ZeroTerminalSNR),
     }
 

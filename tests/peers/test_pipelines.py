@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -41,6 +42,7 @@ ALL = [
 # function -> pipelines of the short form
 FEW = {
     "test_written_back": ["sd", "sd35"],
+    "test_written_without_a_folder_that_was_read": ["sd35"],
     "test_after_training_diffusers_draws_what_we_draw": ["dit"],
     "test_half_precision": ["dit"],
     "test_files": ["dit"],
@@ -147,6 +149,18 @@ def test_negative_prompts():
     assert_close(actual, 2 * expected - 1)
 
 
+def test_what_diffusers_changes_in_a_scheduler_of_stable_diffusion(tmp_path):
+    path = tmp_path / "sd"
+    shutil.copytree(folder("sd"), path)
+    index = json.loads((path / "model_index.json").read_text())
+    (path / "model_index.json").write_text(json.dumps({**index, "scheduler": ["diffusers", "DDIMScheduler"]}))
+    (path / "scheduler" / "scheduler_config.json").write_text("{}")
+    pipeline, model = theirs(path), read(path)
+    pipeline.scheduler.set_timesteps(50)
+    assert model.sampler.given_times == [*pipeline.scheduler.timesteps.tolist(), -1]
+    assert (model.sampler.clip_x0, pipeline.scheduler.config.clip_sample) == (None, False)
+
+
 def test_what_is_taken_from_the_folder():
     for name in ("sd", "sdxl", "sd35", "dit"):
         model, path = ours(name), folder(name)
@@ -168,6 +182,14 @@ def test_written_back(name, tmp_path):
     assert name != "sd" or (path / "safety_checker" / "config.json").is_file()
     noise = noise_for(ours(name), SQUARE)
     np.testing.assert_array_equal(their_image(theirs(path), noise), their_image(theirs(folder(name)), noise))
+
+
+def test_written_without_a_folder_that_was_read(name, tmp_path):
+    model, path = read(folder(name)), tmp_path / folder(name).name
+    model.origin = None
+    model.to_diffusers(path)
+    noise = noise_for(model, SQUARE)
+    assert_close(our_image(model, path, noise), their_image(theirs(path), noise))
 
 
 def test_after_training_diffusers_draws_what_we_draw(name, tmp_path):

@@ -49,11 +49,12 @@ def refused(tmp_path):
     def case(name, match, index=INDEX, model=TextToImage, scheduler=None, without=(), **changes):
         folder = tmp_path / name
         index = {**index, **changes}
+        if scheduler is not None:
+            index["scheduler"] = ["diffusers", scheduler["_class_name"]]
         for part in {*index} - {"_class_name"} - set(without):
             (folder / part).mkdir(parents=True)
         if "scheduler" not in without:
-            config = {"_class_name": index["scheduler"][1]} if scheduler is None else scheduler
-            (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
+            (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler or {}))
         (folder / "model_index.json").write_text(json.dumps(index))
         return name, lambda: model.from_diffusers(folder), match
 
