@@ -3,7 +3,11 @@
 import functools
 import itertools
 import json
+import os
+import pathlib
 import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -46,6 +50,7 @@ FEW = {
     "test_after_training_diffusers_draws_what_we_draw": ["dit"],
     "test_half_precision": ["dit"],
     "test_files": ["dit"],
+    "test_files_on_another_backend": [],
 }
 
 
@@ -226,3 +231,27 @@ def test_files(name):
     trainable = [len(each.trainable_variables) for each in (model, model.diffusion, loaded, loaded.diffusion)]
     assert len(set(trainable)) == 1
     np.testing.assert_array_equal(our_image(loaded, folder(name), noise), our_image(model, folder(name), noise))
+
+
+ELSEWHERE = """
+import pathlib, sys
+import keras, numpy as np
+from test_pipelines import our_image
+file, path, noise, images = sys.argv[1:]
+np.save(images, our_image(keras.models.load_model(file), pathlib.Path(path), np.load(noise)))
+"""
+
+
+def test_files_on_another_backend(name, tmp_path):
+    model = ours(name)
+    noise, paths = noise_for(model, SQUARE), [tmp_path / each for each in ("model.keras", "noise.npy", "images.npy")]
+    model.save(paths[0])
+    np.save(paths[1], noise)
+    other = {"torch": "jax", "jax": "tensorflow", "tensorflow": "torch"}[keras.backend.backend()]
+    here = pathlib.Path(__file__).parent
+    search = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "KERAS_BACKEND": other, "PYTHONPATH": search}
+    command = [sys.executable, "-c", ELSEWHERE, str(paths[0]), str(folder(name)), *map(str, paths[1:])]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert_close(np.load(paths[2]), our_image(model, folder(name), noise))
