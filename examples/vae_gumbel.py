@@ -1,7 +1,7 @@
 """Gumbel-softmax, https://kexue.fm/archives/6705: a VAE with 32 categorical latents, soft and straight-through.
 
     KERAS_BACKEND=jax python examples/vae_gumbel.py
-    KERAS_BACKEND=jax python examples/vae_gumbel.py --dataset mnist --epochs 30 --batch-size 100
+    KERAS_BACKEND=jax python examples/vae_gumbel.py --dataset mnist --epochs 40 --batch-size 100
 
 Pixels are binarized by new draws in each epoch (`--fixed-pixels`: once). The temperature decreases with the training
 step, inside the compiled `fit`. Both estimators are compared by the ELBO of test images with hard (one-hot) samples, in
@@ -42,10 +42,10 @@ def build_model(image_shape: tuple[int, ...], hard: bool, steps: int, seed: int)
             keras.layers.Reshape(image_shape),
         ]
     )
-    # Soft samples approach hard ones as the temperature decreases, while the variance of the gradient grows. KL
-    # annealing (warm-up) over the first third: with the full weight from the start most latents collapse to the prior;
-    # without any, logits diverge, and their gradients vanish.
-    temperature = PolynomialDecay(1.0, max(1, steps // 2), end_learning_rate=0.2)
+    # Soft samples approach hard ones as the temperature decreases, while the variance of the gradient grows: slowly,
+    # and not below 0.3. KL annealing (warm-up) over the first third: with the full weight from the start most latents
+    # collapse to the prior; without any, logits diverge, and their gradients vanish.
+    temperature = PolynomialDecay(1.0, max(1, 4 * steps // 5), end_learning_rate=0.3)
     kl_weight = PolynomialDecay(0.3, max(1, steps // 3), end_learning_rate=1.0)
     model = GumbelVAE(encoder, decoder, temperature, hard, kl_weight=kl_weight, seed=seed)
     model.compile(keras.optimizers.Adam(CosineDecay(2e-3, max(1, steps)), global_clipnorm=5.0))

@@ -1,7 +1,7 @@
 import keras
 
 from keras_gen import initializers, layers, models
-from laws.arrays import CONDITION, GRAY, IMAGES, LABELS, REAL_T, TEXT, TOKENS, T
+from laws.arrays import CONDITION, GRAY, IMAGES, LABELS, REAL_T, SIZED_TEXT, TEXT, TOKENS, T
 
 CONVENTIONS = models.UNetConventions(
     groups=2, head_dim=4, max_period=1e3, symmetric_padding=True, middle="plain", scale_shift=True
@@ -49,5 +49,9 @@ NETWORKS = {
     "unet2d_condition": (
         lambda: models.UNet2DCondition((4, 4, 8), 8, (8,), (1,), 1, 2, 1, groups=2, upcast_attention=True),
         (IMAGES, T, TOKENS),
+    ),
+    "unet2d_condition_sizes": (
+        lambda: models.UNet2DCondition((4, 4, 8), 8, (8,), (0,), 1, 2, 1, 6, 4, 2, linear_projections=True),
+        (IMAGES, REAL_T, SIZED_TEXT),
     ),
 }

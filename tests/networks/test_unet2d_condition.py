@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from laws.arrays import GRAY, IMAGES, TOKENS, VECTOR, T
+from laws.arrays import GRAY, IMAGES, SIZED_TEXT, TOKENS, T
 from offenders import not_refused
 from programs import one_program
 
@@ -12,8 +12,6 @@ from keras_gen.core.fixtures import randomize_weights, save_and_load, to_numpy
 from keras_gen.layers import SpatialTransformer
 from keras_gen.models import UNet2DCondition
 
-SIZES = np.array([[64, 48, 0, 3, 64, 64], [100, 50, 1, 0, 96, 64]], "float32")
-CONDITION = {"tokens": TOKENS, "pooled": VECTOR, "sizes": SIZES}
 # Stable Diffusion 1, 2 and XL.
 REAL = {
     859_520_964: {},
@@ -49,18 +47,18 @@ def test_each_part_of_a_condition_reaches_the_output_of_any_size():
     def output(x, condition):
         return to_numpy(run(keras.tree.map_structure(ops.convert_to_tensor, [x, T, condition])))
 
-    wide = output(GRAY[:, :2], {**CONDITION, "tokens": TOKENS[:, :5]})
+    wide = output(GRAY[:, :2], {**SIZED_TEXT, "tokens": TOKENS[:, :5]})
     assert wide.shape == (2, 2, 4, 1)
-    plain, offenders = output(GRAY, CONDITION), []
-    for key, value in CONDITION.items():
-        moved = np.abs(output(GRAY, {**CONDITION, key: value[::-1].copy()}) - plain).max()
+    plain, offenders = output(GRAY, SIZED_TEXT), []
+    for key, value in SIZED_TEXT.items():
+        moved = np.abs(output(GRAY, {**SIZED_TEXT, key: value[::-1].copy()}) - plain).max()
         offenders += [] if moved > 1e-3 else [f"{key}: {moved}"]
     assert not offenders, "\n".join(offenders)
     copy = save_and_load(model)
-    again = one_program(copy, copy)(keras.tree.map_structure(ops.convert_to_tensor, [GRAY, T, CONDITION]))
+    again = one_program(copy, copy)(keras.tree.map_structure(ops.convert_to_tensor, [GRAY, T, SIZED_TEXT]))
     np.testing.assert_allclose(to_numpy(again), plain, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="`x_t` must have height and width that are multiples of 2, with 2 levels"):
-        model([GRAY[:, :3], T, CONDITION])
+        model([GRAY[:, :3], T, SIZED_TEXT])
 
 
 def test_transformer_starts_as_the_identity_and_bears_scores_beyond_half_precision():

@@ -228,7 +228,7 @@ class TextToImage(GenerativeModel):
         unique = list(dict.fromkeys(texts))
         rows = [unique.index(text) for text in texts]
         ids = self.family.ids(self.tokenizers, unique)
-        encodings = [self._encoded(number, own, batch_size or BATCH_SIZE) for number, own in enumerate(ids)]
+        encodings = [self._encoded(number, own, _given_or_usual(batch_size)) for number, own in enumerate(ids)]
         condition = self.family.condition(encodings, self._size(height, width) if self.family.takes_size else None)
         return map_parts(lambda part: part[rows], condition)
 
@@ -249,7 +249,7 @@ class TextToImage(GenerativeModel):
         x = as_images("x", x)
         if self.autoencoder is None:
             return self.diffusion.prepare_images("x", x)
-        z = encode_with(self.autoencoder, x, batch_size or BATCH_SIZE, verbose)
+        z = encode_with(self.autoencoder, x, _given_or_usual(batch_size), verbose)
         return self.diffusion.prepare_images("latents", (z - self._shift) * self._scale)
 
     def decode(
@@ -274,7 +274,7 @@ class TextToImage(GenerativeModel):
         if self.autoencoder is not None:
             options = {} if tile_size is None else {"tile_size": tile_size}
             z = decode_with(
-                self.autoencoder, z / self._scale + self._shift, batch_size or BATCH_SIZE, verbose, **options
+                self.autoencoder, z / self._scale + self._shift, _given_or_usual(batch_size), verbose, **options
             )
         return np.clip(z, -1.0, 1.0)
 
@@ -701,7 +701,7 @@ class TextToImage(GenerativeModel):
         verbose: str | int,
     ) -> dict[str, Any]:
         """Returns condition and guidance as the diffusion model takes them, and the batch size."""
-        options = {"guidance": guidance, "batch_size": batch_size or BATCH_SIZE, "verbose": verbose}
+        options = {"guidance": guidance, "batch_size": _given_or_usual(batch_size), "verbose": verbose}
         leads_away = type(guidance) is ClassifierFreeGuidance
         rule = "come with a ClassifierFreeGuidance"
         check(leads_away or negative_prompts is None, "negative_prompts", rule, negative_prompts)
@@ -720,7 +720,7 @@ class TextToImage(GenerativeModel):
         def encode(ids: Any) -> Any:
             return keras.tree.map_structure(lambda part: ops.cast(part, "float32"), encoder(ids, training=False))
 
-        batches = list(even_batches(len(ids), check_integer("batch_size", batch_size)))
+        batches = list(even_batches(len(ids), batch_size))
         run = self.program(("encode", number, len(batches[0]), ids.shape[1]), encode)
         parts = [keras.tree.map_structure(ops.convert_to_numpy, run(as_tensor(ids[rows]))) for rows in batches]
         return keras.tree.map_structure(lambda *part: np.concatenate(part)[: len(ids)], *parts)
@@ -750,6 +750,10 @@ def diffusion_of(pipeline: Pipeline) -> DiffusionModel:
 def default_sampler(diffusion: DiffusionModel) -> DiffusionSampler:
     """Returns the sampler of a model that was given none."""
     return DDIMSampler(50) if isinstance(diffusion.schedule, DiscreteSchedule) else EulerSampler(28)
+
+
+def _given_or_usual(batch_size: int | None) -> int:
+    return BATCH_SIZE if batch_size is None else check_integer("batch_size", batch_size)
 
 
 def _as_list(things: Any) -> list[Any]:
