@@ -227,6 +227,7 @@ def test_bad_arguments(model, tmp_path):
             ("negatives", of("sample", ["a"], guidance=CFG, negative_prompts=["", ""]), "one for each of 1 images"),
             ("no guidance", of("sample", ["a"], negative_prompts="b"), "come with a ClassifierFreeGuidance"),
             ("guidance", of("sample", ["a"], guidance=2.0), "`guidance` must be a Guidance"),
+            ("batch", of("sample", ["a"], batch_size=0), "`batch_size` must be an integer >= 1"),
             ("captions", lambda: model.fit(IMAGES, CAPTIONS[:2]), "`y` must hold a caption for each of 6"),
             ("no captions", lambda: model.fit(IMAGES), "`y` must be given"),
             ("labels as captions", lambda: model.fit(IMAGES, np.arange(6)), "`y` must be a string or a sequence"),
