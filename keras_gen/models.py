@@ -11,6 +11,7 @@ from keras_gen.diffusion.models.edm import EDM as EDM
 from keras_gen.diffusion.models.latent_diffusion import LatentDiffusion as LatentDiffusion
 from keras_gen.diffusion.models.rectified_flow import RectifiedFlow as RectifiedFlow
 from keras_gen.diffusion.models.score_sde import ScoreSDE as ScoreSDE
+from keras_gen.diffusion.models.text_to_image import TextToImage as TextToImage
 from keras_gen.flows.flow import Flow as Flow
 from keras_gen.flows.glow import Glow as Glow
 from keras_gen.flows.nice import NICE as NICE

@@ -3,10 +3,12 @@
 from keras_gen.diffusion.samplers.analytic_dpm import AnalyticDPMSampler as AnalyticDPMSampler
 from keras_gen.diffusion.samplers.base import DiffusionSampler as DiffusionSampler
 from keras_gen.diffusion.samplers.codebook import CodebookDiffusion as CodebookDiffusion
+from keras_gen.diffusion.samplers.ddim import ClippedDDIMSampler as ClippedDDIMSampler
 from keras_gen.diffusion.samplers.ddim import DDIMSampler as DDIMSampler
 from keras_gen.diffusion.samplers.ddpm import DDPMSampler as DDPMSampler
 from keras_gen.diffusion.samplers.dpm_solver_pp import DPMSolverPPSampler as DPMSolverPPSampler
 from keras_gen.diffusion.samplers.euler import EulerSampler as EulerSampler
+from keras_gen.diffusion.samplers.euler import UnscaledEulerSampler as UnscaledEulerSampler
 from keras_gen.diffusion.samplers.guidance import ClassifierFreeGuidance as ClassifierFreeGuidance
 from keras_gen.diffusion.samplers.guidance import ClassifierGuidance as ClassifierGuidance
 from keras_gen.diffusion.samplers.guidance import Guidance as Guidance
@@ -18,3 +20,4 @@ from keras_gen.diffusion.samplers.threshold import DynamicThreshold as DynamicTh
 from keras_gen.hubness.samplers import HubnessSampler as HubnessSampler
 from keras_gen.hubness.samplers import NormSampler as NormSampler
 from keras_gen.hubness.samplers import TruncationSampler as TruncationSampler
+from keras_gen.pretrained.samplers import from_diffusers as from_diffusers

@@ -21,3 +21,4 @@ from keras_gen.diffusion.schedules.time_samplers import LogNormalSigma as LogNor
 from keras_gen.diffusion.schedules.time_samplers import ModeTime as ModeTime
 from keras_gen.diffusion.schedules.time_samplers import TimeSampler as TimeSampler
 from keras_gen.diffusion.schedules.time_samplers import UniformTime as UniformTime
+from keras_gen.pretrained.schedules import from_diffusers as from_diffusers

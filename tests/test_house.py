@@ -28,7 +28,8 @@ FLOORS = (
     "diffusion.prediction",
     "diffusion.loss_weight",
     "diffusion.samplers",
-    "diffusion.models quantization autoregressive adaptation pretrained",
+    "pretrained",
+    "diffusion.models quantization autoregressive adaptation",
     "testing",
     " ".join(NAMESPACES),
 )

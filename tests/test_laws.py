@@ -140,6 +140,7 @@ IN_NO_TABLE = {
     **dict.fromkeys(("Guidance", "Prediction", "TimeSampler"), "a base class"),
     "CodebookDiffusion": "has no configuration: a codec around a trained model",
     **dict.fromkeys(("CLIPTokenizer", "T5Tokenizer"), "maps texts, not tensors"),
+    "TextToImage": "draws from texts: its laws are in tests/diffusion/test_text_to_image.py",
     **dict.fromkeys(("Batches", "PackedSequences"), "has no configuration: data"),
     **dict.fromkeys(("Backup", "EvaluateSamples", "SampleGrid", "StopOnNaN"), "has no configuration: a callback"),
 }

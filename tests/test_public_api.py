@@ -37,8 +37,8 @@ FOLDERS = {
     "models": "networks/backbones networks/text",
     "plots": "evaluation",
     "ops": "core core/calculus networks/blocks flows latent hubness evaluation diffusion quantization autoregressive",
-    "samplers": "diffusion/samplers",
-    "schedules": "diffusion/schedules",
+    "samplers": "diffusion/samplers pretrained",
+    "schedules": "diffusion/schedules pretrained",
     "tokenizers": "networks/text",
 }
 METHODS = (
@@ -46,7 +46,7 @@ METHODS = (
     *("add_noise", "image_to_image", "inpaint", "invert", "adapt_variance", "reflow", "straightness"),
     *("cluster", "quantize", "adapt", "set_codebook", "log_prob", "bits_per_dim", "map_latents", "pool"),
     *("quantize_vectors", "encode_vectors", "decode_vectors", "fit_prior"),
-    *("export_sampler", "export_method", "from_diffusers", "to_diffusers", "from_folder"),
+    *("export_sampler", "export_method", "from_diffusers", "to_diffusers", "from_folder", "encode_prompts"),
 )
 OURS = {module for name, module in sys.modules.items() if name.startswith("keras_gen.")}
 

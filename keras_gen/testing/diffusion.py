@@ -237,7 +237,7 @@ def _check_draws(model: Any, sampler: DiffusionSampler) -> None:
     parts = _draw(model, sampler, noise=noise, seed=0, batch_size=2)
     same([first[:2]], [parts[:2]], 1e-5, 1e-5, "the batch size must make no difference")
     start = model.denoising_path(3, 1, sampler, noise=noise, seed=0, verbose=0)[0]
-    scale = np.float32(model.noise_scale(sampler.times(model.schedule)))
+    scale = np.float32(sampler.noise_scale(model.schedule, sampler.times(model.schedule)))
     same([noise * scale], [start], 1e-6, 1e-6, "sampling must start from `noise`")
     given = [_draw(model, sampler, noise=noise, step_noise=step_noise, seed=seed) for seed in (0, 1)]
     same(given[:1], given[1:], 0, 0, "with `step_noise` nothing else must be drawn")

@@ -285,6 +285,21 @@ def test_conditions_and_guidance(kind):
         np.testing.assert_allclose(unguided, null, atol=1e-4)
 
 
+def named():
+    diffusion = ddpm(conditional({"num_classes": 3}))
+    return LatentDiffusion(vae(), diffusion, sampler=DDIMSampler(3), labels={"cat": 1, "dog": 2, "puppy": 2})
+
+
+def test_classes_by_name_and_a_sampler_of_its_own():
+    model, options = named(), {"seed": 0, "verbose": 0}
+    randomize_weights(model.diffusion, scale=1.0)
+    images = model.sample(2, DDIMSampler(3), [2, 1], **options)
+    np.testing.assert_array_equal(model.sample(2, condition=["puppy", "cat"], **options), images)
+    np.testing.assert_allclose(model.sample(1, condition="dog", **options), images[:1], rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(save_and_load(model).sample(2, condition=["dog", "cat"], **options), images)
+    assert np.abs(model.sample(1, condition="cat", **options) - images[:1]).max() > 1e-3
+
+
 class Perfect(keras.layers.Layer):
     """The best denoiser of standard normal data: of `x_t = alpha x0 + sigma eps` with variance 1, E[v | x_t] = 0."""
 
@@ -376,6 +391,10 @@ def unbuilt():
         (lambda: latent().sample(0), "`n` must be an integer >= 1"),
         (lambda: latent().sample(1, condition=1), "`condition` must be None"),
         (lambda: latent().check_sampling(1, condition=1), "`condition` must be None"),
+        (lambda: named().sample(1, condition="bird"), r"`condition` must be classes by number, or by name.*\['bird'\]"),
+        (lambda: latent().check_sampling(1, condition="cat"), "`condition` must be classes by number"),
+        (lambda: latent().to_diffusers("pipeline"), "`autoencoder` must have 1 / deviation and mean of the latents"),
+        (lambda: LatentDiffusion(vae(), ddpm(), sampler="ddim"), "`sampler` must be a DiffusionSampler or None"),
         (lambda: latent().decode(IMAGES), r"`z` must have shape \(n, 2, 2, 3\)"),
         (lambda: latent().encode(IMAGES, batch_size=0), "`batch_size` must be an integer >= 1"),
         (lambda: latent().compile("adam", "mse"), "`loss` must be left out"),

@@ -12,6 +12,7 @@ def classifier() -> keras.Model:
 # name -> (constructor, order of convergence to the probability-flow ODE where it is deterministic)
 DIFFUSION_SAMPLERS = {
     "analytic_dpm_sampler": (lambda: samplers.AnalyticDPMSampler(7, 0.5, "trailing", 1.0), None),
+    "clipped_ddim_sampler": (lambda: samplers.ClippedDDIMSampler(7, 0.5, "trailing", 2.0), None),
     "ddim_sampler": (lambda: samplers.DDIMSampler(7, eta=0.5, spacing="trailing", clip_x0=1.0), None),
     "ddim_sampler_deterministic": (lambda: samplers.DDIMSampler(7), 1),
     "ddpm_sampler": (lambda: samplers.DDPMSampler(7, spacing="linspace"), None),
@@ -21,6 +22,7 @@ DIFFUSION_SAMPLERS = {
     ),
     "dpm_solver_pp_sampler_ode": (lambda: samplers.DPMSolverPPSampler(7), 2),
     "euler_sampler": (lambda: samplers.EulerSampler(7, "linspace", 1.0), 1),
+    "unscaled_euler_sampler": (lambda: samplers.UnscaledEulerSampler(7, "trailing"), None),
     "heun_sampler": (lambda: samplers.HeunSampler(7, 3.0, (0.1, 5.0), 1.003, "karras", 1.0), None),
     "heun_sampler_deterministic": (lambda: samplers.HeunSampler(7), 2),
     "plms_sampler": (lambda: samplers.PLMSSampler(7, "trailing"), 2),

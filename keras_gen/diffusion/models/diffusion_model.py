@@ -536,10 +536,6 @@ class DiffusionModel(GenerativeModel):
         """
         return editing.invert(self, x, sampler, iterations, seed, **options)
 
-    def noise_scale(self, times: np.ndarray) -> float:
-        """Returns the standard deviation of the noise at `times[0]` if it is above 1 (as for VE and EDM), else 1."""
-        return max(1.0, float(self.schedule.sigma(times[0])))
-
     def _generate(
         self, n: int, sampler: DiffusionSampler | None, noise: Any, seed: Any, **options: Any
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -547,7 +543,7 @@ class DiffusionModel(GenerativeModel):
         sampler = self.resolve(sampler)
         seed = self.draw_seeds(seed, n)
         times = sampler.times(self.schedule)
-        x_T = self.prepare_noise(n, noise, seed) * np.float32(self.noise_scale(times))
+        x_T = self.prepare_noise(n, noise, seed) * np.float32(sampler.noise_scale(self.schedule, times))
         return x_T, reverse_process(self, sampler, x_T, times, seed=seed, **options)
 
     def prepare_noise(self, n: int, noise: Any, seed: int | tuple[int, ...]) -> np.ndarray:

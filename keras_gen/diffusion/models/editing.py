@@ -136,7 +136,7 @@ def inpaint(
     sampler, seed = model.resolve(sampler), model.draw_seed(seed)
     times = sampler.times(model.schedule)
     eps = starting_noise(len(x), x.shape[1:], seed)
-    start = np.float32(model.noise_scale(times)) * eps
+    start = np.float32(sampler.noise_scale(model.schedule, times)) * eps
     x_T = np.where(mask, model.schedule.alpha(times[0]) * x + model.schedule.sigma(times[0]) * eps, start)
     known = np.where(mask, x, 0), mask
     images = reverse_process(model, sampler, x_T.astype("float32"), times, seed=seed, known=known, **options)[-1]
@@ -151,4 +151,4 @@ def invert(
     inversion = DDIMInversion(sampler, iterations)
     times = inversion.times(model.schedule)
     noisy = reverse_process(model, inversion, model.prepare_images("x", x), times, seed=0, **options)[-1]
-    return noisy / np.float32(model.noise_scale(times[::-1]))
+    return noisy / np.float32(sampler.noise_scale(model.schedule, times[::-1]))

@@ -44,7 +44,7 @@ class SamplerGraph(Graph):
     def images(self, *tensors: Any) -> Any:
         """Returns the images, `(batch, *image_shape)`, given the `inputs` in their order."""
         given = dict(zip((one.name for one in self.inputs), tensors, strict=True))
-        x_T = given["noise"] * self.model.noise_scale(self.times)
+        x_T = given["noise"] * self.sampler.noise_scale(self.model.schedule, self.times)
         inputs = {"rows": keras.tree.map_structure(as_tensor, self.rows)}
         if "step_noise" in given:
             step_noise = given["step_noise"]

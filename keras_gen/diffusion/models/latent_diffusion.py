@@ -1,7 +1,8 @@
 """Diffusion in the latent space of an autoencoder."""
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -11,10 +12,13 @@ from keras_gen.core import replicas
 from keras_gen.core.checks import as_numpy, check, check_integer, is_array
 from keras_gen.core.compiled import even_batches, progress_bar
 from keras_gen.core.generative_model import GenerativeModel
+from keras_gen.diffusion.models.ddpm import DDPM
 from keras_gen.diffusion.models.diffusion_model import DiffusionModel
-from keras_gen.diffusion.samplers.base import DiffusionSampler
+from keras_gen.diffusion.samplers.base import DiffusionSampler, check_sampler
 from keras_gen.diffusion.samplers.guidance import Guidance
 from keras_gen.export import keras_gen_export
+from keras_gen.pretrained.pipeline import DROPOUT, read_pipeline
+from keras_gen.pretrained.writing import write_pipeline
 
 
 def check_autoencoder(autoencoder: Any) -> None:
@@ -34,9 +38,11 @@ def encode_with(autoencoder: keras.Layer, x: np.ndarray, batch_size: int = 1, ve
     return vectors
 
 
-def decode_with(autoencoder: keras.Layer, z: np.ndarray, batch_size: int = 1, verbose: str | int = 0) -> np.ndarray:
-    """Decodes real-valued latents to images."""
-    decode = getattr(autoencoder, "decode_vectors", autoencoder.decode)
+def decode_with(
+    autoencoder: keras.Layer, z: np.ndarray, batch_size: int = 1, verbose: str | int = 0, **options: Any
+) -> np.ndarray:
+    """Decodes real-valued latents to images; `options` are further arguments of the autoencoder's method."""
+    decode = functools.partial(getattr(autoencoder, "decode_vectors", autoencoder.decode), **options)
     return batchwise(decode, z, batch_size, verbose).astype("float32", copy=False)
 
 
@@ -49,6 +55,12 @@ def batchwise(function: Callable[[np.ndarray], Any], x: np.ndarray, batch_size: 
         parts.append(np.asarray(ops.convert_to_numpy(function(x[rows]))))
         bar.add(1)
     return np.concatenate(parts)[: len(x)]
+
+
+def without_metrics_of(frozen: Sequence[Any], metrics: list[keras.Metric]) -> list[keras.Metric]:
+    """Returns a model's metrics but those of parts that training does not call: code usage would be meaningless."""
+    excluded = {metric.name for part in frozen for metric in getattr(part, "metrics", [])} - {"loss"}
+    return [metric for metric in metrics if metric.name not in excluded]
 
 
 def moments(vectors: np.ndarray) -> tuple[np.ndarray, np.float32]:
@@ -84,6 +96,9 @@ class LatentDiffusion(GenerativeModel):
             use `sigma_data=1` for an `EDM`.
         seed: int or `None`. Seeds `sample`; training draws from the generator of `diffusion`. Defaults to `None`, a
             seed from Keras's global generator.
+        sampler: a `DiffusionSampler`, the default of `sample`. Defaults to `None`, that of `diffusion`.
+        labels: dict of classes by their names, which `sample` takes as conditions. Defaults to `None`, no names.
+        origin: dict or `None`. What `from_diffusers` remembers for `to_diffusers`. Defaults to `None`.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
     Call arguments:
@@ -108,8 +123,18 @@ class LatentDiffusion(GenerativeModel):
     Reference: Rombach et al. 2021, arXiv:2112.10752.
     """
 
-    def __init__(self, autoencoder: keras.Layer, diffusion: DiffusionModel, seed: int | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        autoencoder: keras.Layer,
+        diffusion: DiffusionModel,
+        seed: int | None = None,
+        sampler: DiffusionSampler | None = None,
+        labels: dict[str, int] | None = None,
+        origin: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(seed=seed, **kwargs)
+        check_sampler(sampler)
         check_autoencoder(autoencoder)
         check(isinstance(diffusion, DiffusionModel), "diffusion", "be a diffusion model, such as DDPM", diffusion)
         rule = "have sigma_data=1, the standard deviation of the latents"
@@ -117,9 +142,65 @@ class LatentDiffusion(GenerativeModel):
         autoencoder.trainable = False
         self.autoencoder = autoencoder
         self.diffusion = diffusion
+        self.sampler = sampler
+        self.labels = labels
+        self.origin = origin
         self.takes_sample_weight = diffusion.takes_sample_weight
         if diffusion.built:
             self.build((None, *diffusion.built_shape()))
+
+    @classmethod
+    def from_diffusers(cls, folder: Any, variant: str | None = None, dtype: Any = None) -> Self:
+        """Reads a whole pipeline of the library diffusers whose conditions are classes: DiT.
+
+        The statistics of the latents are the autoencoder's `scaling_factor` and `shift_factor`; nothing is measured.
+
+        Args:
+            folder: path of a folder with `model_index.json`, as written by `save_pretrained`.
+            variant: as for `TextToImage.from_diffusers`. Defaults to `None`.
+            dtype: the dtype policy of all networks. Defaults to `None`, Keras's global policy.
+
+        Returns:
+            The model, whose default sampler is that of the folder, with 50 steps, and whose `sample` takes classes by
+            the names that the folder gives them.
+
+        Raises:
+            ValueError: as for `TextToImage.from_diffusers`.
+            ImportError: if `safetensors` is not installed.
+        """
+        pipeline = read_pipeline("LatentDiffusion", folder, variant, dtype)
+        network = pipeline.network
+        # Twice the channels: the second half tells the variance.
+        learns_variance = network.output_shape[-1] == 2 * network.input_shape[0][-1]
+        variance = "learned_range" if learns_variance else pipeline.variance
+        diffusion = DDPM(network, pipeline.schedule, pipeline.prediction, variance, condition_dropout=DROPOUT)
+        named = pipeline.origin["index"].get("id2label") or {}
+        labels = {name.strip(): int(number) for number, names in named.items() for name in names.split(",")}
+        model = cls(pipeline.autoencoder, diffusion, None, pipeline.sampler, labels or None, pipeline.origin)
+        model.latent_mean.assign(0 * model.latent_mean + pipeline.autoencoder.shift_factor)
+        model.latent_deviation.assign(1 / pipeline.autoencoder.scaling_factor)
+        model.measured.assign(1)
+        return model
+
+    def to_diffusers(self, folder: Any) -> None:
+        """Writes the model so that diffusers reads it as a pipeline; see `TextToImage.to_diffusers`.
+
+        Args:
+            folder: path of the folder. If it does not exist, it is created.
+
+        Raises:
+            ValueError: if diffusers has no such pipeline, the latents have other statistics than those that the
+                autoencoder tells, or `folder` is not the path of a folder.
+            ImportError: if `safetensors` is not installed.
+        """
+        mean, deviation = self._moments()
+        scale, shift = (getattr(self.autoencoder, name, np.nan) for name in ("scaling_factor", "shift_factor"))
+        is_told = np.allclose(mean, shift) and bool(np.isclose(deviation, 1 / scale))
+        rule = "have 1 / deviation and mean of the latents as scaling_factor and shift_factor"
+        check(is_told, "autoencoder", rule, f"{1 / deviation} and {mean} with {scale} and {shift}")
+        formulas = self.diffusion.schedule, self.diffusion.prediction
+        with self.averaged_weights():
+            write_pipeline(folder, self.diffusion.network, self.autoencoder, [], [], *formulas, self.origin, {})
 
     def build(self, input_shape: Any) -> None:
         # The shape may be that of images or of latents: the number of channels is taken from the diffusion model.
@@ -135,9 +216,7 @@ class LatentDiffusion(GenerativeModel):
 
     @property
     def metrics(self) -> list[keras.Metric]:
-        # The autoencoder is not called in training: its metrics, such as code usage, would be meaningless.
-        excluded = {metric.name for metric in self.autoencoder.metrics} - {"loss"}
-        return [metric for metric in super().metrics if metric.name not in excluded]
+        return without_metrics_of([self.autoencoder], super().metrics)
 
     def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
         return self.diffusion.loss_per_sample(x, y, training)
@@ -201,7 +280,7 @@ class LatentDiffusion(GenerativeModel):
 
     def check_sampling(self, n: int, **options: Any) -> None:
         self.check_built()
-        self.diffusion.check_sampling(n, **options)
+        self.diffusion.check_sampling(n, **{**options, "condition": self._classes(options.get("condition"))})
 
     def adapt(self, x: Any, batch_size: int = 256, verbose: str | int = "auto") -> None:
         """Measures mean and standard deviation of the latents of images; the diffusion model must be retrained then.
@@ -283,9 +362,9 @@ class LatentDiffusion(GenerativeModel):
         Args:
             n: int >= 1. Number of images.
             sampler: a `DiffusionSampler`, with `clip_x0` in standard deviations of the latents. Defaults to `None`, the
-                default of `diffusion`, without clipping.
+                model's `sampler`, or the default of `diffusion`, without clipping.
             condition: for a conditional network, an int, the label of all images, an array `(n, ...)`, or a dict of
-                arrays, if that is what the network takes. Defaults to `None`.
+                arrays, if that is what the network takes; with `labels` also names. Defaults to `None`.
             guidance: a `Guidance`, such as `ClassifierFreeGuidance(2.0)`. Defaults to `None`.
             seed: int, `n` integers or `None`. The starting noise of latent k depends only on `seed` and k. With one
                 seed for each image, image k is that of `sample(1, seed=seed[k])`. Defaults to `None`, a seed from the
@@ -303,7 +382,8 @@ class LatentDiffusion(GenerativeModel):
         """
         self.check_built()
         options = {"noise": noise, "step_noise": step_noise, "batch_size": batch_size, "verbose": verbose}
-        z = self.diffusion.sample(n, sampler, condition, guidance, self.draw_seeds(seed, n), **options)
+        sampler = self.sampler if sampler is None else sampler
+        z = self.diffusion.sample(n, sampler, self._classes(condition), guidance, self.draw_seeds(seed, n), **options)
         return self.decode(z, batch_size, verbose)
 
     def get_config(self) -> dict[str, Any]:
@@ -312,11 +392,23 @@ class LatentDiffusion(GenerativeModel):
         for config in own.values():
             # Loading would recreate their optimizers, whose weights are frozen or trained by another optimizer.
             config.pop("compile_config", None)
-        return {**super().get_config(), **own}
+        own["sampler"] = keras.saving.serialize_keras_object(self.sampler)
+        return {**super().get_config(), **own, "labels": self.labels, "origin": self.origin}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "LatentDiffusion":
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))
+
+    def _classes(self, condition: Any) -> Any:
+        """Returns classes by number where they were given by name."""
+        names = [condition] if isinstance(condition, str) else condition
+        if not isinstance(names, list | tuple) or not any(isinstance(name, str) for name in names):
+            return condition
+        labels = self.labels or {}
+        unknown = [name for name in names if name not in labels]
+        check(not unknown, "condition", "be classes by number, or by name as in `labels`", unknown[:5])
+        numbers = np.array([labels[name] for name in names], "int32")
+        return int(numbers[0]) if isinstance(condition, str) else numbers
 
     def _latents(self, x: Any, y: Any, verbose: str | int, measure: bool = False) -> Any:
         if not is_array(x):

@@ -58,13 +58,15 @@ class Denoiser:
 
     def __call__(self, x_t: Any, row: dict[str, Any]) -> tuple[Any, Any]:
         x0, variance_weight = self.evaluate(x_t, row, self.condition)
+        return self.bounded(x0), variance_weight
+
+    def bounded(self, x0: Any) -> Any:
+        """Returns x0 after `clip_x0` and `constrain`."""
         if isinstance(self.clip_x0, DynamicThreshold):
             x0 = self.clip_x0(x0)
         elif self.clip_x0 is not None:
             x0 = ops.clip(x0, -self.clip_x0, self.clip_x0)
-        if self.constrain is not None:
-            x0 = self.constrain(x0)
-        return x0, variance_weight
+        return x0 if self.constrain is None else self.constrain(x0)
 
     def velocity(self, x_t: Any, t: Any) -> Any:
         """Returns dx / dt of the probability-flow ODE at any time of a continuous schedule."""
@@ -133,6 +135,10 @@ class DiffusionSampler(Configured, abc.ABC):
         steps = getattr(schedule, "num_steps", None) if self.steps is None else self.steps
         steps = check_given("steps", steps, "be given for a schedule in continuous time")
         return time_grid(schedule, steps, self.spacing)
+
+    def noise_scale(self, schedule: NoiseSchedule, times: np.ndarray) -> float:
+        """Returns the deviation of the starting noise: that of `times[0]` if above 1 (as for VE and EDM), else 1."""
+        return max(1.0, float(schedule.sigma(times[0])))
 
     def check_model(self, model: Any, times: np.ndarray) -> None:
         """Raises `ValueError` for a model that it cannot sample at these times. Accepts all models by default."""

@@ -183,7 +183,7 @@ class CodebookDiffusion:
         if images is not None:
             axes = tuple(range(1, images.ndim))
             indices[:, 0] = np.argmax(np.tensordot(images, first, (axes, axes)), axis=1)
-        x_T = np.float32(self.model.noise_scale(self.times)) * first[indices[:, 0]]
+        x_T = np.float32(self.sampler.noise_scale(self.model.schedule, self.times)) * first[indices[:, 0]]
         # `chosen[:, t]` is the index of step t's noise; the last step has none.
         arrays = {"x_T": x_T, "chosen": np.append(indices[:, 1:], np.zeros((n, 1), "int32"), axis=1)}
         arrays |= {"x0": images, "condition": self.model.prepare_condition(condition, n)}

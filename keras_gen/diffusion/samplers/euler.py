@@ -49,6 +49,29 @@ class EulerSampler(DiffusionSampler):
         return row["of_x"] * x_t + row["step"] * slope(denoise, x_t, row)
 
 
+@keras_gen_export("keras_gen.samplers.UnscaledEulerSampler")
+class UnscaledEulerSampler(EulerSampler):
+    """Euler's method from noise without a trace of data: `x_T = sigma_T eps`, where `EulerSampler` starts from eps.
+
+    Where the schedule ends with some signal, as that of Stable Diffusion with sigma_T = 0.998, the images differ a
+    little. It is the start of diffusers' Euler scheduler with the spacings "linspace" and "trailing".
+
+    Args:
+        steps: as for `EulerSampler`. Defaults to `50`.
+        spacing: as for `DiffusionSampler`. Defaults to `None`, the schedule's own.
+        clip_x0: as for `DiffusionSampler`. Defaults to `None`.
+        times: as for `DiffusionSampler`. Defaults to `None`.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Reference: Karras et al. 2022, arXiv:2206.00364, algorithm 1 without its correction.
+    """
+
+    def noise_scale(self, schedule: NoiseSchedule, times: np.ndarray) -> float:
+        return float(schedule.sigma(times[0]))
+
+
 def strides(schedule: NoiseSchedule, times: np.ndarray) -> dict[str, np.ndarray]:
     """Returns the coefficients of `x_s = of_x x_t + step (eps - of_x0_in_slope x0)`, from each time to the next."""
     norm, tau, of_x0 = straight_coordinates(schedule.alpha(times), schedule.sigma(times))

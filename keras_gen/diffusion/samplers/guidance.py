@@ -10,10 +10,10 @@ from keras import ops
 
 from keras_gen.core.calculus.gradient import gradient
 from keras_gen.core.checks import as_labels, check, check_flag, check_fraction, check_interval, is_number
-from keras_gen.core.conditions import map_parts
+from keras_gen.core.conditions import map_parts, names_of, packed, parts_of
 from keras_gen.core.configured import Configured
 from keras_gen.export import keras_gen_export
-from keras_gen.networks.backbones.image_network import inputs_of, takes_condition
+from keras_gen.networks.backbones.image_network import condition_of, inputs_of, takes_condition
 
 Evaluate = Callable[[Any, dict[str, Any], Any], tuple[Any, Any]]
 
@@ -117,13 +117,17 @@ class ClassifierFreeGuidance(Configured, Guidance):
 
         def guided_in_interval(x_t: Any, row: dict[str, Any], condition: Any) -> tuple[Any, Any]:
             level = row["sigma"] / row["alpha"]
-            unguided = lambda: model.denoise(x_t, row, condition)  # noqa: E731
+            unguided = lambda: model.denoise(x_t, row, self.pair(model, condition)[0])  # noqa: E731
             return ops.cond((low <= level) & (level <= high), lambda: guided(x_t, row, condition), unguided)
 
         return guided_in_interval
 
+    def pair(self, model: Any, condition: Any) -> tuple[Any, Any]:
+        """Returns the conditions of the conditional and of the unconditional prediction."""
+        return condition, model.null_condition.like(condition)
+
     def _both_outputs(self, model: Any, x_t: Any, row: dict[str, Any], condition: Any) -> tuple[Any, Any, Any]:
-        null = model.null_condition.like(condition)
+        condition, null = self.pair(model, condition)
         if not self.batched:
             conditional, variance_weight = model.network_output(x_t, row, condition)
             return conditional, model.network_output(x_t, row, null)[0], variance_weight
@@ -140,6 +144,34 @@ class ClassifierFreeGuidance(Configured, Guidance):
             "interval": self.interval,
             "batched": self.batched,
         }
+
+
+class NegativeGuidance(ClassifierFreeGuidance):
+    """Classifier-free guidance away from a condition of each image instead of the null condition.
+
+        prediction = (1 - w) prediction given the negative condition + w prediction given the condition
+
+    The condition of the images is a pair of both. The model need not know a null condition.
+    """
+
+    sides = "condition", "negative"
+
+    def check_model(self, model: Any) -> None:
+        """Accepts all models."""
+
+    def condition(self, model: Any, condition: Any, n: int) -> dict[str, np.ndarray]:
+        """Returns the parts of both conditions in one dict."""
+        parts: dict[str, np.ndarray] = {}
+        for side, given in zip(self.sides, condition, strict=True):
+            given = model.prepare_condition(given, n, side)
+            parts |= dict(zip(parts_of(names_of(side, given)), parts_of(given), strict=True))
+        return parts
+
+    def pair(self, model: Any, condition: Any) -> tuple[Any, Any]:
+        taken = condition_of(model.network)
+        names = (parts_of(names_of(side, taken)) for side in self.sides)
+        given, negative = (packed(taken, [condition[name] for name in own]) for own in names)
+        return given, negative
 
 
 def _std(output: Any) -> Any:

@@ -85,6 +85,11 @@ class ImageNetwork(keras.Model):
         return super().__call__(inputs, *args, **kwargs)
 
     @property
+    def multiple(self) -> int:
+        """The integer that divides height and width of the network's images."""
+        return self._multiple[0]
+
+    @property
     def _is_traceable(self) -> bool:
         # With two dtypes, that of the weights depends on the caller; with `remat`, autograd calls the layers again.
         return self.compute_dtype == self.variable_dtype and not getattr(self, "remat", False)
