@@ -74,8 +74,7 @@ def trained_autoencoder(images: np.ndarray, arguments: argparse.Namespace) -> Au
     model = AutoencoderKL(images.shape[1:], 4, (32,), 1, groups=8, seed=arguments.seed)
     model.compile(keras.optimizers.Adam(2e-3))
     model.fit(images, batch_size=arguments.batch_size, epochs=max(1, arguments.epochs // 10), verbose=2)
-    latents = model.encode(images)
-    model.scaling_factor, model.shift_factor = float(1 / latents.std()), float(latents.mean())
+    model.scaling_factor = float(1 / model.encode(images).std())
     return model
 
 

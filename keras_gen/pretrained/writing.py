@@ -94,6 +94,8 @@ def _parts(
         possible = {cls.__name__: cls for cls in PIPELINES[name][part].values()}
         rule = f"be a {' or '.join(possible)} as {part} of a {name}"
         check(isinstance(thing, tuple(possible.values())), "model", rule, type(thing).__name__)
+    is_applied = name == "StableDiffusion3Pipeline" or autoencoder.shift_factor == 0
+    check(is_applied, "shift_factor", f"be 0, as a {name} of diffusers applies none", autoencoder.shift_factor)
     return parts
 
 

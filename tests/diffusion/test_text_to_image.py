@@ -32,7 +32,7 @@ class Letters(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tests")
-class Halving(keras.Model):
+class Blocks(keras.Model):
     """An autoencoder without weights: blocks of 2 x 2 pixels become channels."""
 
     multiple, scaling_factor, shift_factor = 2, 0.5, 0.25
@@ -68,7 +68,7 @@ def network():
 def made(**options):
     keras.utils.set_random_seed(0)
     diffusion = DDPM(network(), CosineSchedule(20), seed=1, **options)
-    model = TextToImage(diffusion, encoder(), Letters(), Halving(), DDIM, (8, 8), seed=2)
+    model = TextToImage(diffusion, encoder(), Letters(), Blocks(), DDIM, (8, 8), seed=2)
     randomize_weights(model)
     model.compile(keras.optimizers.Adam(1e-2))
     return model
@@ -125,7 +125,7 @@ def test_the_condition_that_guidance_leads_away_from(model):
 
 def test_latents_are_scaled_and_shifted(model):
     z = model.encode(IMAGES)
-    np.testing.assert_allclose(z, (Halving().encode(IMAGES) - 0.25) * 0.5, atol=1e-6)
+    np.testing.assert_allclose(z, (Blocks().encode(IMAGES) - 0.25) * 0.5, atol=1e-6)
     np.testing.assert_allclose(model.decode(z), IMAGES, atol=1e-6)
 
 

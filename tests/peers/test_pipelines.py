@@ -197,6 +197,13 @@ def test_written_without_a_folder_that_was_read(name, tmp_path):
     assert_close(our_image(model, path, noise), their_image(theirs(path), noise))
 
 
+def test_a_shift_that_diffusers_would_not_apply(tmp_path):
+    model = read(folder("sd"))
+    model.autoencoder.shift_factor = 0.1
+    with pytest.raises(ValueError, match="`shift_factor` must be 0, as a StableDiffusionPipeline"):
+        model.to_diffusers(tmp_path)
+
+
 def test_after_training_diffusers_draws_what_we_draw(name, tmp_path):
     model = read(folder(name))
     model.compile(keras.optimizers.Adam(2e-3))
