@@ -77,7 +77,8 @@ def copied(layout: Layout) -> Layout:
     """Returns the layout of a variable of which a file holds several copies, all equal."""
 
     def read(tensors: Sequence[np.ndarray]) -> np.ndarray:
-        check(all(np.array_equal(tensors[0], tensor) for tensor in tensors), "weights", "be equal copies", "others")
+        are_equal = all(np.array_equal(tensors[0], tensor) for tensor in tensors)
+        check(are_equal, "weights", f"hold {len(tensors)} equal copies of one weight", "copies that differ")
         return layout.read(tensors[:1])
 
     return Layout(read, lambda array, count: layout.write(array, 1) * count)

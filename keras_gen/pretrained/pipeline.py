@@ -11,7 +11,6 @@ when it is written.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import re
@@ -20,7 +19,8 @@ from typing import Any
 import keras
 
 from keras_gen.core.checks import check, is_integer
-from keras_gen.core.files import DAMAGE, reading
+from keras_gen.core.files import reading
+from keras_gen.core.foreign.files import how_to_get, read_object
 from keras_gen.diffusion.samplers.base import DiffusionSampler
 from keras_gen.latent.autoencoder_kl import AutoencoderKL
 from keras_gen.networks.backbones.dit import DiT
@@ -105,11 +105,11 @@ def read_pipeline(model: str, folder: Any, variant: str | None, dtype: Any) -> P
         ValueError: if the folder is not that of such a pipeline, or what it holds is not supported.
     """
     path = _checked_folder(folder)
-    index = _object_in(path / INDEX)
+    index = read_object(path / INDEX, "folder")
     classes = _classes_of(path, index, model)
     scheduler = path / "scheduler" / SCHEDULER
     # The class is that of the index: as in diffusers, the file's own does not count.
-    config = {**_object_in(scheduler), "_class_name": class_in(index, "scheduler")}
+    config = {**read_object(scheduler, "folder"), "_class_name": class_in(index, "scheduler")}
     with reading("folder", scheduler, "hold a scheduler that is supported", ValueError):
         options = scheduler_options(config)
         _check_scheduler(options["_class_name"], index["_class_name"])
@@ -137,7 +137,7 @@ def read_pipeline(model: str, folder: Any, variant: str | None, dtype: Any) -> P
         prediction_of(options),
         options.get("variance_type") or "fixed_small",
         sampler,
-        _image_size(_object_in(path / network / CONFIG).get("sample_size"), autoencoder.multiple),
+        _image_size(read_object(path / network / CONFIG, "folder").get("sample_size"), autoencoder.multiple),
         {"folder": str(path.resolve()), "index": index, "scheduler": config},
     )
 
@@ -146,19 +146,8 @@ def _checked_folder(folder: Any) -> pathlib.Path:
     rule = f"be the path of a folder with {INDEX}"
     check(isinstance(folder, str | os.PathLike), "folder", rule, type(folder).__name__)
     path = pathlib.Path(folder)
-    if path.is_file():
-        rule += ": one file, as of the original layout, becomes a folder by `from_single_file` of diffusers"
-    elif not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(folder)):
-        rule += f": `hf download {folder} --local-dir {path.name}` downloads a repository"
-    check((path / INDEX).is_file(), "folder", rule, folder)
+    check((path / INDEX).is_file(), "folder", f"{rule}{how_to_get(folder)}", folder)
     return path
-
-
-def _object_in(file: pathlib.Path) -> dict[str, Any]:
-    with reading("folder", file, "hold an object in JSON", *DAMAGE):
-        value = json.loads(file.read_text(encoding="utf-8"))
-        check(isinstance(value, dict), "folder", "hold keys and values", repr(value)[:80])
-    return value
 
 
 def _classes_of(path: pathlib.Path, index: dict[str, Any], model: str) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def test_layouts_invert_each_other_and_tell_the_shapes_of_tensors():
     kernel = CONVOLUTION.read([np.arange(24).reshape(2, 3, 4, 1)])
     assert kernel.shape == (4, 1, 3, 2)
     assert kernel[3, 0, 2, 1] == 23
-    with pytest.raises(ValueError, match="must be equal copies"):
+    with pytest.raises(ValueError, match="must hold 2 equal copies"):
         copied(SAME).read([blocks, -blocks])
 
 

@@ -76,8 +76,8 @@ def test_bad_folders(refused, tmp_path):
         [
             ("number", read(3), "`folder` must be the path of a folder with model_index.json"),
             ("no index", read(tmp_path / "empty"), "model_index.json. Received"),
-            ("a list", read(tmp_path / "list"), "hold keys and values"),
-            ("broken", read(tmp_path / "broken"), "hold an object in JSON"),
+            ("a list", read(tmp_path / "list"), "be an object with keys and values"),
+            ("broken", read(tmp_path / "broken"), "have an object in JSON"),
             ("one file", read(tmp_path / "model.safetensors"), "from_single_file"),
             ("repository", read("runwayml/stable-diffusion"), "hf download runwayml/stable-diffusion"),
             refused("unknown", "StableDiffusion3Pipeline for `TextToImage`", _class_name="KandinskyPipeline"),

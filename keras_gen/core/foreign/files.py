@@ -45,7 +45,7 @@ def open_source(
     is_name = variant is None or (isinstance(variant, str) and re.fullmatch(r"[\w-]+", variant) is not None)
     check(is_name, "variant", "be None, or the part of a file's name, such as 'fp16'", repr(variant))
     folder = _checked_folder(source, classes, stem)
-    return folder / CONFIG, _read_object(folder / CONFIG), _folder_tensors(folder, stem, variant)
+    return folder / CONFIG, read_object(folder / CONFIG), _folder_tensors(folder, stem, variant)
 
 
 def _module_config(module: Any) -> dict[str, Any]:
@@ -71,24 +71,31 @@ def _checked_folder(source: Any, classes: Sequence[str], stem: str) -> pathlib.P
     rule = f"be {article} {' or '.join(classes)}, or a folder with {CONFIG} and {stem}.safetensors"
     check(isinstance(source, str | os.PathLike), "source", rule, type(source).__name__)
     folder = pathlib.Path(source)
-    if folder.is_file():
-        rule += ": one file, as of the original layout, becomes a folder by `from_single_file` of diffusers"
-    elif not folder.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        rule += f": `hf download {source} --local-dir {folder.name}` downloads a repository"
-    elif (folder / PIPELINE).is_file():
+    if (folder / PIPELINE).is_file():
         rule += f": of a pipeline, give the folder of a part{_parts_of(folder, classes)}"
-    check((folder / CONFIG).is_file(), "source", rule, folder)
+    check((folder / CONFIG).is_file(), "source", f"{rule}{how_to_get(source)}", folder)
     return folder
 
 
+def how_to_get(folder: Any) -> str:
+    """Returns the end of an error message: how what is not a folder, but a file or a repository, becomes one."""
+    path = pathlib.Path(folder)
+    if path.is_file():
+        return ": one file, as of the original layout, becomes a folder by `from_single_file` of diffusers"
+    if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(folder)):
+        return f": `hf download {folder} --local-dir {path.name}` downloads a repository"
+    return ""
+
+
 def _parts_of(pipeline: pathlib.Path, classes: Sequence[str]) -> str:
-    parts = _read_object(pipeline / PIPELINE).items()  # as in "unet": ["diffusers", "UNet2DConditionModel"]
+    parts = read_object(pipeline / PIPELINE).items()  # as in "unet": ["diffusers", "UNet2DConditionModel"]
     fitting = [name for name, value in parts if isinstance(value, list) and value and value[-1] in classes]
     return f", here {' or '.join(fitting)}" if fitting else ""
 
 
-def _read_object(file: pathlib.Path) -> dict[str, Any]:
-    with reading("source", file, "have an object in JSON", *DAMAGE):
+def read_object(file: pathlib.Path, name: str = "source") -> dict[str, Any]:
+    """Returns the object in a JSON file; errors name the argument that the file comes of."""
+    with reading(name, file, "have an object in JSON", *DAMAGE):
         value = json.loads(file.read_text(encoding="utf-8"))
         check(isinstance(value, dict), "config", "be an object with keys and values", repr(value)[:80])
         return value
@@ -121,7 +128,7 @@ def _folder_tensors(folder: pathlib.Path, stem: str, variant: str | None) -> Ten
 
 def _shards(index: pathlib.Path) -> list[pathlib.Path]:
     with reading("source", index, "be an index of shards", ValueError):
-        shards = _read_object(index).get("weight_map")
+        shards = read_object(index).get("weight_map")
         names = sorted(set(map(str, shards.values()))) if isinstance(shards, dict) else []
         check(len(names) > 0, "weight_map", "be an object with names of files", repr(shards)[:80])
         inside = all(re.fullmatch(r"[\w.-]+\.safetensors", name) for name in names)

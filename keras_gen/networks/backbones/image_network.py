@@ -79,6 +79,8 @@ class ImageNetwork(keras.Model):
         shape = tuple(inputs[0].shape[1:])
         if all(size is None or is_integer(size) for size in shape):  # those of a trace are symbols or tensors
             check_image_shape("x_t", shape, *self._multiple)
+        if len(inputs) == 3 and takes_condition(self):
+            check_parts("condition", inputs[2], condition_of(self))
         is_plain = not args and kwargs.keys() == {"training"} and isinstance(kwargs["training"], bool)
         if is_plain and self._is_traceable and traceable(inputs):
             return self._trace(list(inputs), kwargs["training"])

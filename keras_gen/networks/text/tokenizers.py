@@ -18,6 +18,7 @@ import numpy as np
 
 from keras_gen.core.checks import check, check_given, check_integer, is_integer
 from keras_gen.core.files import DAMAGE, reading, replacing
+from keras_gen.core.foreign.files import read_object
 from keras_gen.export import keras_gen_export
 
 DEFINITION = "tokenizer.json"
@@ -406,12 +407,7 @@ def _text_of(file: pathlib.Path) -> str:
 
 def _object_in(file: pathlib.Path) -> dict[str, Any]:
     """Returns the object in a JSON file, or an empty one if there is no such file."""
-    if not file.is_file():
-        return {}
-    with reading("folder", file, "have an object in JSON", *DAMAGE):
-        value = json.loads(_text_of(file))
-        check(isinstance(value, dict), "value", "be an object with keys and values", repr(value)[:80])
-        return value
+    return read_object(file, "folder") if file.is_file() else {}
 
 
 def _content(token: Any) -> Any:
