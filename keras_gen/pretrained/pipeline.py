@@ -142,6 +142,14 @@ def read_pipeline(model: str, folder: Any, variant: str | None, dtype: Any) -> P
     )
 
 
+def check_origin(origin: Any) -> None:
+    """Checks what a model remembers of the pipeline that it was read from, or `None`."""
+    keys = {"folder": str, "index": dict, "scheduler": dict}
+    is_origin = isinstance(origin, dict) and all(isinstance(origin.get(key), kind) for key, kind in keys.items())
+    rule = f"be None, or a dict of {', '.join(keys)}, as `from_diffusers` makes it"
+    check(origin is None or is_origin, "origin", rule, repr(origin)[:80])
+
+
 def _checked_folder(folder: Any) -> pathlib.Path:
     rule = f"be the path of a folder with {INDEX}"
     check(isinstance(folder, str | os.PathLike), "folder", rule, type(folder).__name__)

@@ -8,7 +8,7 @@ from laws.models import MODELS
 from keras_gen.core.generative_model import GenerativeModel
 
 X = np.random.default_rng(0).uniform(-1, 1, (5, 8, 8, 1)).astype("float32")
-AUTOENCODERS = [name for name in MODELS if "vae" in name or "vqgan" in name]
+AUTOENCODERS = [name for name in MODELS if any(part in name for part in ("vae", "vqgan", "autoencoder"))]
 
 
 def built(name):

@@ -392,7 +392,7 @@ def unbuilt():
         (lambda: latent().sample(1, condition=1), "`condition` must be None"),
         (lambda: latent().check_sampling(1, condition=1), "`condition` must be None"),
         (lambda: named().sample(1, condition="bird"), r"`condition` must be classes by number, or by name.*\['bird'\]"),
-        (lambda: latent().check_sampling(1, condition="cat"), "`condition` must be classes by number"),
+        (lambda: latent().check_sampling(1, condition="cat"), "`condition` must be None"),
         (lambda: latent().to_diffusers("pipeline"), "`autoencoder` must have 1 / deviation and mean of the latents"),
         (lambda: LatentDiffusion(vae(), ddpm(), sampler="ddim"), "`sampler` must be a DiffusionSampler or None"),
         (lambda: latent().decode(IMAGES), r"`z` must have shape \(n, 2, 2, 3\)"),

@@ -102,7 +102,7 @@ def test_refused():
         for value in values
     ]
     cases += [
-        ("size_dim", lambda: network(pooled_dim=6, size_dim=5), "`dim` must be even"),
+        ("size_dim", lambda: network(pooled_dim=6, size_dim=5), "`size_dim` must be even"),
         ("depth", lambda: SpatialTransformer(depth=0), "`depth` must be an integer >= 1. Received: depth=0"),
         ("epsilon", lambda: SpatialTransformer(epsilon=0), "`epsilon` must be > 0. Received: epsilon=0"),
         ("image", lambda: transformer([TOKENS, TOKENS]), "`x` must have shape .batch, height, width, channels."),

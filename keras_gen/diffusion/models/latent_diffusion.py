@@ -17,7 +17,7 @@ from keras_gen.diffusion.models.diffusion_model import DiffusionModel
 from keras_gen.diffusion.samplers.base import DiffusionSampler, check_sampler
 from keras_gen.diffusion.samplers.guidance import Guidance
 from keras_gen.export import keras_gen_export
-from keras_gen.pretrained.pipeline import DROPOUT, read_pipeline
+from keras_gen.pretrained.pipeline import DROPOUT, check_origin, read_pipeline
 from keras_gen.pretrained.writing import write_pipeline
 
 
@@ -144,6 +144,7 @@ class LatentDiffusion(GenerativeModel):
         self.diffusion = diffusion
         self.sampler = sampler
         self.labels = labels
+        check_origin(origin)
         self.origin = origin
         self.takes_sample_weight = diffusion.takes_sample_weight
         if diffusion.built:
@@ -402,12 +403,12 @@ class LatentDiffusion(GenerativeModel):
     def _classes(self, condition: Any) -> Any:
         """Returns classes by number where they were given by name."""
         names = [condition] if isinstance(condition, str) else condition
-        if not isinstance(names, list | tuple) or not any(isinstance(name, str) for name in names):
+        are_names = isinstance(names, list | tuple) and any(isinstance(name, str) for name in names)
+        if self.labels is None or not are_names:
             return condition
-        labels = self.labels or {}
-        unknown = [name for name in names if name not in labels]
+        unknown = [name for name in names if name not in self.labels]
         check(not unknown, "condition", "be classes by number, or by name as in `labels`", unknown[:5])
-        numbers = np.array([labels[name] for name in names], "int32")
+        numbers = np.array([self.labels[name] for name in names], "int32")
         return int(numbers[0]) if isinstance(condition, str) else numbers
 
     def _latents(self, x: Any, y: Any, verbose: str | int, measure: bool = False) -> Any:

@@ -33,7 +33,7 @@ from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
 from keras_gen.diffusion.schedules.time_samplers import LogitNormalTime
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import inputs_of
-from keras_gen.pretrained.pipeline import DROPOUT, Pipeline, read_pipeline
+from keras_gen.pretrained.pipeline import DROPOUT, Pipeline, check_origin, read_pipeline
 from keras_gen.pretrained.prompts import StableDiffusionXL, family_of
 from keras_gen.pretrained.writing import write_pipeline
 
@@ -128,6 +128,7 @@ class TextToImage(GenerativeModel):
             part.trainable = False
         self.sampler = default_sampler(diffusion) if sampler is None else sampler
         self.image_size = None if image_size is None else _checked_size(image_size)
+        check_origin(origin)
         self.origin = origin
         self.takes_sample_weight = diffusion.takes_sample_weight
         if not diffusion.built and inputs_of(diffusion.network):

@@ -118,6 +118,8 @@ class UNet2DCondition(SplitWeights, ForeignWeights, ImageNetwork):
         num_heads = by_level("num_heads", num_heads, len(widths), at_least=1)
         check_integer("token_dim", token_dim)
         check_integer("middle_depth", middle_depth)
+        check_integer("size_dim", size_dim, at_least=2)
+        check(size_dim % 2 == 0, "size_dim", "be even", size_dim)
         check(is_number(epsilon) and epsilon > 0, "epsilon", "be > 0", repr(epsilon))
         if out_channels is not None:
             check_integer("out_channels", out_channels)
