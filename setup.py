@@ -83,7 +83,7 @@ setup(
         ],
         "bench": [
             *("torch>=2.6", "diffusers>=0.35", "vector-quantize-pytorch>=1.20", "scikit-learn>=1.3", "faiss-cpu>=1.9"),
-            *("zuko>=1.4", "nflows>=0.14", "normflows>=1.7", "matplotlib>=3.8"),
+            *("zuko>=1.4", "nflows>=0.14", "normflows>=1.7", "matplotlib>=3.8", "transformers>=5"),
         ],
     },
     classifiers=[

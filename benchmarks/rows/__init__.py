@@ -33,6 +33,9 @@ ROWS = {
     "unet_text_step": Row(
         "unet", "U-Net of Stable Diffusion 1, one evaluation", ("diffusers",), {"diffusers": (1.1, 2.0)}
     ),
+    "text_encoder": Row("pipelines", "text encoder of Stable Diffusion 1", ("transformers",)),
+    "image_decoder": Row("pipelines", "decoder of Stable Diffusion 1", ("diffusers",)),
+    "text_to_image": Row("pipelines", "Stable Diffusion 1, an image", ("diffusers",)),
     "unet_train": Row("unet", "U-Net, one step of training", ("diffusers",), {"diffusers": (1.1, 2.2)}),
     "sampling_ddpm": Row("sampling", "DDPM, an image", ("diffusers",)),
     "sampling_ddim": Row("sampling", "DDIM, an image", ("diffusers",), {"diffusers": (1.0, 2.0)}),
