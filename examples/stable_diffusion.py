@@ -1,7 +1,7 @@
 """Text to image by Stable Diffusion's parts, https://kexue.fm/archives/9119 on latents with conditions by attention.
 
     KERAS_BACKEND=jax python examples/stable_diffusion.py --folder stable-diffusion-v1-5 --prompt "a photo of a cat"
-    KERAS_BACKEND=jax python examples/stable_diffusion.py --prompt "a green seven"        # trains a tiny one: 3 minutes
+    KERAS_BACKEND=jax python examples/stable_diffusion.py --prompt "a green seven"        # trains a tiny one: 5 minutes
 
 `--folder` is a pipeline of the library diffusers: Stable Diffusion 1, 2, XL, 3 or 3.5. Without it, the script trains a
 pipeline of the same parts, whose text encoder stays random, on digits in four colours with captions such as "a blue

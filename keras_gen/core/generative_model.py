@@ -619,10 +619,11 @@ class GenerativeModel(StaysFrozen, keras.Model):
     def _checked(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Checks arrays, or the first batch of a dataset or generator; returns data that still begin with it."""
         check(x is not None, "x", "be given: arrays, a dataset or a generator", None)
-        is_taken = (
-            isinstance(x, self.nested_data) and len(x) > 0 if isinstance(x, list | tuple | dict) else is_source(x)
-        )
+        is_nested = isinstance(x, list | tuple | dict)
+        is_taken = isinstance(x, self.nested_data) and len(x) > 0 if is_nested else is_source(x)
         check(is_taken, "x", "be one array, a dataset or a generator", f"a {type(x).__name__}")
+        are_arrays = not is_nested or all(map(is_array, x.values() if isinstance(x, dict) else x))
+        check(are_arrays, "x", "hold arrays", repr(x)[:80])
         is_whole = is_array(x) or isinstance(x, self.nested_data)
         check(y is None or is_whole, "y", "be None: a dataset or a generator yields it with each batch", "a value")
         if is_array(x) and len(x.shape) > 0:
