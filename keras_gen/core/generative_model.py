@@ -620,10 +620,10 @@ class GenerativeModel(StaysFrozen, keras.Model):
         """Checks arrays, or the first batch of a dataset or generator; returns data that still begin with it."""
         check(x is not None, "x", "be given: arrays, a dataset or a generator", None)
         is_nested = isinstance(x, list | tuple | dict)
-        is_taken = isinstance(x, self.nested_data) and len(x) > 0 if is_nested else is_source(x)
+        parts: list[Any] = list(x.values() if isinstance(x, dict) else x) if is_nested else []
+        is_taken = isinstance(x, self.nested_data) and len(parts) > 0 if is_nested else is_source(x)
         check(is_taken, "x", "be one array, a dataset or a generator", f"a {type(x).__name__}")
-        are_arrays = not is_nested or all(map(is_array, x.values() if isinstance(x, dict) else x))
-        check(are_arrays, "x", "hold arrays", repr(x)[:80])
+        check(all(map(is_array, parts)), "x", "hold arrays", repr(x)[:80])
         is_whole = is_array(x) or isinstance(x, self.nested_data)
         check(y is None or is_whole, "y", "be None: a dataset or a generator yields it with each batch", "a value")
         if is_array(x) and len(x.shape) > 0:

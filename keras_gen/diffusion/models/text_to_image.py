@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gen.core import replicas
 from keras_gen.core.checks import (
     as_images,
     check,
@@ -733,7 +734,8 @@ class TextToImage(GenerativeModel):
         x = as_images("x", x)
         captions = _as_texts("y", check_given("y", y, "be given: the captions"))
         check(len(captions) == len(x), "y", f"hold a caption for each of {len(x)} images", len(captions))
-        return self.encode(x), self.encode_prompts(captions, *self._size(*x.shape[1:3]))
+        with replicas.alone():  # processes encode their own images
+            return self.encode(x), self.encode_prompts(captions, *self._size(*x.shape[1:3]))
 
 
 def diffusion_of(pipeline: Pipeline) -> DiffusionModel:

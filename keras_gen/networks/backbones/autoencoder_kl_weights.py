@@ -5,7 +5,19 @@ from typing import Any
 import keras
 
 from keras_gen.core.checks import check, is_number
-from keras_gen.core.foreign.config import COUNT, COUNTS, FLAG, LIST, POSITIVE, SIDE, Rule, checked_config
+from keras_gen.core.foreign.config import (
+    COUNT,
+    COUNTS,
+    FLAG,
+    IMAGE_SIZE,
+    LIST,
+    POSITIVE,
+    SIDE,
+    Rule,
+    checked_config,
+    image_size,
+    sample_size,
+)
 from keras_gen.core.foreign_weights import Entry, entries
 from keras_gen.networks.backbones.unet_weights import attention_entries, block_entries, diffusers_name
 from keras_gen.networks.blocks.attention import SelfAttention2D
@@ -45,7 +57,9 @@ RULES = {
     "layers_per_block": COUNT,
     "latent_channels": COUNT,
     "norm_num_groups": COUNT,
-    "sample_size": Rule(lambda size: all(map(SIDE.is_valid, _sides(size))), f"be one or two integers: {SIDE.text}"),
+    "sample_size": Rule(
+        lambda size: size is not None and IMAGE_SIZE.is_valid(size), f"be one or two integers: {SIDE.text}"
+    ),
     "scaling_factor": POSITIVE,
     "shift_factor": Rule(lambda value: value is None or is_number(value), "be None or a number"),
     "force_upcast": FLAG,  # of no effect here: the autoencoder has the precision that it is read in
@@ -61,10 +75,6 @@ BLOCKS = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoder
 OUTSIDE = {"moments_conv": "quant_conv", "latents_conv": "post_quant_conv"}
 
 
-def _sides(size: Any) -> tuple[Any, Any]:
-    return tuple(size) if isinstance(size, list | tuple) and len(size) == 2 else (size, size)
-
-
 def autoencoder_arguments(config: dict[str, Any]) -> dict[str, Any]:
     """Returns the arguments of `AutoencoderKL`."""
     config = checked_config(config, DEFAULTS, RULES, POSSIBLE, "AutoencoderKL")
@@ -77,7 +87,7 @@ def autoencoder_arguments(config: dict[str, Any]) -> dict[str, Any]:
             config[key] == config[other], key, f"be {config[other]}, as {other} is, for an AutoencoderKL", config[key]
         )
     return {
-        "image_shape": (*_sides(config["sample_size"]), config["in_channels"]),
+        "image_shape": (*image_size(config["sample_size"]), config["in_channels"]),
         "latent_channels": config["latent_channels"],
         "widths": tuple(config["block_out_channels"]),
         "blocks_per_level": config["layers_per_block"],
@@ -90,8 +100,7 @@ def autoencoder_arguments(config: dict[str, Any]) -> dict[str, Any]:
 
 def autoencoder_config(model: Any) -> dict[str, Any]:
     """Returns the configuration of an `AutoencoderKL`."""
-    height, width, channels = model.image_shape
-    size = height if height == width else [height, width]
+    channels = model.image_shape[-1]
     return {
         "_class_name": "AutoencoderKL",
         "in_channels": channels,
@@ -102,7 +111,7 @@ def autoencoder_config(model: Any) -> dict[str, Any]:
         "act_fn": "silu",
         "latent_channels": model.latent_channels,
         "norm_num_groups": model.groups,
-        "sample_size": DEFAULTS["sample_size"] if None in (height, width) else size,
+        "sample_size": sample_size(model.image_shape) or DEFAULTS["sample_size"],
         "scaling_factor": model.scaling_factor,
         "shift_factor": model.shift_factor,
         "use_quant_conv": model.latent_convolutions,
