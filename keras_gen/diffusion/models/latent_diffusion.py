@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core import replicas
-from keras_gen.core.checks import as_numpy, check, check_integer, is_array
+from keras_gen.core.checks import as_numpy, check, check_integer, is_array, is_integer
 from keras_gen.core.compiled import even_batches, progress_bar
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.diffusion.models.ddpm import DDPM
@@ -27,6 +27,13 @@ def check_autoencoder(autoencoder: Any) -> None:
     rule = "be a keras.Layer or keras.Model with methods encode and decode"
     check(isinstance(autoencoder, keras.Layer) and methods, "autoencoder", rule, autoencoder)
     check(autoencoder.built, "autoencoder", "be built: train it first, it is not trained here", autoencoder)
+
+
+def check_labels(labels: Any) -> None:
+    """Checks that `labels` is `None` or a dict of classes by their names."""
+    are_classes = isinstance(labels, dict) and len(labels) > 0
+    are_classes = are_classes and all(isinstance(name, str) and is_integer(k) for name, k in labels.items())
+    check(labels is None or are_classes, "labels", "be a dict of integers by name, or None", repr(labels))
 
 
 def encode_with(autoencoder: keras.Layer, x: np.ndarray, batch_size: int = 1, verbose: str | int = 0) -> np.ndarray:
@@ -143,6 +150,7 @@ class LatentDiffusion(GenerativeModel):
         self.autoencoder = autoencoder
         self.diffusion = diffusion
         self.sampler = sampler
+        check_labels(labels)
         self.labels = labels
         check_origin(origin)
         self.origin = origin
