@@ -90,16 +90,16 @@ def test_files_lie_in_the_folder_of_their_kind():
 
 
 def named_files(cell):
-    """The files of a cell of README's table: a name without a folder lies in that of the file before it."""
+    """The files of a cell of the table of docs/posts.md: a name without a folder lies in that of the file before it."""
     folder = ""
     for name in re.findall(r"`([\w/]+\.py)`", cell):
         folder = name.rpartition("/")[0] or folder
         yield f"{folder}/{name.rpartition('/')[2]}"
 
 
-def test_readme_names_the_files():
+def test_the_table_of_posts_names_the_files():
     offenders = []
-    rows = re.findall(r"^\| \[\d+\].*\|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(r"^\| \[\d+\].*\|$", (ROOT / "docs" / "posts.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert rows
     for _, _, _, classes, cell, *_ in (re.split(r"(?<!\\)\|", row) for row in rows):
         files = list(named_files(cell))

@@ -14,7 +14,7 @@ from keras_gen.export import NAMESPACES, exported
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
+POSTS = (ROOT / "docs" / "posts.md").read_text(encoding="utf-8")
 
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 # The imports and the data of the first block, which the others use.
@@ -43,7 +43,7 @@ def test_python_blocks_run(name, tmp_path):
 
 def test_names_and_files_exist():
     offenders = []
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
         text = page.read_text(encoding="utf-8")
         names = set(re.findall(rf"`((?:{'|'.join(NAMESPACES)})\.(?!py`)\w+)`", text))
         offenders += [f"{page.name}: no {name}" for name in names if f"keras_gen.{name}" not in exported()]
@@ -53,11 +53,17 @@ def test_names_and_files_exist():
     assert not offenders, "\n".join(offenders)
 
 
-def test_every_example_is_in_the_table():
+@pytest.mark.one_backend
+def test_the_chinese_page_shows_the_same_code():
+    chinese = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+    assert re.findall(r"```.*?```", chinese, re.DOTALL) == re.findall(r"```.*?```", README, re.DOTALL)
+
+
+def test_every_example_is_named():
     scripts = [file for file in (ROOT / "examples").glob("*.py") if "\nif __name__" in file.read_text()]
     assert scripts
     for script in scripts:
-        assert f"examples/{script.name}" in README
+        assert f"examples/{script.name}" in README + POSTS
         assert "kexue.fm" in script.read_text().splitlines()[0]
 
 
