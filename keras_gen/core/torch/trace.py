@@ -19,7 +19,8 @@ class Trace:
 
     Keras's overhead on PyTorch is 0.1 ms per layer call, in total as long as the operations of a small U-Net take.
     The traced graph contains these operations only. Weights are its arguments: it uses their current values, including
-    those of a `StatelessScope`, and gradients reach them. Values and gradients equal those of the plain call.
+    those of a `StatelessScope`, and gradients reach them. Under `mixed_bfloat16` and `mixed_float16` their casts are
+    part of it. Values and gradients equal those of the plain call.
 
     The network must run the same operations in each call: no branches. As in a compiled function, attributes of its
     layers set after tracing, other than weights and their number, have no effect. The network is called normally
@@ -27,7 +28,7 @@ class Trace:
     with custom gradients; in int8; with module hooks; and in threads other than the main one, where nothing is traced.
 
     Args:
-        network: a built layer, of one dtype.
+        network: a built layer, whose weights have one dtype.
         call: its plain call, `call(inputs, training=...)` with nested tensors.
     """
 
@@ -43,7 +44,7 @@ class Trace:
     def __call__(self, inputs: Any, training: bool) -> Any:
         self._refresh_variables()
         values = [variable.value for variable in self.variables]
-        # Within a layer of another dtype, weights are cast to it.
+        # Called within a layer of mixed dtype, the network would get weights that are cast already.
         dtype = "torch." + self.network.variable_dtype
         cast = any(value.is_floating_point() and str(value.dtype) != dtype for value in values)
         if cast or any(_observed(layer) for layer in self.layers):
