@@ -1,4 +1,4 @@
-"""On PyTorch a step of ancestral sampling is traced: the samples are the same, bit for bit."""
+"""On PyTorch a step of ancestral sampling is traced, as are the logits of codes: all numbers are the same."""
 
 import keras
 import numpy as np
@@ -57,4 +57,19 @@ def test_samples_are_the_same(name, traced):
     np.testing.assert_array_equal(fast, plain)
     np.testing.assert_array_equal(again, plain)
     assert np.any(swapped != plain)
+    assert len(traced) == 1
+
+
+def test_training_is_the_same(traced):
+    def losses():
+        keras.utils.set_random_seed(0)
+        model = CodeTransformer(5, 6, 8, 1, 2, num_classes=3, seed=0)
+        model.compile(keras.optimizers.SGD(0.1))
+        codes = np.arange(48).reshape(8, 6) % 5
+        return model.fit(codes, np.arange(8) % 3, batch_size=4, epochs=5, verbose=0).history["loss"]
+
+    fast = losses()
+    assert len(traced) == 1
+    config.disable_torch_fast_paths()
+    np.testing.assert_allclose(fast, losses(), rtol=1e-6)
     assert len(traced) == 1
