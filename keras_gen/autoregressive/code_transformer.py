@@ -151,7 +151,7 @@ class CodeTransformer(SplitWeights, ConditionalModel):
         return self._trace(inputs, training)
 
     def _plain_logits(self, inputs: dict[str, Any], training: bool) -> Any:
-        x, condition, segments = (inputs.get(name) for name in ("x", "condition", "segments"))
+        x, condition, segments = inputs["x"], inputs.get("condition"), inputs.get("segments")
         h = self.code_embedding(x)
         h = ops.concatenate([self._start(ops.shape(x)[0], condition, training), h[:, :-1]], axis=1)
         mask = positions = None

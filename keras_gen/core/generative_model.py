@@ -114,7 +114,10 @@ class GenerativeModel(StaysFrozen, keras.Model):
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, *, jit_compile: str | bool = "auto", **kwargs: Any
     ) -> None:
-        """Configures training; see `keras.Model.compile`. The model computes its own loss, so it takes none."""
+        """Configures training; see `keras.Model.compile`. The model computes its own loss, so it takes none.
+
+        On PyTorch `jit_compile=True` compiles traced networks, in training and sampling, not the step around them.
+        """
         for name, value in {"loss": loss, **kwargs}.items():
             if name in ("loss", "loss_weights"):
                 check(value is None, name, "be left out: the model computes its own loss", value)
@@ -581,7 +584,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         return replicas.reducible(logs)
 
     def _should_torch_compile(self) -> bool:
-        # PyTorch's trainer would compile its step with all of Keras's calls in it, which is compiled over and over.
+        # Keras would hand its step to Dynamo, which compiles Keras's calls of layers over and over.
         return False
 
     def get_metrics_result(self) -> dict[str, Any]:

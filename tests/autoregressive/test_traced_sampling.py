@@ -7,7 +7,7 @@ import pytest
 from keras_gen import config
 from keras_gen.core.fixtures import randomize_weights
 from keras_gen.core.torch.trace import Trace
-from keras_gen.models import MADE, CodeTransformer, PixelCNN
+from keras_gen.models import CodeTransformer, PixelCNN
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "torch", reason="only PyTorch traces")
 
@@ -22,7 +22,6 @@ MODELS = {
         {"condition": LABELS, "guidance": 2.0, "top_k": 3, "top_p": 0.9},
     ),
     "pixel_cnn": (lambda: PixelCNN(3, 4, 2, num_classes=3, seed=0), (3, 4), {"condition": LABELS, "temperature": 0.7}),
-    "made": (lambda: MADE((8,), num_masks=2, orderings="random", seed=0), (12,), {}),
 }
 
 

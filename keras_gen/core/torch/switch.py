@@ -1,13 +1,13 @@
 """What makes PyTorch fast, and when; each part has its plain twin.
 
 On by default, on a CPU and on CUDA: PyTorch's own kernels (`kernels.py`), from the first call on; and traced calls of
-image networks and of steps of ancestral sampling (`trace.py`), from the eighth call with the same signature. That call
-takes as long as some ten plain ones.
+image networks, of steps of ancestral sampling and of the logits of `CodeTransformer` (`trace.py`), from the eighth call
+with the same signature. That call takes as long as some fifty plain ones.
 
 With `compile(..., jit_compile=True)` these graphs also go through Inductor (`inductor.py`), in training too, at the
 second call with the same signature. That takes from 10 seconds to minutes for each signature and, in training, as
 much again at the first gradient, and it needs a C++ compiler, on CUDA Triton. All else in a model's step is called as
-ever. Compiled results differ by rounding, under mixed dtypes by that of the smaller one.
+ever. Compiled results differ by rounding, under mixed dtypes by that of the half precision.
 
 Where a tool or a private name of PyTorch is missing, a warning says so, and the slower path is taken.
 """
@@ -35,8 +35,9 @@ _has_private_names: bool | None = None  # not known before the first call
 def enable_torch_fast_paths() -> None:
     """Enables the fast paths for PyTorch, which is the default.
 
-    These are traced calls of the image networks, and PyTorch's own kernels for channels-last convolutions, group
-    normalization, large matrix products, nearest codes and nearest neighbors. Results differ by rounding only.
+    These are traced calls of networks, which `compile(jit_compile=True)` compiles, and PyTorch's own kernels for
+    channels-last convolutions, group normalization, large matrix products, nearest codes and nearest neighbors. Results
+    differ by rounding only.
     Enabling them does not guarantee their use: each fast path has further conditions. Other backends are not affected.
 
     Example:

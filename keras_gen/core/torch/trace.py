@@ -31,6 +31,9 @@ class Trace:
     wherever a trace would be incorrect: if the call changes state, such as that of random generators, or adds losses;
     with custom gradients; in int8; with module hooks; and in threads other than the main one, where nothing is traced.
 
+    Within `compiling(True)` graphs are compiled, unless an input wants a gradient: compiled code has no second
+    derivative.
+
     Args:
         network: a built layer, whose weights have one dtype.
         call: its plain call, `call(inputs, training=...)` with nested tensors.
@@ -108,7 +111,6 @@ class Trace:
             return self._traced(values, inputs, training)
 
         try:
-            # Compiled code has no second derivative, for which inputs may want a gradient.
             compiles = compiles_graphs() and not any(x.requires_grad for x in flat)
             graph = compiled_graph(self.network.name, trace, values, flat) if compiles else trace()
         except Exception as error:  # plain calls succeeded: the network branches on its data
