@@ -8,6 +8,7 @@ from keras_gen.autoregressive.conditional_model import ConditionalModel, code_lo
 from keras_gen.autoregressive.packing import segment_mask, segment_positions, unpack_sequences
 from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.checks import as_numpy, check, check_choice, check_depth, check_integer
+from keras_gen.core.torch.trace import Trace, traceable
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.layouts import ATTENTION, MLP, SplitWeights
 from keras_gen.networks.blocks.rotary import RotaryEmbedding
@@ -110,6 +111,7 @@ class CodeTransformer(SplitWeights, ConditionalModel):
         check(self.dim % num_heads == 0, "num_heads", f"divide dim, {dim}", num_heads)
         is_even = positions == "learned" or self.dim // num_heads % 2 == 0
         check(is_even, "dim", "give heads of even size for rotary positions", f"{dim} in {num_heads} heads")
+        self._trace = Trace(self, self._plain_logits)
 
     def build(self, input_shape: Any) -> None:
         super().build((None, self.max_length) if isinstance(input_shape, dict) else input_shape)
@@ -141,6 +143,15 @@ class CodeTransformer(SplitWeights, ConditionalModel):
             segments: int32 `(rows, length)`, the segment ids of packed rows. Defaults to `None`.
             training: bool. Defaults to `False`.
         """
+        inputs = {"x": x, "condition": condition, "segments": segments}
+        inputs = {name: value for name, value in inputs.items() if value is not None}
+        # With `remat`, autograd calls the blocks again.
+        if self.blocks[0].remat or not traceable(inputs):
+            return self._plain_logits(inputs, training)
+        return self._trace(inputs, training)
+
+    def _plain_logits(self, inputs: dict[str, Any], training: bool) -> Any:
+        x, condition, segments = inputs["x"], inputs.get("condition"), inputs.get("segments")
         h = self.code_embedding(x)
         h = ops.concatenate([self._start(ops.shape(x)[0], condition, training), h[:, :-1]], axis=1)
         mask = positions = None

@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.compiled import as_tensor, sequential_loop
+from keras_gen.core.torch.trace import traced_step
 
 LOWEST_TEMPERATURE = 1e-30  # a lower one would be 0 in float32, or make the division overflow
 MASKED = -1e30  # logit of an excluded code
@@ -61,7 +62,8 @@ def ancestral_sampling(
 ) -> np.ndarray:
     """Draws x_1 ~ p(x_1), x_2 ~ p(x_2 | x_1), ... for each row of uniform values; see `AutoregressiveModel.sample`.
 
-    The loop is compiled once for each batch shape: noise, condition, temperature etc. are its arguments.
+    The loop is compiled once for each batch shape: noise, condition, temperature etc. are its arguments. On PyTorch a
+    step of it is traced.
 
     Args:
         model: an `AutoregressiveModel`.
@@ -88,24 +90,25 @@ def ancestral_sampling(
         if guidance is not None:
             arrays["null"] = model.null_condition(condition)
 
+    def step(i: Any, inputs: dict[str, Any], state: Any) -> Any:
+        codes, cache = state
+        seen = ops.concatenate([codes, codes]) if "guidance" in inputs else codes
+        logits, cache = model.next_logits(i, seen, cache, inputs)
+        if "guidance" in inputs:
+            conditional, unconditional = ops.split(logits, 2)
+            logits = unconditional + inputs["guidance"] * (conditional - unconditional)
+        uniform, position = inputs["noise"], model.position(i, inputs)
+        drawn = next_code(
+            logits, ops.take(uniform, position, axis=1), inputs["temperature"], top_k, inputs.get("top_p")
+        )
+        return ops.where(ops.arange(length, dtype="int32") == position, drawn[:, None], codes), cache
+
+    fast_step = traced_step(model, step)
+
     def loop(inputs: dict[str, Any], state: Any, first: Any, last: Any) -> Any:
         if "null" in inputs:
             inputs = {**inputs, "condition": ops.concatenate([inputs["condition"], inputs["null"]])}
-
-        def step(i: Any, state: Any) -> Any:
-            codes, cache = state
-            seen = ops.concatenate([codes, codes]) if "guidance" in inputs else codes
-            logits, cache = model.next_logits(i, seen, cache, inputs)
-            if "guidance" in inputs:
-                conditional, unconditional = ops.split(logits, 2)
-                logits = unconditional + inputs["guidance"] * (conditional - unconditional)
-            uniform, position = inputs["noise"], model.position(i, inputs)
-            drawn = next_code(
-                logits, ops.take(uniform, position, axis=1), inputs["temperature"], top_k, inputs.get("top_p")
-            )
-            return ops.where(ops.arange(length, dtype="int32") == position, drawn[:, None], codes), cache
-
-        return sequential_loop(first, last, step, state)
+        return sequential_loop(first, last, lambda i, state: fast_step(i, inputs, state), state)
 
     def start(inputs: dict[str, Any]) -> Any:
         size = inputs["noise"].shape[0]

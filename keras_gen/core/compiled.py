@@ -13,12 +13,13 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check_verbose
+from keras_gen.core.torch.inductor import compiling
 
 
 def compiled(
     model: keras.Layer | None, function: Callable[..., Any], extra_layers: Sequence[keras.Layer] = ()
 ) -> Callable[..., Any]:
-    """Compiles `function` by `jax.jit` or `tf.function`; on torch, disables gradients only.
+    """Compiles `function` by `jax.jit` or `tf.function`; on torch, disables gradients, and compiles traced networks.
 
     The weights of `model` are arguments of the compiled function, so it always uses their current values. Otherwise
     the function must be pure: assignments are lost on JAX. It is recompiled for each new shape of an argument.
@@ -53,7 +54,7 @@ def compiled(
         case "torch":
             import torch
 
-            return torch.no_grad()(function)
+            return compiling(getattr(model, "jit_compile", False))(torch.no_grad()(function))
         case _:
             return function
 

@@ -26,6 +26,7 @@ from keras_gen.core.random import check_seed, check_seeds, seed_generator, step_
 from keras_gen.core.reconstruction import Reconstruction
 from keras_gen.core.scheduled import steps_per_update
 from keras_gen.core.stateless import in_random_state
+from keras_gen.core.torch.inductor import compiling
 from keras_gen.core.weights import load_whole
 
 INSTEAD_OF_PREDICT = ("sample", "log_prob", "elbo", "map_latents", "denoise_from")
@@ -113,7 +114,10 @@ class GenerativeModel(StaysFrozen, keras.Model):
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, *, jit_compile: str | bool = "auto", **kwargs: Any
     ) -> None:
-        """Configures training; see `keras.Model.compile`. The model computes its own loss, so it takes none."""
+        """Configures training; see `keras.Model.compile`. The model computes its own loss, so it takes none.
+
+        On PyTorch `jit_compile=True` compiles traced networks, in training and sampling, not the step around them.
+        """
         for name, value in {"loss": loss, **kwargs}.items():
             if name in ("loss", "loss_weights"):
                 check(value is None, name, "be left out: the model computes its own loss", value)
@@ -568,14 +572,20 @@ class GenerativeModel(StaysFrozen, keras.Model):
 
     def train_step(self, *args: Any) -> Any:
         """Performs a step of training; see `keras.Model.train_step`. All replicas learn the same."""
-        with replicas.averaging_gradients(self.optimizer, args):
+        with replicas.averaging_gradients(self.optimizer, args), compiling(self.jit_compile):
             logs = super().train_step(*args)
         replicas.average_statistics(self)
         return replicas.reducible(logs)
 
     def test_step(self, *args: Any) -> Any:
         """Performs a step of evaluation; see `keras.Model.test_step`."""
-        return replicas.reducible(super().test_step(*args))
+        with compiling(self.jit_compile):
+            logs = super().test_step(*args)
+        return replicas.reducible(logs)
+
+    def _should_torch_compile(self) -> bool:
+        # Keras would hand its step to Dynamo, which compiles Keras's calls of layers over and over.
+        return False
 
     def get_metrics_result(self) -> dict[str, Any]:
         """Returns the values of all metrics, over the rows of all replicas; see `keras.Model.get_metrics_result`."""

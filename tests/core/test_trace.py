@@ -24,21 +24,22 @@ X = RNG.standard_normal((3, *SHAPE), "float32")
 INPUTS = [X, np.array([0, 3, 9], "int32")]
 LABELS = np.array([0, 1, 2], "int32")
 NETWORKS = {
-    "unet": (lambda: UNet(SHAPE, (8, 16), 1, (1,)), INPUTS),
-    "unet_labels": (lambda: UNet(SHAPE, (8, 16), 1, num_classes=3), [*INPUTS, LABELS]),
+    "unet": (lambda **options: UNet(SHAPE, (8, 16), 1, (1,), **options), INPUTS),
+    "unet_labels": (lambda **options: UNet(SHAPE, (8, 16), 1, num_classes=3, **options), [*INPUTS, LABELS]),
     "unet_tokens": (
-        lambda: UNet(SHAPE, (8, 16), 1, (1,), condition_dim=(2, 5)),
+        lambda **options: UNet(SHAPE, (8, 16), 1, (1,), condition_dim=(2, 5), **options),
         [*INPUTS, RNG.standard_normal((3, 2, 5), "float32")],
     ),
-    "light_unet": (lambda: LightUNet(SHAPE, (8, 16), 1, num_steps=10), INPUTS),
-    "dit": (lambda: DiT(SHAPE, 4, 16, 2, 2), INPUTS),
-    "pixel_transformer": (lambda: PixelTransformer(SHAPE, 2, 16, 2), INPUTS),
+    "light_unet": (lambda **options: LightUNet(SHAPE, (8, 16), 1, num_steps=10, **options), INPUTS),
+    "dit": (lambda **options: DiT(SHAPE, 4, 16, 2, 2, **options), INPUTS),
+    "pixel_transformer": (lambda **options: PixelTransformer(SHAPE, 2, 16, 2, **options), INPUTS),
 }
+DTYPES = ["float32", "mixed_bfloat16"]
 
 
-def network_of(name="unet"):
+def network_of(name="unet", dtype="float32"):
     make, inputs = NETWORKS[name]
-    network = make()
+    network = make(dtype=dtype)
     randomize_weights(network)
     return network, [ops.convert_to_tensor(x) for x in inputs]
 
@@ -51,10 +52,17 @@ def call_often(network, inputs, training=False):
     return [to_numpy(network(inputs, training=training)) for _ in range(PLAIN_CALLS + 1)]
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("name", NETWORKS)
-def test_traced_calls_are_the_calls(name, training):
-    network, inputs = network_of(name)
+@pytest.mark.parametrize(
+    ("name", "training", "dtype"),
+    [
+        *itertools.product(NETWORKS, [False, True], ["float32"]),
+        ("light_unet", True, "mixed_bfloat16"),
+        ("dit", False, "mixed_bfloat16"),
+        ("pixel_transformer", True, "mixed_float16"),
+    ],
+)
+def test_traced_calls_are_the_calls(name, training, dtype):
+    network, inputs = network_of(name, dtype)
     outputs = call_often(network, inputs, training)
     assert traced(network) == 1
     for output in outputs[1:]:
@@ -64,8 +72,9 @@ def test_traced_calls_are_the_calls(name, training):
     assert np.abs(to_numpy(network(other, training=training)) - outputs[0]).max() > 1e-3
 
 
-def test_present_weights_count():
-    network, inputs = network_of()
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_present_weights_count(dtype):
+    network, inputs = network_of("dit", dtype)
     before = call_often(network, inputs)[-1]
     randomize_weights(network, seed=1)
     now = to_numpy(network(inputs, training=False))
@@ -75,8 +84,9 @@ def test_present_weights_count():
         np.testing.assert_array_equal(to_numpy(network(inputs, training=False)), now)
 
 
-def test_gradients_reach_weights_and_inputs():
-    network, inputs = network_of()
+@pytest.mark.parametrize(("name", "dtype"), [("unet", "float32"), ("dit", "mixed_bfloat16")])
+def test_gradients_reach_weights_and_inputs(name, dtype):
+    network, inputs = network_of(name, dtype)
 
     def slopes():
         loss = ops.sum(ops.square(network(inputs, training=True)))
@@ -122,8 +132,9 @@ def test_training_and_sampling_are_what_they_were(monkeypatch):
     np.testing.assert_allclose(fast[1], plain[1], rtol=1e-4, atol=1e-4)
 
 
-def test_a_changed_network_is_traced_again():
-    network, inputs = network_of("dit")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_changed_network_is_traced_again(dtype):
+    network, inputs = network_of("dit", dtype)
     call_often(network, inputs)
     dense = next(layer for layer in network._flatten_layers() if isinstance(layer, keras.layers.Dense))
     dense.enable_lora(2)
@@ -143,9 +154,11 @@ def test_the_number_of_graphs_has_a_bound(monkeypatch):
     np.testing.assert_array_equal(plain[0], plain[3])
 
 
-@pytest.mark.parametrize("of", ["network", "model", "layer"])
-def test_a_quantized_network_is_called_normally(of):
-    network, inputs = network_of("dit")
+@pytest.mark.parametrize(
+    ("of", "dtype"), [*itertools.product(["network", "model", "layer"], ["float32"]), ("layer", "mixed_bfloat16")]
+)
+def test_a_quantized_network_is_called_normally(of, dtype):
+    network, inputs = network_of("dit", dtype)
     before = call_often(network, inputs)[-1]
     dense = next(layer for layer in network._flatten_layers() if isinstance(layer, keras.layers.Dense))
     {"network": network, "model": DDPM(network), "layer": dense}[of].quantize("int8")
@@ -202,8 +215,9 @@ def test_in_a_checkpoint():
     assert traced(network) == 0
 
 
-def test_in_a_layer_of_another_dtype():
-    network, inputs = network_of()
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_in_a_layer_of_another_dtype(dtype):
+    network, inputs = network_of("dit", dtype)
     call_often(network, inputs)
 
     class Outer(keras.layers.Layer):
@@ -256,9 +270,8 @@ def test_a_copy_runs_on_its_own_weights():
     np.testing.assert_array_equal(to_numpy(network(inputs, training=False)), before)
 
 
-@pytest.mark.parametrize("options", [{"remat": True}, {"dtype": "mixed_bfloat16"}])
-def test_what_is_not_traced(options):
-    network = UNet(SHAPE, (8, 16), 1, **options)
+def test_a_recomputing_network_is_not_traced():
+    network = UNet(SHAPE, (8, 16), 1, remat=True)
     call_often(network, [ops.convert_to_tensor(x) for x in INPUTS], training=True)
     assert traced(network) == 0
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check
@@ -199,6 +200,25 @@ def _native_group_norm(x: Any, gamma: Any, beta: Any, groups: int, epsilon: floa
         # is made to require a gradient whenever gamma or beta does.
         x = x + (gamma[:0].sum() + beta[:0].sum())
     return torch.group_norm(x.movedim(-1, 1), groups, gamma, beta, epsilon).movedim(1, -1)
+
+
+def put_token(tokens: Any, i: Any, token: Any) -> Any:
+    """Returns `tokens` with `token` in place of the one at index `i`.
+
+    With an index that is a tensor, Keras 3.15 on PyTorch writes each number to an index of its own.
+
+    Args:
+        tokens: `(batch, n, heads, dim)`.
+        i: int tensor.
+        token: `(batch, 1, heads, dim)`.
+
+    Returns:
+        A tensor like `tokens`.
+    """
+    if takes_fast_paths():
+        return tokens.index_copy(1, ops.reshape(ops.cast(i, "int64"), (1,)), token)
+    first = np.int32(0)  # of the dtype of `i`: JAX takes no other
+    return ops.slice_update(tokens, (first, i, first, first), token)
 
 
 def map_chunks(function: Callable[..., Any], *chunks: Any) -> Any:

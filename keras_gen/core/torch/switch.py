@@ -1,6 +1,20 @@
-"""Switch for the PyTorch fast paths."""
+"""What makes PyTorch fast, and when; each part has its plain twin.
+
+On by default, on a CPU and on CUDA: PyTorch's own kernels (`kernels.py`), from the first call on; and traced calls of
+image networks, of steps of ancestral sampling and of the logits of `CodeTransformer` (`trace.py`), from the eighth call
+with the same signature. That call takes as long as some fifty plain ones.
+
+With `compile(..., jit_compile=True)` these graphs also go through Inductor (`inductor.py`), in training too, at the
+second call with the same signature. That takes from 10 seconds to minutes for each signature and, in training, as
+much again at the first gradient, and it needs a C++ compiler, on CUDA Triton. All else in a model's step is called as
+ever. Compiled results differ by rounding, under mixed dtypes by that of the half precision.
+
+Where a tool or a private name of PyTorch is missing, a warning says so, and the slower path is taken.
+"""
 
 import os
+import pkgutil
+import warnings
 
 import keras
 
@@ -8,13 +22,22 @@ from keras_gen.export import keras_gen_export
 
 _enabled = os.environ.get("KERAS_GEN_TORCH_FAST_PATHS", "1") != "0"
 
+PRIVATE_NAMES = (
+    "torch._C._autograd._top_saved_tensors_default_hooks",
+    "torch._C._functorch.maybe_current_level",
+    "torch.autograd.forward_ad._current_level",
+    "torch.autograd.function.BackwardCFunction",
+)
+_has_private_names: bool | None = None  # not known before the first call
+
 
 @keras_gen_export("keras_gen.config.enable_torch_fast_paths")
 def enable_torch_fast_paths() -> None:
     """Enables the fast paths for PyTorch, which is the default.
 
-    These are traced calls of the image networks, and PyTorch's own kernels for channels-last convolutions, group
-    normalization, large matrix products, nearest codes and nearest neighbors. Results differ by rounding only.
+    These are traced calls of networks, which `compile(jit_compile=True)` compiles, and PyTorch's own kernels for
+    channels-last convolutions, group normalization, large matrix products, nearest codes and nearest neighbors. Results
+    differ by rounding only.
     Enabling them does not guarantee their use: each fast path has further conditions. Other backends are not affected.
 
     Example:
@@ -61,4 +84,22 @@ def is_torch_fast_paths_enabled() -> bool:
 
 def takes_fast_paths() -> bool:
     """Returns whether the backend is PyTorch and its fast paths are enabled."""
-    return _enabled and keras.backend.backend() == "torch"
+    return _enabled and keras.backend.backend() == "torch" and _finds_private_names()
+
+
+def _finds_private_names() -> bool:
+    global _has_private_names
+    if _has_private_names is None:
+        missing = [name for name in PRIVATE_NAMES if not _exists(name)]
+        if missing:
+            warnings.warn(f"the fast paths are off: this PyTorch lacks {', '.join(missing)}", stacklevel=3)
+        _has_private_names = not missing
+    return _has_private_names
+
+
+def _exists(name: str) -> bool:
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True

@@ -6,11 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from keras import ops
 
+from keras_gen.core.checks import check
+from keras_gen.core.torch.inductor import compiled_graph, compiles_graphs, warn_untraceable
 from keras_gen.core.torch.kernels import transforming
 from keras_gen.core.torch.switch import takes_fast_paths
 
 PLAIN_CALLS = 8  # tracing takes as long as some 30 traced calls save
+WATCHED_CALLS = 2  # at the second call a graph is compiled where that is wanted: the first one shows that it can be
 KEPT = 16  # traced graphs per network: each keeps the tensors that its operations created from constants
 
 
@@ -19,15 +23,19 @@ class Trace:
 
     Keras's overhead on PyTorch is 0.1 ms per layer call, in total as long as the operations of a small U-Net take.
     The traced graph contains these operations only. Weights are its arguments: it uses their current values, including
-    those of a `StatelessScope`, and gradients reach them. Values and gradients equal those of the plain call.
+    those of a `StatelessScope`, and gradients reach them. Under `mixed_bfloat16` and `mixed_float16` their casts are
+    part of it. Values and gradients equal those of the plain call.
 
     The network must run the same operations in each call: no branches. As in a compiled function, attributes of its
     layers set after tracing, other than weights and their number, have no effect. The network is called normally
     wherever a trace would be incorrect: if the call changes state, such as that of random generators, or adds losses;
     with custom gradients; in int8; with module hooks; and in threads other than the main one, where nothing is traced.
 
+    Within `compiling(True)` graphs are compiled, unless an input wants a gradient: compiled code has no second
+    derivative.
+
     Args:
-        network: a built layer, of one dtype.
+        network: a built layer, whose weights have one dtype.
         call: its plain call, `call(inputs, training=...)` with nested tensors.
     """
 
@@ -43,7 +51,7 @@ class Trace:
     def __call__(self, inputs: Any, training: bool) -> Any:
         self._refresh_variables()
         values = [variable.value for variable in self.variables]
-        # Within a layer of another dtype, weights are cast to it.
+        # Called within a layer of mixed dtype, the network would get weights that are cast already.
         dtype = "torch." + self.network.variable_dtype
         cast = any(value.is_floating_point() and str(value.dtype) != dtype for value in values)
         if cast or any(_observed(layer) for layer in self.layers):
@@ -52,16 +60,15 @@ class Trace:
         graph = self.graphs.get(key)  # read once: another thread may delete it
         if graph is not None:
             return graph(values, keras.tree.flatten(inputs))
+        self._check_devices(values, inputs)
         if key in self.untraceable or threading.current_thread() is not threading.main_thread():
             return self.call(inputs, training=training)
         self.calls[key] += 1
-        if self.calls[key] < PLAIN_CALLS:
+        if self.calls[key] < (WATCHED_CALLS if compiles_graphs() else PLAIN_CALLS):
             return self._watched_call(key, inputs, training)
         del self.calls[key]
-        if len(self.graphs) == KEPT:
-            del self.graphs[next(iter(self.graphs))]
-        self.graphs[key] = self._traced(values, inputs, training)
-        return self.graphs[key](values, keras.tree.flatten(inputs))
+        self._keep_graph(key, values, inputs, training)
+        return self(inputs, training)
 
     def _refresh_variables(self) -> None:
         """Updates the network's variables if layers have replaced theirs, by LoRA or quantization."""
@@ -72,6 +79,12 @@ class Trace:
             for cache in (self.graphs, self.calls, self.untraceable):
                 cache.clear()
 
+    def _check_devices(self, values: list[Any], inputs: Any) -> None:
+        device = ops.convert_to_tensor(keras.tree.flatten(inputs)[0]).device  # to which Keras moves inputs
+        devices = {value.device for value in values}
+        rule = f"have its weights on {device}, where Keras puts its inputs"
+        check(not devices or device in devices, "network", rule, f"weights on {', '.join(map(str, devices))}")
+
     def _key(self, values: list[Any], inputs: Any, training: bool) -> str:
         import torch
 
@@ -80,15 +93,33 @@ class Trace:
         weights = [(x.requires_grad, x.is_contiguous()) for x in values]
         device = named[0][1].device.type
         autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
-        return str((training, torch.is_grad_enabled(), torch.is_inference_mode_enabled(), autocast, marks, weights))
+        modes = training, compiles_graphs(), torch.is_grad_enabled(), torch.is_inference_mode_enabled(), autocast
+        return str((modes, marks, weights, {x.device for x in values}))
 
     def _watched_call(self, key: str, inputs: Any, training: bool) -> Any:
         state = [(variable, variable.value.clone()) for variable in self.variables if not variable.trainable]
         output = self.call(inputs, training=training)
         same = all(value.equal(variable.value) for variable, value in state)
-        if not same or self.network.losses or _has_own_gradient(output):
+        if not same or self.network.losses or any(map(_has_own_gradient, keras.tree.flatten(output))):
             self.untraceable.add(key)
         return output
+
+    def _keep_graph(self, key: str, values: list[Any], inputs: Any, training: bool) -> None:
+        flat = keras.tree.flatten(inputs)
+
+        def trace() -> Callable[..., Any]:
+            return self._traced(values, inputs, training)
+
+        try:
+            compiles = compiles_graphs() and not any(x.requires_grad for x in flat)
+            graph = compiled_graph(self.network.name, trace, values, flat) if compiles else trace()
+        except Exception as error:  # plain calls succeeded: the network branches on its data
+            self.untraceable.add(key)
+            warn_untraceable(self.network.name, error)
+            return
+        if len(self.graphs) == KEPT:
+            del self.graphs[next(iter(self.graphs))]
+        self.graphs[key] = graph
 
     def _traced(self, values: list[Any], inputs: Any, training: bool) -> Callable[..., Any]:
         import torch
@@ -137,3 +168,20 @@ def traceable(inputs: Any) -> bool:
     checkpointed = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
     compiling = torch.compiler.is_compiling() or torch.jit.is_tracing()
     return plain and not (compiling or checkpointed or transforming())
+
+
+def traced_step(layer: keras.Layer, step: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a step of a loop, `step(i, inputs, state)`, which reads the weights of `layer`, traced on PyTorch.
+
+    Args:
+        layer: a built layer, whose weights have one dtype.
+        step: takes the index of the step and nested tensors, and returns the new state.
+    """
+    trace = Trace(layer, lambda arguments, training: step(*arguments))
+
+    def run(i: Any, inputs: Any, state: Any) -> Any:
+        if not traceable((inputs, state)):
+            return step(i, inputs, state)
+        return trace([ops.convert_to_tensor(i, "int32"), inputs, state], False)
+
+    return run

@@ -82,7 +82,7 @@ class ImageNetwork(keras.Model):
         if len(inputs) == 3 and takes_condition(self):
             check_parts("condition", inputs[2], condition_of(self))
         is_plain = not args and kwargs.keys() == {"training"} and isinstance(kwargs["training"], bool)
-        if is_plain and self._is_traceable and traceable(inputs):
+        if is_plain and not self._recomputes and traceable(inputs):
             return self._trace(list(inputs), kwargs["training"])
         return super().__call__(inputs, *args, **kwargs)
 
@@ -92,9 +92,8 @@ class ImageNetwork(keras.Model):
         return self._multiple[0]
 
     @property
-    def _is_traceable(self) -> bool:
-        # With two dtypes, that of the weights depends on the caller; with `remat`, autograd calls the layers again.
-        return self.compute_dtype == self.variable_dtype and not getattr(self, "remat", False)
+    def _recomputes(self) -> bool:
+        return getattr(self, "remat", False)  # autograd then calls the layers again
 
     def get_config(self) -> dict[str, Any]:
         frozen = frozen_layers(self)

@@ -2,12 +2,12 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_choice, check_flag, check_integer, check_positive, is_number
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.core.random import check_seed, keras_seed
+from keras_gen.core.torch.kernels import put_token
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.recomputing import recomputed
 
@@ -138,9 +138,7 @@ class TransformerBlock(StaysFrozen, keras.layers.Layer):
             cache: keys and values including those of token `i`.
         """
         q, k, v = self._heads(x, ops.reshape(i, (1, 1)))
-        first = np.int32(0)  # of the dtype of `i`: JAX takes no other
-        start = (first, i, first, first)
-        cache = tuple(ops.slice_update(old, start, new) for old, new in zip(cache, (k, v), strict=True))
+        cache = tuple(put_token(old, i, new) for old, new in zip(cache, (k, v), strict=True))
         seen = ops.reshape(ops.arange(cache[0].shape[1], dtype="int32") <= i, (1, 1, 1, -1))
         return self._outputs(x, ops.dot_product_attention(q, *cache, mask=seen)), cache
 
