@@ -4,14 +4,17 @@
     python -m benchmarks unet_step --backend jax
     python -m benchmarks fsq vq_layer --backend torch
     python -m benchmarks unet_step --backend jax --memory
+    python -m benchmarks dit_step --device gpu --mode bfloat16-compiled
     python -m benchmarks --all
     python -m benchmarks --all --memory
     python -m benchmarks growth
 
-Run from the root of the repository. Without `--backend`: all three, one after the other. `--all` runs every row on
-every backend and writes the table of `benchmarks/README.md`, with `--memory` that of memory and first runs; with
-`--quick` (fewer turns, smaller cases) it prints the table and writes nothing. `growth` plots time and memory against
-size. Other libraries: `pip install '.[bench]'`.
+Run from the root of the repository. Without `--backend`: all three, one after the other. Without `--device`: on the GPU
+if PyTorch sees one. Networks run in float32, on a GPU also in bfloat16, each with and without compilation; `--mode`
+names one of the four. `--all` runs every row of the device's table on every backend and writes that table of
+`benchmarks/README.md`, with `--memory` that of memory and first runs; with `--quick` (fewer turns, smaller cases) it
+runs every row, prints the table and writes nothing. `growth` plots time and memory against size. Other libraries:
+`pip install '.[bench]'`.
 """
 
 import argparse
@@ -20,8 +23,8 @@ import os
 import subprocess
 import sys
 
-from benchmarks import contest, environment, every_row, growth, table
-from benchmarks.rows import ROWS
+from benchmarks import contest, devices, environment, every_row, growth, table
+from benchmarks.rows import MODES, ROWS
 
 
 def parse() -> argparse.Namespace:
@@ -31,6 +34,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="a row, or several, or growth")
     parser.add_argument("--list", action="store_true", help="show the names")
     parser.add_argument("--backend", choices=environment.BACKENDS, help="default: all three")
+    parser.add_argument("--device", choices=devices.DEVICES, help="default: gpu, if PyTorch sees one")
+    parser.add_argument("--mode", choices=MODES, help="of networks; default: float32 on the CPU, all on a GPU")
     parser.add_argument("--threads", type=positive, default=os.cpu_count(), help="default: number of cores")
     parser.add_argument("--repeats", type=positive, help="turns of each contender; default: 7, or 3 with --quick")
     parser.add_argument("--quick", action="store_true", help="small cases; with --all the README stays as it is")
@@ -46,6 +51,8 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     arguments.repeats = arguments.repeats or (3 if arguments.quick else 7)
     refuse(parser, arguments)
+    if not arguments.list:
+        arguments.device = arguments.device or devices.default()
     return arguments
 
 
@@ -61,6 +68,10 @@ def refuse(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         parser.error(f"{unknown[0]} is not a row; NAME is one or more of {', '.join(ROWS)}, or growth alone")
     if arguments.memory and not arguments.all and (growing or len(arguments.names) != 1):
         parser.error("--memory needs the NAME of one row, or --all")
+    asked = arguments.names if arguments.mode and not growing else []
+    without = [name for name in asked if arguments.mode not in ROWS[name].modes]
+    if without:
+        parser.error(f"{without[0]} has no mode but {', '.join(ROWS[without[0]].modes)}")
     if arguments.memory and not arguments.all and ROWS[arguments.names[0]].beyond is not None:
         parser.error(f"{arguments.names[0]} measures other processes: it has no --memory")
     if arguments.resume and not (arguments.all or growing):
@@ -83,30 +94,35 @@ def positive(text: str) -> int:
 
 def run_rows(arguments: argparse.Namespace) -> bool:
     """Runs rows sequentially in this process; returns whether all outputs agree."""
-    environment.prepare(arguments.backend, arguments.threads)
-    return all([run_row(arguments, name) for name in arguments.names])
+    environment.prepare(arguments.backend, arguments.threads, devices.DEVICES[arguments.device])
+    device = devices.chosen(arguments.device)
+    pairs = [(name, mode) for name in arguments.names for mode in ROWS[name].modes_on(device.name, arguments.mode)]
+    return all([run_row(arguments, name, mode, device) for name, mode in pairs])
 
 
-def run_row(arguments: argparse.Namespace, name: str) -> bool:
+def run_row(arguments: argparse.Namespace, name: str, mode: str, device: devices.CPU) -> bool:
     try:
         from benchmarks.rows import contest as row_contest
 
-        held = row_contest(name, arguments.quick)
+        held = row_contest(name, arguments.quick, device, mode)
     except ModuleNotFoundError as error:
         raise SystemExit(f"{name} needs the package {error.name}: pip install '.[bench]'") from error
     environment.limit_torch(arguments.threads)
-    task = {"name": name, "backend": arguments.backend, "contender": arguments.only}
+    task = {"name": name, "mode": mode, "backend": arguments.backend, "contender": arguments.only}
     if arguments.only:
-        result, text = task | contest.measure_memory(held.contenders[arguments.only]), table.memory_text
+        contender = held.contenders[arguments.only]
+        del held  # the weights of the others
+        result, text = task | contest.measure_memory(contender, device), table.memory_text
     else:
-        result, text = task | contest.hold(held, arguments.repeats, 0.1 if arguments.quick else 0.25), table.text
+        shortest = 0.1 if arguments.quick else 0.25
+        result, text = task | contest.hold(held, arguments.repeats, shortest, device), table.text
     print(json.dumps(result) if arguments.json else text(result), flush=True)
     return result.get("agree", True)
 
 
 def show_memory(arguments: argparse.Namespace) -> None:
-    for contender in (contest.OURS, *ROWS[arguments.names[0]].peers):
-        (result,) = every_row.measured(arguments, every_row.Task(tuple(arguments.names), arguments.backend, contender))
+    for task in every_row.memory_tasks(arguments, arguments.names[0], [arguments.backend], arguments.backend):
+        (result,) = every_row.measured(arguments, task)
         print(table.memory_text(result), flush=True)
 
 

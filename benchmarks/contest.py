@@ -1,9 +1,8 @@
 """Contenders that run the same workload in alternating turns, in one process."""
 
 import dataclasses
+import gc
 import math
-import pathlib
-import resource
 import statistics
 import sys
 import time
@@ -12,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.devices import CPU, as_array, product_rate
+
 OURS = "ours"
 WARM_RUNS, WARM_SECONDS = 12, 2.0  # before the first turn: PyTorch networks are traced in these runs
 PAUSE = 0.1  # seconds between contenders: idle threads spin for a while, and would slow down the next one
@@ -19,7 +20,7 @@ PAUSE = 0.1  # seconds between contenders: idle threads spin for a while, and wo
 
 @dataclasses.dataclass
 class Contender:
-    """A timed workload: `run` performs `units` units of work (steps, images) and waits for the result.
+    """A timed workload: `run` performs `units` units of work (steps, images); the clock waits for its output.
 
     With `own_clock`, `run` measures and returns the seconds itself.
     """
@@ -35,7 +36,8 @@ class Contest:
 
     `same` names the contenders that compute the same function as ours: the `difference` of outputs must not exceed
     `tolerance` in any warm-up run of both. `turns` limits the turns of long runs. Without `warm` there are no warm-up
-    runs: no outputs are compared, and the median is robust to the turn in which ours compiles.
+    runs: no outputs are compared, and the median is robust to the turn in which ours compiles. `operations` counts the
+    floating-point operations of all contenders in a unit of work, in `dtype`.
     """
 
     case: str
@@ -44,6 +46,8 @@ class Contest:
     tolerance: float = 1e-3
     turns: int | None = None
     warm: bool = True
+    operations: float | None = None
+    dtype: str = "float32"
     difference: Callable[[Any, Any], float] = dataclasses.field(default_factory=lambda: largest_difference)
 
 
@@ -58,45 +62,57 @@ def share_unequal(ours: Any, theirs: Any) -> float:
     return float(np.mean(np.asarray(ours) != np.asarray(theirs)))
 
 
-def hold(contest: Contest, repeats: int, shortest: float) -> dict[str, Any]:
+def hold(contest: Contest, repeats: int, shortest: float, device: CPU) -> dict[str, Any]:
     """Times every contender in turns.
 
     Args:
         contest: the contenders.
         repeats: turns of each contender.
         shortest: minimum seconds per turn, for which the work is repeated.
+        device: where they run.
 
     Returns:
-        dict with `times`, seconds per unit by contender and turn, `compile`, additional seconds of our first run, and
-        `differences` of outputs.
+        dict with `times`, seconds per unit by contender and turn, `longer`, additional seconds of each one's first run,
+        `differences` of outputs, `operations` per unit, and `product_rate`, operations per second of a large product,
+        where they are counted.
     """
     first, calls, differences = {}, dict.fromkeys(contest.contenders, 1), {}
     if contest.warm:
-        first, calls, differences = _warm_up(contest, shortest)
+        first, calls, differences = _warm_up(contest, shortest, device)
     turns = min(repeats, contest.turns or repeats)
     times: dict[str, list[float]] = {name: [] for name in contest.contenders}
     for turn in range(turns):
         _progress(f"turn {turn + 1} of {turns}")
         for name, contender in contest.contenders.items():
             time.sleep(PAUSE)
-            times[name].append(timed(contender, calls[name])[0] / calls[name] / contender.units)
+            times[name].append(timed(contender, calls[name], device)[0] / calls[name] / contender.units)
     _progress("")
-    units = contest.contenders[OURS].units
     return {
         "case": contest.case,
         "times": times,
-        "compile": max(0.0, first.get(OURS, times[OURS][0] * units) - statistics.median(times[OURS]) * units),
+        "longer": {
+            name: _longer(values, first.get(name), contest.contenders[name].units) for name, values in times.items()
+        },
         "differences": differences,
         "agree": all(difference <= contest.tolerance for difference in differences.values()),
+        "operations": contest.operations,
+        "product_rate": contest.operations and product_rate(device, contest.dtype),
     }
 
 
-def _warm_up(contest: Contest, shortest: float) -> tuple[dict[str, float], dict[str, int], dict[str, float]]:
+def _longer(times: list[float], first: float | None, units: int) -> float:
+    """Returns the seconds that a first run took beyond the others; without warm-up runs, the first turn has it."""
+    return max(0.0, (times[0] * units if first is None else first) - statistics.median(times) * units)
+
+
+def _warm_up(
+    contest: Contest, shortest: float, device: CPU
+) -> tuple[dict[str, float], dict[str, int], dict[str, float]]:
     """Returns by contender the seconds of its first run, the number of runs per turn, and its difference from ours."""
     first, outputs, calls, differences = {}, {}, {}, {}
     for name, contender in contest.contenders.items():
         _progress(f"first run of {name}")
-        seconds, outputs[name] = zip(*_first_runs(contender), strict=True)
+        seconds, outputs[name] = zip(*_first_runs(contender, device), strict=True)
         first[name], calls[name] = seconds[0], max(1, math.ceil(shortest / seconds[-1]))
     for name in contest.same:
         runs = zip(outputs[OURS], outputs[name], strict=False)  # when training, after equal numbers of steps
@@ -104,53 +120,39 @@ def _warm_up(contest: Contest, shortest: float) -> tuple[dict[str, float], dict[
     return first, calls, differences
 
 
-def _first_runs(contender: Contender) -> list[tuple[float, Any]]:
-    """Returns seconds and outputs of warm-up runs: at least two, as the first one compiles."""
-    done = [timed(contender, 1), timed(contender, 1)]
-    while len(done) < WARM_RUNS and sum(seconds for seconds, _ in done[1:]) < WARM_SECONDS:
-        done.append(timed(contender, 1))
+def _first_runs(contender: Contender, device: CPU) -> list[tuple[float, Any]]:
+    """Returns seconds and outputs of warm-up runs, as arrays: at least two, as the first one compiles."""
+    done: list[tuple[float, Any]] = []
+    while len(done) < 2 or (len(done) < WARM_RUNS and sum(seconds for seconds, _ in done[1:]) < WARM_SECONDS):
+        seconds, output = timed(contender, 1, device)
+        done.append((seconds, as_array(output)))
     return done
 
 
-def measure_memory(contender: Contender) -> dict[str, float]:
+def measure_memory(contender: Contender, device: CPU) -> dict[str, float]:
     """Measures the memory and the first run of a contender, in a separate process.
 
     Args:
-        contender: the contender to run.
+        contender: the contender to run, the only one that is left.
+        device: where it runs.
 
     Returns:
-        dict with `peak`, the peak memory of the process in GiB, `above`, the part of it that the runs added, and
+        dict with `peak`, the largest memory of the runs in GiB, `above`, the part of it that the runs added, and
         `first` and `later`, the seconds of the first and of the shortest run.
     """
-    at_first = _peak()
-    _forget_peak()
-    before = _peak()
-    seconds = [seconds for seconds, _ in _first_runs(contender)]
-    largest = _peak()
-    return {
-        "peak": max(at_first, largest),
-        "above": largest - before,
-        "first": seconds[0],
-        "later": min(seconds),
-    }
+    gc.collect()  # the others' weights
+    before = device.forget_peak()
+    seconds = [seconds for seconds, _ in _first_runs(contender, device)]
+    largest = device.peak()
+    return {"peak": largest, "above": largest - before, "first": seconds[0], "later": min(seconds)}
 
 
-def _peak() -> float:
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-
-
-def _forget_peak() -> None:
-    """Resets the peak memory to the current value, as creating weights takes more memory. Linux only."""
-    if sys.platform == "linux":
-        pathlib.Path("/proc/self/clear_refs").write_text("5")
-
-
-def timed(contender: Contender, calls: int) -> tuple[float, Any]:
-    """Returns the seconds of `calls` runs, and the output of the last one."""
+def timed(contender: Contender, calls: int, device: CPU) -> tuple[float, Any]:
+    """Returns the seconds of `calls` runs, each of which the device has finished, and the output of the last one."""
     start = time.perf_counter()
     for _ in range(calls):
         output = contender.run()
+        device.wait(output)
     return output if contender.own_clock else time.perf_counter() - start, output
 
 

@@ -6,12 +6,23 @@ import pathlib
 import platform
 import sys
 
+from benchmarks.devices import CPU
+
 ROOT = pathlib.Path(__file__).parent.parent
 RUNS = ROOT / "runs" / "benchmarks"
 BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 PACKAGES = (
     *("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "numpy"),
-    *("diffusers", "vector-quantize-pytorch", "scikit-learn", "faiss-cpu", "zuko", "nflows", "normflows"),
+    *(
+        "diffusers",
+        "transformers",
+        "vector-quantize-pytorch",
+        "scikit-learn",
+        "faiss-cpu",
+        "zuko",
+        "nflows",
+        "normflows",
+    ),
 )
 # NPROC is XLA's. Other settings, such as Keras's configuration file, are the same for all.
 THREADS = (
@@ -20,9 +31,9 @@ THREADS = (
 )
 
 
-def prepare(backend: str, threads: int) -> None:
-    """Sets backend and threads; restarts the process if they differ, as NumPy has already read them."""
-    chosen = {"KERAS_BACKEND": backend, **dict.fromkeys(THREADS, str(threads))}
+def prepare(backend: str, threads: int, device: CPU) -> None:
+    """Sets backend, threads and device; restarts the process if they differ, as NumPy has already read them."""
+    chosen = {"KERAS_BACKEND": backend, **dict.fromkeys(THREADS, str(threads)), **device.environment}
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if any(os.environ.get(name) != value for name, value in chosen.items()):
         os.environ.update(chosen)
@@ -42,8 +53,8 @@ def write_whole(path: pathlib.Path, text: str) -> None:
     part.replace(path)
 
 
-def machine() -> dict[str, str]:
-    """Returns processor, cores, memory and the versions of installed packages."""
+def machine(device: CPU) -> dict[str, str]:
+    """Returns device, processor, cores, memory and the versions of installed packages."""
     versions = {"Python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -52,7 +63,7 @@ def machine() -> dict[str, str]:
             continue
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
-        "machine": f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB",
+        "machine": f"{device.description()}{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
 

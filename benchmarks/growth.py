@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import contest, environment, every_row, table
+from benchmarks.devices import DEVICES, chosen
 from benchmarks.growing import SUBJECTS
 
 FIGURE = pathlib.Path(__file__).parent / "growth.png"
@@ -19,17 +20,17 @@ FITTED = 3  # the largest sizes: at small ones constant costs are most of the ti
 def run(arguments: argparse.Namespace) -> None:
     """Runs one case if it is named, else all cases, and plots the results of all measured backends."""
     if arguments.subject:
-        environment.prepare(arguments.backend, arguments.threads)
+        environment.prepare(arguments.backend, arguments.threads, DEVICES[arguments.device])
         print(json.dumps(_case(arguments)))
         return
-    folder = environment.RUNS / ("growth_quick" if arguments.quick else "growth")
+    folder = environment.RUNS / f"{arguments.device}_growth{'_quick' if arguments.quick else ''}"
     folder.mkdir(parents=True, exist_ok=True)
     paths = {backend: folder / f"{backend}_{arguments.threads}.json" for backend in environment.BACKENDS}
     for backend in [arguments.backend] if arguments.backend else environment.BACKENDS:
         _measure(backend, paths[backend], arguments)
     found = {backend: json.loads(path.read_text()) for backend, path in paths.items() if path.exists()}
     found = {backend: results for backend, results in found.items() if set(results) == set(SUBJECTS)}
-    printed_only = arguments.quick or arguments.backend
+    printed_only = arguments.quick or arguments.backend or arguments.device != "cpu"  # of which the README has none
     draw(found, folder / FIGURE.name if printed_only else FIGURE)
     text = exponents(found)
     print(text)
@@ -54,15 +55,16 @@ def _measure(backend: str, path: pathlib.Path, arguments: argparse.Namespace) ->
 
 
 def _case(arguments: argparse.Namespace) -> dict[str, float]:
+    device = chosen(arguments.device)
     from benchmarks.growing import cases
 
     work = getattr(cases, arguments.subject)(arguments.size)
     environment.limit_torch(arguments.threads)
     contender = contest.Contender(work)
-    found = contest.measure_memory(contender)
+    found = contest.measure_memory(contender, device)
     times = [found["later"]]
     while sum(times) < ENOUGH:
-        times.append(contest.timed(contender, 1)[0])
+        times.append(contest.timed(contender, 1, device)[0])
     return {"seconds": float(np.median(times)), **found}
 
 

@@ -1,12 +1,12 @@
 """Results as text and as Markdown."""
 
 import pathlib
-import statistics
 from typing import Any
 
 from benchmarks.contest import OURS
 from benchmarks.environment import BACKENDS
-from benchmarks.rows import ROWS, Row
+from benchmarks.marks import median, ratio, utilization
+from benchmarks.rows import MODES, PLAIN, ROWS, Row
 
 BESIDE = "torch"  # the backend in whose processes the peers' memory is measured
 README = pathlib.Path(__file__).parent / "README.md"
@@ -15,53 +15,68 @@ README = pathlib.Path(__file__).parent / "README.md"
 def text(result: dict[str, Any]) -> str:
     """Returns the printed lines of one row."""
     if "error" in result:
-        return f"{BACKENDS[result['backend']]}, {result['name']}: FAILED\n{result['error']}"
-    name, times = result["name"], result["times"]
-    lines = [f"{BACKENDS[result['backend']]}, {name}: {result['case']}; our first run {result['compile']:.2f} s longer"]
-    for contender, values in times.items():
-        line = f"  {contender:24} {_milliseconds(statistics.median(values)):>10}"
+        return f"{_who(result)}: FAILED\n{result['error']}"
+    lines = [f"{_who(result)}: {result['case']}"]
+    for contender, values in result["times"].items():
+        line = f"  {contender:24} {_milliseconds(median(result, contender)):>10}"
         line += f"  ({_milliseconds(min(values))} .. {_milliseconds(max(values))})"
         if contender != OURS:
             line += f"  {_comparison(result, contender)}"
+        line += f"{_utilization(result, contender)}; first run {result['longer'][contender]:.2f} s longer"
         if contender in result["differences"]:
-            line += f"  largest difference {result['differences'][contender]:.1e}"
+            line += f"; largest difference {result['differences'][contender]:.1e}"
         lines.append(line)
     return "\n".join([*lines, *([] if result["agree"] else ["  OUTPUTS DIFFER"])])
 
 
 def memory_text(result: dict[str, Any]) -> str:
     """Returns the printed line of one contender's memory and first run."""
-    who = f"{BACKENDS[result['backend']]}, {result['name']}, {result['contender']}"
+    who = f"{_who(result)}, {result['contender']}"
     if "error" in result:
         return f"{who}: FAILED\n{result['error']}"
     above = f"{result['above']:.2f} GiB above libraries, weights and inputs"
     return f"{who}: {above}, {result['peak']:.2f} GiB in all; first run {_longer(result)} s longer"
 
 
-def times(results: list[dict[str, Any]]) -> str:
-    """Returns the table of times, a line for each row and peer."""
-    by_key = {(result["name"], result["backend"]): result for result in results}
+def times(results: list[dict[str, Any]], device: str) -> str:
+    """Returns the table of times, a line for each row, mode and peer."""
+    by_key = {(result["name"], result["mode"], result["backend"]): result for result in results}
     lines = [f"| work | peer | {' | '.join(BACKENDS.values())} | mark |", "| --- | --- | --- | --- | --- | --- |"]
-    for name, row in ROWS.items():
-        found = {backend: by_key.get((name, backend)) for backend in BACKENDS}
-        case = next((result["case"] for result in found.values() if result and "case" in result), "")
+    for name, mode in _measured(results):
+        row, found = ROWS[name], [by_key.get((name, mode, backend)) for backend in BACKENDS]
+        case = next((result["case"] for result in found if result and "case" in result), "")
+        work = f"{row.title}: {case}{_named(mode)}<br>`python -m benchmarks {name}`"
         for number, peer in enumerate(row.peers):
-            work = f"{row.title}: {case}<br>`python -m benchmarks {name}`" if number == 0 else ""
-            cells = [_cell(result, peer) for result in found.values()]
-            lines.append(f"| {work} | {peer} | {' | '.join(cells)} | {_mark(row, peer, list(found.values()))} |")
+            cells = [_cell(result, peer) for result in found]
+            held = [result for result in found if result and result.get("agree")]
+            mark = _mark(row, peer, held) if device == "cpu" else _gpu_marks(row, mode, peer, held)
+            lines.append(f"| {'' if number else work} | {peer} | {' | '.join(cells)} | {mark} |")
     return "\n".join(lines)
 
 
 def memory(results: list[dict[str, Any]]) -> str:
-    """Returns the table of memory and first runs, a line for each row."""
-    by_key = {(result["name"], result["backend"], result["contender"]): result for result in results}
+    """Returns the table of memory and first runs, a line for each row and mode."""
+    by_key = {(result["name"], result["mode"], result["backend"], result["contender"]): result for result in results}
     lines = [f"| row | {' | '.join(BACKENDS.values())} | peers |", "| --- | --- | --- | --- | --- |"]
-    for name, row in ROWS.items():
-        ours = [by_key.get((name, backend, OURS)) for backend in BACKENDS]
-        if any(ours):
-            peers = [f"{peer} {_memory_cell(by_key[name, BESIDE, peer])}" for peer in row.peers]
-            lines.append(f"| {name} | {' | '.join(map(_memory_cell, ours))} | {'<br>'.join(peers)} |")
+    for name, mode in _measured(results):
+        ours = [_memory_cell(by_key.get((name, mode, backend, OURS))) for backend in BACKENDS]
+        peers = [f"{peer} {_memory_cell(by_key.get((name, mode, BESIDE, peer)))}" for peer in ROWS[name].peers]
+        lines.append(f"| {name}{_named(mode)} | {' | '.join(ours)} | {'<br>'.join(peers)} |")
     return "\n".join(lines)
+
+
+def _measured(results: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Returns the rows and modes of results, in the order of their tables."""
+    found = {(result["name"], result["mode"]) for result in results}
+    return [(name, mode) for name in ROWS for mode in MODES if (name, mode) in found]
+
+
+def _named(mode: str) -> str:
+    return "" if mode == PLAIN else f", {mode}"
+
+
+def _who(result: dict[str, Any]) -> str:
+    return f"{BACKENDS[result['backend']]}, {result['name']}{_named(result['mode'])}"
 
 
 def write_section(name: str, text: str) -> None:
@@ -77,9 +92,13 @@ def _cell(result: dict[str, Any] | None, peer: str) -> str:
         return ""
     if "error" in result:
         return "failed"
-    ours = _milliseconds(statistics.median(result["times"][OURS]))
     differs = "" if result["agree"] else ", outputs differ"
-    return f"{ours}, {_comparison(result, peer)}{differs}"
+    return f"{_milliseconds(median(result))}, {_comparison(result, peer)}{_utilization(result, OURS)}{differs}"
+
+
+def _utilization(result: dict[str, Any], contender: str) -> str:
+    part = utilization(result, contender)
+    return "" if part is None else f", MFU {part:.0%}"
 
 
 def _memory_cell(result: dict[str, Any] | None) -> str:
@@ -100,19 +119,28 @@ def _comparison(result: dict[str, Any], peer: str) -> str:
     if ROWS[result["name"]].beyond is not None:
         return "after it"
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    return f"**{_ratio(result, peer):.2f}** ({min(ratios):.2f} .. {max(ratios):.2f})"
+    return f"**{ratio(result, peer):.2f}** ({min(ratios):.2f} .. {max(ratios):.2f})"
 
 
-def _mark(row: Row, peer: str, results: list[dict[str, Any] | None]) -> str:
-    """Returns the marks, and whether they are met if all backends ran."""
-    held = [result for result in results if result and result.get("agree")]
+def _gpu_marks(row: Row, mode: str, peer: str, held: list[dict[str, Any]]) -> str:
+    """Returns the marks beside a peer in a mode, on the backends that ran, and whether they are met."""
+    pairs = [(mark, result) for mark in row.gpu_marks.get(mode, ()) if mark.peer == peer for result in held]
+    return "<br>".join(
+        _judged(f"{BACKENDS[result['backend']]}: {mark.text(result['backend'])}", mark.met(result), whole=True)
+        for mark, result in pairs
+        if result["backend"] in mark.limits
+    )
+
+
+def _mark(row: Row, peer: str, held: list[dict[str, Any]]) -> str:
+    """Returns the marks on the CPU, and whether they are met if all backends ran."""
     whole = len(held) == len(BACKENDS)
     if row.beyond is not None:
-        longest = max((statistics.median(result["times"][OURS]) for result in held), default=0.0)
+        longest = max((median(result) for result in held), default=0.0)
         return _judged(f"every {row.beyond:g} ms", 1e3 * longest <= row.beyond, whole)
     if peer not in row.marks:
         return ""
-    ratios = [_ratio(result, peer) for result in held] or [0.0]
+    ratios = [ratio(result, peer) for result in held] or [0.0]
     best, every = row.marks[peer]
     first = [] if best is None else [_judged(f"best {best:g}", min(ratios) <= best, whole)]
     return ", ".join([*first, _judged(f"every {every:g}", max(ratios) <= every, whole)])
@@ -120,10 +148,6 @@ def _mark(row: Row, peer: str, results: list[dict[str, Any] | None]) -> str:
 
 def _judged(mark: str, met: bool, whole: bool) -> str:
     return f"{mark} {'met' if met else 'missed'}" if whole else mark
-
-
-def _ratio(result: dict[str, Any], peer: str) -> float:
-    return statistics.median(result["times"][OURS]) / statistics.median(result["times"][peer])
 
 
 def _milliseconds(seconds: float) -> str:

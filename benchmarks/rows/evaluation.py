@@ -4,16 +4,17 @@ import numpy as np
 import torch
 
 from benchmarks.contest import OURS, Contender, Contest
+from benchmarks.settings import Setting
 from keras_gen.metrics import PrecisionRecall
 
 DIM, K = 64, 3
 
 
-def precision_recall(quick: bool) -> Contest:
+def precision_recall(quick: bool, setting: Setting) -> Contest:
     n = 2_000 if quick else 10_000
     generator = np.random.default_rng(0)
     real, generated = generator.standard_normal((n, DIM), "float32"), generator.standard_normal((n, DIM), "float32")
-    peer_inputs = torch.tensor(real), torch.tensor(0.9 * generated)
+    peer_inputs = setting.tensor(real), setting.tensor(0.9 * generated)
 
     def ours() -> list[float]:
         metric = PrecisionRecall(None, k=K)

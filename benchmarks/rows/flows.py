@@ -1,5 +1,6 @@
 """Flows against nflows, zuko and normflows, with the same weights where they can compute the same."""
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ import zuko
 from keras import ops
 
 from benchmarks.contest import OURS, Contender, Contest
+from benchmarks.settings import Setting
 from keras_gen.core.compiled import compiled
 from keras_gen.layers import AdditiveCoupling, AffineCoupling, Chain, Conditioner, SplineCoupling
 from keras_gen.models import Flow
@@ -54,47 +56,49 @@ def to_ours(source: torch.nn.Module, couplings: Sequence[keras.Layer]) -> None:
         ours.bias.assign(theirs.bias.detach().numpy())
 
 
-def nice_train(quick: bool) -> Contest:
+def nice_train(quick: bool, setting: Setting) -> Contest:
     steps = 2 if quick else 4
-    model, *peers = _nice()
+    model, *peers = _nice(setting)
     x = np.random.default_rng(0).standard_normal((steps * NICE_BATCH, PIXELS), "float32")
     model.compile(keras.optimizers.AdamW(RATE, weight_decay=DECAY))
 
     def ours() -> float:
         return model.fit(x, batch_size=NICE_BATCH, shuffle=False, verbose=0).history["loss"][0]
 
-    nflows_run, zuko_run = (_fit(peer, log_prob, x) for peer, log_prob in peers)
+    nflows_run, zuko_run = (_fit(peer, log_prob, x, setting) for peer, log_prob in peers)
     contenders = {OURS: ours, "nflows": nflows_run, "zuko": zuko_run}
     contenders = {name: Contender(run, steps) for name, run in contenders.items()}
     case = f"{COUPLINGS} couplings of 5 x 1000 units, {PIXELS} dimensions, batch {NICE_BATCH}, `fit` of {steps} steps"
     return Contest(case, contenders, ("nflows", "zuko"))
 
 
-def nice_log_prob(quick: bool) -> Contest:
-    model, *peers = _nice()
+def nice_log_prob(quick: bool, setting: Setting) -> Contest:
+    model, *peers = _nice(setting)
     x = np.random.default_rng(0).standard_normal((NICE_BATCH, PIXELS), "float32")
-    contenders = _log_prob_contenders(model, x, dict(zip(("nflows", "zuko"), (run for _, run in peers), strict=True)))
+    contenders = _log_prob_contenders(
+        model, x, dict(zip(("nflows", "zuko"), (run for _, run in peers), strict=True)), setting
+    )
     case = f"{COUPLINGS} couplings of 5 x 1000 units, {PIXELS} dimensions, batch {NICE_BATCH}"
     return Contest(case, contenders, ("nflows", "zuko"))
 
 
-def flow_log_prob(quick: bool) -> Contest:
+def flow_log_prob(quick: bool, setting: Setting) -> Contest:
     """normflows maps latents to data and uses another scale function: equal work, but a different function."""
-    model, zuko_flow, normflows_flow = _affine()
+    model, zuko_flow, normflows_flow = _affine(setting)
     x = np.random.default_rng(0).standard_normal((BATCH, DIM), "float32")
     peers = {"zuko": lambda x: zuko_flow().log_prob(x), "normflows": normflows_flow.log_prob}
-    return Contest(_affine_case(), _log_prob_contenders(model, x, peers), ("zuko",))
+    return Contest(_affine_case(), _log_prob_contenders(model, x, peers, setting), ("zuko",))
 
 
-def flow_sample(quick: bool) -> Contest:
-    model, zuko_flow, normflows_flow = _affine()
+def flow_sample(quick: bool, setting: Setting) -> Contest:
+    model, zuko_flow, normflows_flow = _affine(setting)
     peers = {"zuko": lambda: zuko_flow().sample((BATCH,)), "normflows": lambda: normflows_flow.sample(BATCH)[0]}
     contenders = {OURS: Contender(lambda: model.sample(BATCH, seed=0, batch_size=BATCH, verbose=0))}
-    contenders |= {name: Contender(_numpy(run)) for name, run in peers.items()}
+    contenders |= {name: Contender(torch.inference_mode()(run)) for name, run in peers.items()}
     return Contest(_affine_case(), contenders)
 
 
-def spline_coupling(quick: bool) -> Contest:
+def spline_coupling(quick: bool, setting: Setting) -> Contest:
     torch.manual_seed(0)
     half, outputs = DIM // 2, DIM // 2 * (3 * BINS - 1)
     peer = nflows.transforms.PiecewiseRationalQuadraticCouplingTransform(
@@ -115,11 +119,11 @@ def spline_coupling(quick: bool) -> Contest:
     bias[:, 2 * BINS :] -= np.log(np.expm1(1 - 1e-3))
     last.assign(bias.reshape(-1))
     x = 2 * np.random.default_rng(0).standard_normal((BATCH, DIM), "float32")
-    contenders = _log_prob_contenders(model, x, {"nflows": peer_flow.log_prob})
+    contenders = _log_prob_contenders(model, x, {"nflows": setting.evaluated(peer_flow).log_prob}, setting)
     return Contest(f"{BINS} bins, 2 x 256 units, {DIM} dimensions, batch {BATCH:,}", contenders, ("nflows",))
 
 
-def _nice() -> tuple[Flow, tuple[torch.nn.Module, Callable], tuple[torch.nn.Module, Callable]]:
+def _nice(setting: Setting) -> tuple[Flow, tuple[torch.nn.Module, Callable], tuple[torch.nn.Module, Callable]]:
     """Returns our flow and those of the peers, with the weights of nflows: each peer with its `log_prob`."""
     torch.manual_seed(0)
     masks = [[(place + i) % 2 for place in range(PIXELS)] for i in range(COUPLINGS)]  # 1 for transformed dimensions
@@ -138,10 +142,11 @@ def _nice() -> tuple[Flow, tuple[torch.nn.Module, Callable], tuple[torch.nn.Modu
     model = Flow(Chain(couplings), seed=0)
     model.build((None, PIXELS))
     to_ours(of_nflows, couplings)
+    of_nflows, of_zuko = setting.trained(of_nflows), setting.trained(of_zuko)
     return model, (of_nflows, of_nflows.log_prob), (of_zuko, lambda x: of_zuko().log_prob(x))
 
 
-def _affine() -> tuple[Flow, torch.nn.Module, torch.nn.Module]:
+def _affine(setting: Setting) -> tuple[Flow, torch.nn.Module, torch.nn.Module]:
     torch.manual_seed(0)
     of_zuko = zuko.flows.NICE(DIM, 0, transforms=AFFINE_COUPLINGS, hidden_features=AFFINE_UNITS)
     options = {"units": AFFINE_UNITS, "split": "interleave", "scale_map": "softclip"}
@@ -156,37 +161,33 @@ def _affine() -> tuple[Flow, torch.nn.Module, torch.nn.Module]:
         for i in range(AFFINE_COUPLINGS)
     ]
     base = normflows.distributions.base.DiagGaussian(DIM, trainable=False)
-    return model, of_zuko, normflows.NormalizingFlow(base, blocks)
+    return model, setting.evaluated(of_zuko), setting.evaluated(normflows.NormalizingFlow(base, blocks))
 
 
 def _affine_case() -> str:
     return f"{AFFINE_COUPLINGS} couplings of 2 x 256 units, {DIM} dimensions, batch {BATCH:,}"
 
 
-def _log_prob_contenders(model: Flow, x: np.ndarray, peers: dict[str, Callable]) -> dict[str, Contender]:
-    inputs, peer_inputs = ops.convert_to_tensor(x), torch.tensor(x)
+def _log_prob_contenders(
+    model: Flow, x: np.ndarray, peers: dict[str, Callable], setting: Setting
+) -> dict[str, Contender]:
+    inputs, peer_inputs = ops.convert_to_tensor(x), setting.tensor(x)
     density = compiled(model, model.log_density)
-    contenders = {OURS: Contender(lambda: ops.convert_to_numpy(density(inputs)))}
+    contenders = {OURS: Contender(lambda: density(inputs))}
     for name, log_prob in peers.items():
-        contenders[name] = Contender(_numpy(lambda log_prob=log_prob: log_prob(peer_inputs)))
+        contenders[name] = Contender(torch.inference_mode()(functools.partial(log_prob, peer_inputs)))
     return contenders
 
 
-def _numpy(run: Callable[[], torch.Tensor]) -> Callable[[], np.ndarray]:
-    @torch.inference_mode()
-    def result() -> np.ndarray:
-        return run().numpy()
-
-    return result
-
-
-def _fit(module: torch.nn.Module, log_prob: Callable[[torch.Tensor], torch.Tensor], x: np.ndarray) -> Callable:
+def _fit(
+    module: torch.nn.Module, log_prob: Callable[[torch.Tensor], torch.Tensor], x: np.ndarray, setting: Setting
+) -> Callable:
     """Returns a typical training loop, one epoch with AdamW."""
     optimizer = torch.optim.AdamW(module.parameters(), RATE, weight_decay=DECAY, eps=1e-7, fused=True)
-    batches = torch.tensor(x).split(NICE_BATCH)
+    batches = setting.tensor(x).split(NICE_BATCH)
 
     def epoch() -> float:
-        total = torch.zeros(())
+        total = torch.zeros((), device=batches[0].device)
         for batch in batches:
             loss = -log_prob(batch).mean()
             optimizer.zero_grad()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 from benchmarks.contest import OURS, Contender, Contest
+from benchmarks.settings import Setting
 
 SCRIPT = """
 import time
@@ -18,7 +19,7 @@ print(time.perf_counter() - start)
 """
 
 
-def import_time(quick: bool) -> Contest:
+def import_time(quick: bool, setting: Setting) -> Contest:
     contenders = {
         OURS: Contender(lambda: _seconds("keras_gen", "import keras"), own_clock=True),
         "import keras": Contender(lambda: _seconds("keras"), own_clock=True),

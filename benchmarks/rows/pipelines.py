@@ -1,6 +1,7 @@
 """Stable Diffusion 1, its parts and a whole image: random weights of its sizes, against diffusers and transformers."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from keras import ops
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks.contest import OURS, Contender, Contest
-from benchmarks.rows.unet import to_torch
+from benchmarks.devices import operations
+from benchmarks.settings import Setting, channels_last
 from keras_gen.core.compiled import compiled
 from keras_gen.models import DDPM, AutoencoderKL, CLIPTextEncoder, TextToImage, UNet2DCondition
 from keras_gen.samplers import from_diffusers as sampler_of
@@ -62,55 +64,66 @@ def noise(quick: bool) -> np.ndarray:
     return np.random.default_rng(1).standard_normal((1, size, size, 4), "float32")
 
 
-def channels_last(images: torch.Tensor) -> np.ndarray:
-    return images.permute(0, 2, 3, 1).numpy()
-
-
-def text_encoder(quick: bool) -> Contest:
+def text_encoder(quick: bool, setting: Setting) -> Contest:
     peer, ids = text_model(quick), token_ids(PROMPTS)
-    network = CLIPTextEncoder.from_diffusers(peer)
+    network = setting.ours(CLIPTextEncoder.from_diffusers(peer))
     step = compiled(network, lambda ids: network(ids, training=False)["tokens"])
-    inputs = ops.convert_to_tensor(ids)
+    inputs, peer_inputs = ops.convert_to_tensor(ids), setting.tensor(ids)
+    peer = setting.evaluated(peer)
+    call = setting.compiled(peer)
 
     @torch.inference_mode()
-    def theirs() -> np.ndarray:
-        return peer(torch.tensor(ids)).last_hidden_state.numpy()
+    def theirs(call: Callable = call) -> torch.Tensor:
+        return call(peer_inputs).last_hidden_state
 
-    contenders = {OURS: Contender(lambda: ops.convert_to_numpy(step(inputs))), "transformers": Contender(theirs)}
-    return Contest(f"{PROMPTS} prompts of {LENGTH} tokens", contenders, same=("transformers",))
+    contenders = {OURS: Contender(lambda: step(inputs)), "transformers": Contender(theirs)}
+    counted = setting.counted(operations(lambda: theirs(peer)))
+    case = f"{PROMPTS} prompts of {LENGTH} tokens"
+    return Contest(case, contenders, ("transformers",), setting.tolerance, **counted)
 
 
-def image_decoder(quick: bool) -> Contest:
+def image_decoder(quick: bool, setting: Setting) -> Contest:
     peer, z = autoencoder(quick), noise(quick)
-    model = AutoencoderKL.from_diffusers(peer)
+    model = setting.ours(AutoencoderKL.from_diffusers(peer))
+    decode = setting.compiled(setting.evaluated(peer).decode)
 
     @torch.inference_mode()
-    def theirs() -> np.ndarray:
-        return channels_last(peer.decode(to_torch(z)).sample)
+    def theirs(decode: Callable = decode) -> torch.Tensor:
+        return channels_last(decode(setting.images(z)).sample).cpu()  # as ours
 
     contenders = {OURS: Contender(lambda: model.decode(z)), "diffusers": Contender(theirs)}
-    return Contest(f"{' x '.join(map(str, z.shape[1:]))} latents", contenders, same=("diffusers",), turns=3)
+    counted = setting.counted(operations(lambda: theirs(peer.decode)))
+    case = f"{' x '.join(map(str, z.shape[1:]))} latents"
+    return Contest(case, contenders, ("diffusers",), setting.tolerance, turns=3, **counted)
 
 
-def text_to_image(quick: bool) -> Contest:
+def text_to_image(quick: bool, setting: Setting) -> Contest:
     """Text, steps and decoding; ids in place of words, as no vocabulary comes with the library."""
     peers = text_model(quick), unet(quick), autoencoder(quick)
     x, ids = noise(quick), token_ids(1)
     diffusion = DDPM(UNet2DCondition.from_diffusers(peers[1]), schedule_of(SCHEDULER))
     encoder, decoder = CLIPTextEncoder.from_diffusers(peers[0]), AutoencoderKL.from_diffusers(peers[2])
-    model = TextToImage(diffusion, encoder, lambda prompts: ids, decoder)
+    model = setting.ours(TextToImage(diffusion, encoder, lambda prompts: ids, decoder))
     options: dict[str, Any] = {"noise": x, "seed": 0, "verbose": 0}
     ours = functools.partial(model.sample, "", sampler_of(SCHEDULER, STEPS), **options)
-    scheduler = DDIMScheduler.from_config(SCHEDULER)
+    text, network, last = (setting.evaluated(peer) for peer in peers)
+    parts = text, network, last.decode
+    scheduler, scale = DDIMScheduler.from_config(SCHEDULER), last.config.scaling_factor
 
     @torch.inference_mode()
-    def theirs() -> np.ndarray:
-        text, network, last = peers
-        tokens, z = text(torch.tensor(ids)).last_hidden_state, to_torch(x)
+    def theirs(text: Callable, network: Callable, decode: Callable) -> torch.Tensor:
+        tokens, z = text(setting.tensor(ids)).last_hidden_state, setting.images(x)
         scheduler.set_timesteps(STEPS)
         for t in scheduler.timesteps:
             z = scheduler.step(network(z, t, tokens).sample, t, z).prev_sample
-        return channels_last(last.decode(z / last.config.scaling_factor).sample.clip(-1, 1))
+        return channels_last(decode(z / scale).sample.clip(-1, 1)).cpu()  # as ours
 
+    z, tokens = setting.images(x), setting.rounded(np.zeros((1, LENGTH, network.config.cross_attention_dim), "float32"))
+    encoding, step = operations(lambda: text(setting.tensor(ids))), operations(lambda: network(z, 0, tokens))
+    counted = setting.counted(encoding + STEPS * step + operations(lambda: last.decode(z)))
+    contenders = {
+        OURS: Contender(ours),
+        "diffusers": Contender(functools.partial(theirs, *map(setting.compiled, parts))),
+    }
     case = f"{x.shape[1]} x {x.shape[2]} latents, {STEPS} DDIM steps, one prompt"
-    return Contest(case, {OURS: Contender(ours), "diffusers": Contender(theirs)}, same=("diffusers",), turns=1)
+    return Contest(case, contenders, ("diffusers",), setting.tolerance, turns=1, **counted)

@@ -1,5 +1,8 @@
 """The U-Nets against the same architectures in diffusers."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 import torch
@@ -7,18 +10,19 @@ from diffusers import UNet2DConditionModel, UNet2DModel
 from keras import ops
 
 from benchmarks.contest import OURS, Contender, Contest
+from benchmarks.devices import operations
+from benchmarks.settings import Setting, channels_last
 from keras_gen.core.compiled import compiled
 from keras_gen.models import DDPM, UNet, UNet2DCondition
 from keras_gen.schedules import LinearSchedule
 
-BATCH, SIZE, RATE, DECAY = 16, 32, 1e-4, 0.004
-CASE = f"batch {BATCH}, {SIZE} x {SIZE} x 1"
+BATCH, CIFAR_BATCH, FEW, SIZE, RATE, DECAY = 16, 128, 2, 32, 1e-4, 0.004
 
 
-def networks() -> tuple[UNet, UNet2DModel]:
-    """Returns our network and theirs, with the same weights."""
+def small_unet() -> UNet2DModel:
+    """Returns a U-Net of 1.5 million weights, for gray images."""
     torch.manual_seed(0)
-    theirs = UNet2DModel(
+    return UNet2DModel(
         sample_size=SIZE,
         in_channels=1,
         out_channels=1,
@@ -29,79 +33,134 @@ def networks() -> tuple[UNet, UNet2DModel]:
         norm_num_groups=8,
         add_attention=False,
     )
-    ours = UNet.from_diffusers(theirs)
-    return ours, theirs.eval().to(memory_format=torch.channels_last)
 
 
-def to_torch(images: np.ndarray) -> torch.Tensor:
-    """Returns images with the axes of PyTorch, channels first, in unchanged memory layout."""
-    return torch.tensor(images).permute(0, 3, 1, 2)
+def cifar_unet(quick: bool) -> UNet2DModel:
+    """Returns DDPM's U-Net for CIFAR-10, of 35.7 million weights."""
+    torch.manual_seed(0)
+    return UNet2DModel(
+        sample_size=SIZE,
+        layers_per_block=2,
+        block_out_channels=(32, 32, 32, 32) if quick else (128, 256, 256, 256),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    )
 
 
-def unet_step(quick: bool) -> Contest:
-    network, peer = networks()
-    x, t = np.random.default_rng(0).standard_normal((BATCH, SIZE, SIZE, 1), "float32"), 50 * np.arange(BATCH)
-    step = compiled(network, lambda x, t: network([x, t], training=False))
-    inputs, peer_inputs = (ops.convert_to_tensor(x), ops.convert_to_tensor(t, "int32")), (to_torch(x), torch.tensor(t))
-
-    @torch.inference_mode()
-    def theirs() -> np.ndarray:
-        return peer(*peer_inputs).sample.permute(0, 2, 3, 1).numpy()
-
-    contenders = {OURS: Contender(lambda: ops.convert_to_numpy(step(*inputs))), "diffusers": Contender(theirs)}
-    return Contest(CASE, contenders, same=("diffusers",))
+def unet_step(quick: bool, setting: Setting) -> Contest:
+    return _step(small_unet(), BATCH, setting)
 
 
-def unet_text_step(quick: bool) -> Contest:
+def unet_cifar_step(quick: bool, setting: Setting) -> Contest:
+    return _step(cifar_unet(quick), FEW if quick else CIFAR_BATCH, setting)
+
+
+def unet_train(quick: bool, setting: Setting) -> Contest:
+    return _train(small_unet(), BATCH, 4 if quick else 8, setting)
+
+
+def unet_cifar_train(quick: bool, setting: Setting) -> Contest:
+    return _train(cifar_unet(quick), FEW if quick else CIFAR_BATCH, 2 if quick else 10, setting)
+
+
+def unet_text_step(quick: bool, setting: Setting) -> Contest:
     """Stable Diffusion 1's, with random weights: one evaluation of the latents of a picture of 512 x 512 pixels."""
     torch.manual_seed(0)
     widths, size = ((32, 32, 32, 32), 16) if quick else ((320, 640, 1280, 1280), 64)
-    peer = UNet2DConditionModel(sample_size=size, block_out_channels=widths, cross_attention_dim=768).eval()
+    peer = UNet2DConditionModel(sample_size=size, block_out_channels=widths, cross_attention_dim=768)
     network = UNet2DCondition.from_diffusers(peer)
-    peer = peer.to(memory_format=torch.channels_last)
     generator = np.random.default_rng(0)
     x, tokens = (generator.standard_normal(shape, "float32") for shape in ((1, size, size, 4), (1, 77, 768)))
-    step = compiled(network, lambda x, t, tokens: network([x, t, tokens], training=False))
     inputs = ops.convert_to_tensor(x), ops.convert_to_tensor([500], "int32"), ops.convert_to_tensor(tokens)
-    peer_inputs = to_torch(x), torch.tensor([500]), torch.tensor(tokens)
+    peer_inputs = setting.images(x), setting.tensor([500]), setting.rounded(tokens)
+    contest = evaluation(network, peer, inputs, peer_inputs, f"batch 1, {size} x {size} x 4, 77 tokens", setting)
+    contest.turns = 3
+    return contest
+
+
+def evaluation(
+    network: keras.Model, peer: torch.nn.Module, inputs: Any, peer_inputs: Any, case: str, setting: Setting
+) -> Contest:
+    """Returns the contest of one evaluation of a network and of diffusers'."""
+    network, peer = setting.ours(network), setting.evaluated(peer)
+    step = compiled(network, lambda *inputs: network(list(inputs), training=False))
+    call = setting.compiled(peer)
 
     @torch.inference_mode()
-    def theirs() -> np.ndarray:
-        return peer(*peer_inputs).sample.permute(0, 2, 3, 1).numpy()
+    def theirs(call: Callable = call) -> torch.Tensor:
+        return channels_last(call(*peer_inputs).sample)
 
-    contenders = {OURS: Contender(lambda: ops.convert_to_numpy(step(*inputs))), "diffusers": Contender(theirs)}
-    return Contest(f"batch 1, {size} x {size} x 4, 77 tokens", contenders, same=("diffusers",), turns=3)
+    contenders = {OURS: Contender(lambda: step(*inputs)), "diffusers": Contender(theirs)}
+    counted = setting.counted(operations(lambda: theirs(peer)))
+    return Contest(case, contenders, ("diffusers",), setting.tolerance, **counted)
 
 
-def unet_train(quick: bool) -> Contest:
-    """Training with AdamW: ours by `fit`, the peer by a typical training loop."""
-    steps = 4 if quick else 8
-    network, peer = networks()
-    images = np.random.default_rng(0).uniform(-1, 1, (steps * BATCH, SIZE, SIZE, 1)).astype("float32")
-    model = DDPM(network, seed=0)
-    model.compile(keras.optimizers.AdamW(RATE, weight_decay=DECAY))
+def training(
+    model: keras.Model,
+    peer: torch.nn.Module,
+    images: np.ndarray,
+    classes: np.ndarray | None,
+    batch: int,
+    case: str,
+    setting: Setting,
+) -> Contest:
+    """Returns the contest of training with AdamW: ours by `fit`, the peer by a typical training loop."""
+    steps = len(images) // batch
+    model.compile(keras.optimizers.AdamW(RATE, weight_decay=DECAY), jit_compile=setting.jit_compile)
 
     def ours() -> float:
-        return model.fit(images, batch_size=BATCH, shuffle=False, verbose=0).history["loss"][0]
+        return model.fit(images, classes, batch_size=batch, shuffle=False, verbose=0).history["loss"][0]
 
-    peer.train()
+    peer = setting.trained(peer)
+    call = setting.compiled(peer)
     optimizer = torch.optim.AdamW(peer.parameters(), RATE, weight_decay=DECAY, fused=True)
-    alphas_cumprod = torch.tensor(LinearSchedule().alphas_cumprod, dtype=torch.float32)
-    batches = to_torch(images).split(BATCH)
+    alphas_cumprod = setting.tensor(LinearSchedule().alphas_cumprod.astype("float32"))
+    batches = setting.tensor(images).permute(0, 3, 1, 2).split(batch)
+    labels = [()] * steps if classes is None else [(part,) for part in setting.tensor(classes).split(batch)]
+
+    def loss(call: Callable, x0: torch.Tensor, label: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        t, eps = torch.randint(1000, (batch,), device=x0.device), torch.randn_like(x0)
+        share = alphas_cumprod[t].view(-1, 1, 1, 1)
+        x_t = share.sqrt() * x0 + (1 - share).sqrt() * eps
+        with setting.autocast():
+            found = call(x_t, t, *label).sample
+        return torch.nn.functional.mse_loss(found.float(), eps)
 
     def theirs() -> float:
-        total = torch.zeros(())
-        for x0 in batches:
-            t, eps = torch.randint(1000, (BATCH,)), torch.randn_like(x0)
-            share = alphas_cumprod[t].view(-1, 1, 1, 1)
-            x_t = share.sqrt() * x0 + (1 - share).sqrt() * eps
-            loss = torch.nn.functional.mse_loss(peer(x_t, t).sample, eps)
+        total = torch.zeros((), device=batches[0].device)
+        for x0, label in zip(batches, labels, strict=True):
+            value = loss(call, x0, label)
             optimizer.zero_grad()
-            loss.backward()
+            value.backward()
             optimizer.step()
-            total += loss.detach()
+            total += value.detach()
         return total.item() / steps
 
+    counted = setting.counted(
+        operations(lambda: torch.autograd.grad(loss(peer, batches[0], labels[0]), list(peer.parameters())))
+    )
     # The first losses differ only by the draw of the noise.
     contenders = {OURS: Contender(ours, steps), "diffusers": Contender(theirs, steps)}
-    return Contest(f"{CASE}, `fit` of {steps} steps", contenders, same=("diffusers",), tolerance=0.2)
+    return Contest(f"{case}, `fit` of {steps} steps", contenders, ("diffusers",), tolerance=0.2, **counted)
+
+
+def _step(peer: UNet2DModel, batch: int, setting: Setting) -> Contest:
+    x = np.random.default_rng(0).standard_normal((batch, SIZE, SIZE, peer.config.in_channels), "float32")
+    t = np.arange(batch) * 1000 // batch
+    inputs, peer_inputs = (
+        (ops.convert_to_tensor(x), ops.convert_to_tensor(t, "int32")),
+        (setting.images(x), setting.tensor(t)),
+    )
+    return evaluation(UNet.from_diffusers(peer), peer, inputs, peer_inputs, case_of(x), setting)
+
+
+def _train(peer: UNet2DModel, batch: int, steps: int, setting: Setting) -> Contest:
+    shape = batch * steps, SIZE, SIZE, peer.config.in_channels
+    images = np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")
+    model = DDPM(UNet.from_diffusers(peer), seed=0)
+    return training(model, peer, images, None, batch, case_of(images[:batch]), setting)
+
+
+def case_of(x: np.ndarray) -> str:
+    """Returns the description of a batch of images."""
+    return f"batch {len(x)}, {' x '.join(map(str, x.shape[1:]))}"
