@@ -35,9 +35,9 @@ class Contest:
     """Contenders by name, ours first.
 
     `same` names the contenders that compute the same function as ours: the `difference` of outputs must not exceed
-    `tolerance` in any warm-up run of both. `turns` limits the turns of long runs. Without `warm` there are no warm-up
-    runs: no outputs are compared, and the median is robust to the turn in which ours compiles. `operations` counts the
-    floating-point operations of all contenders in a unit of work, in `dtype`.
+    `tolerance` in any warm-up run of both. `turns` and `warm` limit the turns and the warm-up runs of long work. Where
+    there are none of the latter, no outputs are compared, and the median is robust to the turn in which ours compiles.
+    A unit of work is `operations` in `dtype`, for all contenders.
     """
 
     case: str
@@ -45,7 +45,7 @@ class Contest:
     same: tuple[str, ...] = ()
     tolerance: float = 1e-3
     turns: int | None = None
-    warm: bool = True
+    warm: int = WARM_RUNS
     operations: float | None = None
     dtype: str = "float32"
     difference: Callable[[Any, Any], float] = dataclasses.field(default_factory=lambda: largest_difference)
@@ -112,7 +112,7 @@ def _warm_up(
     first, outputs, calls, differences = {}, {}, {}, {}
     for name, contender in contest.contenders.items():
         _progress(f"first run of {name}")
-        seconds, outputs[name] = zip(*_first_runs(contender, device), strict=True)
+        seconds, outputs[name] = zip(*_first_runs(contender, device, contest.warm), strict=True)
         first[name], calls[name] = seconds[0], max(1, math.ceil(shortest / seconds[-1]))
     for name in contest.same:
         runs = zip(outputs[OURS], outputs[name], strict=False)  # when training, after equal numbers of steps
@@ -120,10 +120,10 @@ def _warm_up(
     return first, calls, differences
 
 
-def _first_runs(contender: Contender, device: CPU) -> list[tuple[float, Any]]:
-    """Returns seconds and outputs of warm-up runs, as arrays: at least two, as the first one compiles."""
+def _first_runs(contender: Contender, device: CPU, most: int = WARM_RUNS) -> list[tuple[float, Any]]:
+    """Returns seconds and outputs of warm-up runs, as arrays: two if they may be, as the first one compiles."""
     done: list[tuple[float, Any]] = []
-    while len(done) < 2 or (len(done) < WARM_RUNS and sum(seconds for seconds, _ in done[1:]) < WARM_SECONDS):
+    while len(done) < most and (len(done) < 2 or sum(seconds for seconds, _ in done[1:]) < WARM_SECONDS):
         seconds, output = timed(contender, 1, device)
         done.append((seconds, as_array(output)))
     return done

@@ -27,9 +27,9 @@ def k_occurrence(quick: bool, setting: Setting) -> Contest:
 
 
 def k_occurrence_large(quick: bool, setting: Setting) -> Contest:
+    """From an array of NumPy to counts on the device."""
     x = _points(5_000 if quick else 100_000)
-    points = setting.tensor(x)
-    contenders = {OURS: Contender(lambda: our_k_occurrence(x, K)), TOPK: Contender(lambda: _topk(points))}
+    contenders = {OURS: Contender(lambda: our_k_occurrence(x, K)), TOPK: Contender(lambda: _topk(setting.tensor(x)))}
     counted = setting.counted(2 * len(x) ** 2 * DIM)
     return Contest(_case(x), contenders, (TOPK,), tolerance=0.0, turns=3, **counted)
 
@@ -69,7 +69,7 @@ def _product(x: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def _topk(x: torch.Tensor) -> torch.Tensor:
-    """What a user of PyTorch would write."""
+    """Counts neighbours as a user of PyTorch would."""
     counts, squares = torch.zeros(len(x), dtype=torch.long, device=x.device), (x * x).sum(dim=1)
     for start in range(0, len(x), LARGE_BLOCK):
         block = x[start : start + LARGE_BLOCK]

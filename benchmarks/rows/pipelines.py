@@ -126,4 +126,4 @@ def text_to_image(quick: bool, setting: Setting) -> Contest:
         "diffusers": Contender(functools.partial(theirs, *map(setting.compiled, parts))),
     }
     case = f"{x.shape[1]} x {x.shape[2]} latents, {STEPS} DDIM steps, one prompt"
-    return Contest(case, contenders, ("diffusers",), setting.tolerance, turns=1, **counted)
+    return Contest(case, contenders, ("diffusers",), setting.tolerance, turns=1, warm=1, **counted)

@@ -25,7 +25,7 @@ def sampling_ddpm(quick: bool, setting: Setting) -> Contest:
     steps = 20 if quick else 1000
     contest = _runs(steps, DDPMSampler(steps), DDPMScheduler(clip_sample=False), FEW, setting)
     if not quick:
-        contest.turns, contest.warm = 3, False
+        contest.turns, contest.warm = 3, 0
         contest.case += ", 3 turns"
     return contest
 
