@@ -100,7 +100,7 @@ def run_rows(arguments: argparse.Namespace) -> bool:
     return all([run_row(arguments, name, mode, device) for name, mode in pairs])
 
 
-def run_row(arguments: argparse.Namespace, name: str, mode: str, device: devices.CPU) -> bool:
+def run_row(arguments: argparse.Namespace, name: str, mode: str, device: devices.Device) -> bool:
     try:
         from benchmarks.rows import contest as row_contest
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.devices import CPU, as_array, product_rate
+from benchmarks.devices import Device, as_array, product_rate
 
 OURS = "ours"
 WARM_RUNS, WARM_SECONDS = 12, 2.0  # before the first turn: PyTorch networks are traced in these runs
@@ -62,7 +62,7 @@ def share_unequal(ours: Any, theirs: Any) -> float:
     return float(np.mean(np.asarray(ours) != np.asarray(theirs)))
 
 
-def hold(contest: Contest, repeats: int, shortest: float, device: CPU) -> dict[str, Any]:
+def hold(contest: Contest, repeats: int, shortest: float, device: Device) -> dict[str, Any]:
     """Times every contender in turns.
 
     Args:
@@ -106,7 +106,7 @@ def _longer(times: list[float], first: float | None, units: int) -> float:
 
 
 def _warm_up(
-    contest: Contest, shortest: float, device: CPU
+    contest: Contest, shortest: float, device: Device
 ) -> tuple[dict[str, float], dict[str, int], dict[str, float]]:
     """Returns by contender the seconds of its first run, the number of runs per turn, and its difference from ours."""
     first, outputs, calls, differences = {}, {}, {}, {}
@@ -120,7 +120,7 @@ def _warm_up(
     return first, calls, differences
 
 
-def _first_runs(contender: Contender, device: CPU, most: int = WARM_RUNS) -> list[tuple[float, Any]]:
+def _first_runs(contender: Contender, device: Device, most: int = WARM_RUNS) -> list[tuple[float, Any]]:
     """Returns seconds and outputs of warm-up runs, as arrays: two if they may be, as the first one compiles."""
     done: list[tuple[float, Any]] = []
     while len(done) < most and (len(done) < 2 or sum(seconds for seconds, _ in done[1:]) < WARM_SECONDS):
@@ -129,7 +129,7 @@ def _first_runs(contender: Contender, device: CPU, most: int = WARM_RUNS) -> lis
     return done
 
 
-def measure_memory(contender: Contender, device: CPU) -> dict[str, float]:
+def measure_memory(contender: Contender, device: Device) -> dict[str, float]:
     """Measures the memory and the first run of a contender, in a separate process.
 
     Args:
@@ -147,7 +147,7 @@ def measure_memory(contender: Contender, device: CPU) -> dict[str, float]:
     return {"peak": largest, "above": largest - before, "first": seconds[0], "later": min(seconds)}
 
 
-def timed(contender: Contender, calls: int, device: CPU) -> tuple[float, Any]:
+def timed(contender: Contender, calls: int, device: Device) -> tuple[float, Any]:
     """Returns the seconds of `calls` runs, each of which the device has finished, and the output of the last one."""
     start = time.perf_counter()
     for _ in range(calls):

@@ -11,6 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,20 +20,22 @@ GIB = 2**30
 PRODUCTS = 5  # of which the fastest counts
 
 
-class CPU:
-    """The processor, by whatever else the machine has."""
+class Device:
+    """Where contenders run: what makes it the only one in sight, and what it is measured by."""
 
-    name, torch = "cpu", "cpu"
-    environment: Mapping[str, str] = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
-    width = 2048  # of the measured product
-    rounding = 1e-3  # of float32 networks, relative
+    name: str
+    torch: str  # its name in PyTorch
+    environment: Mapping[str, str]
+    width: int  # of the measured product
+    rounding: float  # of float32 networks, relative
 
     def is_there(self) -> bool:
-        return True
+        """Returns whether PyTorch, of the peers, and Keras's backend see it."""
+        raise NotImplementedError
 
     def description(self) -> str:
         """Returns what a table says before the processor."""
-        return ""
+        raise NotImplementedError
 
     def wait(self, output: Any) -> None:
         """Waits until `output` is computed: JAX returns before that."""
@@ -40,26 +43,45 @@ class CPU:
             sys.modules["jax"].block_until_ready(output)
 
     def peak(self) -> float:
-        """Returns the largest memory of the process since `forget_peak`, in GiB."""
+        """Returns the largest memory since `forget_peak`, in GiB."""
+        raise NotImplementedError
+
+    def forget_peak(self) -> float:
+        """Resets the peak to the memory in use, and returns that."""
+        raise NotImplementedError
+
+
+class CPU(Device):
+    """The processor, by whatever else the machine has."""
+
+    name, torch, width, rounding = "cpu", "cpu", 2048, 1e-3
+    environment = MappingProxyType({"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"})
+
+    def is_there(self) -> bool:
+        return True
+
+    def description(self) -> str:
+        return ""
+
+    def peak(self) -> float:
+        """Returns the largest memory of the process."""
         unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
 
     def forget_peak(self) -> float:
-        """Gives freed memory back, resets the peak to what is in use, and returns that; only on Linux it can."""
-        if sys.platform == "linux":
-            ctypes.CDLL(None).malloc_trim(0)
+        if sys.platform == "linux":  # others go on from the largest memory so far
+            ctypes.CDLL(None).malloc_trim(0)  # what was freed is else still in use
             pathlib.Path("/proc/self/clear_refs").write_text("5")
         return self.peak()
 
 
-class GPU(CPU):
+class GPU(Device):
     """The first CUDA device, of Keras's backend and of the peers, which are PyTorch's."""
 
-    name, torch = "gpu", "cuda"
+    # Convolutions, and products of JAX and TensorFlow, are TF32.
+    name, torch, width, rounding = "gpu", "cuda", 8192, 1e-2
     # PyTorch and the backend share its memory: none may take most of it at once.
-    environment: Mapping[str, str] = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-    width = 8192
-    rounding = 1e-2  # convolutions, and products of JAX and TensorFlow, are TF32
+    environment = MappingProxyType({"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"})
 
     def is_there(self) -> bool:
         import keras
@@ -85,13 +107,18 @@ class GPU(CPU):
         return f"{card.name}, {card.total_memory / GIB:.0f} GiB, CUDA {torch.version.cuda}; "
 
     def wait(self, output: Any) -> None:
+        import keras
+        import torch
+
         super().wait(output)
-        sys.modules["torch"].cuda.synchronize()
-        if "tensorflow" in sys.modules:
-            sys.modules["tensorflow"].test.experimental.sync_devices()
+        torch.cuda.synchronize()
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            tf.test.experimental.sync_devices()
 
     def peak(self) -> float:
-        """Returns what was allocated at most since `forget_peak`, in GiB; JAX knows it since the start only."""
+        """Returns the largest allocated memory; JAX knows that since the start of the process only."""
         return sum(peak for _, peak in _allocated())
 
     def forget_peak(self) -> float:
@@ -126,7 +153,7 @@ def _allocated() -> list[tuple[float, float]]:
     return [(used / GIB, peak / GIB) for used, peak in found]
 
 
-DEVICES = {device.name: device for device in (CPU(), GPU())}
+DEVICES: dict[str, Device] = {device.name: device for device in (CPU(), GPU())}
 
 
 def default() -> str:
@@ -136,7 +163,7 @@ def default() -> str:
     return "gpu" if torch.cuda.is_available() else "cpu"
 
 
-def chosen(name: str) -> CPU:
+def chosen(name: str) -> Device:
     """Returns the device of a name, after checking that this process has it. The backend must be set."""
     from keras_gen.core.checks import check, check_choice
 
@@ -157,7 +184,7 @@ def as_array(output: Any) -> Any:
 
 
 @functools.cache
-def product_rate(device: CPU, dtype: str) -> float:
+def product_rate(device: Device, dtype: str) -> float:
     """Returns the operations per second of a product of two large square matrices, by PyTorch."""
     import torch
 

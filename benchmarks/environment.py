@@ -6,23 +6,14 @@ import pathlib
 import platform
 import sys
 
-from benchmarks.devices import CPU
+from benchmarks.devices import Device
 
 ROOT = pathlib.Path(__file__).parent.parent
 RUNS = ROOT / "runs" / "benchmarks"
 BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 PACKAGES = (
-    *("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "numpy"),
-    *(
-        "diffusers",
-        "transformers",
-        "vector-quantize-pytorch",
-        "scikit-learn",
-        "faiss-cpu",
-        "zuko",
-        "nflows",
-        "normflows",
-    ),
+    *("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "numpy", "diffusers", "transformers"),
+    *("vector-quantize-pytorch", "scikit-learn", "faiss-cpu", "zuko", "nflows", "normflows"),
 )
 # NPROC is XLA's. Other settings, such as Keras's configuration file, are the same for all.
 THREADS = (
@@ -31,7 +22,7 @@ THREADS = (
 )
 
 
-def prepare(backend: str, threads: int, device: CPU) -> None:
+def prepare(backend: str, threads: int, device: Device) -> None:
     """Sets backend, threads and device; restarts the process if they differ, as NumPy has already read them."""
     chosen = {"KERAS_BACKEND": backend, **dict.fromkeys(THREADS, str(threads)), **device.environment}
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -53,7 +44,7 @@ def write_whole(path: pathlib.Path, text: str) -> None:
     part.replace(path)
 
 
-def machine(device: CPU) -> dict[str, str]:
+def machine(device: Device) -> dict[str, str]:
     """Returns device, processor, cores, memory and the versions of installed packages."""
     versions = {"Python": platform.python_version()}
     for name in PACKAGES:

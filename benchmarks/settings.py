@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import torch
 
-from benchmarks.devices import CPU
+from benchmarks.devices import Device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Setting:
     with weights of that dtype and train under autocast; ours have the policy `mixed_bfloat16`.
     """
 
-    device: CPU
+    device: Device
     dtype: str = "float32"
     compiles: bool = False
 

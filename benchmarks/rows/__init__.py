@@ -8,7 +8,7 @@ import dataclasses
 import importlib
 
 from benchmarks.contest import OURS, Contest
-from benchmarks.devices import CPU
+from benchmarks.devices import Device
 from benchmarks.marks import Rate, Ratio, Utilization
 
 # How networks compute: the name of each way, its dtype, and whether ours and peers are compiled.
@@ -163,7 +163,7 @@ ROWS = {
 }
 
 
-def contest(name: str, quick: bool, device: CPU, mode: str) -> Contest:
+def contest(name: str, quick: bool, device: Device, mode: str) -> Contest:
     """Returns the contest of a row, on the backend of this process."""
     from benchmarks.settings import Setting
 
