@@ -1,7 +1,7 @@
 """How networks compute in a run: on which device, in which dtype, plainly or compiled; the same for ours and peers."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -75,6 +75,28 @@ class Setting:
     def autocast(self) -> torch.autocast:
         """Returns the context of a peer's loss."""
         return torch.autocast(self.device.torch, torch.bfloat16, enabled=self.dtype != "float32")
+
+    def epoch(
+        self,
+        optimizer: torch.optim.Optimizer,
+        loss: Callable[..., torch.Tensor],
+        data: Sequence[np.ndarray],
+        batch: int,
+    ) -> Callable[[], float]:
+        """Returns a typical training loop over batches of `data`, which returns the mean loss."""
+        batches = list(zip(*(torch.tensor(part).split(batch) for part in data), strict=True))
+
+        def run() -> float:
+            total = torch.zeros((), device=self.device.torch)
+            for parts in batches:
+                value = loss(*(part.to(self.device.torch) for part in parts))
+                optimizer.zero_grad()
+                value.backward()
+                optimizer.step()
+                total += value.detach()
+            return total.item() / len(batches)
+
+        return run
 
 
 def channels_last(images: torch.Tensor) -> torch.Tensor:

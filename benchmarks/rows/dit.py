@@ -24,8 +24,8 @@ def dit_step(quick: bool, setting: Setting) -> Contest:
 
 def dit_train(quick: bool, setting: Setting) -> Contest:
     peer, (batch, steps) = _peer(quick), (2, 2) if quick else (64, 8)
-    x, classes = _data(batch * steps)
-    return training(DDPM(DiT.from_diffusers(peer), seed=0), peer, x, classes, batch, _case(batch), setting)
+    model = DDPM(DiT.from_diffusers(peer), seed=0)
+    return training(model, peer, _data(batch * steps), batch, _case(batch), setting)
 
 
 def _peer(quick: bool) -> DiTTransformer2DModel:

@@ -65,9 +65,12 @@ def nice_train(quick: bool, setting: Setting) -> Contest:
     def ours() -> float:
         return model.fit(x, batch_size=NICE_BATCH, shuffle=False, verbose=0).history["loss"][0]
 
-    nflows_run, zuko_run = (_fit(peer, log_prob, x, setting) for peer, log_prob in peers)
-    contenders = {OURS: ours, "nflows": nflows_run, "zuko": zuko_run}
-    contenders = {name: Contender(run, steps) for name, run in contenders.items()}
+    def theirs(module: torch.nn.Module, log_prob: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[], float]:
+        optimizer = torch.optim.AdamW(module.parameters(), RATE, weight_decay=DECAY, eps=1e-7, fused=True)
+        return setting.epoch(optimizer, lambda x: -log_prob(x).mean(), [x], NICE_BATCH)
+
+    runs = {OURS: ours, **{name: theirs(*peer) for name, peer in zip(("nflows", "zuko"), peers, strict=True)}}
+    contenders = {name: Contender(run, steps) for name, run in runs.items()}
     case = f"{COUPLINGS} couplings of 5 x 1000 units, {PIXELS} dimensions, batch {NICE_BATCH}, `fit` of {steps} steps"
     return Contest(case, contenders, ("nflows", "zuko"))
 
@@ -177,23 +180,3 @@ def _log_prob_contenders(
     for name, log_prob in peers.items():
         contenders[name] = Contender(torch.inference_mode()(functools.partial(log_prob, peer_inputs)))
     return contenders
-
-
-def _fit(
-    module: torch.nn.Module, log_prob: Callable[[torch.Tensor], torch.Tensor], x: np.ndarray, setting: Setting
-) -> Callable:
-    """Returns a typical training loop, one epoch with AdamW."""
-    optimizer = torch.optim.AdamW(module.parameters(), RATE, weight_decay=DECAY, eps=1e-7, fused=True)
-    batches = setting.tensor(x).split(NICE_BATCH)
-
-    def epoch() -> float:
-        total = torch.zeros((), device=batches[0].device)
-        for batch in batches:
-            loss = -log_prob(batch).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-        return total.item() / len(batches)
-
-    return epoch

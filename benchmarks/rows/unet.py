@@ -1,6 +1,7 @@
 """The U-Nets against the same architectures in diffusers."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -98,47 +99,35 @@ def evaluation(
 def training(
     model: keras.Model,
     peer: torch.nn.Module,
-    images: np.ndarray,
-    classes: np.ndarray | None,
+    data: Sequence[np.ndarray],
     batch: int,
     case: str,
     setting: Setting,
 ) -> Contest:
-    """Returns the contest of training with AdamW: ours by `fit`, the peer by a typical training loop."""
-    steps = len(images) // batch
+    """Returns the contest of training with AdamW on images, perhaps with classes: ours by `fit`, the peer by a loop."""
+    steps = len(data[0]) // batch
     model.compile(keras.optimizers.AdamW(RATE, weight_decay=DECAY), jit_compile=setting.jit_compile)
 
     def ours() -> float:
-        return model.fit(images, classes, batch_size=batch, shuffle=False, verbose=0).history["loss"][0]
+        return model.fit(*data, batch_size=batch, shuffle=False, verbose=0).history["loss"][0]
 
     peer = setting.trained(peer)
     call = setting.compiled(peer)
     optimizer = torch.optim.AdamW(peer.parameters(), RATE, weight_decay=DECAY, fused=True)
     alphas_cumprod = setting.tensor(LinearSchedule().alphas_cumprod.astype("float32"))
-    batches = setting.tensor(images).permute(0, 3, 1, 2).split(batch)
-    labels = [()] * steps if classes is None else [(part,) for part in setting.tensor(classes).split(batch)]
 
-    def loss(call: Callable, x0: torch.Tensor, label: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    def loss(call: Callable, images: torch.Tensor, *classes: torch.Tensor) -> torch.Tensor:
+        x0 = images.permute(0, 3, 1, 2)
         t, eps = torch.randint(1000, (batch,), device=x0.device), torch.randn_like(x0)
         share = alphas_cumprod[t].view(-1, 1, 1, 1)
         x_t = share.sqrt() * x0 + (1 - share).sqrt() * eps
         with setting.autocast():
-            found = call(x_t, t, *label).sample
+            found = call(x_t, t, *classes).sample
         return torch.nn.functional.mse_loss(found.float(), eps)
 
-    def theirs() -> float:
-        total = torch.zeros((), device=batches[0].device)
-        for x0, label in zip(batches, labels, strict=True):
-            value = loss(call, x0, label)
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-            total += value.detach()
-        return total.item() / steps
-
-    counted = setting.counted(
-        operations(lambda: torch.autograd.grad(loss(peer, batches[0], labels[0]), list(peer.parameters())))
-    )
+    theirs = setting.epoch(optimizer, functools.partial(loss, call), data, batch)
+    first = [setting.tensor(part[:batch]) for part in data]
+    counted = setting.counted(operations(lambda: torch.autograd.grad(loss(peer, *first), list(peer.parameters()))))
     # The first losses differ only by the draw of the noise.
     contenders = {OURS: Contender(ours, steps), "diffusers": Contender(theirs, steps)}
     return Contest(f"{case}, `fit` of {steps} steps", contenders, ("diffusers",), tolerance=0.2, **counted)
@@ -147,10 +136,8 @@ def training(
 def _step(peer: UNet2DModel, batch: int, setting: Setting) -> Contest:
     x = np.random.default_rng(0).standard_normal((batch, SIZE, SIZE, peer.config.in_channels), "float32")
     t = np.arange(batch) * 1000 // batch
-    inputs, peer_inputs = (
-        (ops.convert_to_tensor(x), ops.convert_to_tensor(t, "int32")),
-        (setting.images(x), setting.tensor(t)),
-    )
+    inputs = ops.convert_to_tensor(x), ops.convert_to_tensor(t, "int32")
+    peer_inputs = setting.images(x), setting.tensor(t)
     return evaluation(UNet.from_diffusers(peer), peer, inputs, peer_inputs, case_of(x), setting)
 
 
@@ -158,7 +145,7 @@ def _train(peer: UNet2DModel, batch: int, steps: int, setting: Setting) -> Conte
     shape = batch * steps, SIZE, SIZE, peer.config.in_channels
     images = np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")
     model = DDPM(UNet.from_diffusers(peer), seed=0)
-    return training(model, peer, images, None, batch, case_of(images[:batch]), setting)
+    return training(model, peer, [images], batch, case_of(images[:batch]), setting)
 
 
 def case_of(x: np.ndarray) -> str:
