@@ -207,6 +207,26 @@ def _native_group_norm(x: Any, gamma: Any, beta: Any, groups: int, epsilon: floa
     return torch.group_norm(x.movedim(-1, 1), groups, gamma, beta, epsilon).movedim(1, -1)
 
 
+def segment_sum(values: Any, segments: Any, n: int) -> Any:
+    """Computes `ops.segment_sum(values, segments, n)`, the sums of the rows of each segment.
+
+    On PyTorch, Keras 3.15 makes an index for each number, and looks at all of them on the host.
+
+    Args:
+        values: float `(rows, ...)`.
+        segments: int `(rows,)`. Rows of numbers outside of 0 .. n - 1 are left out.
+        n: int >= 1.
+
+    Returns:
+        `(n, ...)`.
+    """
+    if not takes_fast_paths():
+        return ops.segment_sum(values, segments, n)
+    outside = (segments < 0) | (segments >= n)
+    sums = values.new_zeros((n + 1, *values.shape[1:]))
+    return sums.index_add(0, segments.masked_fill(outside, n), values)[:n]
+
+
 def map_chunks(function: Callable[..., Any], *chunks: Any) -> Any:
     """Computes `ops.map` of a function whose result is small beside what it computes on the way, and has no gradient.
 

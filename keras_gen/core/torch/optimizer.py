@@ -99,14 +99,14 @@ def _clip(optimizer: Any, plain: Any, gradients: Sequence[Any]) -> Sequence[Any]
     if not _are_plain(gradients):
         return plain(gradients)
     with torch.no_grad():
-        if optimizer.clipnorm:
+        if (optimizer.clipnorm or 0) > 0:
             norms = torch._foreach_clamp_min(torch._foreach_norm(gradients), optimizer.clipnorm)
             return torch._foreach_div(torch._foreach_mul(gradients, optimizer.clipnorm), norms)
-        if optimizer.global_clipnorm:
+        if (optimizer.global_clipnorm or 0) > 0:
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
             scale = optimizer.global_clipnorm * torch.clamp_max(1 / norm, 1 / optimizer.global_clipnorm)
             return torch._foreach_mul(gradients, scale + (norm - norm))  # NaN where the norm is not finite, as in Keras
-        if optimizer.clipvalue:
+        if (optimizer.clipvalue or 0) > 0:
             lowest = torch._foreach_clamp_min(gradients, -optimizer.clipvalue)
             return torch._foreach_clamp_max(lowest, optimizer.clipvalue)
     return gradients
@@ -118,7 +118,7 @@ def _average(optimizer: Any, plain: Any, variables: Sequence[Any]) -> None:
 
     kept = zip(variables, optimizer._model_variables_moving_average, strict=True)
     pairs = [(variable.value, average.value) for variable, average in kept if average is not None]
-    values, averages = (list(column) for column in zip(*pairs, strict=True))
+    values, averages = [value for value, _ in pairs], [average for _, average in pairs]
     if not _are_plain(values, averages):
         plain(variables)
         return
@@ -136,10 +136,11 @@ METHODS: dict[str, Callable[..., Any]] = {
 
 
 def _are_plain(*lists: Sequence[Any]) -> bool:
-    """Returns whether all tensors are ones for a fused kernel, which reads them in the order of memory."""
+    """Returns whether all tensors are ones for a fused kernel of a device, which reads them in the order of memory."""
     import torch
 
-    return all(
+    devices = {x.device for x in itertools.chain(*lists)}
+    return len(devices) == 1 and all(
         type(x) in (torch.Tensor, torch.nn.Parameter)
         and x.layout is torch.strided
         and x.dtype is torch.float32

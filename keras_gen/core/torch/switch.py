@@ -13,8 +13,9 @@ _enabled = os.environ.get("KERAS_GEN_TORCH_FAST_PATHS", "1") != "0"
 def enable_torch_fast_paths() -> None:
     """Enables the fast paths for PyTorch, which is the default.
 
-    These are traced calls of the image networks, and PyTorch's own kernels for channels-last convolutions, group
-    normalization, large matrix products, nearest codes and nearest neighbors. Results differ by rounding only.
+    These are traced calls of the image networks and of flows, PyTorch's own kernels for channels-last convolutions,
+    group normalization, large matrix products, sums of segments, nearest codes and nearest neighbors, and, in `fit`,
+    steps of Keras's Adam and AdamW that update, clip and average all weights at once. Results differ by rounding only.
     Enabling them does not guarantee their use: each fast path has further conditions. Other backends are not affected.
 
     Example:
