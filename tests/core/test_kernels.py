@@ -129,8 +129,9 @@ def test_product_without_onednn():
 
 
 def test_segment_sum():
-    segments = np.array([2, 0, -1, 2, 5, 4], "int32")
-    for shape in ((6,), (6, 3)):
+    outside = [-1, 5] if keras.backend.backend() != "tensorflow" else []  # which raises an error there
+    segments = np.array([2, 0, 2, 4, *outside], "int32")
+    for shape in ((len(segments),), (len(segments), 3)):
         values = RNG.standard_normal(shape).astype("float32")
         expected = np.stack([values[segments == i].sum(axis=0) for i in range(5)])
         result = segment_sum(*map(ops.convert_to_tensor, (values, segments)), 5)

@@ -214,7 +214,7 @@ def segment_sum(values: Any, segments: Any, n: int) -> Any:
 
     Args:
         values: float `(rows, ...)`.
-        segments: int `(rows,)`. Rows of numbers outside of 0 .. n - 1 are left out.
+        segments: int `(rows,)` in 0 .. n - 1. Rows of other numbers are left out, but raise an error on TensorFlow.
         n: int >= 1.
 
     Returns:
