@@ -27,6 +27,7 @@ from keras_gen.core.reconstruction import Reconstruction
 from keras_gen.core.scheduled import steps_per_update
 from keras_gen.core.stateless import in_random_state
 from keras_gen.core.torch.inductor import compiling
+from keras_gen.core.torch.optimizer import few_passes
 from keras_gen.core.weights import load_whole
 
 INSTEAD_OF_PREDICT = ("sample", "log_prob", "elbo", "map_latents", "denoise_from")
@@ -572,7 +573,8 @@ class GenerativeModel(StaysFrozen, keras.Model):
 
     def train_step(self, *args: Any) -> Any:
         """Performs a step of training; see `keras.Model.train_step`. All replicas learn the same."""
-        with replicas.averaging_gradients(self.optimizer, args), compiling(self.jit_compile):
+        update = few_passes(self.optimizer)
+        with replicas.averaging_gradients(self.optimizer, args), update, compiling(self.jit_compile):
             logs = super().train_step(*args)
         replicas.average_statistics(self)
         return replicas.reducible(logs)

@@ -148,7 +148,7 @@ class Dense(keras.layers.Dense):
         return self._map(inputs, ops.cast(self.kernel, scale.dtype) / scale)
 
     def _map(self, inputs: Any, kernel: Any) -> Any:
-        return product(inputs, kernel) + ops.convert_to_tensor(self.bias)
+        return product(inputs, kernel, ops.convert_to_tensor(self.bias))
 
 
 def broadcast_condition(condition: Any, x: Any) -> Any:

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -22,6 +23,7 @@ from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
 from keras_gen.flows.distributions import Base, LaplaceBase, LogisticBase, NormalBase
+from keras_gen.flows.tracing import TracedFunction
 
 BASES = {"normal": NormalBase, "logistic": LogisticBase, "laplace": LaplaceBase}
 
@@ -79,6 +81,8 @@ class Flow(GenerativeModel):
         self.base = BASES[base](dtype=self.dtype_policy) if isinstance(base, str) else base
         self.nll_tracker = keras.metrics.Mean(name="nll")
         self.bits_tracker = keras.metrics.Mean(name="bits_per_dim")
+        self._traced_density = TracedFunction(self, self._density)
+        self._traced_inverse = TracedFunction(self, self._inverse)
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
         """Builds the model for given shapes of data and, if conditional, condition, both including the batch axis."""
@@ -94,7 +98,10 @@ class Flow(GenerativeModel):
 
     def log_density(self, x: Any, condition: Any = None, training: bool = False) -> Any:
         """Returns log p(x) of tensors, `(batch,)`, for losses and gradients; see `log_prob` for arrays."""
-        z, log_det = self.bijector(x, condition, training=training)
+        return self._traced_density(x, condition, training=bool(training))
+
+    def _density(self, inputs: Sequence[Any], training: bool) -> Any:
+        z, log_det = self.bijector(*inputs, training=training)
         return self.base(z) + log_det
 
     def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
@@ -326,7 +333,10 @@ class Flow(GenerativeModel):
         ]
 
     def _to_data(self, z: Any, *conditions: Any) -> Any:
-        return self.bijector(z, *conditions, inverse=True)[0]
+        return self._traced_inverse(z, *conditions)
+
+    def _inverse(self, inputs: Sequence[Any], training: bool) -> Any:
+        return self.bijector(*inputs, inverse=True, training=training)[0]
 
     def interpolate(self, x_a: Any, x_b: Any, condition: Any = None, points: int = 9) -> np.ndarray:
         """Interpolates linearly between latents and maps the interpolated latents to data.

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_gen.core.compiled import sequential_loop
+from keras_gen.core.torch.kernels import segment_sum
 from keras_gen.quantization.nearest_code import nearest_code
 
 
@@ -67,8 +68,8 @@ def kmeans_plus_plus(x: Any, weights: Any, draws: Any) -> Any:
 
 def cluster_sums(x: Any, weights: Any, indices: Any, num_codes: int) -> tuple[Any, Any]:
     """Returns the number of rows of each code and their sums, float32 `(num_codes,)` and `(num_codes, dim)`."""
-    counts = ops.segment_sum(weights, indices, num_codes)
-    return counts, ops.segment_sum(x * ops.expand_dims(weights, -1), indices, num_codes)
+    counts = segment_sum(weights, indices, num_codes)
+    return counts, segment_sum(x * ops.expand_dims(weights, -1), indices, num_codes)
 
 
 def kmeans(x: Any, weights: Any, centers: Any, iterations: int) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer
+from keras_gen.core.torch.kernels import segment_sum
 from keras_gen.export import keras_gen_export
 
 
@@ -56,7 +57,7 @@ def count_codes(indices: Any, weights: Any, sizes: tuple[int, ...]) -> Any:
     """
     if len(sizes) > 1:
         indices = ops.add(indices, np.cumsum([0, *sizes[:-1]]).astype("int32"))
-    return ops.segment_sum(ops.reshape(weights, (-1,)), ops.reshape(indices, (-1,)), sum(sizes))
+    return segment_sum(ops.reshape(weights, (-1,)), ops.reshape(indices, (-1,)), sum(sizes))
 
 
 def split_counts(counts: Any, sizes: tuple[int, ...]) -> list[Any]:

@@ -7,7 +7,8 @@ from keras import ops
 
 from keras_gen.core.calculus.gradient import double_precision
 from keras_gen.core.fixtures import randomize_weights, to_numpy
-from keras_gen.core.torch.kernels import LARGE, Conv2D, convolve, product
+from keras_gen.core.torch import kernels
+from keras_gen.core.torch.kernels import LARGE, Conv2D, convolve, product, segment_sum
 from keras_gen.models import UNet
 from keras_gen.ops import gradient
 
@@ -125,6 +126,39 @@ def test_product_without_onednn():
     with mkldnn.flags(enabled=False):
         result = product(x, ops.transpose(x[:64]))
     np.testing.assert_array_equal(to_numpy(result), to_numpy(x @ ops.transpose(x[:64])))
+
+
+def test_segment_sum():
+    outside = [-1, 5] if keras.backend.backend() != "tensorflow" else []  # which raises an error there
+    segments = np.array([2, 0, 2, 4, *outside], "int32")
+    for shape in ((len(segments),), (len(segments), 3)):
+        values = RNG.standard_normal(shape).astype("float32")
+        expected = np.stack([values[segments == i].sum(axis=0) for i in range(5)])
+        result = segment_sum(*map(ops.convert_to_tensor, (values, segments)), 5)
+        np.testing.assert_allclose(to_numpy(result), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_product_with_a_bias():
+    x, y, bias = (RNG.standard_normal(shape).astype("float32") for shape in ((N, 64), (64, 64), (64,)))
+    for rows in (x, x[:3]):
+        result = product(*map(ops.convert_to_tensor, (rows, y, bias)))
+        np.testing.assert_allclose(to_numpy(result), rows @ y + bias, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="a setting of PyTorch's")
+def test_product_on_one_thread_and_on_two(monkeypatch):
+    import torch
+
+    x, y, bias = (ops.convert_to_tensor(RNG.standard_normal(shape), "float32") for shape in ((N, 64), (64, 64), (64,)))
+    calls = []
+    convolution = kernels._as_convolution
+    monkeypatch.setattr(kernels, "_as_convolution", lambda *args: calls.append(1) or convolution(*args))
+    results = []
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        results.append(to_numpy(product(x, y, bias)))
+    assert len(calls) == 1
+    np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-4)
 
 
 def test_product_of_pixels():

@@ -115,20 +115,25 @@ class Conv2D(keras.layers.Conv2D):
         return self.activation(convolve(inputs, self.kernel, self.bias, self.strides, self.padding))
 
 
-def product(x: Any, y: Any) -> Any:
-    """Computes the matrix product `x @ y`.
+def product(x: Any, y: Any, bias: Any = None) -> Any:
+    """Computes the matrix product `x @ y`, plus a bias.
 
     PyTorch's matrix product on a CPU is MKL's, which runs at less than half the speed of oneDNN on AMD processors.
-    Large float32 products are therefore computed as a 1 x 1 convolution, which is oneDNN's.
+    Large float32 products are therefore computed as a 1 x 1 convolution, which is oneDNN's on several threads.
 
     Args:
         x: `(n, dim)`.
         y: `(dim, m)`.
+        bias: `(m,)` or `None`. Defaults to `None`.
 
     Returns:
         `(n, m)`.
     """
-    return _as_convolution(x, y) if takes_fast_paths() and _is_faster_by_onednn(x, y) else x @ y
+    if takes_fast_paths() and _is_faster_by_onednn(x, y):
+        return _as_convolution(x, y, bias)
+    if takes_fast_paths() and bias is not None and x.ndim == 2 and x.dtype == y.dtype == bias.dtype:
+        return bias.addmm(x, y)  # no second pass over the result
+    return x @ y if bias is None else x @ y + bias
 
 
 def _is_faster_by_onednn(x: Any, y: Any) -> bool:
@@ -136,7 +141,8 @@ def _is_faster_by_onednn(x: Any, y: Any) -> bool:
 
     plain = x.ndim == 2 and x.dtype == y.dtype == torch.float32 and x.device.type == "cpu"
     is_known = plain and isinstance(x.shape[0], int)  # in an exported graph it is any number
-    return is_known and x.shape[0] * x.shape[1] * y.shape[1] >= LARGE and _has_onednn()
+    is_large = is_known and x.shape[0] * x.shape[1] * y.shape[1] >= LARGE
+    return is_large and _has_onednn() and torch.get_num_threads() > 1
 
 
 def _has_onednn() -> bool:
@@ -145,11 +151,11 @@ def _has_onednn() -> bool:
     return bool(mkldnn.is_available() and mkldnn.enabled)
 
 
-def _as_convolution(x: Any, y: Any) -> Any:
+def _as_convolution(x: Any, y: Any, bias: Any = None) -> Any:
     from torch.nn import functional
 
     pixels = x[None, :, None].permute(0, 3, 1, 2)
-    return functional.conv2d(pixels, y.t()[:, :, None, None])[0, :, :, 0].t()
+    return functional.conv2d(pixels, y.t()[:, :, None, None], bias)[0, :, :, 0].t()
 
 
 def normalize_groups(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> Any:
@@ -219,6 +225,26 @@ def put_token(tokens: Any, i: Any, token: Any) -> Any:
         return tokens.index_copy(1, ops.reshape(ops.cast(i, "int64"), (1,)), token)
     first = np.int32(0)  # of the dtype of `i`: JAX takes no other
     return ops.slice_update(tokens, (first, i, first, first), token)
+
+
+def segment_sum(values: Any, segments: Any, n: int) -> Any:
+    """Computes `ops.segment_sum(values, segments, n)`, the sums of the rows of each segment.
+
+    On PyTorch, Keras 3.15 makes an index for each number, and looks at all of them on the host.
+
+    Args:
+        values: float `(rows, ...)`.
+        segments: int `(rows,)` in 0 .. n - 1. Rows of other numbers are left out, but raise an error on TensorFlow.
+        n: int >= 1.
+
+    Returns:
+        `(n, ...)`.
+    """
+    if not takes_fast_paths():
+        return ops.segment_sum(values, segments, n)
+    outside = (segments < 0) | (segments >= n)
+    sums = values.new_zeros((n + 1, *values.shape[1:]))
+    return sums.index_add(0, segments.masked_fill(outside, n), values)[:n]
 
 
 def map_chunks(function: Callable[..., Any], *chunks: Any) -> Any:

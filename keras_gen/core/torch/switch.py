@@ -1,8 +1,9 @@
 """What makes PyTorch fast, and when; each part has its plain twin.
 
-On by default, on a CPU and on CUDA: PyTorch's own kernels (`kernels.py`), from the first call on; and traced calls of
-image networks, of steps of ancestral sampling and of the logits of `CodeTransformer` (`trace.py`), from the eighth call
-with the same signature. That call takes as long as some fifty plain ones.
+On by default, on a CPU and on CUDA: PyTorch's own kernels (`kernels.py`) and steps of Adam and AdamW over all weights
+at once (`optimizer.py`), from the first call on; and traced calls of image networks, of flows, of steps of ancestral
+sampling and of the logits of `CodeTransformer` (`trace.py`), from the eighth call with the same signature. That call
+takes as long as some fifty plain ones.
 
 With `compile(..., jit_compile=True)` these graphs also go through Inductor (`inductor.py`), in training too, at the
 second call with the same signature. That takes from 10 seconds to minutes for each signature and, in training, as
@@ -35,9 +36,10 @@ _has_private_names: bool | None = None  # not known before the first call
 def enable_torch_fast_paths() -> None:
     """Enables the fast paths for PyTorch, which is the default.
 
-    These are traced calls of networks, which `compile(jit_compile=True)` compiles, and PyTorch's own kernels for
-    channels-last convolutions, group normalization, large matrix products, nearest codes and nearest neighbors. Results
-    differ by rounding only.
+    These are traced calls of networks and of flows, which `compile(jit_compile=True)` compiles; PyTorch's own kernels
+    for channels-last convolutions, group normalization, large matrix products, sums of segments, nearest codes and
+    nearest neighbors; and, in `fit`, steps of Keras's Adam and AdamW that update, clip and average all weights at once.
+    Results differ by rounding only.
     Enabling them does not guarantee their use: each fast path has further conditions. Other backends are not affected.
 
     Example:
