@@ -8,6 +8,7 @@ from laws import BIJECTORS, ISLANDS
 from laws.islands import two_clusters
 from programs import one_program
 from rounded import rounded_products
+from tolerances import rounds
 
 from keras_gen.core.calculus.gradient import double_precision
 from keras_gen.core.devices.products import precise_product
@@ -37,7 +38,9 @@ def test_island(name):
 
 
 def test_layers_of_networks_are_left_to_the_device():
-    """The simulation rounds: a dense layer, a convolution and their gradients change, by 2^-11 or so."""
+    """The simulation rounds: products and convolutions change, by 2^-11 or so."""
+    if rounds():
+        pytest.skip("this device rounds by itself")
     x, kernel = (ops.convert_to_tensor(array) for array in (normal(4, 5, 5, 8), normal(3, 3, 8, 8)))
     functions = [
         lambda x: ops.matmul(x, kernel[0, 0]),
@@ -133,7 +136,7 @@ def test_settings_of_pytorch(monkeypatch):
 
     from keras_gen.core.devices import products
 
-    x = ops.convert_to_tensor(normal(3, 4))
+    x = torch.ones(3, 4)  # on the CPU
     before = torch.get_float32_matmul_precision()
     try:
         for has_amx, setting, expected in (

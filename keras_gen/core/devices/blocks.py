@@ -64,7 +64,7 @@ def _free_memory(x: Any) -> int | None:
 
 
 def halved_until_it_fits(function: Callable[[int], Result], size: int) -> Result:
-    """Returns `function(size)`, or of the next half of `size` for which the memory suffices."""
+    """Returns `function(size)`, with half of the size after each error of too little memory."""
     while True:
         try:
             return function(size)

@@ -15,10 +15,10 @@ def precise_product(x: Any, y: Any) -> Any:
     """Computes the matrix product `x @ y` in the precision of its factors, on any device and with any settings.
 
     GPUs may round the factors of float32 products to the 11 significant bits of TF32, and some CPUs to the 8 of
-    bfloat16: JAX by default, TensorFlow by default, PyTorch if asked to. That is enough for the layers of a network,
+    bfloat16: with JAX and TensorFlow by default, with PyTorch if asked to. That is enough for the layers of a network,
     but not for inverses, log-determinants, distances and statistics. JAX has a precision for each product. Elsewhere,
     and only where the factors would be rounded, each is split into three parts of 8 significant bits, which no device
-    rounds. Products of parts that are smaller than the rounding error of float32 are left out.
+    rounds; products of parts that are smaller than the rounding error of float32 are left out. No setting is changed.
 
     Args:
         x: float tensor `(..., dim)`.

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import check, check_integer, on_host
 from keras_gen.core.compiled import as_tensor, sequential_loop
 from keras_gen.core.devices.products import precise_product
 from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler, coefficient_table, has_step_of
@@ -132,7 +132,7 @@ class CodebookDiffusion:
         Raises:
             ValueError: if `indices` have a wrong shape or values outside 0 .. K - 1.
         """
-        indices = np.asarray(indices)
+        indices = np.asarray(on_host(indices))
         is_table = indices.ndim == 2 and len(indices) > 0 and indices.shape[1] == self.steps
         rule = f"be integers of shape (n, {self.steps})"
         check(is_table and indices.dtype.kind in "iu", "indices", rule, f"{indices.dtype} of shape {indices.shape}")
