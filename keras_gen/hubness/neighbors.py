@@ -238,8 +238,8 @@ def nearest_neighbors(
         points: `(n, dim)`, or `None`: the queries themselves, and then no point is its own neighbour. It is excluded by
             its index, so that two equal points find each other. Defaults to `None`.
         k: int >= 1, at most the number of other points. Defaults to `5`.
-        block_size: int >= 1. Number of queries processed at a time; fewer if there are more than 32,768 points, or as
-            many more as the memory of an accelerator holds. Defaults to `1024`.
+        block_size: int >= 1. Number of queries processed at a time; fewer if their products with all points would take
+            more memory than that, on a CPU with more than 32,768 points. Defaults to `1024`.
         metric: `"euclidean"`, `"cosine"`, or `"precomputed"`: then the queries are a distance matrix `(m, n)`, and
             `points` is `None`; the point itself is excluded if the matrix is square. Defaults to `"euclidean"`.
         verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `0`.

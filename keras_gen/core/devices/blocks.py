@@ -48,18 +48,18 @@ def cells_at_once(x: Any, cached: int) -> int:
 
 def _free_memory(x: Any) -> int | None:
     """Returns how many bytes are free on the accelerator of `x`, `None` if it is not known."""
-    match keras.backend.backend():
-        case "torch" if x.device.type == "cuda":
-            import torch
+    backend = keras.backend.backend()
+    if backend == "torch" and x.device.type == "cuda":
+        import torch
 
-            unused = torch.cuda.memory_reserved(x.device) - torch.cuda.memory_allocated(x.device)
-            return torch.cuda.mem_get_info(x.device)[0] + unused
-        case "jax":
-            import jax
+        unused = torch.cuda.memory_reserved(x.device) - torch.cuda.memory_allocated(x.device)
+        return torch.cuda.mem_get_info(x.device)[0] + unused
+    if backend == "jax":
+        import jax
 
-            memory = jax.local_devices()[0].memory_stats() or {}
-            if "bytes_limit" in memory and "bytes_in_use" in memory:
-                return memory["bytes_limit"] - memory["bytes_in_use"]
+        memory = jax.local_devices()[0].memory_stats() or {}
+        if "bytes_limit" in memory and "bytes_in_use" in memory:
+            return memory["bytes_limit"] - memory["bytes_in_use"]
     return None
 
 

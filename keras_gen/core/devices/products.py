@@ -59,8 +59,8 @@ def _rounds_on_torch(x: Any) -> bool:
         case "cuda":
             return _is_lowered(backends.cuda.matmul)
         case "cpu" | "xpu" as kind:
-            is_lowered = _is_lowered(backends.mkldnn.matmul) or _is_lowered(backends.mkldnn.conv)
-            return is_lowered and (kind == "xpu" or _has_amx())
+            may_round = kind == "xpu" or _has_amx()
+            return may_round and (_is_lowered(backends.mkldnn.matmul) or _is_lowered(backends.mkldnn.conv))
     return False
 
 
