@@ -7,6 +7,9 @@ import zlib
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(name, "1")
+# On a GPU, which they share, too: by default JAX takes three quarters of its memory at once, and TensorFlow all.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 # Tests compile much and run little, and much of it is what the other JAX worker, or the run before, compiled.
 ROOT = pathlib.Path(__file__).parent.parent
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
@@ -33,6 +36,7 @@ MANY = 3
 def pytest_addoption(parser):
     parser.addoption("--all-cases", action="store_true", help="run every case on every backend")
     parser.addoption("--turn", type=int, help="which third of the cases each backend runs (default: by the commit)")
+    parser.addoption("--rounded", action="store_true", help="multiply as GPUs do in TF32 (one backend alone)")
     parser.addoption("--update-api", action="store_true", help="rewrite tests/public_api.txt")
     parser.addoption("--update-references", action="store_true", help="rewrite tests/data/*.npz (one backend alone)")
 
@@ -209,6 +213,39 @@ def _seeded():
     import keras
 
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _as_on_a_gpu():
+    """Refuses to make PyTorch's tensors arrays without `ops.convert_to_numpy`, which those on a GPU need."""
+    if backend() != "torch":
+        yield
+        return
+    import torch
+
+    convert = torch.Tensor.__array__
+
+    def refuse_or_convert(tensor, *args, **options):
+        caller = sys._getframe(1)
+        module = caller.f_globals.get("__name__", "")
+        if module.startswith(("keras_gen", "numpy")) or str(ROOT / "tests") in caller.f_code.co_filename:
+            raise TypeError("a tensor becomes an array by `ops.convert_to_numpy`, as one on a GPU does")
+        return convert(tensor, *args, **options)
+
+    torch.Tensor.__array__ = refuse_or_convert
+    yield
+    torch.Tensor.__array__ = convert
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _rounded(request):
+    if not request.config.option.rounded:
+        yield
+        return
+    from rounded import rounded_products
+
+    with rounded_products():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -138,6 +138,28 @@ def test_nothing_comes_from_the_inside_of_keras():
     assert not offenders, listed(offenders)
 
 
+PRODUCTS = {"matmul", "einsum", "dot", "tensordot", "inner", "vdot"}
+# Rooms, and files within others, whose products are layers of networks, which the device may round.
+OF_NETWORKS = ("networks", "autoregressive.binary")
+# Where `@` multiplies NumPy arrays, and the products themselves.
+OF_ARRAYS = ("evaluation", "hubness", "core.devices.products", "core.torch.kernels")
+
+
+def test_products_outside_networks_are_precise():
+    """What has no precision of its own is rounded by GPUs: `precise_product` is not."""
+    offenders = []
+    for name, tree in TREES.items():
+        inside = name.removeprefix("keras_gen.")
+        if inside.startswith(OF_NETWORKS):
+            continue
+        for node in ast.walk(tree):
+            called = isinstance(node, ast.Attribute) and node.attr in PRODUCTS and ast.unparse(node.value) == "ops"
+            written = isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)
+            if called or (written and not inside.startswith(OF_ARRAYS)):
+                offenders.append(f"{name}, line {node.lineno}: {ast.unparse(node)}")
+    assert not offenders, listed(offenders)
+
+
 def test_faces_are_import_lines():
     offenders = []
     for namespace in NAMESPACES:

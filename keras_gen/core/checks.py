@@ -78,7 +78,7 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 def check_numbers(name: str, value: Any, at_least: int = 1) -> list[int] | list[float]:
     """Checks that `value` is a sequence of >= `at_least` numbers, and returns a list, of ints if all are integers."""
-    values = np.asarray(value)
+    values = np.asarray(on_host(value))
     rule = f"be a sequence of at least {at_least} numbers"
     check(values.ndim == 1 and values.dtype.kind in "iuf" and len(values) >= at_least, name, rule, value)
     return values.tolist()
@@ -121,6 +121,11 @@ def as_numpy(name: str, x: Any) -> np.ndarray:
     """Converts an array, a tensor or nested lists of real numbers to a NumPy array; raises for anything else."""
     check(is_numpy(x) or is_array(x), name, "be an array", type(x).__name__)
     return real_array(name, x)
+
+
+def on_host(x: Any) -> Any:
+    """Returns a tensor as a NumPy array, which NumPy does not make of one on an accelerator; anything else as it is."""
+    return ops.convert_to_numpy(x) if is_array(x) else x
 
 
 def finite_floats(name: str, x: Any) -> np.ndarray:

@@ -8,9 +8,8 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
-from keras_gen.core.checks import check, check_integer, is_array, real_array
+from keras_gen.core.checks import check, check_integer, is_array, on_host, real_array
 from keras_gen.core.conditions import map_parts, names_of, parts_of
 from keras_gen.export import keras_gen_export
 
@@ -145,7 +144,7 @@ def first_batch(data: Any) -> tuple[Any, Any]:
         batch = _peek(data)
         if is_array(batch) and _is_loader(data):
             data = Batches(data)
-    return None if batch is None else keras.tree.map_structure(_as_numpy, batch), data
+    return None if batch is None else keras.tree.map_structure(on_host, batch), data
 
 
 def _peek(data: Any) -> Any:
@@ -172,14 +171,10 @@ def _resumed(batch: Any, rest: Iterator[Any]) -> Iterator[Any]:
         yield (each,) if is_array(each) else each
 
 
-def _as_numpy(part: Any) -> Any:
-    return ops.convert_to_numpy(part) if is_array(part) else part
-
-
 def _as_plain(name: str, part: Any) -> Any:
     """Returns a part of a batch as a NumPy array, of no wider floats than float32."""
     if part is None:
         return None
-    part = part.detach().cpu() if hasattr(part, "detach") else part  # of torch, perhaps on another device
+    part = part.detach().cpu().numpy() if hasattr(part, "detach") else part  # of torch, perhaps on another device
     array = real_array(name, np.asarray(part) if hasattr(part, "__array__") else part)
     return array.astype("float32") if array.dtype == "float64" else array

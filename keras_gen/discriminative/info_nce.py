@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_gen.core.checks import check, check_finite, check_integer, check_positive, same_shape
 from keras_gen.core.configured import Configured
+from keras_gen.core.devices.products import precise_product
 from keras_gen.core.torch.kernels import map_chunks
 from keras_gen.export import keras_gen_export
 
@@ -113,13 +114,13 @@ def _slopes(
         # d log sum_j exp s_ij / d s_ij is a softmax over the row; the sums over columns contribute theirs.
         along_row, along_column = ops.exp(s - of_x[:, None]), ops.exp(s - of_y)
         slope = ops.where(compared, along_row * weight_x[:, None] + along_column * weight, 0.0)
-        return ops.matmul(slope, y) / 2
+        return precise_product(slope, y) / 2
 
     return _by_chunks(of_rows, (x, of_x, weight, *pairs), chunk_size)
 
 
 def _scores(x: Any, y: Any, compared: Any) -> Any:
-    return ops.where(compared, ops.matmul(x, ops.transpose(y)), MASKED)
+    return ops.where(compared, precise_product(x, ops.transpose(y)), MASKED)
 
 
 def _compared(rows: Sequence[Any], columns: Sequence[Any]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_gen.core.checks import check, check_integer, finite_array, is_number
+from keras_gen.core.checks import check, check_integer, finite_array, is_number, on_host
 from keras_gen.core.files import replacing
 from keras_gen.evaluation.image_grid import image_grid
 from keras_gen.export import keras_gen_export
@@ -154,7 +154,7 @@ def latents(z: Any, labels: Any = None) -> Any:
     """
     z = finite_array("z", z)
     check(z.ndim == 2 and len(z) > 0 and z.shape[1] >= 2, "z", "have shape (n, dim) with dim >= 2", z.shape)
-    labels = None if labels is None else np.asarray(labels)
+    labels = None if labels is None else np.asarray(on_host(labels))
     check(labels is None or labels.shape == (len(z),), "labels", f"have shape ({len(z)},)", np.shape(labels))
     kind = "latent"
     if z.shape[1] > 2:

@@ -141,8 +141,8 @@ def fraction_in_balls(queries: np.ndarray, points: np.ndarray, k: int) -> float:
     _, [queries, points] = in_range(queries, points)
     reach = nearest_neighbors(points, k=k, block_size=BLOCK_SIZE)[0][:, -1]
     # The minimum of |q - x|^2 - reach decides; the ranking has rounding errors, so the best few are checked.
-    blocks = Index(points, reach).search(nearest_program(min(CANDIDATES, len(points))), queries, BLOCK_SIZE, 0)
-    distances, indices, beyond = (np.concatenate(parts)[: len(queries)] for parts in zip(*blocks, strict=True))
+    program = nearest_program(min(CANDIDATES, len(points)))
+    distances, indices, beyond = Index(points, reach).search(program, queries, BLOCK_SIZE, 0)
     inside = (distances <= reach[indices]).any(axis=1)
     unsure = np.flatnonzero(~inside & (beyond <= 0))
     for rows, squares in precise_search(queries, points, unsure, BLOCK_SIZE):

@@ -16,6 +16,7 @@ from keras_gen.core.checks import (
     finite_samples,
     is_array,
     is_number,
+    on_host,
     same_shape,
 )
 from keras_gen.core.exporting.graph import Graph, Input
@@ -244,7 +245,7 @@ class Flow(GenerativeModel):
         self.check_built()
         seed = self.draw_seed(seed)
         noise = self.base.draw_noise(n, self.latent_shape, seed) if noise is None else noise
-        noise = np.asarray(noise, self.bijector.bijection_dtype)
+        noise = np.asarray(on_host(noise), self.bijector.bijection_dtype)
         expected = (n, *self.latent_shape)
         check(noise.shape == expected, "noise", f"have shape {expected}", f"shape {noise.shape}")
         conditions = self._prepare_condition("condition", condition, n)

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_gen.core.arrays import broadcast_to_batch
 from keras_gen.core.checks import check, finite_array
+from keras_gen.core.devices.products import precise_product
 from keras_gen.core.random import check_seed, fixed_seed
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector, num_positions
@@ -78,14 +79,15 @@ class Invertible1x1Conv(Bijector):
     def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         lower, upper = self._factors()
         # Row i of P L is row order^-1(i) of L.
-        w = ops.take(lower, ops.argsort(ops.convert_to_tensor(self.order)), axis=0) @ upper
-        return x @ w, self._log_det(x)
+        w = precise_product(ops.take(lower, ops.argsort(ops.convert_to_tensor(self.order)), axis=0), upper)
+        return precise_product(x, w), self._log_det(x)
 
     def inverse_and_log_det(self, y: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         lower, upper = self._factors()
         identity = ops.eye(y.shape[-1], dtype=self.bijection_dtype)
         w = ops.solve_triangular(upper, ops.solve_triangular(lower, identity, lower=True))
-        return y @ ops.take(w, ops.argsort(ops.convert_to_tensor(self.order)), axis=1), -self._log_det(y)
+        w = ops.take(w, ops.argsort(ops.convert_to_tensor(self.order)), axis=1)
+        return precise_product(y, w), -self._log_det(y)
 
     def _factors(self) -> tuple[Any, Any]:
         lower, upper, sign, s = (

@@ -17,6 +17,7 @@ from keras_gen.core.checks import (
     float_tensors,
     same_shape,
 )
+from keras_gen.core.devices.products import precise_product
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.coupling import Coupling
 
@@ -95,7 +96,8 @@ def rational_quadratic_spline(x: Any, parameters: Any, bound: float = 5.0, inver
 def _knots(parameters: Any, bound: float) -> Any:
     bins = parameters.shape[-1]
     shares = SMALLEST + (1 - SMALLEST * bins) * ops.softmax(parameters, axis=-1)
-    sums = shares @ ops.triu(ops.ones((bins, bins), shares.dtype))  # on torch, Keras's cumsum casts float64 to float32
+    # On torch, Keras's cumsum casts float64 to float32.
+    sums = precise_product(shares, ops.triu(ops.ones((bins, bins), shares.dtype)))
     inner = bound * (2 * sums[..., :-1] - 1)
     ends = ops.full_like(parameters[..., :1], bound)
     return ops.concatenate([-ends, inner, ends], axis=-1)

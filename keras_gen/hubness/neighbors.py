@@ -9,7 +9,9 @@ from keras import ops
 
 from keras_gen.core.checks import check, check_choice, check_integer, check_verbose, real_array
 from keras_gen.core.compiled import compiled, even_batches, progress_bar
-from keras_gen.core.torch.kernels import product, tile_size
+from keras_gen.core.devices.blocks import cells_at_once, halved_until_it_fits, on_cpu
+from keras_gen.core.devices.products import precise_product
+from keras_gen.core.torch.kernels import tile_size
 from keras_gen.export import keras_gen_export
 
 METRICS = ("euclidean", "cosine", "precomputed")
@@ -70,9 +72,10 @@ def smallest_others(matrix: np.ndarray, k: int) -> np.ndarray:
     return np.sort(np.partition(matrix, k - 1, axis=1)[:, :k], axis=1)
 
 
-CELLS = 2**25  # products in memory at a time, 128 MB
+CELLS = 2**25  # products in memory at a time on a CPU, 128 MB
 CHUNK = 16  # columns per chunk; only their maximum is ranked at first
 EPSILON = 2.0**-24  # unit roundoff of float32
+TRUNCATION = 4  # rounding errors of an accelerator, in those of a CPU: not all of them round sums to nearest
 
 
 class Index:
@@ -100,17 +103,36 @@ class Index:
         self.rows = ops.convert_to_tensor(rows)
 
     def search(
-        self, program: Callable[[Any, Any], Any], queries: np.ndarray, block_size: int, verbose: str | int
-    ) -> Iterator[list[np.ndarray]]:
-        """Yields the results of `program(block of queries, rows)`; the last block is padded with the last query."""
-        block_size = min(block_size, max(1, CELLS // len(self.rows)))
-        blocks = list(even_batches(len(queries), block_size))
+        self, program: Callable[[Any, Any], Any], queries: np.ndarray | None, block_size: int, verbose: str | int
+    ) -> list[np.ndarray]:
+        """Returns the results of `program(block of queries, rows)` for all queries, or all points if there are none.
+
+        Blocks for which the memory does not suffice are halved.
+        """
+        n = len(self.rows) if queries is None else len(queries)
+        whole = 1 << (n - 1).bit_length()
+        block_size = min(block_size, whole, max(1, cells_at_once(self.rows, CELLS) // len(self.rows)))
+        return halved_until_it_fits(lambda size: self._search(program, queries, size, verbose), block_size)
+
+    def _search(
+        self, program: Callable[[Any, Any], Any], queries: np.ndarray | None, block_size: int, verbose: str | int
+    ) -> list[np.ndarray]:
+        n = len(self.rows) if queries is None else len(queries)
+        blocks = list(even_batches(n, block_size))
         bar = progress_bar(len(blocks), verbose)
+        results = []
         for rows in blocks:
-            block = (queries[rows] - self.mean).astype("float32")
-            results = program(ops.convert_to_tensor(block), self.rows)
-            yield [np.array(ops.convert_to_numpy(result)) for result in results]
+            found = program(self._centered(queries, rows), self.rows)
+            # An accelerator goes on to the next block while the host waits for none.
+            is_fetched = bar.verbose or on_cpu(self.rows)
+            results.append([ops.convert_to_numpy(part) for part in found] if is_fetched else found)
             bar.add(1)
+        return [np.concatenate([*map(ops.convert_to_numpy, parts)])[:n] for parts in zip(*results, strict=True)]
+
+    def _centered(self, queries: np.ndarray | None, rows: np.ndarray) -> Any:
+        if queries is None:
+            return ops.take(self.rows, ops.convert_to_tensor(rows, "int32"), axis=0)[:, :-1]
+        return ops.convert_to_tensor((queries[rows] - self.mean).astype("float32"))
 
 
 def precise_search(
@@ -132,7 +154,7 @@ def precise_search(
 def scores(queries: Any, rows: Any) -> Any:
     """Computes `q . x_i - |x_i|^2 / 2` for all queries and points, `(queries, n)`."""
     ones = ops.ones((ops.shape(queries)[0], 1), dtype="float32")
-    return product(ops.concatenate([queries, ones], axis=1), ops.transpose(rows))
+    return precise_product(ops.concatenate([queries, ones], axis=1), ops.transpose(rows))
 
 
 def largest(values: Any, count: int) -> tuple[Any, Any]:
@@ -161,7 +183,8 @@ def _ranked(values: Any, count: int) -> Any:
 
 def _best_rows(queries: Any, rows: Any, count: int) -> Any:
     """Returns the indices of the rows with the largest scores, `(queries, count)`, in decreasing order."""
-    n, size = rows.shape[0], tile_size(queries.shape[0], rows.shape[0], CHUNK)
+    n = rows.shape[0]
+    size = tile_size(queries.shape[0], n, CHUNK) if on_cpu(rows) else n
     tiles = [
         (start, *largest(scores(queries, rows[start : start + size]), min(count, size, n - start)))
         for start in range(0, n, size)
@@ -185,7 +208,8 @@ def nearest_program(candidates: int) -> Callable[[Any, Any], Any]:
         distances = ops.sum(ops.square(found[..., :-1] - ops.expand_dims(queries, 1)), axis=-1)
         last = ops.sum(queries * found[:, -1, :-1], axis=1) + found[:, -1, -1]
         norms, longest = ops.sum(ops.square(queries), axis=1), ops.max(ops.abs(rows[:, -1]))
-        rounding = 2 * EPSILON * (rows.shape[1] + 3) * (norms + 4 * longest)
+        epsilon = EPSILON if on_cpu(rows) else TRUNCATION * EPSILON
+        rounding = 2 * epsilon * (rows.shape[1] + 3) * (norms + 4 * longest)
         return distances, indices, norms - 2 * last - rounding
 
     return compiled(None, nearest)
@@ -207,15 +231,15 @@ def nearest_neighbors(
 
     For each block of queries, one matrix product ranks all points, after the mean is subtracted from the data, and the
     distances of the candidates are then computed from differences. Memory holds a float32 copy of the points and
-    `block_size x n` products, 128 MB at most, never `n x n`.
+    `block_size x n` products, on a CPU 128 MB at most, elsewhere 1 GB and a share of what is free, never `n x n`.
 
     Args:
         queries: `(m, dim)`, arrays or tensors.
         points: `(n, dim)`, or `None`: the queries themselves, and then no point is its own neighbour. It is excluded by
             its index, so that two equal points find each other. Defaults to `None`.
         k: int >= 1, at most the number of other points. Defaults to `5`.
-        block_size: int >= 1. Number of queries processed at a time; fewer if there are more than 32,768 points.
-            Defaults to `1024`.
+        block_size: int >= 1. Number of queries processed at a time; fewer if their products with all points would take
+            more memory than that, on a CPU with more than 32,768 points. Defaults to `1024`.
         metric: `"euclidean"`, `"cosine"`, or `"precomputed"`: then the queries are a distance matrix `(m, n)`, and
             `points` is `None`; the point itself is excluded if the matrix is square. Defaults to `"euclidean"`.
         verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `0`.
@@ -254,8 +278,8 @@ def nearest_neighbors(
     exponent, [queries, points] = in_range(queries, points)
 
     candidates = min(k + itself + SPARE, len(points))
-    blocks = Index(points).search(nearest_program(candidates), queries, block_size, verbose)
-    distances, indices, beyond = (np.concatenate(parts)[: len(queries)] for parts in zip(*blocks, strict=True))
+    own = None if itself else queries
+    distances, indices, beyond = Index(points).search(nearest_program(candidates), own, block_size, verbose)
     distances, indices = _nearest_of(distances, indices, k, itself)
     # Far from the mean, rounding errors of products may exceed distances: uncertain queries are recomputed.
     unsure = np.flatnonzero((distances[:, -1] > beyond) & (candidates < len(points)))

@@ -1,13 +1,16 @@
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_gen.core.checks import check, check_finite, check_integer
-from keras_gen.core.torch.kernels import map_chunks, product
+from keras_gen.core.devices.blocks import cells_at_once, halved_until_it_fits, on_cpu
+from keras_gen.core.devices.products import precise_product
+from keras_gen.core.torch.kernels import map_chunks
 from keras_gen.export import keras_gen_export
 
-CELLS = 2**20  # distances in memory at a time, 4 MB
+CELLS = 2**20  # distances in memory at a time on a CPU, 4 MB: what its caches hold
 
 
 @keras_gen_export("keras_gen.ops.nearest_code")
@@ -21,7 +24,8 @@ def nearest_code(x: Any, codebook: Any, chunk_size: int | None = None) -> Any:
         x: float tensor `(n, dim)`.
         codebook: float tensor `(num_codes, dim)`.
         chunk_size: int >= 1 or `None`. Number of vectors processed at a time, which limits memory to
-            `chunk_size x num_codes` distances for any `n`. Defaults to `None`, 4 MB of distances.
+            `chunk_size x num_codes` distances for any `n`. Defaults to `None`, 4 MB of distances on a CPU, elsewhere
+            1 GB and a share of what is free.
 
     Returns:
         int32 tensor `(n,)`; the lowest index in case of ties. The values of tensors are not checked: the index of a
@@ -36,8 +40,10 @@ def nearest_code(x: Any, codebook: Any, chunk_size: int | None = None) -> Any:
     check_finite("x", x)
     check_finite("codebook", codebook)
     x, codebook = (ops.stop_gradient(ops.cast(tensor, "float32")) for tensor in (x, codebook))
-    num_codes, dim = _check_shapes(x, codebook)
-    chunk = max(1, CELLS // num_codes) if chunk_size is None else check_integer("chunk_size", chunk_size)
+    _check_shapes(x, codebook)
+    num_codes = codebook.shape[0]
+    chunk_size = None if chunk_size is None else check_integer("chunk_size", chunk_size)
+    chunk = chunk_size or max(1, cells_at_once(x, CELLS) // num_codes)
     center = ops.mean(codebook, axis=0)
     codebook = codebook - center
     half_norms = 0.5 * ops.sum(ops.square(codebook), axis=1, keepdims=True)
@@ -45,34 +51,40 @@ def nearest_code(x: Any, codebook: Any, chunk_size: int | None = None) -> Any:
 
     def nearest(rows: Any) -> Any:
         ones = ops.ones((ops.shape(rows)[0], 1), "float32")
-        return _argmax(product(ops.concatenate([rows - center, ones], axis=1), columns))
+        return _argmax(precise_product(ops.concatenate([rows - center, ones], axis=1), columns))
 
     n = ops.shape(x)[0]
     if isinstance(n, int):
         if n == 0:
             return ops.zeros((0,), "int32")
-        if n <= chunk:
-            return nearest(x)
-    elif keras.backend.backend() == "tensorflow":
-        chunk = ops.maximum(ops.minimum(n, chunk), 1)  # the batch size is unknown while tracing
-    else:
-        return nearest(x)  # exported for any batch size, by which no shape can be computed
+        return halved_until_it_fits(lambda size: _by_chunks(nearest, x, size), min(chunk, n))
+    if keras.backend.backend() == "tensorflow":  # the batch size is unknown while tracing
+        return _by_chunks(nearest, x, ops.maximum(ops.minimum(n, chunk), 1))
+    return nearest(x)  # exported for any batch size, by which no shape can be computed
+
+
+def _by_chunks(nearest: Callable[[Any], Any], x: Any, chunk: Any) -> Any:
+    """Computes `nearest(x)`, a chunk of rows at a time: `(n,)`."""
+    n, dim = ops.shape(x)[0], x.shape[1]
+    if isinstance(chunk, int) and n <= chunk:
+        return nearest(x)
     padded = ops.concatenate([x, ops.zeros(((-n) % chunk, dim), "float32")])
     indices = map_chunks(nearest, ops.reshape(padded, (-1, chunk, dim)))
     return ops.reshape(indices, (-1,))[:n]
 
 
 def _argmax(scores: Any) -> Any:
-    # Two vectorized reductions; `ops.argmax` takes three times as long.
+    if not on_cpu(scores) and keras.backend.backend() != "tensorflow":  # whose GPU takes any of equal scores
+        return ops.cast(ops.argmax(scores, axis=1), "int32")
+    # On a CPU, two vectorized reductions; `ops.argmax` takes three times as long.
     num_codes = scores.shape[1]
     largest = ops.max(scores, axis=1, keepdims=True)
     indices = ops.where(scores == largest, ops.arange(num_codes, dtype="int32"), num_codes)
     return ops.minimum(ops.min(indices, axis=1), num_codes - 1)  # with NaN, no score equals the maximum
 
 
-def _check_shapes(x: Any, codebook: Any) -> tuple[int, int]:
+def _check_shapes(x: Any, codebook: Any) -> None:
     shape = tuple(codebook.shape)
     check(len(shape) == 2 and shape[0] > 0, "codebook", "have shape (num_codes >= 1, dim)", f"shape {shape}")
     is_batch = len(x.shape) == 2 and x.shape[1] == shape[1]
     check(is_batch, "x", f"have shape (n, {shape[1]}) to match the codes", f"shape {tuple(x.shape)}")
-    return shape

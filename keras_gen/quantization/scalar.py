@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.core.devices.products import precise_product
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.straight_through import straight_through
 from keras_gen.quantization.quantizer import MOST_CODES, Quantizer, masked_mean
@@ -212,7 +213,8 @@ class LookupFreeQuantizer(Quantizer):
             part = x[..., start : start + JOINT_BITS]
             bits = part.shape[-1]
             corners = 2.0 * (np.arange(2**bits)[:, None] >> np.arange(bits) & 1) - 1.0
-            log_p = ops.log_softmax(2 / self.temperature * ops.matmul(part, corners.T.astype("float32")), axis=-1)
+            products = precise_product(part, ops.convert_to_tensor(corners.T, "float32"))
+            log_p = ops.log_softmax(2 / self.temperature * products, axis=-1)
             p = ops.exp(log_p)
             mean_entropy = mean_entropy + masked_mean(-ops.sum(p * log_p, axis=-1), mask)
             weights = ops.ones_like(p[..., :1]) if mask is None else ops.expand_dims(ops.cast(mask, "float32"), -1)

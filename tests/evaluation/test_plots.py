@@ -3,6 +3,7 @@ import pathlib
 import keras
 import numpy as np
 import pytest
+from keras import ops
 from offenders import not_refused
 from PIL import Image
 
@@ -61,7 +62,7 @@ def test_log_snr_curves():
 
 def test_latents_are_shown_in_the_plane_of_most_variance():
     z = np.random.default_rng(0).normal(size=(200, 5)) * [0.1, 5.0, 0.1, 2.0, 0.1]
-    (axes,) = plots.latents(z, np.arange(200) % 3).axes
+    (axes,) = plots.latents(z, ops.convert_to_tensor(np.arange(200) % 3)).axes
     shown = axes.collections[0].get_offsets()
     np.testing.assert_allclose(np.var(shown, axis=0), np.var(z[:, [1, 3]], axis=0), rtol=0.05)
     assert len(axes.get_legend().get_texts()) == 3

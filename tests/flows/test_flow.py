@@ -217,7 +217,7 @@ def test_without_temperature_there_is_the_center(base):
 def test_temperature_scales_the_noise():
     model = small_flow()
     noise = POINTS[:5]
-    half = model.sample(5, temperature=0.5, noise=noise, verbose=0)
+    half = model.sample(5, temperature=0.5, noise=ops.convert_to_tensor(noise), verbose=0)
     np.testing.assert_allclose(half, model.decode(0.5 * noise), rtol=1e-5, atol=1e-6)
 
 

@@ -230,8 +230,8 @@ def test_a_block_of_queries_at_a_time(rng):
         sizes.append((queries.shape[0], rows.shape[0]))
         return program(queries, rows)
 
-    blocks = list(Index(x).search(recording, x, 64, 0))
-    assert len(blocks) == -(-1000 // 64)
+    assert [len(part) for part in Index(x).search(recording, x, 64, 0)] == [1000] * 3
+    assert len(sizes) == -(-1000 // 64)
     assert set(sizes) == {
         (63 if keras.backend.backend() == "torch" else 64, 1000)
     }  # one size, so that one program does

@@ -2,6 +2,7 @@
 
 from keras_gen.initializers import ICNR
 from laws.bijectors import BIJECTORS, DISCRETE
+from laws.islands import ISLANDS
 from laws.layers import DECAY, LAYERS, SAMPLING
 from laws.losses import LOSSES
 from laws.metrics import METRICS
@@ -22,6 +23,7 @@ __all__ = [
     "DECAY",
     "DIFFUSION_SAMPLERS",
     "DISCRETE",
+    "ISLANDS",
     "LAYERS",
     "MODELS",
     "OF_DIFFUSION",

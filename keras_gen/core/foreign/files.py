@@ -60,7 +60,7 @@ def _module_tensors(module: Any) -> Tensors:
     def read(name: str) -> np.ndarray:
         tensor = tensors[name].cpu()
         # A copy, as the module may go on to be trained. NumPy's arrays of PyTorch know no bfloat16.
-        return np.array(tensor.float() if dtypes[name] == "bfloat16" else tensor)
+        return np.array((tensor.float() if dtypes[name] == "bfloat16" else tensor).numpy())
 
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     return Tensors(type(module).__name__, shapes, {name: DTYPES.get(own, own) for name, own in dtypes.items()}, read)

@@ -7,6 +7,7 @@ from keras import ops
 from keras_gen.core import replicas
 from keras_gen.core.arrays import mean_square
 from keras_gen.core.checks import check, check_choice, check_integer
+from keras_gen.core.devices.products import precise_product
 from keras_gen.diffusion.models.score_sde import ScoreSDE
 from keras_gen.diffusion.samplers.base import DiffusionSampler
 from keras_gen.diffusion.samplers.euler import EulerSampler
@@ -101,7 +102,7 @@ class RectifiedFlow(ScoreSDE):
             return x0, eps
         rows = [ops.reshape(value, (ops.shape(value)[0], -1)) for value in (x0, eps)]
         # |x0 - eps|^2 without the squared norms, which are the same for every pairing
-        pairing = optimal_pairing(-ops.matmul(rows[0], ops.transpose(rows[1])))
+        pairing = optimal_pairing(-precise_product(rows[0], ops.transpose(rows[1])))
         return x0, ops.take(eps, pairing, axis=0)
 
     def reflow(

@@ -10,8 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer
+from keras_gen.core.checks import check, check_integer, on_host
 from keras_gen.core.compiled import as_tensor, sequential_loop
+from keras_gen.core.devices.products import precise_product
 from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler, coefficient_table, has_step_of
 from keras_gen.diffusion.samplers.ddim import DDIMSampler
 from keras_gen.diffusion.samplers.ddpm import DDPMSampler
@@ -131,7 +132,7 @@ class CodebookDiffusion:
         Raises:
             ValueError: if `indices` have a wrong shape or values outside 0 .. K - 1.
         """
-        indices = np.asarray(indices)
+        indices = np.asarray(on_host(indices))
         is_table = indices.ndim == 2 and len(indices) > 0 and indices.shape[1] == self.steps
         rule = f"be integers of shape (n, {self.steps})"
         check(is_table and indices.dtype.kind in "iu", "indices", rule, f"{indices.dtype} of shape {indices.shape}")
@@ -223,7 +224,7 @@ class CodebookDiffusion:
             denoised = denoise(x_t, row)
             if encode:
                 residual = ops.reshape(inputs["x0"] - denoised[0], (-1, codes.shape[1]))
-                index = ops.cast(ops.argmax(ops.matmul(residual, ops.transpose(codes)), axis=1), "int32")
+                index = ops.cast(ops.argmax(precise_product(residual, ops.transpose(codes)), axis=1), "int32")
             noise = ops.reshape(ops.take(codes, index, axis=0), ops.shape(x_t))
             x_s = self.sampler.step(lambda *_: denoised, x_t, row, lambda: noise)
             return x_s, ops.where(is_step, ops.expand_dims(index, 1), chosen)
