@@ -176,7 +176,8 @@ class GenerativeModel(StaysFrozen, keras.Model):
         self._build_optimizer()
         options["callbacks"] = replicas.callbacks_of_process(_as_list(options.get("callbacks")))
         optimizer = getattr(self, "optimizer", None)
-        options["x"] = replicas.prepared(options, [*self.variables, *getattr(optimizer, "variables", [])])
+        replicas.check_accumulation(steps_per_update(optimizer))
+        options = replicas.prepared(options, [*self.variables, *getattr(optimizer, "variables", [])])
         if not averages.keeps_averages(optimizer):
             return self._fit(options)
         options["callbacks"] = [averages.Averages(), *options["callbacks"]]
@@ -240,8 +241,9 @@ class GenerativeModel(StaysFrozen, keras.Model):
             return self._evaluate_checked(_options(super().evaluate, x, y, *args, **kwargs))
 
     def _evaluate_checked(self, options: dict[str, Any]) -> Any:
-        options["x"] = self._checked(options.get("x"), options.get("y"), options.get("sample_weight"))
-        options["x"] = replicas.prepared(options, [])
+        if not options.get("_use_cached_eval_dataset"):  # else `fit` has checked them, and Keras has begun with them
+            options["x"] = self._checked(options.get("x"), options.get("y"), options.get("sample_weight"))
+            options = replicas.prepared(options, [])
         self._copy_weights()
         states = self._random_states()
         before = [ops.convert_to_numpy(state) for state in states]

@@ -82,6 +82,14 @@ def mean(x: Any, axis: Any = None) -> Any:
     return total(ops.sum(x, axis)) / total(ops.sum(ops.ones_like(x), axis))
 
 
+def mean_of_parts(x: Any, rows: Any) -> Any:
+    """Returns the mean over the rows of all replicas from `x`, the mean over those of this one, without a gradient."""
+    if replicas()[1] == 1:
+        return x
+    rows = ops.cast(rows, x.dtype)
+    return total(rows * x) / total(rows)
+
+
 def all_rows(x: Any) -> Any:
     """Returns the rows of all replicas, in their order, without a gradient. Their numbers may differ."""
     number = replicas()[1]
@@ -207,22 +215,30 @@ def _lay_out(model: keras.Model) -> None:
         variable.assign(keras.distribution.distribute_tensor(variable.value, layout))
 
 
-def prepared(options: dict[str, Any], variables: Sequence[keras.Variable]) -> Any:
-    """Returns the data of `fit` or `evaluate`, after checks of what all replicas need, and starts these equal."""
-    data = options["x"]
-    for array, batch_size in _batched(options):
-        _check_batches(len(array), batch_size)
-    if keras.backend.backend() == "jax" and processes()[1] > 1 and is_array(data):
-        _check_own_rows(data)
+def prepared(options: dict[str, Any], variables: Sequence[keras.Variable]) -> dict[str, Any]:
+    """Returns the options of `fit` or `evaluate`, after checks of what all replicas need, and starts these equal."""
+    given = list(_given(options))
+    for _, data, batch_size, _ in given:
+        if is_array(data):
+            _check_batches(len(data), batch_size)
+    if keras.backend.backend() == "jax" and processes()[1] > 1 and is_array(options["x"]):
+        _check_own_rows(options["x"])
     if keras.backend.backend() != "torch" or processes()[1] == 1:
-        return data
-    counts = _of_processes(_number_of_batches(options))
-    check(len(set(counts)) == 1, "x", "be of as many batches in each process", f"{counts} batches")
+        return options
+    for name, data, batch_size, steps in given:
+        counts = _of_processes(steps or _number_of_batches(data, batch_size))
+        check(len(set(counts)) == 1, name, "be of as many batches in each process", f"{counts} batches")
     for variable in variables:
         value = ops.copy(variable.value)
         _group().broadcast(value, src=0)
         variable.assign(value)
-    return data if counts[0] != UNKNOWN or isinstance(data, keras.utils.PyDataset) else _in_step(data)
+    return {**options, **{name: _in_step(data) for name, data, *_ in given if _is_stream(data)}}
+
+
+def check_accumulation(steps: int) -> None:
+    """Checks over how many steps the optimizer accumulates gradients: Keras's fail between replicas of TensorFlow."""
+    rule = "be None with several replicas of TensorFlow: train on larger batches"
+    check(steps == 1 or _replicas_of_strategy() == 1, "gradient_accumulation_steps", rule, steps)
 
 
 def callbacks_of_process(callbacks: Sequence[Any]) -> list[Any]:
@@ -240,32 +256,41 @@ def callbacks_of_process(callbacks: Sequence[Any]) -> list[Any]:
     return [each for each in callbacks if index == 0 or not isinstance(each, WRITERS)]
 
 
-def _batched(options: dict[str, Any]) -> Iterator[tuple[Any, int]]:
-    """Yields the arrays of `fit` or `evaluate`, also those of validation, each with the size of its batches."""
-    size = options.get("batch_size") or 32
-    if is_array(options["x"]):
-        held_out = int(len(options["x"]) * (1 - (options.get("validation_split") or 0)))
-        yield options["x"][:held_out], size
-        yield options["x"][held_out:], options.get("validation_batch_size") or size
-    validation = options.get("validation_data")
-    if isinstance(validation, tuple | list) and is_array(validation[0]):
-        yield validation[0], options.get("validation_batch_size") or size
-
-
-def _number_of_batches(options: dict[str, Any]) -> int:
-    """Returns the number of batches of an epoch, `UNKNOWN` where nothing tells."""
-    data, given = options["x"], options.get("steps_per_epoch") or options.get("steps")
-    if given:
-        return int(given)
+def _given(options: dict[str, Any]) -> Iterator[tuple[str, Any, int, int | None]]:
+    """Yields what `fit` or `evaluate` takes batches from: its name, data, the size of batches, the number if given."""
+    data, size = _first(options["x"]), options.get("batch_size") or 32
+    steps = options.get("steps_per_epoch") or options.get("steps")
+    of_validation = options.get("validation_batch_size") or size, options.get("validation_steps")
     if is_array(data):
-        array, batch_size = next(_batched(options))
-        return -(-len(array) // batch_size)
+        held_out = int(len(data) * (1 - (options.get("validation_split") or 0)))
+        yield "x", data[:held_out], size, steps
+        yield "validation_split", data[held_out:], *of_validation
+    else:
+        yield "x", data, size, steps
+    if options.get("validation_data") is not None:
+        yield "validation_data", _first(options["validation_data"]), *of_validation
+
+
+def _first(data: Any) -> Any:
+    """Returns the first of nested arrays, and a source of batches unchanged."""
+    return keras.tree.flatten(data)[0] if isinstance(data, tuple | list | dict) else data
+
+
+def _number_of_batches(data: Any, batch_size: int) -> int:
+    """Returns the number of batches of an epoch, `UNKNOWN` where nothing tells."""
+    if is_array(data):
+        return -(-len(data) // batch_size)
     if isinstance(data, keras.utils.PyDataset):
         return data.num_batches or UNKNOWN
     try:
         return len(data)
     except TypeError:  # a generator, or a stream of tf.data or of a DataLoader
         return UNKNOWN
+
+
+def _is_stream(data: Any) -> bool:
+    """Returns whether data may end in one process before they do in another."""
+    return not isinstance(data, keras.utils.PyDataset) and _number_of_batches(data, 1) == UNKNOWN
 
 
 def _check_batches(n: int, batch_size: int) -> None:
@@ -275,12 +300,18 @@ def _check_batches(n: int, batch_size: int) -> None:
     shards = max(1, _shards() // processes()[1]) if keras.backend.backend() == "jax" else 1
     rule = f"divide the samples into batches that {shards} devices can share"
     check(all(size % shards == 0 for size in sizes), "batch_size", rule, received)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+    number = _replicas_of_strategy()
+    rule = f"leave no batch of fewer samples than the {number} replicas"
+    check(all(size >= number for size in sizes), "batch_size", rule, received)
 
-        number = tf.distribute.get_strategy().num_replicas_in_sync
-        rule = f"leave no batch of fewer samples than the {number} replicas"
-        check(all(size >= number for size in sizes), "batch_size", rule, received)
+
+def _replicas_of_strategy() -> int:
+    """Returns the number of replicas of the current strategy of TensorFlow, 1 elsewhere."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
 def _check_own_rows(array: Any) -> None:
@@ -314,13 +345,13 @@ def _in_step(data: Iterable[Any]) -> Any:
 
 
 def _common(batches: Iterable[Any]) -> Iterator[Any]:
-    """Yields batches as long as each process has one."""
+    """Yields batches, tuples of arrays, as long as each process has one."""
     iterator = iter(batches)
     while True:
         batch = next(iterator, None)
         if not all(_of_processes(int(batch is not None))):
             return
-        yield batch
+        yield (batch,) if is_array(batch) else batch
 
 
 # Work that replicas share outside of `fit`.
