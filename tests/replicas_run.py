@@ -235,11 +235,12 @@ def refused(rank):
     flow = matching(lambda: models.DiT((8, 8, 1), 4, 16, 1, 2))
     flow.compile("sgd")
     backup = keras.callbacks.BackupAndRestore(f"{OUT}.backup")
+    longer, options = IMAGES[: 8 + 8 * rank], {"batch_size": 8, "verbose": 0}
     calls = {
         "arguments": lambda: model.log_prob(IMAGES[rank : rank + 4], verbose=0),
-        "batches": lambda: model.fit(IMAGES[: 8 + 8 * rank], batch_size=8, verbose=0),
-        "pairs": lambda: flow.fit((IMAGES[: 8 + 32 * rank],) * 2, verbose=0),
-        "validation": lambda: model.fit(IMAGES[:8], validation_data=(IMAGES[: 8 + 32 * rank], None), verbose=0),
+        "batches": lambda: model.fit(longer, **options),
+        "pairs": lambda: flow.fit((longer, longer), **options),
+        "validation": lambda: model.fit(IMAGES[:8], validation_data=(longer, None), **options),
         "steps": lambda: model.fit(stream(4), steps_per_epoch=1 + rank, verbose=0),
         "images": lambda: evaluate_samples(IMAGES[rank : rank + 8]),
         "callbacks": lambda: model.fit(IMAGES[:8], verbose=0, callbacks=[backup]),

@@ -415,17 +415,26 @@ class GenerativeModel(StaysFrozen, keras.Model):
         leaves = keras.tree.flatten(given)
         batches = list(even_batches(len(leaves[0]), batch_size))
         by_row = isinstance(seed, tuple)
-        program = self.program((name, steps, len(batches[0]), shapes_of(given), by_row), loop, extra_layers)
+        shared = shared or {}
+
+        def inputs_of(number: int) -> dict[str, Any]:
+            rows = batches[number]
+            own = keras.tree.map_structure(lambda array: replicas.placed(as_tensor(array[rows])), given)
+            if seed is not None:
+                own["seeds"] = as_tensor(self._step_seeds((steps, draws), seed, number, rows))
+            return own
+
+        key = (name, steps, len(batches[0]), shapes_of(given), by_row, replicas.devices())
+        program = self.program(key, replicas.on_devices(loop), extra_layers)
         rounds = replicas.rounds(len(batches), leaves)
         bar = progress_bar(len(rounds) * steps, verbose)
-        for number, numbers in rounds:
-            rows = batches[number]
-            own = keras.tree.map_structure(lambda array, rows=rows: replicas.placed(as_tensor(array[rows])), given)
-            inputs = {**(shared or {}), **own}
-            if seed is not None:
-                inputs["seeds"] = as_tensor(self._step_seeds((steps, draws), seed, number, rows))
-            for stop, state in run_in_parts(program, inputs, start(inputs), steps, stops or (steps,), bar, part):
-                for other, result in zip(numbers, replicas.of_each_process(read(state)), strict=True):
+        for numbers, together in rounds:
+            own = [inputs_of(number) for number in numbers]
+            start_state = replicas.spread([start({**shared, **each}) for each in own])
+            inputs = {**shared, **replicas.spread(own)}
+            for stop, state in run_in_parts(program, inputs, start_state, steps, stops or (steps,), bar, part):
+                results = [read(each) for each in replicas.unspread(state)]
+                for other, result in zip(together, replicas.of_each_process(results), strict=True):
                     yield batches[other], stop, result
 
     def in_batches(
@@ -460,20 +469,23 @@ class GenerativeModel(StaysFrozen, keras.Model):
         states = [] if seed is None else self._random_states()
         # Seeds are arguments: what other threads draw, and the state that they draw from, is left alone.
         run = self.program(
-            (name, len(batches[0]), shapes_of(arrays), len(states)),
-            in_random_state(self, states, function),
+            (name, len(batches[0]), shapes_of(arrays), len(states), replicas.devices()),
+            replicas.on_devices(in_random_state(self, states, function)),
             extra_layers,
         )
+
+        def inputs_of(number: int) -> tuple[Any, ...]:
+            drawn = step_seeds(len(states), seed or 0, number, self.seed_generator.state.dtype)
+            rows = batches[number]
+            own = keras.tree.map_structure(lambda array: replicas.placed(as_tensor(array[rows], array.dtype)), arrays)
+            return list(map(ops.convert_to_tensor, drawn)), *own
+
         rounds = replicas.rounds(len(batches), leaves)
         bar = progress_bar(len(rounds), verbose)
         parts = []
-        for number, _ in rounds:
-            drawn = step_seeds(len(states), seed or 0, number, self.seed_generator.state.dtype)
-            rows = batches[number]
-            tensors = keras.tree.map_structure(
-                lambda array, rows=rows: replicas.placed(as_tensor(array[rows], array.dtype)), arrays
-            )
-            parts += replicas.of_each_process(run(list(map(ops.convert_to_tensor, drawn)), *tensors))
+        for numbers, _ in rounds:
+            inputs = replicas.spread([inputs_of(number) for number in numbers])
+            parts += replicas.of_each_process(replicas.unspread(run(*inputs)))
             bar.add(1)
         return np.concatenate(parts)[:n]
 

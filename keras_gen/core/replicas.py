@@ -373,8 +373,8 @@ def alone() -> Iterator[None]:
         ALONE.reset(token)
 
 
-def rounds(batches: int, arrays: Sequence[np.ndarray]) -> list[tuple[int, list[int]]]:
-    """Returns the numbers of the batches that this process computes, each with those that all compute meanwhile.
+def rounds(batches: int, arrays: Sequence[np.ndarray]) -> list[tuple[list[int], list[int]]]:
+    """Returns the numbers of the batches that the devices of this process compute, each with those of all meanwhile.
 
     Raises:
         ValueError: if the arrays differ between the processes.
@@ -382,9 +382,51 @@ def rounds(batches: int, arrays: Sequence[np.ndarray]) -> list[tuple[int, list[i
     if not ALONE.get():
         check_same("arguments", arrays, "be the same in all processes, which share the batches")
     index, number = (0, 1) if ALONE.get() or keras.backend.backend() == "jax" else processes()
-    starts = range(0, batches, number)
-    together = [[min(start + other, batches - 1) for other in range(number)] for start in starts]
-    return [(numbers[index], numbers) for numbers in together]
+    own = devices()
+    starts = range(0, batches, number * own)
+    together = [[min(start + other, batches - 1) for other in range(number * own)] for start in starts]
+    return [(numbers[index * own : (index + 1) * own], numbers) for numbers in together]
+
+
+def devices() -> int:
+    """Returns how many devices of this process compute a batch each: those of a strategy of TensorFlow for one process.
+
+    Elsewhere a process has one device or, on JAX, one program for all of them.
+    """
+    return _replicas_of_strategy() if processes()[1] == 1 else 1
+
+
+def on_devices(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function of what `spread` returns, which computes with each part on its device, when compiled."""
+    if devices() == 1:
+        return function
+    import tensorflow as tf
+
+    strategy = tf.distribute.get_strategy()
+    return lambda *args: strategy.run(function, args=args)
+
+
+def spread(parts: Sequence[Any]) -> Any:
+    """Returns nested tensors, each one of its own for each device, from those of the devices."""
+    if len(parts) == 1:
+        return parts[0]
+    import tensorflow as tf
+
+    values = tf.distribute.get_strategy().experimental_distribute_values_from_function
+    leaves = zip(*map(keras.tree.flatten, parts), strict=True)
+    own = [values(lambda context, leaf=leaf: leaf[context.replica_id_in_sync_group]) for leaf in leaves]
+    return keras.tree.pack_sequence_as(parts[0], own)
+
+
+def unspread(tensors: Any) -> list[Any]:
+    """Returns the nested tensors of each device of this process."""
+    number = devices()
+    if number == 1:
+        return [tensors]
+    import tensorflow as tf
+
+    leaves = map(tf.distribute.get_strategy().experimental_local_results, keras.tree.flatten(tensors))
+    return [keras.tree.pack_sequence_as(tensors, part) for part in zip(*leaves, strict=True)]
 
 
 def own_rows(arrays: Any) -> Any:
@@ -406,16 +448,17 @@ def placed(rows: Any) -> Any:
     return keras.distribution.distribute_tensor(rows, keras.distribution.distribution().get_data_layout(rows.shape))
 
 
-def of_each_process(results: Any) -> list[Any]:
-    """Returns the results of all processes, nested tensors of the same shapes, as NumPy arrays.
+def of_each_process(results: Sequence[Any]) -> list[Any]:
+    """Returns the results of all devices of all processes, nested tensors of the same shapes, as NumPy arrays.
 
     On JAX this is one result, of the program that all processes have run together.
     """
     number = processes()[1]
     if number == 1 or ALONE.get() or keras.backend.backend() == "jax":
-        return [keras.tree.map_structure(_whole, results)]
-    parts = [_parts(x) for x in keras.tree.flatten(results)]
-    return [keras.tree.pack_sequence_as(results, [part[i] for part in parts]) for i in range(number)]
+        return keras.tree.map_structure(_whole, list(results))
+    [own] = results
+    parts = [_parts(x) for x in keras.tree.flatten(own)]
+    return [keras.tree.pack_sequence_as(own, [part[i] for part in parts]) for i in range(number)]
 
 
 def _whole(x: Any) -> np.ndarray:
