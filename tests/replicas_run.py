@@ -256,6 +256,15 @@ def refused_by_strategy(scope):
     return messages_of({"accumulation": lambda: model.fit(IMAGES[:8], batch_size=4, verbose=0)})
 
 
+def computing(scope):
+    """Returns the number of the device that computes each row, in batches of two."""
+    with scope():
+        index = Probe().in_batches(
+            "index", lambda x: ops.ones_like(x) * ops.cast(replicas.replicas()[0], x.dtype), IMAGES[:8, 0], batch_size=2
+        )
+    return {"index": index[:, 0, 0]}
+
+
 def messages_of(calls):
     messages = {}
     for name, call in calls.items():
@@ -301,6 +310,7 @@ def main():
         runs["methods, all"] = methods(scope)
     if ENGINE == "mirrored":
         runs["refused"] = {"messages": refused_by_strategy(scope)}
+        runs["computing"] = {"probe": computing(scope)}
     if ENGINE == "processes":
         runs["refused"] = {"messages": refused(rank)}
         runs["streamed"] = {"nice": streamed(rank)}

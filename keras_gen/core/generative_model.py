@@ -408,7 +408,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
 
         Yields:
             The row indices of a batch, a stop, and what `read` returns after that step, as NumPy arrays. The last batch
-            is padded with row n - 1. Several processes share the batches; each yields all of them.
+            is padded with row n - 1. Several processes, or devices of a strategy, share the batches; all are yielded.
         """
         check_integer("batch_size", batch_size)
         given = {key: array for key, array in arrays.items() if array is not None}

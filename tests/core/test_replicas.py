@@ -132,6 +132,8 @@ def test_replicas_are_one_model(tmp_path, request):
     messages = first.get("refused", {}).get("messages", {})
     received = {name: str(message).partition(" Received: ")[0] for name, message in messages.items()}
     assert received == {name: REFUSED[name] for name in REFUSALS[engine]}
+    if engine == "mirrored":
+        np.testing.assert_array_equal(first["computing"]["probe"]["index"], [0, 0, 1, 1, 0, 0, 1, 1])
     if engine == "processes":
         assert [int(run["streamed"]["nice"]["steps"]) for run in (first, *others)] == [4, 4]
         written = {file.name for file in tmp_path.iterdir()}
