@@ -95,6 +95,7 @@ OTHERS = {
     "probe": (Probe, False),
     "remat": (lambda: models.CodeTransformer(4, 64, 8, 1, 2, remat=True, seed=0), False, four_levels),
     "accumulation": (lambda: models.NICE(2, [16], None, seed=0), False),
+    "uneven": (lambda: models.NICE(2, [16], None, seed=0), False, lambda images: images[:21]),
     "reflow": (lambda: matching(lambda: models.DiT((8, 8, 1), 4, 16, 1, 2)), False),
     "fit_prior": (lambda: vqvae(layers.VectorQuantizer(8, seed=0)), False),
     "packed": (lambda: models.CodeTransformer(4, 16, 8, 1, 2, seed=0), False, packed),

@@ -178,8 +178,8 @@ def run_in_parts(
         own = inputs if part is None else {**inputs, **part(first, last)}
         state = program(own, state, ops.convert_to_tensor(first, "int32"), ops.convert_to_tensor(last, "int32"))
         if bar.verbose:
-            (first_of_state, *_) = keras.tree.flatten(replicas.unspread(state))
-            ops.convert_to_numpy(first_of_state)  # waits: the bar counts finished steps, not queued ones
+            # Waits: the bar counts finished steps, not queued ones.
+            ops.convert_to_numpy(keras.tree.flatten(replicas.unspread(state))[0])
         bar.add(last - first)
         if last in stops:
             yield last, state

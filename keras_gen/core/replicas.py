@@ -112,14 +112,18 @@ def all_rows(x: Any) -> Any:
 def weighted(loss: Any, rows: Any, training: bool) -> Any:
     """Returns the loss of this replica, a mean over its rows, as TensorFlow sums it over the replicas.
 
-    In training it is weighted by its rows, so that the step is that of the mean over all rows. Otherwise it is only
-    logged, and Keras weights what it logs. On PyTorch the gradients are weighted, see `averaging_gradients`.
+    Its gradient is weighted by the rows, so that the step is that of the mean over all rows. Its value is not: it is
+    only logged, and Keras weights what it logs. On PyTorch the gradients are weighted, see `averaging_gradients`.
     """
     number = replicas()[1]
     if number == 1 or keras.backend.backend() != "tensorflow":
         return loss
+    logged = loss / number
+    if not training:
+        return logged
     rows = ops.cast(rows, loss.dtype)
-    return loss * rows / total(rows) if training else loss / number
+    share = loss * rows / total(rows)
+    return ops.stop_gradient(logged) + (share - ops.stop_gradient(share))
 
 
 @contextlib.contextmanager
@@ -221,8 +225,8 @@ def prepared(options: dict[str, Any], variables: Sequence[keras.Variable]) -> di
     for _, data, batch_size, _ in given:
         if is_array(data):
             _check_batches(len(data), batch_size)
-    if keras.backend.backend() == "jax" and processes()[1] > 1 and is_array(options["x"]):
-        _check_own_rows(options["x"])
+    if keras.backend.backend() == "jax" and processes()[1] > 1 and is_array(_first(options["x"])):
+        _check_own_rows(_first(options["x"]))
     if keras.backend.backend() != "torch" or processes()[1] == 1:
         return options
     for name, data, batch_size, steps in given:

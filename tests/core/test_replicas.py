@@ -24,8 +24,22 @@ MACHINES = {"jax": "hosts", "tensorflow": "workers"}
 PATIENCE = 1200
 SHORT = ["probe", "vqvae", "flow_condition", "ddpm"]
 # Of tests/replicas_run.py, beside the table.
-OTHERS = ["probe", "remat", "accumulation", "reflow", "fit_prior", "packed", "vqgan_without_draws", "normalized"]
-LACKING = {"tensorflow": "accumulation", "torch": "normalized"}  # of OTHERS, what replicas cannot do there
+OTHERS = [
+    "probe",
+    "remat",
+    "accumulation",
+    "uneven",
+    "reflow",
+    "fit_prior",
+    "packed",
+    "vqgan_without_draws",
+    "normalized",
+]
+LACKING = {
+    "tensorflow": "accumulation",
+    "torch": "normalized",
+    "jax": "uneven",
+}  # of OTHERS, what replicas cannot do there
 REFUSED = {
     "accumulation": "`gradient_accumulation_steps` must be None with several replicas of TensorFlow: train on larger "
     "batches.",
