@@ -21,7 +21,7 @@ from keras_gen.models import NICE, CodeTransformer, DiT, UNet, UNet2DCondition
 TESTS = pathlib.Path(__file__).parent.parent
 ENGINE = {"jax": "data_parallel", "tensorflow": "mirrored", "torch": "processes"}
 MACHINES = {"jax": "hosts", "tensorflow": "workers"}
-PATIENCE = 1200
+PATIENCE = 3600  # seconds, on a busy machine
 SHORT = ["probe", "vqvae", "flow_condition", "ddpm"]
 # Of tests/replicas_run.py, beside the table.
 OTHERS = [
