@@ -25,7 +25,7 @@ SEEDS_APART = 1_000_003  # between the random states of two replicas
 ALONE = contextvars.ContextVar("ALONE", default=False)  # whether this process shares no batches with others
 WRITERS = (keras.callbacks.ModelCheckpoint, keras.callbacks.CSVLogger, keras.callbacks.TensorBoard)
 UNKNOWN = -1  # number of batches
-PATIENCE = datetime.timedelta(seconds=60)  # for the other processes to call the same method
+PATIENCE = datetime.timedelta(minutes=10)  # for the other processes to call the same method: the first may write a file
 
 
 def replicas() -> tuple[Any, int]:

@@ -1,8 +1,10 @@
 """Several replicas learn what one device learns: on JAX 4 devices, on TensorFlow 2, on PyTorch 2 processes."""
 
 import concurrent.futures
+import contextlib
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -58,12 +60,23 @@ REFUSALS = {
 }
 
 
+def free_port(number):
+    """Returns the first of `number` free ports in a row.
+
+    They lie below those of outgoing connections, one of which might take a port before the process that listens there,
+    which may first train for minutes.
+    """
+    for first in random.SystemRandom().sample(range(20000, 32000), 1000):  # all tests have one seed
+        with contextlib.ExitStack() as sockets, contextlib.suppress(OSError):
+            for port in range(first, first + number):
+                sockets.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    raise RuntimeError("no free ports")
+
+
 def started(number, script, *arguments):
     """Starts a script in `number` processes that know each other."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(number)}
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port(number)), "WORLD_SIZE": str(number)}
     running = []
     for rank in range(number):
         environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}", "PYTHONWARNINGS": "ignore"}
