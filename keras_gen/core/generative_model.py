@@ -99,7 +99,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         self.check_batch(x, y)
         self._sample_weight = sample_weight
         try:
-            with replicas.shifted(self._states_of_replica):
+            with replicas.keeping(self._saved), replicas.shifted(self._states_of_replica):
                 losses, penalty = self._losses_and_penalty(x, y, training)
         finally:
             self._sample_weight = None
@@ -544,6 +544,17 @@ class GenerativeModel(StaysFrozen, keras.Model):
             if value is not old:
                 variable.assign(value)
         return losses, regularization + sum(scope.losses)
+
+    def _saved(self) -> Callable[[], None]:
+        """Returns a function that restores the sample weights of the step and the losses that layers have added."""
+        weight, losses = self._sample_weight, [(layer, list(layer._losses)) for layer in self._flatten_layers()]
+
+        def restore() -> None:
+            self._sample_weight = weight
+            for layer, added in losses:
+                layer._losses[:] = added
+
+        return restore
 
     def _build_optimizer(self) -> None:
         """Creates the optimizer's variables now: if the first trace did, TensorFlow would trace the step twice."""

@@ -25,6 +25,7 @@ SEEDS_APART = 1_000_003  # between the random states of two replicas
 ALONE = contextvars.ContextVar("ALONE", default=False)  # whether this process shares no batches with others
 WRITERS = (keras.callbacks.ModelCheckpoint, keras.callbacks.CSVLogger, keras.callbacks.TensorBoard)
 UNKNOWN = -1  # number of batches
+SAVE: contextvars.ContextVar[Any] = contextvars.ContextVar("SAVE", default=None)  # of `keeping`, in this thread
 PATIENCE = datetime.timedelta(minutes=10)  # for the other processes to call the same method: the first may write a file
 
 
@@ -68,7 +69,8 @@ def total(x: Any) -> Any:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.distribute.get_replica_context().all_reduce("SUM", x)
+        with _kept():
+            return tf.distribute.get_replica_context().all_reduce("SUM", x)
     result = x.clone().contiguous()
     _group().all_reduce(result)
     return result
@@ -99,11 +101,34 @@ def all_rows(x: Any) -> Any:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        rows = tf.distribute.get_replica_context().all_gather(x, axis=0)
+        with _kept():
+            rows = tf.distribute.get_replica_context().all_gather(x, axis=0)
         return tf.ensure_shape(rows, (None, *x.shape[1:]))  # `all_gather` loses the static shape
     sizes = _of_processes(len(x))
     padded = ops.pad(x, [(0, max(sizes) - len(x)), *[(0, 0)] * (len(x.shape) - 1)])
     return ops.concatenate([rows[:size] for rows, size in zip(_gathered(padded), sizes, strict=True)])
+
+
+@contextlib.contextmanager
+def keeping(save: Callable[[], Callable[[], None]]) -> Iterator[None]:
+    """Context in which Python objects that replicas share hold what this replica has put there.
+
+    TensorFlow traces the replicas of a process in threads, and changes threads where these wait for each other. Then
+    `save` is called, and afterwards the function that it returns, which restores the objects.
+    """
+    token = SAVE.set(save)
+    try:
+        yield
+    finally:
+        SAVE.reset(token)
+
+
+@contextlib.contextmanager
+def _kept() -> Iterator[None]:
+    save = SAVE.get()
+    restore = (lambda: None) if save is None else save()
+    yield
+    restore()
 
 
 # The parts of a training step that differ with several replicas.
