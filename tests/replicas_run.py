@@ -73,7 +73,7 @@ def packed(images):
     return {"codes": four_levels(images).reshape(len(images), -1)[:, :16], "segments": segments}
 
 
-def vqgan_without_draws():
+def vqgan_no_draws():
     """Returns a model whose adaptive weight is that of the whole batch."""
     plain = vqvae(layers.VectorQuantizer(8, seed=0))
     patches = [keras.layers.Conv2D(8, 3, 2, activation="leaky_relu"), keras.layers.Dense(1)]
@@ -99,7 +99,7 @@ OTHERS = {
     "reflow": (lambda: matching(lambda: models.DiT((8, 8, 1), 4, 16, 1, 2)), False),
     "fit_prior": (lambda: vqvae(layers.VectorQuantizer(8, seed=0)), False),
     "packed": (lambda: models.CodeTransformer(4, 16, 8, 1, 2, seed=0), False, packed),
-    "vqgan_without_draws": (vqgan_without_draws, False),
+    "vqgan_no_draws": (vqgan_no_draws, False),
 }
 ACCUMULATED = {"accumulation": 3}  # steps of training for an update of the weights
 EVALUATED = ["accumulation"]  # by what their samples are like, after the epoch

@@ -25,23 +25,9 @@ ENGINE = {"jax": "data_parallel", "tensorflow": "mirrored", "torch": "processes"
 MACHINES = {"jax": "hosts", "tensorflow": "workers"}
 PATIENCE = 3600  # seconds, on a busy machine
 SHORT = ["probe", "vqvae", "flow_condition", "ddpm"]
-# Of tests/replicas_run.py, beside the table.
-OTHERS = [
-    "probe",
-    "remat",
-    "accumulation",
-    "uneven",
-    "reflow",
-    "fit_prior",
-    "packed",
-    "vqgan_without_draws",
-    "normalized",
-]
-LACKING = {
-    "tensorflow": "accumulation",
-    "torch": "normalized",
-    "jax": "uneven",
-}  # of OTHERS, what replicas cannot do there
+# Of tests/replicas_run.py, beside the table, and what of it replicas cannot do on a backend.
+OTHERS = ["probe", "remat", "accumulation", "uneven", "reflow", "fit_prior", "packed", "vqgan_no_draws", "normalized"]
+LACKING = {"tensorflow": "accumulation", "torch": "normalized", "jax": "uneven"}
 REFUSED = {
     "accumulation": "`gradient_accumulation_steps` must be None with several replicas of TensorFlow: train on larger "
     "batches.",
