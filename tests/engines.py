@@ -27,7 +27,10 @@ def prepare(engine: str) -> None:
 
 
 def start(engine: str) -> tuple[int, int, Callable[[], contextlib.AbstractContextManager[Any]]]:
-    """Starts an engine; returns the index of this process, how many have their own data, and the scope of models."""
+    """Starts an engine; returns the index of this process, how many have their own data, and the scope of models.
+
+    Workers of TensorFlow are given all data, and take their rows themselves.
+    """
     import keras
 
     match engine:
@@ -44,7 +47,7 @@ def start(engine: str) -> tuple[int, int, Callable[[], contextlib.AbstractContex
         case "workers":
             import tensorflow as tf
 
-            return RANK, 1, tf.distribute.MultiWorkerMirroredStrategy().scope
+            return 0, 1, tf.distribute.MultiWorkerMirroredStrategy().scope
         case "processes":
             import torch.distributed
 

@@ -1,5 +1,6 @@
 """Trains models of the law table on one device, then on several replicas, and writes what each has learned.
 
+    KERAS_BACKEND=jax python tests/replicas_run.py one OUT vqvae                     # the first part alone
     KERAS_BACKEND=jax python tests/replicas_run.py data_parallel OUT vqvae ddpm      # 4 devices
     KERAS_BACKEND=jax python tests/replicas_run.py model_parallel OUT dit            # 2 x 2, weights split
     KERAS_BACKEND=tensorflow python tests/replicas_run.py mirrored OUT vqvae         # 2 devices
@@ -64,22 +65,48 @@ SPLIT = {
     "transformer": (models.CodeTransformer, lambda: models.CodeTransformer(4, 64, 8, 1, 2, seed=0), False, four_levels),
 }
 
+
+def packed(images):
+    """Returns rows with two sequences of codes and more or less padding."""
+    position, lengths = np.arange(16), 8 + np.arange(len(images))[:, None] % 9
+    segments = np.where(position < lengths, 1 + (position >= 6), 0).astype("int32")
+    return {"codes": four_levels(images).reshape(len(images), -1)[:, :16], "segments": segments}
+
+
+def vqgan_no_draws():
+    """Returns a model whose adaptive weight is that of the whole batch."""
+    plain = vqvae(layers.VectorQuantizer(8, seed=0))
+    patches = [keras.layers.Conv2D(8, 3, 2, activation="leaky_relu"), keras.layers.Dense(1)]
+    discriminator = keras.Sequential([keras.Input((8, 8, 1)), *patches])
+    return models.VQGAN(plain.encoder, plain.decoder, plain.quantizer, discriminator, seed=0)
+
+
+def normalized():
+    """Returns a model with statistics of the whole batch: by `synchronized` on TensorFlow, on JAX anyway."""
+    conv, is_told = keras.layers.Conv2D, keras.backend.backend() == "tensorflow"
+    norm = keras.layers.BatchNormalization(synchronized=is_told)
+    encoder = keras.Sequential([keras.Input((8, 8, 1)), conv(8, 2, 2), norm, keras.layers.ReLU(), conv(4, 1)])
+    return models.VQVAE(encoder, vqvae(layers.VectorQuantizer(8)).decoder, layers.VectorQuantizer(8, seed=0), seed=0)
+
+
 # What the table of models lacks, as its lines are.
 OTHERS = {
+    "normalized": (normalized, False),
     "probe": (Probe, False),
     "remat": (lambda: models.CodeTransformer(4, 64, 8, 1, 2, remat=True, seed=0), False, four_levels),
     "accumulation": (lambda: models.NICE(2, [16], None, seed=0), False),
+    "uneven": (lambda: models.NICE(2, [16], None, seed=0), False, lambda images: images[:21]),
     "reflow": (lambda: matching(lambda: models.DiT((8, 8, 1), 4, 16, 1, 2)), False),
     "fit_prior": (lambda: vqvae(layers.VectorQuantizer(8, seed=0)), False),
+    "packed": (lambda: models.CodeTransformer(4, 16, 8, 1, 2, seed=0), False, packed),
+    "vqgan_no_draws": (vqgan_no_draws, False),
 }
 ACCUMULATED = {"accumulation": 3}  # steps of training for an update of the weights
 EVALUATED = ["accumulation"]  # by what their samples are like, after the epoch
 
 
 def reflow(model, x, size):
-    model.reflow(
-        16, sampler=samplers.EulerSampler(2), sampling_seed=0, sampling_batch_size=4, batch_size=size, verbose=0
-    )
+    model.reflow(16, sampler=samplers.EulerSampler(2), sampling_seed=0, sampling_batch_size=4, batch_size=4, verbose=0)
 
 
 def fit_prior(model, x, size):
@@ -149,15 +176,16 @@ def trained(name, rank, world, scope):
         options = {"momentum": 0.9, "use_ema": True, "ema_momentum": 0.9}
         options["gradient_accumulation_steps"] = ACCUMULATED.get(name)
         model.compile(keras.optimizers.SGD(1e-3, **options))
-    given = [engines.own_rows(array, BATCH, rank, world) for array in ([data, LABELS] if labels else [data])]
-    if ENGINE == "workers":
+    given = [data, LABELS] if labels else [data]
+    given = keras.tree.map_structure(lambda array: engines.own_rows(array, BATCH, rank, world), given)
+    size = engines.share(BATCH, rank, world)
+    if ENGINE == "workers" and name != "latent_diffusion":  # which encodes arrays
         logs = model.fit(engines.sharded(tuple(given), BATCH), verbose=0).history
     else:
-        size = engines.share(BATCH, rank, world)
         observers = [evaluate_samples(IMAGES)] if name in EVALUATED else []
         logs = model.fit(*given, batch_size=size, shuffle=False, verbose=0, callbacks=observers).history
-        if name in AFTERWARDS:
-            AFTERWARDS[name](model, given[0], size)
+    if name in AFTERWARDS:
+        AFTERWARDS[name](model, given[0], size)
     counters = [ops.convert_to_numpy(state)[1] for state in model._states_of_replica()]  # of draws by each replica
     result = {f"weight {i}": ops.convert_to_numpy(v) for i, v in enumerate(model.variables)}
     result |= {f"slot {i}": ops.convert_to_numpy(v) for i, v in enumerate(model.optimizer.variables)}
@@ -205,14 +233,40 @@ def refused(rank):
     model = models.NICE(2, [8], None, seed=0)
     model.compile("sgd")
     model.fit(IMAGES[:8], verbose=0)
+    flow = matching(lambda: models.DiT((8, 8, 1), 4, 16, 1, 2))
+    flow.compile("sgd")
     backup = keras.callbacks.BackupAndRestore(f"{OUT}.backup")
+    longer, options = IMAGES[: 8 + 8 * rank], {"batch_size": 8, "verbose": 0}
     calls = {
         "arguments": lambda: model.log_prob(IMAGES[rank : rank + 4], verbose=0),
-        "batches": lambda: model.fit(IMAGES[: 8 + 8 * rank], batch_size=8, verbose=0),
+        "batches": lambda: model.fit(longer, **options),
+        "pairs": lambda: flow.fit((longer, longer), **options),
+        "validation": lambda: model.fit(IMAGES[:8], validation_data=(longer, None), **options),
         "steps": lambda: model.fit(stream(4), steps_per_epoch=1 + rank, verbose=0),
         "images": lambda: evaluate_samples(IMAGES[rank : rank + 8]),
         "callbacks": lambda: model.fit(IMAGES[:8], verbose=0, callbacks=[backup]),
     }
+    return messages_of(calls)
+
+
+def refused_by_strategy(scope):
+    """Returns the messages with which replicas of TensorFlow refuse what Keras cannot do there."""
+    with scope():
+        model = models.NICE(2, [8], None, seed=0)
+        model.compile(keras.optimizers.SGD(gradient_accumulation_steps=2))
+    return messages_of({"accumulation": lambda: model.fit(IMAGES[:8], batch_size=4, verbose=0)})
+
+
+def computing(scope):
+    """Returns the number of the device that computes each row, in batches of two."""
+    with scope():
+        index = Probe().in_batches(
+            "index", lambda x: ops.ones_like(x) * ops.cast(replicas.replicas()[0], x.dtype), IMAGES[:8, 0], batch_size=2
+        )
+    return {"index": index[:, 0, 0]}
+
+
+def messages_of(calls):
     messages = {}
     for name, call in calls.items():
         try:
@@ -230,7 +284,7 @@ def streamed(rank):
         keras.callbacks.CSVLogger(f"{OUT}.{rank}.csv"),
         keras.callbacks.ModelCheckpoint(f"{OUT}.{rank}.keras"),
     ]
-    model.fit(stream(2 + rank), epochs=2, verbose=0, callbacks=writers)
+    model.fit(stream(2 + rank), validation_data=stream(3 - rank), epochs=2, verbose=0, callbacks=writers)
     return {"steps": ops.convert_to_numpy(model.optimizer.iterations)}
 
 
@@ -252,14 +306,17 @@ def main():
     rank, world, scope = engines.start(ENGINE)
     if ENGINE == "model_parallel":
         runs["all"] = {name: split_over_devices(name) for name in NAMES}
-    else:
+    elif ENGINE != "one":
         runs["all"] = {name: trained(name, rank, world, scope) for name in NAMES}
         runs["methods, all"] = methods(scope)
+    if ENGINE == "mirrored":
+        runs["refused"] = {"messages": refused_by_strategy(scope)}
+        runs["computing"] = {"probe": computing(scope)}
     if ENGINE == "processes":
         runs["refused"] = {"messages": refused(rank)}
         runs["streamed"] = {"nice": streamed(rank)}
     arrays = {f"{run}|{name}|{key}": v for run, of in runs.items() for name, r in of.items() for key, v in r.items()}
-    np.savez(f"{OUT}.{rank}.npz", **arrays)
+    np.savez(f"{OUT}.{engines.RANK}.npz", **arrays)
     if ENGINE == "processes":
         import torch.distributed
 

@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_gen.autoregressive.conditional_model import ConditionalModel, code_log_prob
 from keras_gen.autoregressive.packing import segment_mask, segment_positions, unpack_sequences
+from keras_gen.core import replicas
 from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.checks import as_numpy, check, check_choice, check_depth, check_integer
 from keras_gen.core.torch.trace import Trace, traceable
@@ -205,8 +206,8 @@ class CodeTransformer(SplitWeights, ConditionalModel):
         mean = ops.sum(nll) / count
         self.nll_tracker.update_state(mean, count)
         self.bits_tracker.update_state(mean / np.log(2), count)
-        # The mean over the rows then equals the mean over all codes.
-        return nll * (ops.cast(ops.shape(nll)[0], nll.dtype) / count)
+        # The mean over the rows, those of all replicas, then equals the mean over all codes.
+        return nll * (replicas.total(ops.cast(ops.shape(nll)[0], nll.dtype)) / replicas.total(count))
 
     def check_batch(self, x: Any, y: Any) -> None:
         if isinstance(x, dict):

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gen.core import replicas
 from keras_gen.core.checks import check_verbose
 from keras_gen.core.torch.inductor import compiling
 
@@ -178,7 +179,8 @@ def run_in_parts(
         own = inputs if part is None else {**inputs, **part(first, last)}
         state = program(own, state, ops.convert_to_tensor(first, "int32"), ops.convert_to_tensor(last, "int32"))
         if bar.verbose:
-            ops.convert_to_numpy(keras.tree.flatten(state)[0])  # waits: the bar counts finished steps, not queued ones
+            # Waits: the bar counts finished steps, not queued ones.
+            ops.convert_to_numpy(keras.tree.flatten(replicas.unspread(state))[0])
         bar.add(last - first)
         if last in stops:
             yield last, state

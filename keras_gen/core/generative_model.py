@@ -101,7 +101,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         self.check_batch(x, y)
         self._sample_weight = sample_weight
         try:
-            with replicas.shifted(self._states_of_replica):
+            with replicas.keeping(self._saved), replicas.shifted(self._states_of_replica):
                 losses, penalty = self._losses_and_penalty(x, y, training)
         finally:
             self._sample_weight = None
@@ -181,7 +181,8 @@ class GenerativeModel(StaysFrozen, keras.Model):
         self._build_optimizer()
         options["callbacks"] = replicas.callbacks_of_process(_as_list(options.get("callbacks")))
         optimizer = getattr(self, "optimizer", None)
-        options["x"] = replicas.prepared(options, [*self.variables, *getattr(optimizer, "variables", [])])
+        replicas.check_accumulation(steps_per_update(optimizer))
+        options = replicas.prepared(options, [*self.variables, *getattr(optimizer, "variables", [])])
         if not averages.keeps_averages(optimizer):
             return self._fit(options)
         options["callbacks"] = [averages.Averages(), *options["callbacks"]]
@@ -245,8 +246,9 @@ class GenerativeModel(StaysFrozen, keras.Model):
             return self._evaluate_checked(_options(super().evaluate, x, y, *args, **kwargs))
 
     def _evaluate_checked(self, options: dict[str, Any]) -> Any:
-        options["x"] = self._checked(options.get("x"), options.get("y"), options.get("sample_weight"))
-        options["x"] = replicas.prepared(options, [])
+        if not options.get("_use_cached_eval_dataset"):  # else `fit` has checked them, and Keras has begun with them
+            options["x"] = self._checked(options.get("x"), options.get("y"), options.get("sample_weight"))
+            options = replicas.prepared(options, [])
         self._copy_weights()
         states = self._random_states()
         before = [ops.convert_to_numpy(state) for state in states]
@@ -411,24 +413,33 @@ class GenerativeModel(StaysFrozen, keras.Model):
 
         Yields:
             The row indices of a batch, a stop, and what `read` returns after that step, as NumPy arrays. The last batch
-            is padded with row n - 1. Several processes share the batches; each yields all of them.
+            is padded with row n - 1. Several processes, or devices of a strategy, share the batches; all are yielded.
         """
         check_integer("batch_size", batch_size)
         given = {key: array for key, array in arrays.items() if array is not None}
         leaves = keras.tree.flatten(given)
         batches = list(even_batches(len(leaves[0]), batch_size))
         by_row = isinstance(seed, tuple)
-        program = self.program((name, steps, len(batches[0]), shapes_of(given), by_row), loop, extra_layers)
+        shared = shared or {}
+
+        def inputs_of(number: int) -> dict[str, Any]:
+            rows = batches[number]
+            own = keras.tree.map_structure(lambda array: replicas.placed(as_tensor(array[rows])), given)
+            if seed is not None:
+                own["seeds"] = as_tensor(self._step_seeds((steps, draws), seed, number, rows))
+            return own
+
+        key = (name, steps, len(batches[0]), shapes_of(given), by_row, replicas.devices())
+        program = self.program(key, replicas.on_devices(loop), extra_layers)
         rounds = replicas.rounds(len(batches), leaves)
         bar = progress_bar(len(rounds) * steps, verbose)
-        for number, numbers in rounds:
-            rows = batches[number]
-            own = keras.tree.map_structure(lambda array, rows=rows: replicas.placed(as_tensor(array[rows])), given)
-            inputs = {**(shared or {}), **own}
-            if seed is not None:
-                inputs["seeds"] = as_tensor(self._step_seeds((steps, draws), seed, number, rows))
-            for stop, state in run_in_parts(program, inputs, start(inputs), steps, stops or (steps,), bar, part):
-                for other, result in zip(numbers, replicas.of_each_process(read(state)), strict=True):
+        for numbers, together in rounds:
+            own = [inputs_of(number) for number in numbers]
+            start_state = replicas.spread([start({**shared, **each}) for each in own])
+            inputs = {**shared, **replicas.spread(own)}
+            for stop, state in run_in_parts(program, inputs, start_state, steps, stops or (steps,), bar, part):
+                results = [read(each) for each in replicas.unspread(state)]
+                for other, result in zip(together, replicas.of_each_process(results), strict=True):
                     yield batches[other], stop, result
 
     def in_batches(
@@ -463,20 +474,23 @@ class GenerativeModel(StaysFrozen, keras.Model):
         states = [] if seed is None else self._random_states()
         # Seeds are arguments: what other threads draw, and the state that they draw from, is left alone.
         run = self.program(
-            (name, len(batches[0]), shapes_of(arrays), len(states)),
-            in_random_state(self, states, function),
+            (name, len(batches[0]), shapes_of(arrays), len(states), replicas.devices()),
+            replicas.on_devices(in_random_state(self, states, function)),
             extra_layers,
         )
+
+        def inputs_of(number: int) -> tuple[Any, ...]:
+            drawn = step_seeds(len(states), seed or 0, number, self.seed_generator.state.dtype)
+            rows = batches[number]
+            own = keras.tree.map_structure(lambda array: replicas.placed(as_tensor(array[rows], array.dtype)), arrays)
+            return list(map(ops.convert_to_tensor, drawn)), *own
+
         rounds = replicas.rounds(len(batches), leaves)
         bar = progress_bar(len(rounds), verbose)
         parts = []
-        for number, _ in rounds:
-            drawn = step_seeds(len(states), seed or 0, number, self.seed_generator.state.dtype)
-            rows = batches[number]
-            tensors = keras.tree.map_structure(
-                lambda array, rows=rows: replicas.placed(as_tensor(array[rows], array.dtype)), arrays
-            )
-            parts += replicas.of_each_process(run(list(map(ops.convert_to_tensor, drawn)), *tensors))
+        for numbers, _ in rounds:
+            inputs = replicas.spread([inputs_of(number) for number in numbers])
+            parts += replicas.of_each_process(replicas.unspread(run(*inputs)))
             bar.add(1)
         return np.concatenate(parts)[:n]
 
@@ -535,6 +549,17 @@ class GenerativeModel(StaysFrozen, keras.Model):
             if value is not old:
                 variable.assign(value)
         return losses, regularization + sum(scope.losses)
+
+    def _saved(self) -> Callable[[], None]:
+        """Returns a function that restores the sample weights of the step and the losses that layers have added."""
+        weight, losses = self._sample_weight, [(layer, list(layer._losses)) for layer in self._flatten_layers()]
+
+        def restore() -> None:
+            self._sample_weight = weight
+            for layer, added in losses:
+                layer._losses[:] = added
+
+        return restore
 
     def _build_optimizer(self) -> None:
         """Creates the optimizer's variables now: if the first trace did, TensorFlow would trace the step twice."""

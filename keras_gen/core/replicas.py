@@ -25,7 +25,8 @@ SEEDS_APART = 1_000_003  # between the random states of two replicas
 ALONE = contextvars.ContextVar("ALONE", default=False)  # whether this process shares no batches with others
 WRITERS = (keras.callbacks.ModelCheckpoint, keras.callbacks.CSVLogger, keras.callbacks.TensorBoard)
 UNKNOWN = -1  # number of batches
-PATIENCE = datetime.timedelta(seconds=60)  # for the other processes to call the same method
+SAVE: contextvars.ContextVar[Any] = contextvars.ContextVar("SAVE", default=None)  # of `keeping`, in this thread
+PATIENCE = datetime.timedelta(minutes=10)  # for the other processes to call the same method: the first may write a file
 
 
 def replicas() -> tuple[Any, int]:
@@ -68,7 +69,8 @@ def total(x: Any) -> Any:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.distribute.get_replica_context().all_reduce("SUM", x)
+        with _kept():
+            return tf.distribute.get_replica_context().all_reduce("SUM", x)
     result = x.clone().contiguous()
     _group().all_reduce(result)
     return result
@@ -82,6 +84,14 @@ def mean(x: Any, axis: Any = None) -> Any:
     return total(ops.sum(x, axis)) / total(ops.sum(ops.ones_like(x), axis))
 
 
+def mean_of_parts(x: Any, rows: Any) -> Any:
+    """Returns the mean over the rows of all replicas from `x`, the mean over those of this one, without a gradient."""
+    if replicas()[1] == 1:
+        return x
+    rows = ops.cast(rows, x.dtype)
+    return total(rows * x) / total(rows)
+
+
 def all_rows(x: Any) -> Any:
     """Returns the rows of all replicas, in their order, without a gradient. Their numbers may differ."""
     number = replicas()[1]
@@ -91,11 +101,34 @@ def all_rows(x: Any) -> Any:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        rows = tf.distribute.get_replica_context().all_gather(x, axis=0)
+        with _kept():
+            rows = tf.distribute.get_replica_context().all_gather(x, axis=0)
         return tf.ensure_shape(rows, (None, *x.shape[1:]))  # `all_gather` loses the static shape
     sizes = _of_processes(len(x))
     padded = ops.pad(x, [(0, max(sizes) - len(x)), *[(0, 0)] * (len(x.shape) - 1)])
     return ops.concatenate([rows[:size] for rows, size in zip(_gathered(padded), sizes, strict=True)])
+
+
+@contextlib.contextmanager
+def keeping(save: Callable[[], Callable[[], None]]) -> Iterator[None]:
+    """Context in which Python objects that replicas share hold what this replica has put there.
+
+    TensorFlow traces the replicas of a process in threads, and changes threads where these wait for each other. Then
+    `save` is called, and afterwards the function that it returns, which restores the objects.
+    """
+    token = SAVE.set(save)
+    try:
+        yield
+    finally:
+        SAVE.reset(token)
+
+
+@contextlib.contextmanager
+def _kept() -> Iterator[None]:
+    save = SAVE.get()
+    restore = (lambda: None) if save is None else save()
+    yield
+    restore()
 
 
 # The parts of a training step that differ with several replicas.
@@ -104,14 +137,18 @@ def all_rows(x: Any) -> Any:
 def weighted(loss: Any, rows: Any, training: bool) -> Any:
     """Returns the loss of this replica, a mean over its rows, as TensorFlow sums it over the replicas.
 
-    In training it is weighted by its rows, so that the step is that of the mean over all rows. Otherwise it is only
-    logged, and Keras weights what it logs. On PyTorch the gradients are weighted, see `averaging_gradients`.
+    Its gradient is weighted by the rows, so that the step is that of the mean over all rows. Its value is not: it is
+    only logged, and Keras weights what it logs. On PyTorch the gradients are weighted, see `averaging_gradients`.
     """
     number = replicas()[1]
     if number == 1 or keras.backend.backend() != "tensorflow":
         return loss
+    logged = loss / number
+    if not training:
+        return logged
     rows = ops.cast(rows, loss.dtype)
-    return loss * rows / total(rows) if training else loss / number
+    share = loss * rows / total(rows)
+    return ops.stop_gradient(logged) + (share - ops.stop_gradient(share))
 
 
 @contextlib.contextmanager
@@ -207,22 +244,30 @@ def _lay_out(model: keras.Model) -> None:
         variable.assign(keras.distribution.distribute_tensor(variable.value, layout))
 
 
-def prepared(options: dict[str, Any], variables: Sequence[keras.Variable]) -> Any:
-    """Returns the data of `fit` or `evaluate`, after checks of what all replicas need, and starts these equal."""
-    data = options["x"]
-    for array, batch_size in _batched(options):
-        _check_batches(len(array), batch_size)
-    if keras.backend.backend() == "jax" and processes()[1] > 1 and is_array(data):
-        _check_own_rows(data)
+def prepared(options: dict[str, Any], variables: Sequence[keras.Variable]) -> dict[str, Any]:
+    """Returns the options of `fit` or `evaluate`, after checks of what all replicas need, and starts these equal."""
+    given = list(_given(options))
+    for _, data, batch_size, _ in given:
+        if is_array(data):
+            _check_batches(len(data), batch_size)
+    if keras.backend.backend() == "jax" and processes()[1] > 1 and is_array(_first(options["x"])):
+        _check_own_rows(_first(options["x"]))
     if keras.backend.backend() != "torch" or processes()[1] == 1:
-        return data
-    counts = _of_processes(_number_of_batches(options))
-    check(len(set(counts)) == 1, "x", "be of as many batches in each process", f"{counts} batches")
+        return options
+    for name, data, batch_size, steps in given:
+        counts = _of_processes(steps or _number_of_batches(data, batch_size))
+        check(len(set(counts)) == 1, name, "be of as many batches in each process", f"{counts} batches")
     for variable in variables:
         value = ops.copy(variable.value)
         _group().broadcast(value, src=0)
         variable.assign(value)
-    return data if counts[0] != UNKNOWN or isinstance(data, keras.utils.PyDataset) else _in_step(data)
+    return {**options, **{name: _in_step(data) for name, data, *_ in given if _is_stream(data)}}
+
+
+def check_accumulation(steps: int) -> None:
+    """Checks over how many steps the optimizer accumulates gradients: Keras's fail between replicas of TensorFlow."""
+    rule = "be None with several replicas of TensorFlow: train on larger batches"
+    check(steps == 1 or _replicas_of_strategy() == 1, "gradient_accumulation_steps", rule, steps)
 
 
 def callbacks_of_process(callbacks: Sequence[Any]) -> list[Any]:
@@ -240,32 +285,41 @@ def callbacks_of_process(callbacks: Sequence[Any]) -> list[Any]:
     return [each for each in callbacks if index == 0 or not isinstance(each, WRITERS)]
 
 
-def _batched(options: dict[str, Any]) -> Iterator[tuple[Any, int]]:
-    """Yields the arrays of `fit` or `evaluate`, also those of validation, each with the size of its batches."""
-    size = options.get("batch_size") or 32
-    if is_array(options["x"]):
-        held_out = int(len(options["x"]) * (1 - (options.get("validation_split") or 0)))
-        yield options["x"][:held_out], size
-        yield options["x"][held_out:], options.get("validation_batch_size") or size
-    validation = options.get("validation_data")
-    if isinstance(validation, tuple | list) and is_array(validation[0]):
-        yield validation[0], options.get("validation_batch_size") or size
-
-
-def _number_of_batches(options: dict[str, Any]) -> int:
-    """Returns the number of batches of an epoch, `UNKNOWN` where nothing tells."""
-    data, given = options["x"], options.get("steps_per_epoch") or options.get("steps")
-    if given:
-        return int(given)
+def _given(options: dict[str, Any]) -> Iterator[tuple[str, Any, int, int | None]]:
+    """Yields what `fit` or `evaluate` takes batches from: its name, data, the size of batches, the number if given."""
+    data, size = _first(options["x"]), options.get("batch_size") or 32
+    steps = options.get("steps_per_epoch") or options.get("steps")
+    of_validation = options.get("validation_batch_size") or size, options.get("validation_steps")
     if is_array(data):
-        array, batch_size = next(_batched(options))
-        return -(-len(array) // batch_size)
+        held_out = int(len(data) * (1 - (options.get("validation_split") or 0)))
+        yield "x", data[:held_out], size, steps
+        yield "validation_split", data[held_out:], *of_validation
+    else:
+        yield "x", data, size, steps
+    if options.get("validation_data") is not None:
+        yield "validation_data", _first(options["validation_data"]), *of_validation
+
+
+def _first(data: Any) -> Any:
+    """Returns the first of nested arrays, and a source of batches unchanged."""
+    return keras.tree.flatten(data)[0] if isinstance(data, tuple | list | dict) else data
+
+
+def _number_of_batches(data: Any, batch_size: int) -> int:
+    """Returns the number of batches of an epoch, `UNKNOWN` where nothing tells."""
+    if is_array(data):
+        return -(-len(data) // batch_size)
     if isinstance(data, keras.utils.PyDataset):
         return data.num_batches or UNKNOWN
     try:
         return len(data)
     except TypeError:  # a generator, or a stream of tf.data or of a DataLoader
         return UNKNOWN
+
+
+def _is_stream(data: Any) -> bool:
+    """Returns whether data may end in one process before they do in another."""
+    return not isinstance(data, keras.utils.PyDataset) and _number_of_batches(data, 1) == UNKNOWN
 
 
 def _check_batches(n: int, batch_size: int) -> None:
@@ -275,12 +329,18 @@ def _check_batches(n: int, batch_size: int) -> None:
     shards = max(1, _shards() // processes()[1]) if keras.backend.backend() == "jax" else 1
     rule = f"divide the samples into batches that {shards} devices can share"
     check(all(size % shards == 0 for size in sizes), "batch_size", rule, received)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+    number = _replicas_of_strategy()
+    rule = f"leave no batch of fewer samples than the {number} replicas"
+    check(all(size >= number for size in sizes), "batch_size", rule, received)
 
-        number = tf.distribute.get_strategy().num_replicas_in_sync
-        rule = f"leave no batch of fewer samples than the {number} replicas"
-        check(all(size >= number for size in sizes), "batch_size", rule, received)
+
+def _replicas_of_strategy() -> int:
+    """Returns the number of replicas of the current strategy of TensorFlow, 1 elsewhere."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
 def _check_own_rows(array: Any) -> None:
@@ -314,13 +374,13 @@ def _in_step(data: Iterable[Any]) -> Any:
 
 
 def _common(batches: Iterable[Any]) -> Iterator[Any]:
-    """Yields batches as long as each process has one."""
+    """Yields batches, tuples of arrays, as long as each process has one."""
     iterator = iter(batches)
     while True:
         batch = next(iterator, None)
         if not all(_of_processes(int(batch is not None))):
             return
-        yield batch
+        yield (batch,) if is_array(batch) else batch
 
 
 # Work that replicas share outside of `fit`.
@@ -342,8 +402,8 @@ def alone() -> Iterator[None]:
         ALONE.reset(token)
 
 
-def rounds(batches: int, arrays: Sequence[np.ndarray]) -> list[tuple[int, list[int]]]:
-    """Returns the numbers of the batches that this process computes, each with those that all compute meanwhile.
+def rounds(batches: int, arrays: Sequence[np.ndarray]) -> list[tuple[list[int], list[int]]]:
+    """Returns the numbers of the batches that the devices of this process compute, each with those of all meanwhile.
 
     Raises:
         ValueError: if the arrays differ between the processes.
@@ -351,9 +411,51 @@ def rounds(batches: int, arrays: Sequence[np.ndarray]) -> list[tuple[int, list[i
     if not ALONE.get():
         check_same("arguments", arrays, "be the same in all processes, which share the batches")
     index, number = (0, 1) if ALONE.get() or keras.backend.backend() == "jax" else processes()
-    starts = range(0, batches, number)
-    together = [[min(start + other, batches - 1) for other in range(number)] for start in starts]
-    return [(numbers[index], numbers) for numbers in together]
+    own = devices()
+    starts = range(0, batches, number * own)
+    together = [[min(start + other, batches - 1) for other in range(number * own)] for start in starts]
+    return [(numbers[index * own : (index + 1) * own], numbers) for numbers in together]
+
+
+def devices() -> int:
+    """Returns how many devices of this process compute a batch each: those of a strategy of TensorFlow for one process.
+
+    Elsewhere a process has one device or, on JAX, one program for all of them.
+    """
+    return _replicas_of_strategy() if processes()[1] == 1 else 1
+
+
+def on_devices(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function of what `spread` returns, which computes with each part on its device, when compiled."""
+    if devices() == 1:
+        return function
+    import tensorflow as tf
+
+    strategy = tf.distribute.get_strategy()
+    return lambda *args: strategy.run(function, args=args)
+
+
+def spread(parts: Sequence[Any]) -> Any:
+    """Returns nested tensors, each one of its own for each device, from those of the devices."""
+    if len(parts) == 1:
+        return parts[0]
+    import tensorflow as tf
+
+    values = tf.distribute.get_strategy().experimental_distribute_values_from_function
+    leaves = zip(*map(keras.tree.flatten, parts), strict=True)
+    own = [values(lambda context, leaf=leaf: leaf[context.replica_id_in_sync_group]) for leaf in leaves]
+    return keras.tree.pack_sequence_as(parts[0], own)
+
+
+def unspread(tensors: Any) -> list[Any]:
+    """Returns the nested tensors of each device of this process."""
+    number = devices()
+    if number == 1:
+        return [tensors]
+    import tensorflow as tf
+
+    leaves = map(tf.distribute.get_strategy().experimental_local_results, keras.tree.flatten(tensors))
+    return [keras.tree.pack_sequence_as(tensors, part) for part in zip(*leaves, strict=True)]
 
 
 def own_rows(arrays: Any) -> Any:
@@ -375,16 +477,17 @@ def placed(rows: Any) -> Any:
     return keras.distribution.distribute_tensor(rows, keras.distribution.distribution().get_data_layout(rows.shape))
 
 
-def of_each_process(results: Any) -> list[Any]:
-    """Returns the results of all processes, nested tensors of the same shapes, as NumPy arrays.
+def of_each_process(results: Sequence[Any]) -> list[Any]:
+    """Returns the results of all devices of all processes, nested tensors of the same shapes, as NumPy arrays.
 
     On JAX this is one result, of the program that all processes have run together.
     """
     number = processes()[1]
     if number == 1 or ALONE.get() or keras.backend.backend() == "jax":
-        return [keras.tree.map_structure(_whole, results)]
-    parts = [_parts(x) for x in keras.tree.flatten(results)]
-    return [keras.tree.pack_sequence_as(results, [part[i] for part in parts]) for i in range(number)]
+        return keras.tree.map_structure(_whole, list(results))
+    [own] = results
+    parts = [_parts(x) for x in keras.tree.flatten(own)]
+    return [keras.tree.pack_sequence_as(own, [part[i] for part in parts]) for i in range(number)]
 
 
 def _whole(x: Any) -> np.ndarray:

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_gen.adversarial.losses import HingeLoss
 from keras_gen.adversarial.optimizers import PlayerOptimizers
+from keras_gen.core import replicas
 from keras_gen.core.calculus.gradient import gradient
 from keras_gen.core.checks import check, check_integer, is_number
 from keras_gen.core.logits import warn_of_activation
@@ -39,10 +40,10 @@ class LastKernel:
         self.state = [(variable, ops.stop_gradient(ops.copy(variable.value))) for variable in layer.variables]
 
     def gradient_norm(self, loss: Callable[[Any], Any], inputs: Any, output: Any, training: bool) -> Any:
-        """Returns the norm of the gradient of `loss(output)` with respect to the kernel.
+        """Returns the norm of the gradient of `loss(output)` with respect to the kernel, over the rows of all replicas.
 
         Args:
-            loss: function from a float32 tensor like `output` to a scalar.
+            loss: function from a float32 tensor like `output` to a scalar, a mean over its rows.
             inputs: the inputs of the call.
             output: the output of the call.
             training: bool, as in the call.
@@ -57,6 +58,7 @@ class LastKernel:
 
         (value,) = (value for variable, value in self.state if variable is self.kernel)
         of_kernel = ops.cast(ops.stop_gradient(gradient(weighted_output, value)), "float32")
+        of_kernel = replicas.mean_of_parts(of_kernel, ops.shape(output)[0])
         return ops.sqrt(ops.sum(ops.square(of_kernel)))
 
 
@@ -222,7 +224,7 @@ class VQGAN(VQVAE):
         players = weight * generator_loss + ops.mean(discriminator_loss)
         own = {"discriminator_loss": discriminator_loss, "generator_loss": generator_loss, "adaptive_weight": weight}
         for name, value in {**parts, **own}.items():
-            self.trackers[name].update_state(value)
+            self.trackers[name].update_state(ops.broadcast_to(value, ops.shape(x)[:1]))
         self.add_loss(players - ops.stop_gradient(players))  # contributes to the gradient only
         return self._weighted(parts)
 

@@ -138,7 +138,7 @@ class VQVAE(GenerativeModel):
     def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
         quantized, _, losses = self.quantizer.quantize_vectors(self.encoder(x, training=training), training=training)
         for name, loss in losses.items():
-            self.trackers[name].update_state(loss)
+            self.trackers[name].update_state(loss, ops.shape(x)[0])  # a mean over these rows: batches may be unequal
             self.add_loss(loss)
         return self.decoding_loss(x, quantized, training)
 
