@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-DEVICES = {"data_parallel": 4, "model_parallel": 4, "hosts": 2}  # of JAX, in a process
+DEVICES = {"data_parallel": 4, "model_parallel": 4, "fully_sharded": 4, "hosts": 2}  # of JAX, in a process
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 

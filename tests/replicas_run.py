@@ -3,6 +3,7 @@
     KERAS_BACKEND=jax python tests/replicas_run.py one OUT vqvae                     # the first part alone
     KERAS_BACKEND=jax python tests/replicas_run.py data_parallel OUT vqvae ddpm      # 4 devices
     KERAS_BACKEND=jax python tests/replicas_run.py model_parallel OUT dit            # 2 x 2, weights split
+    KERAS_BACKEND=jax python tests/replicas_run.py fully_sharded OUT dit             # 4, weights split
     KERAS_BACKEND=tensorflow python tests/replicas_run.py mirrored OUT vqvae         # 2 devices
     RANK=0 WORLD_SIZE=2 ... python tests/replicas_run.py processes OUT vqvae         # in each process of PyTorch
     RANK=0 WORLD_SIZE=2 ... python tests/replicas_run.py hosts OUT vqvae             # of JAX, with 2 devices each
@@ -14,6 +15,7 @@ the optimizer, the logs and samples. `tests/core/test_replicas.py` compares them
 
 import contextlib
 import os
+import re
 import sys
 
 import engines
@@ -26,6 +28,7 @@ import keras
 import numpy as np
 from keras import ops
 from laws.models import MODELS, four_levels, vqvae
+from laws.samplers import DIFFUSION_SAMPLERS
 
 from keras_gen import callbacks, layers, metrics, models, samplers
 from keras_gen.core import replicas
@@ -35,6 +38,8 @@ from keras_gen.core.generative_model import GenerativeModel
 RNG = np.random.default_rng(0)
 IMAGES = (np.clip(RNG.normal(size=(24, 8, 8, 1)), -1, 1) * 8).round().astype("float32") / 8  # 17 levels, as the digits
 LABELS = RNG.integers(0, 10, 24).astype("int32")
+TOKENS, POOLED = (RNG.normal(size=(24, *shape)).astype("float32") for shape in ((3, 8), (8,)))
+CAPTIONS = np.array(list("abcdefgh" * 3))
 BATCH = 8
 
 
@@ -58,10 +63,27 @@ def matching(make):
     return models.RectifiedFlow(make(), seed=0)
 
 
+def text_to_image():
+    """Returns a model of captions and images, which it encodes."""
+    from diffusion.test_text_to_image import made
+
+    return made()
+
+
 # Models with weights that can be split over devices, each with the class that knows how.
 SPLIT = {
     "dit": (models.DiT, lambda: matching(lambda: models.DiT((8, 8, 1), 4, 16, 1, 2)), False),
+    "mmdit": (
+        models.MMDiT,
+        lambda: matching(lambda: models.MMDiT((8, 8, 1), 8, 8, 4, 16, 2, 2, dual_attention=[0])),
+        {"tokens": TOKENS, "pooled": POOLED},
+    ),
     "unet": (models.UNet, lambda: matching(lambda: models.UNet((8, 8, 1), (8, 16), 1, attention_levels=(1,))), False),
+    "unet_condition": (
+        models.UNet2DCondition,
+        lambda: matching(lambda: models.UNet2DCondition((8, 8, 1), 8, (8, 16), (0, 1), 1, 2, 1, groups=4)),
+        TOKENS,
+    ),
     "transformer": (models.CodeTransformer, lambda: models.CodeTransformer(4, 64, 8, 1, 2, seed=0), False, four_levels),
 }
 
@@ -93,6 +115,7 @@ def normalized():
 OTHERS = {
     "normalized": (normalized, False),
     "probe": (Probe, False),
+    "made_before": (lambda: vqvae(layers.VectorQuantizer(8, restart_below=1, seed=0)), False),
     "remat": (lambda: models.CodeTransformer(4, 64, 8, 1, 2, remat=True, seed=0), False, four_levels),
     "accumulation": (lambda: models.NICE(2, [16], None, seed=0), False),
     "uneven": (lambda: models.NICE(2, [16], None, seed=0), False, lambda images: images[:21]),
@@ -100,7 +123,10 @@ OTHERS = {
     "fit_prior": (lambda: vqvae(layers.VectorQuantizer(8, seed=0)), False),
     "packed": (lambda: models.CodeTransformer(4, 16, 8, 1, 2, seed=0), False, packed),
     "vqgan_no_draws": (vqgan_no_draws, False),
+    "text_to_image": (text_to_image, CAPTIONS),
 }
+MESHES = {"model_parallel": ((2, 2), "model"), "fully_sharded": ((4, 1), "batch")}  # shape, and where weights are split
+EARLIER = ["made_before"]  # made and trained on one device, before the distribution is set
 ACCUMULATED = {"accumulation": 3}  # steps of training for an update of the weights
 EVALUATED = ["accumulation"]  # by what their samples are like, after the epoch
 
@@ -124,10 +150,24 @@ def encoded(model):
     return codec.encode(IMAGES[:14], batch_size=8, verbose=0)
 
 
+def with_sampler(make):
+    """Returns a method that draws by a sampler."""
+    return lambda model: model.sample(8, sampler=make(), **DRAW)
+
+
+def adapted(model):
+    """Returns samples of a sampler that estimates variances."""
+    model.adapt_variance(IMAGES[:8], batch_size=8, verbose=0)
+    return with_sampler(DIFFUSION_SAMPLERS["analytic_dpm_sampler"][0])(model)
+
+
 # Methods that devices share, of models that are not trained.
 DRAW = {"seed": 3, "batch_size": 8, "verbose": 0}
 METHODS = {
-    "ddpm": {"sample": lambda model: model.sample(14, **DRAW), "indices": encoded},
+    "ddpm": {"sample": lambda model: model.sample(14, **DRAW), "indices": encoded, "adapted": adapted},
+    "score_sde": {
+        name: with_sampler(make) for name, (make, _) in DIFFUSION_SAMPLERS.items() if name != "analytic_dpm_sampler"
+    },
     "vae": {
         "sample": lambda model: model.sample(14, **DRAW),
         "encode": lambda model: model.encode(IMAGES[:14], 8),
@@ -157,12 +197,52 @@ def methods(scope):
     return returned
 
 
+def split(network, shape, axis):
+    """Returns the scope of a mesh of devices over which the weights of a network are split."""
+    mesh = keras.distribution.DeviceMesh(shape, ["batch", "model"])
+    layout = network.layout_map(mesh, axis)
+    return keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch").scope()
+
+
 def split_over_devices(name):
-    """Trains a model whose weights are split, on a mesh of 2 x 2 devices."""
-    mesh = keras.distribution.DeviceMesh((2, 2), ["batch", "model"])
-    layout = SPLIT[name][0].layout_map(mesh)
-    with keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch").scope():
+    """Trains a model whose weights are split."""
+    with split(SPLIT[name][0], *MESHES[ENGINE]):
         return trained(name, 0, 1, contextlib.nullcontext)
+
+
+def exchanged():
+    """Counts what devices exchange for the gradient of a transformer block, of 2 x 8 tokens of width 16 in each."""
+    import jax
+
+    with split(models.CodeTransformer, *MESHES["model_parallel"]):
+        block = layers.TransformerBlock(2)
+        block.build((None, 8, 16))
+        x = replicas.placed(ops.ones((4, 8, 16)))
+        states = [variable.value for variable in block.non_trainable_variables]
+        weights = [variable.value for variable in block.trainable_variables]
+        layouts = [weight.sharding for weight in weights], x.sharding
+
+        def loss(weights, x):
+            return ops.sum(ops.square(block.stateless_call(weights, states, x)[0]))
+
+        gradient = jax.jit(jax.grad(loss, (0, 1)), out_shardings=layouts)
+        text = gradient.lower(weights, x).compile().as_text()
+    operations = re.findall(r"= (.*) (all-reduce|all-gather|all-to-all|collective-permute)(?:-start)?\(", text)
+    counts = {kind: sum(kind == other for _, other in operations) for kind in ("all-to-all", "collective-permute")}
+    counts["sums of tokens"] = sum(results.count("[2,8,16]") for results, kind in operations if kind == "all-reduce")
+    counts["tokens otherwise"] = sum("[2,8," in results for results, kind in operations if kind != "all-reduce")
+    return {kind: np.array(count) for kind, count in counts.items()}
+
+
+@contextlib.contextmanager
+def on_one_device():
+    """Context without the distribution that is set."""
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
 
 
 def trained(name, rank, world, scope):
@@ -170,15 +250,17 @@ def trained(name, rank, world, scope):
     keras.utils.set_random_seed(7)
     make, labels, *prepare = MODELS.get(name) or OTHERS.get(name) or SPLIT[name][1:]
     data = prepare[0](IMAGES) if prepare else IMAGES
-    with scope():
+    conditions = [] if labels is False else [LABELS if labels is True else labels]
+    size = engines.share(BATCH, rank, world)
+    with on_one_device() if name in EARLIER else scope():
         model = make()
         # Not Adam, which makes steps of one size of gradients that are nothing but rounding.
         options = {"momentum": 0.9, "use_ema": True, "ema_momentum": 0.9}
         options["gradient_accumulation_steps"] = ACCUMULATED.get(name)
         model.compile(keras.optimizers.SGD(1e-3, **options))
-    given = [data, LABELS] if labels else [data]
-    given = keras.tree.map_structure(lambda array: engines.own_rows(array, BATCH, rank, world), given)
-    size = engines.share(BATCH, rank, world)
+        if name in EARLIER:
+            model.fit(data[:BATCH], batch_size=size, verbose=0)
+    given = keras.tree.map_structure(lambda array: engines.own_rows(array, BATCH, rank, world), [data, *conditions])
     if ENGINE == "workers" and name != "latent_diffusion":  # which encodes arrays
         logs = model.fit(engines.sharded(tuple(given), BATCH), verbose=0).history
     else:
@@ -190,7 +272,7 @@ def trained(name, rank, world, scope):
     result = {f"weight {i}": ops.convert_to_numpy(v) for i, v in enumerate(model.variables)}
     result |= {f"slot {i}": ops.convert_to_numpy(v) for i, v in enumerate(model.optimizer.variables)}
     result |= {f"log {key}": np.array(value) for key, value in logs.items()}
-    if hasattr(model, "sample") and not labels:
+    if hasattr(model, "sample") and not conditions:
         with scope():  # where workers of TensorFlow share the batches, too
             result["samples"] = model.sample(5, seed=3, batch_size=2, verbose=0)
     if name == "probe":
@@ -304,8 +386,9 @@ def main():
             runs["methods, two"] = methods(two.scope)
         os.environ["WORLD_SIZE"] = str(engines.WORLD)
     rank, world, scope = engines.start(ENGINE)
-    if ENGINE == "model_parallel":
+    if ENGINE in MESHES:
         runs["all"] = {name: split_over_devices(name) for name in NAMES}
+        runs["exchanged"] = {"transformer_block": exchanged()}
     elif ENGINE != "one":
         runs["all"] = {name: trained(name, rank, world, scope) for name in NAMES}
         runs["methods, all"] = methods(scope)

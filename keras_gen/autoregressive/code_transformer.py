@@ -72,7 +72,7 @@ class CodeTransformer(SplitWeights, ConditionalModel):
 
     nested_data = (dict,)  # packed rows
 
-    split_pairs = (ATTENTION, MLP)
+    splits = (ATTENTION, MLP)
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from keras_gen.networks.backbones.dit_weights import dit_arguments, dit_config, 
 from keras_gen.networks.backbones.image_network import ImageNetwork
 from keras_gen.networks.blocks.conditioning import embed, network_inputs
 from keras_gen.networks.blocks.dit_block import DiTBlock, last_layers
-from keras_gen.networks.blocks.layouts import ATTENTION, MLP, SplitWeights
+from keras_gen.networks.blocks.layouts import ATTENTION, MLP, MODULATION, SplitWeights
 from keras_gen.networks.blocks.patches import check_patches, from_patches, patch_multiple, to_patches
 from keras_gen.networks.blocks.positions import sincos_positions
 from keras_gen.networks.blocks.rotary import RotaryEmbedding2D
@@ -110,7 +110,7 @@ class DiT(SplitWeights, ForeignWeights, ImageNetwork):
     Reference: Peebles and Xie 2022, arXiv:2212.09748.
     """
 
-    split_pairs = (ATTENTION, MLP)
+    splits = (ATTENTION, MLP, MODULATION)
     # The second one is the class's name in older files, which have the table of positions, too.
     foreign_classes = ("DiTTransformer2DModel", "Transformer2DModel")
     foreign_ignored = ("pos_embed.pos_embed",)

@@ -19,7 +19,7 @@ from keras_gen.networks.backbones.image_network import ImageNetwork
 from keras_gen.networks.backbones.mmdit_weights import mmdit_arguments, mmdit_config, mmdit_table
 from keras_gen.networks.blocks.conditioning import embed
 from keras_gen.networks.blocks.dit_block import last_layers
-from keras_gen.networks.blocks.layouts import ATTENTION, MLP, SplitWeights
+from keras_gen.networks.blocks.layouts import ATTENTION, MLP, MODULATION, SplitWeights
 from keras_gen.networks.blocks.mmdit_block import MMDiTBlock
 from keras_gen.networks.blocks.patches import patch_multiple
 from keras_gen.networks.blocks.positions import SinusoidalPositions2D
@@ -75,7 +75,7 @@ class MMDiT(SplitWeights, ForeignWeights, ImageNetwork):
     Reference: Esser et al. 2024, arXiv:2403.03206.
     """
 
-    split_pairs = (ATTENTION, MLP)
+    splits = (ATTENTION, MLP, MODULATION)
     foreign_classes = ("SD3Transformer2DModel",)
     foreign_sizes = ("in_channels", "joint_attention_dim", "caption_projection_dim", "pooled_projection_dim")
     foreign_layers = ("num_layers",)

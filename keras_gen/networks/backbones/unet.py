@@ -151,7 +151,7 @@ class UNet(SplitWeights, ForeignWeights, ImageNetwork):
     Reference: Ho et al. 2020, arXiv:2006.11239, appendix B; https://kexue.fm/archives/9152.
     """
 
-    split_pairs = (ATTENTION, CONVOLUTIONS)
+    splits = (ATTENTION, CONVOLUTIONS)
     foreign_classes = ("UNet2DModel",)
     foreign_sizes, foreign_layers = SIZES, LAYERS
 

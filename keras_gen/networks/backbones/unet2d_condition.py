@@ -25,7 +25,7 @@ from keras_gen.networks.backbones.unet2d_condition_weights import (
     unet2d_condition_table,
 )
 from keras_gen.networks.blocks.conditioning import SinusoidalEmbedding, embed, network_inputs
-from keras_gen.networks.blocks.layouts import ATTENTION, CONVOLUTIONS, MLP, SplitWeights
+from keras_gen.networks.blocks.layouts import ATTENTION, CONVOLUTIONS, GATED_MLP, SplitWeights
 from keras_gen.networks.blocks.residual import ResidualBlock
 from keras_gen.networks.blocks.spatial_transformer import SpatialTransformer
 
@@ -87,7 +87,7 @@ class UNet2DCondition(SplitWeights, ForeignWeights, ImageNetwork):
     Reference: Rombach et al. 2021, arXiv:2112.10752; Podell et al. 2023, arXiv:2307.01952, for `pooled_dim`.
     """
 
-    split_pairs = (ATTENTION, MLP, CONVOLUTIONS)
+    splits = (ATTENTION, GATED_MLP, CONVOLUTIONS)
     foreign_classes = ("UNet2DConditionModel",)
     foreign_sizes, foreign_layers = SIZES, LAYERS
 

@@ -8,6 +8,7 @@ from keras import ops
 from keras_gen.core.checks import check, check_flag, check_integer, known_size
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
+from keras_gen.networks.blocks.layouts import heads_of
 from keras_gen.networks.blocks.norms import GroupNorm
 from keras_gen.networks.blocks.recomputing import recomputed
 
@@ -63,10 +64,8 @@ class SelfAttention2D(StaysFrozen, keras.layers.Layer):
 
     def _block(self, x: Any) -> Any:
         batch, height, width, channels = ops.shape(x)
-        qkv = self.qkv(self.norm(x))
-        qkv = ops.reshape(qkv, (batch, height * width, 3 * self.num_heads, channels // self.num_heads))
-        q, k, v = ops.split(qkv, 3, axis=2)
-        attended = ops.dot_product_attention(q, k, v)
+        tokens = ops.reshape(self.norm(x), (batch, height * width, channels))
+        attended = ops.dot_product_attention(*heads_of(self.qkv, tokens, self.num_heads))
         return x + self.output_dense(ops.reshape(attended, (batch, height, width, channels)))
 
     def compute_output_shape(self, x_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -141,8 +140,7 @@ class CrossAttention2D(StaysFrozen, keras.layers.Layer):
         batch, height, width, channels = ops.shape(x)
         head = channels // self.num_heads
         q = ops.reshape(self.query(self.norm(x)), (batch, height * width, self.num_heads, head))
-        kv = ops.reshape(self.key_value(condition), (batch, ops.shape(condition)[1], 2 * self.num_heads, head))
-        attended = ops.dot_product_attention(q, *ops.split(kv, 2, axis=2))
+        attended = ops.dot_product_attention(q, *heads_of(self.key_value, condition, self.num_heads, number=2))
         return x + self.output_dense(ops.reshape(attended, (batch, height, width, channels)))
 
     def compute_output_shape(self, inputs_shape: Any) -> tuple[int | None, ...]:

@@ -6,6 +6,7 @@ from keras import ops
 from keras_gen.core.checks import check, check_flag, check_integer, is_number
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
+from keras_gen.networks.blocks.layouts import heads_of
 from keras_gen.networks.blocks.recomputing import recomputed
 
 
@@ -123,8 +124,7 @@ class DiTBlock(StaysFrozen, keras.layers.Layer):
 
     def _attention(self, h: Any) -> Any:
         tokens, channels = h.shape[1:]
-        qkv = ops.reshape(self.qkv(h), (-1, tokens, 3 * self.num_heads, channels // self.num_heads))
-        q, k, v = ops.split(qkv, 3, axis=2)
+        q, k, v = heads_of(self.qkv, h, self.num_heads)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.positions is not None:

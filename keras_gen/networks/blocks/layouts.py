@@ -1,29 +1,51 @@
 """Layouts of weights on a mesh of devices, for `keras.distribution.ModelParallel`."""
 
+import math
 from typing import Any, ClassVar, NamedTuple
 
 import keras
+from keras import ops
 
 from keras_gen.core.checks import check
 
 
-class Pair(NamedTuple):
-    """Two products, one after the other, as regular expressions for the names of their layers."""
+class Split(NamedTuple):
+    """Layers of which devices compute shares, by their names, as regular expressions.
 
-    outputs: str  # of the first product, which is split by its outputs
-    inputs: str  # of the second one, which is split by its inputs
+    Those of `columns` are split by their outputs, those of `rows` by their inputs; their outputs are added up over the
+    devices. So a layer of rows that takes what a layer of columns gives needs nothing from other devices. Layers of
+    `parts`, which have several outputs side by side, are called by `parts_of`.
+    """
+
+    columns: str = ""
+    rows: str = ""
+    parts: str = ""
     spatial_axes: int = 0  # of the kernels, before their channels
 
+    def layouts(self, axis: str) -> dict[str, tuple[str | None, ...]]:
+        """Returns axes of the mesh for weights, by their paths."""
+        spatial = (None,) * self.spatial_axes
+        found = {
+            (self.columns, "kernel"): (*spatial, None, axis),
+            (self.columns, "bias"): (axis,),
+            (self.rows, "kernel"): (*spatial, axis, None),
+            (self.parts, "kernel"): (axis, None),
+            (self.parts, "parts"): (None, None, axis),
+        }
+        return {f".*/({names})/{kind}": axes for (names, kind), axes in found.items() if names}
 
-ATTENTION = Pair("qkv|query|key|value|key_value", "output")
-MLP = Pair("mlp_1|(image_|text_)?modulation", "mlp_2")
-CONVOLUTIONS = Pair("conv_1", "conv_2", spatial_axes=2)
+
+ATTENTION = Split(columns="query|key|value", rows="output", parts="qkv|key_value")
+MLP = Split(columns="mlp_1", rows="mlp_2")
+GATED_MLP = Split(rows="mlp_2", parts="mlp_1")
+MODULATION = Split(rows="(image_|text_)?modulation")
+CONVOLUTIONS = Split(columns="conv_1", rows="conv_2", spatial_axes=2)
 
 
 class SplitWeights:
-    """Mixin of networks whose weights can be split over devices, in `split_pairs` of products."""
+    """Mixin of networks whose weights can be split over devices, as `splits` says."""
 
-    split_pairs: ClassVar[tuple[Pair, ...]] = ()
+    splits: ClassVar[tuple[Split, ...]] = ()
 
     @classmethod
     def layout_map(cls, mesh: Any, axis: str = "model") -> Any:
@@ -31,12 +53,13 @@ class SplitWeights:
 
         The projections of attention, the hidden layers of transformer blocks and the convolutions of residual blocks
         are split over the axis: of each pair of products the first by its outputs, the second by its inputs, so that
-        what is between them stays on its device. All other weights are whole on each device. With the axis of the
-        batch, each device keeps its share of them and of the optimizer's variables, and fetches the rest when it needs
-        them (fully sharded data parallelism).
+        what is between them stays on its device, as whole heads of attention do. All other weights are whole on each
+        device. With the axis of the batch, each device keeps its share of them and of the optimizer's variables, and
+        fetches the rest when it needs them (fully sharded data parallelism).
 
         Args:
-            mesh: `keras.distribution.DeviceMesh`. The size of the axis must divide the numbers of channels.
+            mesh: `keras.distribution.DeviceMesh`. The size of the axis must divide the numbers of channels; heads of
+                which it does not divide the number are computed by each device.
             axis: str, the name of an axis of the mesh. Defaults to `"model"`.
 
         Returns:
@@ -56,9 +79,67 @@ class SplitWeights:
         check(isinstance(mesh, keras.distribution.DeviceMesh), "mesh", "be a keras.distribution.DeviceMesh", mesh)
         check(axis in mesh.axis_names, "axis", f"be an axis of the mesh, one of {list(mesh.axis_names)}", repr(axis))
         layout = keras.distribution.LayoutMap(mesh)
-        for pair in cls.split_pairs:
-            spatial = (None,) * pair.spatial_axes
-            layout[f".*/({pair.outputs})/kernel"] = (*spatial, None, axis)
-            layout[f".*/({pair.outputs})/bias"] = (axis,)
-            layout[f".*/({pair.inputs})/kernel"] = (*spatial, axis, None)
+        for split in cls.splits:
+            layout.update(split.layouts(axis))
         return layout
+
+
+def parts_of(layer: keras.layers.Dense, x: Any, number: int, shares: int | None = None) -> list[Any]:
+    """Returns the outputs of a dense layer in parts of one size, such as the values and gates of a gated layer.
+
+    Where the kernel is split over devices, it is by its inputs, so that no part is cut elsewhere than the others. The
+    devices exchange these rows for columns, of which each gets the same share of all parts, and what is computed with
+    the parts stays on its device. For fewer vectors than the kernel has rows, such as the token that a sequence is
+    extended by, they add up their outputs instead, which are less.
+
+    Args:
+        layer: dense layer without an activation, built.
+        x: `(batch, ..., inputs)`.
+        number: int, of parts.
+        shares: int, the number of shares of a part that cannot be divided further. Defaults to `None`, of any size.
+
+    Returns:
+        Tensors `(batch, ..., channels)`.
+    """
+    layout = _layout_of_parts(layer, shares)
+    if layout is None or math.prod(x.shape[:-1]) < x.shape[-1]:
+        return ops.split(layer(x), number, axis=-1)
+    kernel = ops.reshape(ops.cast(layer.kernel, layer.compute_dtype), (x.shape[-1], number, -1))
+    kernel = keras.distribution.distribute_tensor(kernel, layout)
+    outputs = ops.einsum("...i,ipo->...po", ops.cast(x, layer.compute_dtype), kernel)
+    if layer.bias is not None:
+        outputs = outputs + ops.reshape(ops.cast(layer.bias, layer.compute_dtype), (number, -1))
+    return ops.unstack(outputs, number, axis=-2)
+
+
+def heads_of(layer: keras.layers.Dense, x: Any, num_heads: int, number: int = 3) -> list[Any]:
+    """Returns the queries, keys and values, or a `number` of them, that a dense layer makes of tokens, in heads.
+
+    Args:
+        layer: dense layer without an activation, built.
+        x: `(batch, tokens, inputs)`.
+        num_heads: int, must divide the size of a part.
+        number: int, of parts. Defaults to `3`.
+
+    Returns:
+        Tensors `(batch, tokens, num_heads, dim)`.
+    """
+    batch, tokens = ops.shape(x)[:2]
+    parts = parts_of(layer, x, number, num_heads)
+    return [ops.reshape(part, (batch, tokens, num_heads, part.shape[-1] // num_heads)) for part in parts]
+
+
+def _layout_of_parts(layer: keras.layers.Dense, shares: int | None) -> Any:
+    """Returns the layout of a kernel `(inputs, parts, channels)` where it is used, or `None` where nothing is split."""
+    distribution = keras.distribution.distribution()
+    if distribution is None or layer.quantization_mode is not None:  # whose kernel is no matrix of numbers
+        return None
+    layout = distribution.get_tensor_layout(f"{layer.path}/parts")
+    if layout is None:
+        return None
+    mesh, axis = layout.device_mesh, layout.axes[-1]
+    divides = shares is None or shares % mesh.shape[mesh.axis_names.index(axis)] == 0
+    if divides and axis != distribution.batch_dim_name:
+        return layout
+    # Devices that have rows of the batch each, or whole heads only, need the whole kernel.
+    return keras.distribution.TensorLayout((None, None, None), mesh)

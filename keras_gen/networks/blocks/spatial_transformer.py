@@ -9,6 +9,7 @@ from keras_gen.core.checks import check_depth, check_flag, check_integer
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.attention import check_image_and_tokens
+from keras_gen.networks.blocks.layouts import parts_of
 from keras_gen.networks.blocks.norms import GroupNorm
 from keras_gen.networks.blocks.recomputing import recomputed
 
@@ -141,7 +142,7 @@ class SpatialTransformerBlock(StaysFrozen, keras.layers.Layer):
         h = self.norms[0](x)
         x = x + self.self_attention([h, h])
         x = x + self.cross_attention([self.norms[1](x), condition])
-        value, gate = ops.split(self.mlp_1(self.norms[2](x)), 2, axis=-1)
+        value, gate = parts_of(self.mlp_1, self.norms[2](x), 2)
         return x + self.mlp_2(value * ops.gelu(gate, approximate=False))
 
     def get_config(self) -> dict[str, Any]:

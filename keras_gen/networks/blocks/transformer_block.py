@@ -9,6 +9,7 @@ from keras_gen.core.frozen import StaysFrozen
 from keras_gen.core.random import check_seed, keras_seed
 from keras_gen.core.torch.kernels import put_token
 from keras_gen.export import keras_gen_export
+from keras_gen.networks.blocks.layouts import heads_of
 from keras_gen.networks.blocks.recomputing import recomputed
 
 # The logistic function of 1.702 x is within 0.01 of the normal distribution function.
@@ -151,9 +152,7 @@ class TransformerBlock(StaysFrozen, keras.layers.Layer):
         return tuple(x_shape)
 
     def _heads(self, x: Any, token_positions: Any) -> list[Any]:
-        batch, tokens = ops.shape(x)[:2]
-        qkv = ops.reshape(self.qkv(self.norm_1(x)), (batch, tokens, 3 * self.num_heads, self.head_dim))
-        q, k, v = ops.split(qkv, 3, axis=2)
+        q, k, v = heads_of(self.qkv, self.norm_1(x), self.num_heads)
         if self.positions is not None:
             q, k = (ops.cast(self.positions(heads, token_positions), self.compute_dtype) for heads in (q, k))
         return [q, k, v]

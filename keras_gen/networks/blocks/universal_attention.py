@@ -7,6 +7,7 @@ from keras import ops
 from keras_gen.core.checks import check, check_choice, check_integer, known_size
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
+from keras_gen.networks.blocks.layouts import heads_of
 from keras_gen.networks.blocks.tiled_attention import MASKED
 
 POWERS = {"softmax": 1.0, "l2": 2.0}  # p of the norm by which a row of exp(B) is divided
@@ -89,8 +90,7 @@ class UniversalAttention(StaysFrozen, keras.layers.Layer):
 
     def call(self, x: Any, attention_mask: Any = None) -> Any:
         batch, tokens, channels = ops.shape(x)
-        qkv = ops.reshape(self.qkv(x), (batch, tokens, 3 * self.num_heads, self.head_dim))
-        q, k, v = ops.split(qkv, 3, axis=2)
+        q, k, v = heads_of(self.qkv, x, self.num_heads)
         if self.positions is not None:
             q, k = (ops.cast(self.positions(heads), self.compute_dtype) for heads in (q, k))
         logits = ops.einsum("bihd,bjhd->bhij", q, k)

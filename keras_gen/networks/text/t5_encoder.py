@@ -9,6 +9,7 @@ from keras_gen.core.checks import check, check_depth, check_flag, check_integer,
 from keras_gen.core.foreign_weights import Entry, ForeignWeights
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
+from keras_gen.networks.blocks.layouts import ATTENTION, GATED_MLP, heads_of, parts_of
 from keras_gen.networks.blocks.recomputing import recomputed
 from keras_gen.networks.text.t5_encoder_weights import CLASSES, LAYERS, SIZES, TWIN, t5_arguments, t5_config, t5_table
 from keras_gen.networks.text.text_network import TextNetwork
@@ -67,6 +68,7 @@ class T5Encoder(ForeignWeights, TextNetwork):
     Reference: Raffel et al. 2019, arXiv:1910.10683; gated layers: Shazeer 2020, arXiv:2002.05202.
     """
 
+    splits = (ATTENTION, GATED_MLP)
     foreign_classes = CLASSES
     foreign_file = "model"
     foreign_ignored = (TWIN,)
@@ -200,14 +202,13 @@ class T5Block(StaysFrozen, keras.layers.Layer):
 
     def _block(self, x: Any, bias: Any) -> Any:
         x = x + ops.cast(self._attention(self.norm_1(x), bias), x.dtype)
-        gate, value = ops.split(self.mlp_1(self.norm_2(x)), 2, axis=-1)
+        gate, value = parts_of(self.mlp_1, self.norm_2(x), 2)
         product = ops.gelu(ops.cast(gate, x.dtype), approximate=True) * ops.cast(value, x.dtype)
         return x + ops.cast(self.mlp_2(product), x.dtype)
 
     def _attention(self, h: Any, bias: Any) -> Any:
         batch, tokens = ops.shape(h)[:2]
-        qkv = ops.reshape(self.qkv(h), (batch, tokens, 3 * self.num_heads, self.head_dim))
-        q, k, v = ops.split(qkv, 3, axis=2)
+        q, k, v = heads_of(self.qkv, h, self.num_heads)
         attended = ops.dot_product_attention(q, k, v, bias=bias, scale=1.0)
         return self.output_dense(ops.reshape(attended, (batch, tokens, self.num_heads * self.head_dim)))
 

@@ -23,7 +23,7 @@ class TextNetwork(SplitWeights, keras.Model):
         **kwargs: `name`, `dtype`, `trainable`.
     """
 
-    split_pairs = (ATTENTION, MLP)
+    splits = (ATTENTION, MLP)
 
     trainable: bool
 
