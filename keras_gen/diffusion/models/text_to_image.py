@@ -250,8 +250,8 @@ class TextToImage(EncodedModel):
         """Frees the memory of the text encoders, where all prompts are known beforehand.
 
         From then on all methods take prompts as `encode_prompts` returned them, and with a `ClassifierFreeGuidance`
-        negative ones too, if the diffusion model has no `condition_dropout`. The model can be trained, but neither
-        saved nor written: only `save_weights` is left, of the parts that are.
+        negative ones too, if the diffusion model has no `condition_dropout`. The model can still be trained, but
+        neither be saved nor written for diffusers; `save_weights` leaves the encoders out.
 
         Example:
 
