@@ -18,6 +18,7 @@ from keras import ops, tree
 from keras_gen.core.checks import check, is_integer
 from keras_gen.core.files import reading
 from keras_gen.core.foreign.files import DTYPES, LARGEST_FILE, Tensors, open_source, write_folder
+from keras_gen.core.foreign.memory import as_value, copy_to, is_finite, packed, room_for
 
 if TYPE_CHECKING:
     from keras import Model as Mixin  # which comes later among the bases of each class
@@ -270,39 +271,14 @@ class _Reader:
         if self.failures:
             return _hollow(shape, dtype)
         try:
+            value = room_for(shape, dtype)
             with np.errstate(over="ignore"):  # refused in the next line
-                value = packed(self.entry.layout.read([self.tensors.read(name) for name in self.names]), dtype)
-            check(bool(np.isfinite(value).all()), "weights", f"be finite in {dtype}", ", ".join(self.names))
+                copy_to(value, self.entry.layout.read([self.tensors.read(name) for name in self.names]))
+            check(is_finite(value), "weights", f"be finite in {dtype}", ", ".join(self.names))
         except BaseException as error:  # also that the user interrupts it
             self.failures.append(error)
             return _hollow(shape, dtype)
-        return _without_copy(value)
-
-
-def _without_copy(array: np.ndarray) -> Any:
-    """Returns what a variable takes without another copy: on PyTorch, Keras copies arrays, and twice if bfloat16."""
-    if keras.backend.backend() != "torch":
-        return array
-    import torch
-
-    if array.dtype.name == "bfloat16":  # which `from_numpy` does not know
-        return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
-    return torch.from_numpy(array)
-
-
-def packed(array: np.ndarray, dtype: Any = None) -> np.ndarray:
-    """Returns an array as one whose values are contiguous, of the given dtype.
-
-    A transposed array is copied a few columns at a time, which keeps them in the processor's cache: three times as fast
-    as NumPy alone.
-    """
-    dtype = array.dtype if dtype is None else np.dtype(dtype)
-    if array.flags.c_contiguous:
-        return array.astype(dtype, copy=False)
-    result, columns = np.empty(array.shape, dtype), 16
-    for start in range(0, array.shape[-1], columns):
-        result[..., start : start + columns] = array[..., start : start + columns]
-    return result
+        return as_value(value)
 
 
 def _with_class(config: dict[str, Any], classes: Sequence[str], ours: str) -> dict[str, Any]:

@@ -16,8 +16,10 @@ import keras
 import numpy as np
 
 from keras_gen.core.checks import check
+from keras_gen.core.conditions import map_parts, parts_of
 from keras_gen.networks.backbones.image_network import condition_of
 
+TEXTS = "be a string or a sequence of strings"
 T5_LENGTH = 256  # of Stable Diffusion 3's third encoder, or of the zeros in its place
 
 Encoding = Mapping[str, np.ndarray]  # what an encoder returns: "tokens" and, of CLIP, "penultimate" and "pooled"
@@ -106,3 +108,39 @@ def family_of(network: keras.Layer) -> StableDiffusion:
     is_known = parts in FAMILIES if parts else len(getattr(taken, "shape", ())) == 3
     check(is_known, "network", f"take a condition of {known}", parts or taken)
     return FAMILIES.get(parts, StableDiffusion)(network)
+
+
+def as_texts(name: str, texts: Any, n: int | None = None, rule: str = TEXTS) -> list[str]:
+    """Returns texts as a list; of a single one, `n` copies."""
+    if isinstance(texts, str):
+        return [texts] * (1 if n is None else n)
+    is_sequence = isinstance(texts, list | tuple | np.ndarray) and len(texts) > 0
+    check(is_sequence and all(isinstance(text, str) for text in texts), name, rule, repr(texts)[:80])
+    check(n is None or len(texts) == n, name, f"be one string, or one for each of {n} images", len(texts))
+    return [str(text) for text in texts]
+
+
+def as_prompts(name: str, prompts: Any, n: int | None = None) -> Any:
+    """Returns prompts as a list of texts, or encoded ones as a condition; of a single one, `n` copies."""
+    if not isinstance(prompts, Mapping) and not (isinstance(prompts, np.ndarray) and prompts.dtype.kind == "f"):
+        return as_texts(name, prompts, n, f"{TEXTS}, or as `encode_prompts` returns them")
+    parts = parts_of(prompts)
+    are_arrays = len(parts) > 0 and all(isinstance(part, np.ndarray) and part.ndim > 1 for part in parts)
+    lengths = sorted({len(part) for part in parts}) if are_arrays else []
+    check(len(lengths) == 1 and lengths[0] > 0, name, "be as `encode_prompts` returns them", repr(prompts)[:80])
+    if n is None or lengths[0] == n:
+        return prompts
+    check(lengths[0] == 1, name, f"be one encoded prompt, or one for each of {n} images", lengths[0])
+    return repeated(prompts, n)
+
+
+def number_of(prompts: Any) -> int:
+    """Returns the number of prompts, as `as_prompts` returns them."""
+    return len(prompts) if isinstance(prompts, list) else len(parts_of(prompts)[0])
+
+
+def repeated(prompts: Any, times: int) -> Any:
+    """Returns each of some prompts several times in a row."""
+    if isinstance(prompts, list):
+        return [text for text in prompts for _ in range(times)]
+    return map_parts(lambda part: np.repeat(part, times, axis=0), prompts)

@@ -12,6 +12,7 @@ from offenders import not_refused
 from keras_gen.core import foreign_weights
 from keras_gen.core.fixtures import to_numpy
 from keras_gen.core.foreign import files
+from keras_gen.core.foreign.memory import as_value, copy_to, is_finite, packed, room_for
 from keras_gen.core.foreign_weights import (
     CONVOLUTION,
     POINTWISE,
@@ -22,7 +23,6 @@ from keras_gen.core.foreign_weights import (
     copied,
     entries,
     joined,
-    packed,
     reordered,
     rolled,
 )
@@ -145,6 +145,22 @@ def test_packed_arrays_are_contiguous_and_equal():
     assert packed(array) is array or np.shares_memory(packed(array), array)
 
 
+def test_memory_of_all_shapes_and_dtypes_becomes_a_variable():
+    for shape, dtype in (((3, 20), "float32"), ((), "float32"), ((2, 3), "float16"), ((5,), "bfloat16")):
+        given = np.arange(np.prod(shape), dtype="float32").reshape(shape[::-1]).T
+        array = room_for(shape, dtype)
+        copy_to(array, given)
+        assert is_finite(array)
+        variable = keras.Variable(lambda shape, dtype, array=array: as_value(array), shape, dtype)
+        assert variable.dtype == dtype
+        np.testing.assert_array_equal(to_numpy(variable).astype("float32"), given)
+        variable.assign(2 * given)
+        np.testing.assert_array_equal(to_numpy(variable).astype("float32"), 2 * given)
+        broken = room_for(shape, dtype)
+        broken[...] = np.inf
+        assert not is_finite(broken)
+
+
 def test_reads_and_writes_a_folder(tmp_path):
     weights = tensors()
     network = Toy.from_diffusers(write(tmp_path / "source"))
@@ -251,7 +267,7 @@ def test_no_initial_value_is_drawn_and_keras_works_after_an_error(tmp_path, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(foreign_weights, "packed", interrupt)
+        patch.setattr(foreign_weights, "copy_to", interrupt)
         with pytest.raises(KeyboardInterrupt):
             Toy.from_diffusers(folder)
     with keras.StatelessScope():  # would fail on variables that were left without a value

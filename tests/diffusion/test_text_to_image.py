@@ -1,5 +1,8 @@
 """The parts around the diffusion model; whole pipelines are compared with diffusers in tests/peers."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -164,6 +167,54 @@ def test_training_and_files():
     np.testing.assert_array_equal(sample(loaded, ["a", "bb"]), sample(model, ["a", "bb"]))
 
 
+def test_encoded_prompts_take_the_place_of_prompts(model):
+    prompts, negatives = ["a", "bb"], ["", "c"]
+    given, away = model.encode_prompts(prompts), model.encode_prompts(negatives)
+    expected = sample(model, prompts, guidance=CFG, negative_prompts=negatives)
+    np.testing.assert_array_equal(sample(model, given, guidance=CFG, negative_prompts=away), expected)
+    np.testing.assert_array_equal(sample(model, prompts, guidance=CFG, negative_prompts=away), expected)
+    options = {"seed": 0, "verbose": 0}
+    one = model.encode_prompts("a")
+    np.testing.assert_array_equal(
+        model.image_to_image(IMAGES, one, **options), model.image_to_image(IMAGES, "a", **options)
+    )
+    np.testing.assert_array_equal(
+        model.interpolate(IMAGES[:2], IMAGES[2:4], given, 10, 2, **options),
+        model.interpolate(IMAGES[:2], IMAGES[2:4], prompts, 10, 2, **options),
+    )
+    assert model.evaluate(IMAGES, one, verbose=0) == model.evaluate(IMAGES, ["a"] * 6, verbose=0)
+
+
+def test_released_encoders_are_gone(tmp_path):
+    model = made()
+    prompts, negative = model.encode_prompts(["a", "bb"]), model.encode_prompts("")
+    model.fit(IMAGES, CAPTIONS, batch_size=6, verbose=0)
+    expected = sample(model, prompts, guidance=CFG, negative_prompts=negative)
+    weights = [weakref.ref(weight) for weight in model.text_encoders[0].weights]
+    counts = len(model.weights), len(model.trainable_variables)
+    model.release_encoders()
+    gc.collect()
+    assert len(weights) > 0
+    assert not [weight for weight in weights if weight() is not None]
+    assert (len(model.weights), len(model.trainable_variables)) == (counts[0] - len(weights), counts[1])
+    np.testing.assert_array_equal(sample(model, prompts, guidance=CFG, negative_prompts=negative), expected)
+    encoded = "must be encoded by `encode_prompts` before `release_encoders`"
+    whole = "`model` must have its text encoders to be saved or written"
+    assert not not_refused(
+        [
+            ("sample", lambda: model.sample("a"), f"`prompts` {encoded}.*'a'"),
+            ("encode", lambda: model.encode_prompts(["a"]), f"`prompts` {encoded}"),
+            ("no negative", lambda: sample(model, prompts, guidance=CFG), f"`negative_prompts` {encoded}"),
+            ("fit", lambda: model.fit(IMAGES, CAPTIONS), f"`y` {encoded}"),
+            ("save", lambda: model.save(tmp_path / "model.keras"), whole),
+            ("write", lambda: model.to_diffusers(tmp_path / "pipeline"), whole),
+        ]
+    )
+    assert not any(tmp_path.iterdir())
+    losses = model.fit(IMAGES, prompts[[0, 1] * 3], batch_size=6, epochs=5, verbose=0).history["loss"]
+    assert min(losses) < losses[0]
+
+
 def test_configuration():
     check_config(lambda: made(condition_dropout=0.1))
 
@@ -219,6 +270,11 @@ def test_bad_arguments(model, tmp_path):
             ("size", new(diffusion, encoder(), Letters(), image_size=8), "`image_size` must be two integers"),
             ("numbers", of("sample", [1, 2]), "`prompts` must be a string or a sequence of strings"),
             ("none", of("sample", []), "`prompts` must be a string or a sequence"),
+            ("no rows", of("sample", np.zeros((0, 4, 8), "float32")), "`prompts` must be as `encode_prompts` returns"),
+            ("no tokens", of("sample", np.zeros((2, 8), "float32")), "`prompts` must have shape"),
+            ("parts", of("sample", {"tokens": np.zeros((2, 4, 8), "float32")}), "`prompts` must be the network's"),
+            ("strings", of("sample", {"a": "b"}), "`prompts` must be as `encode_prompts` returns"),
+            ("rows", of("image_to_image", IMAGES, np.zeros((2, 4, 8), "float32")), "one for each of 6 images.*=2"),
             ("noise", of("sample", ["a"], noise=noise), "`noise` must have shape .*for 1 prompts"),
             ("noise's channels", of("sample", ["a"] * 2, noise=noise[..., :2]), "`noise` must have shape"),
             ("height", of("sample", ["a"], height=9), "`height` must be a multiple of 2"),
@@ -228,7 +284,11 @@ def test_bad_arguments(model, tmp_path):
             ("no guidance", of("sample", ["a"], negative_prompts="b"), "come with a ClassifierFreeGuidance"),
             ("guidance", of("sample", ["a"], guidance=2.0), "`guidance` must be a Guidance"),
             ("batch", of("sample", ["a"], batch_size=0), "`batch_size` must be an integer >= 1"),
-            ("captions", lambda: model.fit(IMAGES, CAPTIONS[:2]), "`y` must hold a caption for each of 6"),
+            (
+                "captions",
+                lambda: model.fit(IMAGES, CAPTIONS[:2]),
+                "`y` must be one string, or one for each of 6 images",
+            ),
             ("no captions", lambda: model.fit(IMAGES), "`y` must be given"),
             ("labels as captions", lambda: model.fit(IMAGES, np.arange(6)), "`y` must be a string or a sequence"),
             ("image's size", of("image_to_image", IMAGES[:, :7], "a"), "`height` must be a multiple of 2"),

@@ -171,6 +171,7 @@ def test_bad_input(clip, tmp_path):
             lambda: T5Tokenizer.from_folder(tmp_path),
             "`folder` must be a folder with tokenizer.json or spiece.m",
         ),
+        ("a repository", lambda: CLIPTokenizer.from_folder("a/b"), "`hf download a/b --local-dir b` downloads a repo"),
         ("a file", lambda: clip.save(tmp_path / "clip" / "vocab.json"), "`folder` must be the path of a folder"),
     ]
     files = {

@@ -17,6 +17,7 @@ CONFIG = "config.json"
 PIPELINE = "model_index.json"
 LARGEST_FILE = 10**10  # bytes of weights, as in diffusers; above it they are sharded
 DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}  # names of the format
+NUMPY = {theirs: ours for ours, theirs in DTYPES.items()}
 
 
 class Tensors(NamedTuple):
@@ -26,6 +27,15 @@ class Tensors(NamedTuple):
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, str]
     read: Callable[[str], np.ndarray]
+
+
+class _Header(NamedTuple):
+    """What a file tells of a tensor in it, whose bytes begin at `start`."""
+
+    file: pathlib.Path
+    start: int
+    shape: tuple[int, ...]
+    dtype: str
 
 
 def open_source(
@@ -59,8 +69,8 @@ def _module_tensors(module: Any) -> Tensors:
 
     def read(name: str) -> np.ndarray:
         tensor = tensors[name].cpu()
-        # A copy, as the module may go on to be trained. NumPy's arrays of PyTorch know no bfloat16.
-        return np.array((tensor.float() if dtypes[name] == "bfloat16" else tensor).numpy())
+        # NumPy's arrays of PyTorch know no bfloat16.
+        return (tensor.float() if dtypes[name] == "bfloat16" else tensor).numpy()
 
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     return Tensors(type(module).__name__, shapes, {name: DTYPES.get(own, own) for name, own in dtypes.items()}, read)
@@ -110,20 +120,20 @@ def _folder_tensors(folder: pathlib.Path, stem: str, variant: str | None) -> Ten
         rule = f"hold {whole.name}, or a `variant`: other files are not read, pickles in particular"
         check(False, "source", rule, f"{folder} with {others}")
     place, files = (whole, [whole]) if whole.is_file() else (index, _shards(index))
-    opened = {file: _opened(file) for file in files}
-    holders: dict[str, Any] = {}
-    for file, tensors in opened.items():
-        twice = sorted(holders.keys() & tensors.keys())
+    headers: dict[str, _Header] = {}
+    for file in files:
+        own = _headers(file)
+        twice = sorted(headers.keys() & own.keys())
         check(not twice, "source", "hold each tensor once", f"{file} with {', '.join(twice)} again")
-        holders |= dict.fromkeys(tensors.keys(), tensors)
-    headers = {name: tensors.get_slice(name) for name, tensors in holders.items()}
+        headers |= own
 
     def read(name: str) -> np.ndarray:
-        with reading("source", place, "have a whole file of weights", *DAMAGE, _damage()):
-            return holders[name].get_tensor(name)
+        # A map of this tensor alone: that of a whole file would count beside the network's memory.
+        header = headers[name]
+        return np.memmap(header.file, NUMPY[header.dtype], "r", header.start, header.shape)
 
-    shapes = {name: tuple(header.get_shape()) for name, header in headers.items()}
-    return Tensors(place, shapes, {name: header.get_dtype() for name, header in headers.items()}, read)
+    shapes = {name: header.shape for name, header in headers.items()}
+    return Tensors(place, shapes, {name: header.dtype for name, header in headers.items()}, read)
 
 
 def _shards(index: pathlib.Path) -> list[pathlib.Path]:
@@ -146,14 +156,18 @@ def _safetensors() -> Any:
     return safetensors
 
 
-def _damage() -> type[Exception]:
-    return _safetensors().SafetensorError
-
-
-def _opened(file: pathlib.Path) -> Any:
-    with reading("source", file, "have a whole file of weights", *DAMAGE, _damage()):
-        # Not by a map into memory: its pages would count beside the network's.
-        return _safetensors().safe_open(file, framework="numpy", backend="pread")
+def _headers(file: pathlib.Path) -> dict[str, _Header]:
+    """Returns what a file of weights tells of its tensors, after safetensors has checked that they fill it."""
+    library = _safetensors()
+    damage = reading("source", file, "have a whole file of weights", *DAMAGE, library.SafetensorError)
+    with damage, library.safe_open(file, framework="numpy"), open(file, "rb") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        tensors = json.loads(opened.read(size))
+    tensors.pop("__metadata__", None)
+    return {
+        name: _Header(file, 8 + size + own["data_offsets"][0], tuple(own["shape"]), own["dtype"])
+        for name, own in tensors.items()
+    }
 
 
 def write_folder(

@@ -1,7 +1,6 @@
 """Diffusion in the latent space of an autoencoder."""
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import keras
@@ -9,11 +8,16 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core import replicas
-from keras_gen.core.checks import as_numpy, check, check_integer, is_array, is_integer
-from keras_gen.core.compiled import even_batches, progress_bar
-from keras_gen.core.generative_model import GenerativeModel
+from keras_gen.core.checks import as_numpy, check, is_array, is_integer
 from keras_gen.diffusion.models.ddpm import DDPM
 from keras_gen.diffusion.models.diffusion_model import DiffusionModel
+from keras_gen.diffusion.models.encoded_model import (
+    EncodedModel,
+    check_autoencoder,
+    decode_with,
+    encode_with,
+    serialized,
+)
 from keras_gen.diffusion.samplers.base import DiffusionSampler, check_sampler
 from keras_gen.diffusion.samplers.guidance import Guidance
 from keras_gen.export import keras_gen_export
@@ -21,53 +25,11 @@ from keras_gen.pretrained.pipeline import DROPOUT, check_origin, read_pipeline
 from keras_gen.pretrained.writing import write_pipeline
 
 
-def check_autoencoder(autoencoder: Any) -> None:
-    """Raises `ValueError` unless `autoencoder` is a built autoencoder."""
-    methods = all(callable(getattr(autoencoder, name, None)) for name in ("encode", "decode"))
-    rule = "be a keras.Layer or keras.Model with methods encode and decode"
-    check(isinstance(autoencoder, keras.Layer) and methods, "autoencoder", rule, autoencoder)
-    check(autoencoder.built, "autoencoder", "be built: train it first, it is not trained here", autoencoder)
-
-
 def check_labels(labels: Any) -> None:
     """Checks that `labels` is `None` or a dict of classes by their names."""
     are_classes = isinstance(labels, dict) and len(labels) > 0
     are_classes = are_classes and all(isinstance(name, str) and is_integer(k) for name, k in labels.items())
     check(labels is None or are_classes, "labels", "be a dict of integers by name, or None", repr(labels))
-
-
-def encode_with(autoencoder: keras.Layer, x: np.ndarray, batch_size: int = 1, verbose: str | int = 0) -> np.ndarray:
-    """Encodes images to real-valued latents."""
-    encode = getattr(autoencoder, "encode_vectors", autoencoder.encode)
-    vectors = batchwise(encode, x, batch_size, verbose)
-    rule = "encode to real numbers, not to codes"
-    check(vectors.dtype.kind == "f", "autoencoder", rule, f"latents of {vectors.dtype}")
-    return vectors
-
-
-def decode_with(
-    autoencoder: keras.Layer, z: np.ndarray, batch_size: int = 1, verbose: str | int = 0, **options: Any
-) -> np.ndarray:
-    """Decodes real-valued latents to images; `options` are further arguments of the autoencoder's method."""
-    decode = functools.partial(getattr(autoencoder, "decode_vectors", autoencoder.decode), **options)
-    return batchwise(decode, z, batch_size, verbose).astype("float32", copy=False)
-
-
-def batchwise(function: Callable[[np.ndarray], Any], x: np.ndarray, batch_size: int, verbose: str | int) -> np.ndarray:
-    """Computes `function(x)` in batches of equal size, so that compiled functions are not recompiled."""
-    batches = list(even_batches(len(x), check_integer("batch_size", batch_size)))
-    bar = progress_bar(len(batches), verbose)
-    parts = []
-    for rows in batches:
-        parts.append(np.asarray(ops.convert_to_numpy(function(x[rows]))))
-        bar.add(1)
-    return np.concatenate(parts)[: len(x)]
-
-
-def without_metrics_of(frozen: Sequence[Any], metrics: list[keras.Metric]) -> list[keras.Metric]:
-    """Returns a model's metrics but those of parts that training does not call: code usage would be meaningless."""
-    excluded = {metric.name for part in frozen for metric in getattr(part, "metrics", [])} - {"loss"}
-    return [metric for metric in metrics if metric.name not in excluded]
 
 
 def moments(vectors: np.ndarray) -> tuple[np.ndarray, np.float32]:
@@ -82,7 +44,7 @@ def moments(vectors: np.ndarray) -> tuple[np.ndarray, np.float32]:
 
 
 @keras_gen_export("keras_gen.models.LatentDiffusion")
-class LatentDiffusion(GenerativeModel):
+class LatentDiffusion(EncodedModel):
     """Latent diffusion: an autoencoder compresses images, and a diffusion model learns the distribution of the latents.
 
         z = (encode(x) - mean) / deviation,   x = decode(mean + deviation z)
@@ -223,65 +185,6 @@ class LatentDiffusion(GenerativeModel):
         options["dtype"] = "int32"
         self.measured = self.add_weight(name="measured", shape=(), initializer="zeros", **options)
 
-    @property
-    def metrics(self) -> list[keras.Metric]:
-        return without_metrics_of([self.autoencoder], super().metrics)
-
-    def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
-        return self.diffusion.loss_per_sample(x, y, training)
-
-    def check_batch(self, x: Any, y: Any) -> None:
-        self.diffusion.check_batch(x, y)
-
-    def fit(
-        self,
-        x: Any = None,
-        y: Any = None,
-        batch_size: int | None = None,
-        epochs: int = 1,
-        verbose: str | int = "auto",
-        **kwargs: Any,
-    ) -> keras.callbacks.History:
-        """Encodes the images and trains the diffusion model on their latents; see `keras.Model.fit`.
-
-        Args:
-            x: images `(n, height, width, channels)`. A dataset or `keras.utils.PyDataset` must yield latents instead,
-                as returned by `encode` after `adapt`.
-            y: labels or conditions `(n, ...)`, or a dict of them, for a conditional network. Defaults to `None`.
-            batch_size: as for `keras.Model.fit`.
-            epochs: as for `keras.Model.fit`.
-            verbose: as for `keras.Model.fit`; also whether to show the progress of encoding.
-            **kwargs: as for `keras.Model.fit`. `validation_data` holds images or latents, like `x`.
-
-        Returns:
-            The `History`.
-
-        Raises:
-            ValueError: if the data are incompatible with the model.
-        """
-        with replicas.alone():  # processes encode their own images
-            x = self._latents(x, y, verbose, measure=True)
-            validation = kwargs.get("validation_data")
-            if isinstance(validation, tuple | list):
-                other_x, other_y = (*validation, None)[:2]
-                kwargs["validation_data"] = (self._latents(other_x, other_y, verbose), *validation[1:])
-        return super().fit(x, y, batch_size, epochs, verbose, **kwargs)
-
-    def evaluate(
-        self,
-        x: Any = None,
-        y: Any = None,
-        batch_size: int | None = None,
-        verbose: str | int = "auto",
-        **kwargs: Any,
-    ) -> Any:
-        """Returns the loss on images `x`, or on a dataset of latents; see `keras.Model.evaluate`."""
-        # Keras's `fit` calls this for validation, with this argument; its data are already encoded by `fit` above.
-        if not kwargs.get("_use_cached_eval_dataset", False):
-            with replicas.alone():
-                x = self._latents(x, y, verbose)
-        return super().evaluate(x, y, batch_size, verbose, **kwargs)
-
     def check_data(self, x: Any, y: Any) -> None:
         rule = "be an array of images until `adapt` is called: datasets must yield latents from `encode`"
         check(is_array(x) or self._is_measured(), "x", rule, type(x).__name__)
@@ -396,17 +299,9 @@ class LatentDiffusion(GenerativeModel):
         return self.decode(z, batch_size, verbose)
 
     def get_config(self) -> dict[str, Any]:
-        parts = {"autoencoder": self.autoencoder, "diffusion": self.diffusion}
-        own = {name: keras.saving.serialize_keras_object(part) for name, part in parts.items()}
-        for config in own.values():
-            # Loading would recreate their optimizers, whose weights are frozen or trained by another optimizer.
-            config.pop("compile_config", None)
-        own["sampler"] = keras.saving.serialize_keras_object(self.sampler)
+        parts = {"autoencoder": self.autoencoder, "diffusion": self.diffusion, "sampler": self.sampler}
+        own = {name: serialized(part) for name, part in parts.items()}
         return {**super().get_config(), **own, "labels": self.labels, "origin": self.origin}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "LatentDiffusion":
-        return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))
 
     def _classes(self, condition: Any) -> Any:
         """Returns classes by number where they were given by name."""
@@ -419,16 +314,25 @@ class LatentDiffusion(GenerativeModel):
         numbers = np.array([self.labels[name] for name in names], "int32")
         return int(numbers[0]) if isinstance(condition, str) else numbers
 
-    def _latents(self, x: Any, y: Any, verbose: str | int, measure: bool = False) -> Any:
-        if not is_array(x):
-            return x
+    @property
+    def frozen_parts(self) -> list[keras.Layer]:
+        return [self.autoencoder]
+
+    def encoded(self, x: Any, y: Any, verbose: str | int) -> tuple[Any, Any]:
+        return self._standardized(self._vectors_with(x, y, verbose)), y
+
+    def encoded_for_training(self, x: Any, y: Any, verbose: str | int) -> tuple[Any, Any]:
+        vectors = self._vectors_with(x, y, verbose)
+        if not self._is_measured():
+            self._measure(vectors)
+        return self._standardized(vectors), y
+
+    def _vectors_with(self, x: Any, y: Any, verbose: str | int) -> np.ndarray:
+        """Returns the autoencoder's latents of images, after checking what is told of them."""
         if not self.diffusion.built:
             self.diffusion.meet(encode_with(self.autoencoder, as_numpy("x", x)[:1]), y)
         self.diffusion.prepare_condition(y, len(x), "y")
-        vectors = self._vectors(x, 256, verbose)
-        if measure and not self._is_measured():
-            self._measure(vectors)
-        return self._standardized(vectors)
+        return self._vectors(x, 256, verbose)
 
     def _vectors(self, x: Any, batch_size: int, verbose: str | int) -> np.ndarray:
         """Returns the autoencoder's latents of images, after checking all parts with a single image."""

@@ -1,5 +1,6 @@
 """Images from texts: a latent diffusion model whose condition is made of encoded prompts."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -7,24 +8,27 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core import replicas
 from keras_gen.core.checks import (
     as_images,
     check,
     check_broadcast,
     check_given,
     check_integer,
-    is_array,
     is_integer,
     real_array,
 )
 from keras_gen.core.compiled import as_tensor, even_batches
 from keras_gen.core.conditions import map_parts
-from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.random import starting_noise
 from keras_gen.diffusion.models.ddpm import DDPM
 from keras_gen.diffusion.models.diffusion_model import DiffusionModel
-from keras_gen.diffusion.models.latent_diffusion import check_autoencoder, decode_with, encode_with, without_metrics_of
+from keras_gen.diffusion.models.encoded_model import (
+    EncodedModel,
+    check_autoencoder,
+    decode_with,
+    encode_with,
+    serialized,
+)
 from keras_gen.diffusion.models.rectified_flow import RectifiedFlow
 from keras_gen.diffusion.samplers.base import DiffusionSampler, check_sampler
 from keras_gen.diffusion.samplers.ddim import DDIMSampler
@@ -35,7 +39,14 @@ from keras_gen.diffusion.schedules.time_samplers import LogitNormalTime
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import inputs_of
 from keras_gen.pretrained.pipeline import DROPOUT, Pipeline, check_origin, read_pipeline
-from keras_gen.pretrained.prompts import StableDiffusionXL, family_of
+from keras_gen.pretrained.prompts import (
+    StableDiffusionXL,
+    as_prompts,
+    as_texts,
+    family_of,
+    number_of,
+    repeated,
+)
 from keras_gen.pretrained.writing import write_pipeline
 
 BATCH_SIZE = 8  # of images, where none is given
@@ -43,7 +54,7 @@ ZERO_NULL = "force_zeros_for_empty_prompt"  # in the index of Stable Diffusion X
 
 
 @keras_gen_export("keras_gen.models.TextToImage")
-class TextToImage(GenerativeModel):
+class TextToImage(EncodedModel):
     """Text to image: text encoders make the condition of a diffusion model of the latents of an autoencoder.
 
         condition = encoders(tokenizers(prompt)),   z ~ diffusion given condition,   image = decode(z / scale + shift)
@@ -57,7 +68,8 @@ class TextToImage(GenerativeModel):
         tokens, pooled         two CLIP encoders and a T5 encoder, or 256 zeros in its place (Stable Diffusion 3)
 
     `fit(images, captions)` continues training: it encodes all images and captions, then trains the diffusion model. A
-    fraction of captions is replaced if the diffusion model has a `condition_dropout`.
+    fraction of captions is replaced if the diffusion model has a `condition_dropout`. The encodings are in memory: for
+    Stable Diffusion 1, 236 kB for each different caption. `release_encoders` frees that of the encoders.
 
     Args:
         diffusion: a diffusion model, such as `DDPM`, whose network takes such a condition.
@@ -95,6 +107,8 @@ class TextToImage(GenerativeModel):
     arXiv:2403.03206; https://kexue.fm/archives/9257 for guidance.
     """
 
+    _compiled_trainable_state: dict[keras.Layer, bool]  # Keras's
+
     def __init__(
         self,
         diffusion: DiffusionModel,
@@ -125,7 +139,7 @@ class TextToImage(GenerativeModel):
         self.text_encoders = text_encoders
         self.tokenizers = tokenizers
         self.autoencoder = autoencoder
-        for part in self._frozen:
+        for part in self.frozen_parts:
             part.trainable = False
         self.sampler = default_sampler(diffusion) if sampler is None else sampler
         self.image_size = None if image_size is None else _checked_size(image_size)
@@ -139,10 +153,6 @@ class TextToImage(GenerativeModel):
 
     def build(self, input_shape: Any) -> None:
         self.diffusion.check_built()
-
-    @property
-    def metrics(self) -> list[keras.Metric]:
-        return without_metrics_of(self._frozen, super().metrics)
 
     @classmethod
     def from_diffusers(cls, folder: Any, variant: str | None = None, dtype: Any = None) -> Self:
@@ -190,6 +200,7 @@ class TextToImage(GenerativeModel):
             ValueError: if diffusers has no such pipeline, or `folder` is not the path of a folder.
             ImportError: if `safetensors` is not installed.
         """
+        self._check_whole()
         is_xl = isinstance(self.family, StableDiffusionXL)
         with self.averaged_weights():
             write_pipeline(
@@ -226,13 +237,37 @@ class TextToImage(GenerativeModel):
         Raises:
             ValueError: if the prompts are not strings, or an argument is outside its range.
         """
-        texts = _as_texts("prompts", prompts)
+        texts = as_texts("prompts", prompts)
+        self._check_encoders("prompts", prompts)
         unique = list(dict.fromkeys(texts))
         rows = [unique.index(text) for text in texts]
         ids = self.family.ids(self.tokenizers, unique)
         encodings = [self._encoded(number, own, _given_or_usual(batch_size)) for number, own in enumerate(ids)]
         condition = self.family.condition(encodings, self._size(height, width) if self.family.takes_size else None)
         return map_parts(lambda part: part[rows], condition)
+
+    def release_encoders(self) -> None:
+        """Frees the memory of the text encoders, where all prompts are known beforehand.
+
+        From then on all methods take prompts as `encode_prompts` returned them, and with a `ClassifierFreeGuidance`
+        negative ones too, if the diffusion model has no `condition_dropout`. The model can still be trained, but
+        neither be saved nor written for diffusers; `save_weights` leaves the encoders out.
+
+        Example:
+
+        >>> prompts, negative = model.encode_prompts(["a photo of a cat", "a red bus"]), model.encode_prompts("")
+        >>> model.release_encoders()
+        >>> images = model.sample(prompts, guidance=guidance, negative_prompts=negative)
+        """
+        encoders = list(self.text_encoders)
+        self.text_encoders.clear()
+        for encoder in encoders:
+            for variable in encoder.variables:
+                self._untrack_variable(variable)  # of PyTorch's module
+        self.programs.by_key.clear()  # they hold the weights that they read
+        if self.compiled:  # and Keras all layers, to warn of those that are frozen afterwards
+            del self._compiled_trainable_state  # TensorFlow keeps what is merely replaced
+            self._compiled_trainable_state = {layer: layer.trainable for layer in self._flatten_layers()}
 
     def encode(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> np.ndarray:
         """Encodes images to latents, as the diffusion model takes them.
@@ -297,13 +332,14 @@ class TextToImage(GenerativeModel):
         """Generates one image for each prompt.
 
         Args:
-            prompts: a string, or a sequence of `n` strings. An empty one is allowed.
+            prompts: a string, or a sequence of `n` strings. An empty one is allowed. Or what `encode_prompts` returned
+                for them.
             sampler: a `DiffusionSampler`, such as `keras_gen.samplers.from_diffusers(path, steps=20)`. Defaults to
                 `None`, the model's `sampler`.
             guidance: a `Guidance`. Defaults to `None`, no guidance; `ClassifierFreeGuidance(7.5)` is usual.
-            negative_prompts: a string for all images, or `n` strings, from which `ClassifierFreeGuidance` leads away.
-                Defaults to `None`: the null condition if the diffusion model has a `condition_dropout`, and otherwise
-                the empty prompt.
+            negative_prompts: a string for all images, or `n` strings, from which `ClassifierFreeGuidance` leads away;
+                or what `encode_prompts` returned for them. Defaults to `None`: the null condition if the diffusion
+                model has a `condition_dropout`, and otherwise the empty prompt.
             height: int or `None`, height of the images. Defaults to `None`, that of `noise` or the model's
                 `image_size`.
             width: int or `None`, width of the images. Defaults to `None`, as for `height`.
@@ -383,7 +419,7 @@ class TextToImage(GenerativeModel):
 
         Args:
             x: images `(n, height, width, channels)`, in [-1, 1].
-            prompts: a string for all images, or `n` strings.
+            prompts: a string for all images, or `n` strings; or what `encode_prompts` returned for them.
             strength: float in (0, 1], the fraction of the sampler's steps that is used. Defaults to `0.5`.
             sampler: as for `sample`.
             guidance: as for `sample`.
@@ -425,7 +461,7 @@ class TextToImage(GenerativeModel):
         Args:
             x: images `(n, height, width, channels)`, in [-1, 1]; values of unknown pixels are ignored.
             mask: bool array that broadcasts to `x`: true for known pixels.
-            prompts: a string for all images, or `n` strings.
+            prompts: a string for all images, or `n` strings; or what `encode_prompts` returned for them.
             sampler: as for `sample`.
             guidance: as for `sample`.
             negative_prompts: as for `sample`.
@@ -473,7 +509,7 @@ class TextToImage(GenerativeModel):
         Args:
             x_a: images `(n, height, width, channels)`, in [-1, 1].
             x_b: images like `x_a`.
-            prompts: a string for all pairs, or `n` strings.
+            prompts: a string for all pairs, or `n` strings; or what `encode_prompts` returned for them.
             t0: a time of the diffusion model's schedule; noisier times give freer results.
             points: int >= 2. Number of weights, from 0 to 1. Defaults to `9`.
             sampler: as for `sample`.
@@ -494,11 +530,11 @@ class TextToImage(GenerativeModel):
         """
         check_integer("points", points, at_least=2)
         z_a = self.encode(x_a, batch_size)
-        texts = [text for text in _as_texts("prompts", prompts, len(z_a)) for _ in range(points)]
+        prompts = repeated(self._prompts("prompts", prompts, len(z_a)), points)
         negatives = negative_prompts
-        if not isinstance(negatives, str | None):
-            negatives = [text for text in _as_texts("negative_prompts", negatives, len(z_a)) for _ in range(points)]
-        options = self._given(texts, guidance, negatives, self._size_of(z_a), batch_size, verbose)
+        if negatives is not None:
+            negatives = repeated(self._prompts("negative_prompts", negatives, len(z_a)), points)
+        options = self._given(prompts, guidance, negatives, self._size_of(z_a), batch_size, verbose)
         options = {**options, "sampler": self._resolved(sampler)}
         z_b = self.encode(x_b, batch_size)
         z = self.diffusion.interpolate(z_a, z_b, t0, points, noise, self.draw_seed(seed), **options)
@@ -519,7 +555,7 @@ class TextToImage(GenerativeModel):
 
         Args:
             x: images `(n, height, width, channels)`, in [-1, 1].
-            prompts: a string for all images, or `n` strings.
+            prompts: a string for all images, or `n` strings; or what `encode_prompts` returned for them.
             sampler: a `DDIMSampler` with `eta=0`, or an `EulerSampler`. Defaults to `None`, the model's `sampler`.
             iterations: int >= 1, network evaluations for each step. Defaults to `3`.
             guidance: as for `sample`; a high scale makes the inversion less exact.
@@ -538,83 +574,27 @@ class TextToImage(GenerativeModel):
         z, options = self._edited(x, prompts, guidance, negative_prompts, batch_size, verbose)
         return self.diffusion.invert(z, self._resolved(sampler), iterations, **options)
 
-    def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
-        return self.diffusion.loss_per_sample(x, y, training)
-
-    def check_batch(self, x: Any, y: Any) -> None:
-        self.diffusion.check_batch(x, y)
-
     def check_data(self, x: Any, y: Any) -> None:
         self.diffusion.check_data(x, y)
 
-    def fit(
-        self,
-        x: Any = None,
-        y: Any = None,
-        batch_size: int | None = None,
-        epochs: int = 1,
-        verbose: str | int = "auto",
-        **kwargs: Any,
-    ) -> keras.callbacks.History:
-        """Encodes images and captions, and trains the diffusion model on them; see `keras.Model.fit`.
-
-        All encodings are in memory while it trains: for Stable Diffusion 1, 236 kB for each different caption.
-
-        Args:
-            x: images `(n, height, width, channels)`, in [-1, 1]. A dataset or `keras.utils.PyDataset` must yield
-                latents and conditions instead, as returned by `encode` and `encode_prompts`.
-            y: captions, a sequence of `n` strings. Defaults to `None`, for a dataset.
-            batch_size: as for `keras.Model.fit`.
-            epochs: as for `keras.Model.fit`.
-            verbose: as for `keras.Model.fit`.
-            **kwargs: as for `keras.Model.fit`. `validation_data` holds images and captions, like `x` and `y`.
-
-        Returns:
-            The `History`.
-
-        Raises:
-            ValueError: if the data are incompatible with the model.
-        """
-        x, y = self._encodings(x, y)
-        validation = kwargs.get("validation_data")
-        if isinstance(validation, tuple | list):
-            kwargs["validation_data"] = (*self._encodings(*validation[:2]), *validation[2:])
-        return super().fit(x, y, batch_size, epochs, verbose, **kwargs)
-
-    def evaluate(
-        self,
-        x: Any = None,
-        y: Any = None,
-        batch_size: int | None = None,
-        verbose: str | int = "auto",
-        **kwargs: Any,
-    ) -> Any:
-        """Returns the loss on images `x` with captions `y`, or on a dataset; see `keras.Model.evaluate`."""
-        # Keras's `fit` calls this for validation, with this argument; its data are already encoded by `fit` above.
-        if not kwargs.get("_use_cached_eval_dataset", False):
-            x, y = self._encodings(x, y)
-        return super().evaluate(x, y, batch_size, verbose, **kwargs)
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Saves the model, unless its encoders are released; see `keras.Model.save`."""
+        self._check_whole()  # before there is half a file
+        super().save(filepath, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
-        serialize = keras.saving.serialize_keras_object
+        self._check_whole()
         own = {
-            "diffusion": serialize(self.diffusion),
-            "text_encoders": [serialize(encoder) for encoder in self.text_encoders],
-            "tokenizers": [serialize(tokenizer) for tokenizer in self.tokenizers],
-            "autoencoder": None if self.autoencoder is None else serialize(self.autoencoder),
+            "diffusion": serialized(self.diffusion),
+            "text_encoders": [serialized(encoder) for encoder in self.text_encoders],
+            "tokenizers": [serialized(tokenizer) for tokenizer in self.tokenizers],
+            "autoencoder": serialized(self.autoencoder),
+            "sampler": serialized(self.sampler),
         }
-        for config in (own["diffusion"], *own["text_encoders"], own["autoencoder"] or {}):
-            # Loading would recreate their optimizers, whose weights are frozen or trained by another optimizer.
-            config.pop("compile_config", None)
-        options = {"sampler": serialize(self.sampler), "image_size": self.image_size, "origin": self.origin}
-        return {**super().get_config(), **own, **options}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "TextToImage":
-        return cls(**keras.saving.deserialize_keras_object(config, custom_objects=custom_objects))
+        return {**super().get_config(), **own, "image_size": self.image_size, "origin": self.origin}
 
     @property
-    def _frozen(self) -> list[keras.Layer]:
+    def frozen_parts(self) -> list[keras.Layer]:
         return [*self.text_encoders, *([] if self.autoencoder is None else [self.autoencoder])]
 
     @property
@@ -667,8 +647,8 @@ class TextToImage(GenerativeModel):
         verbose: str | int,
     ) -> dict[str, Any]:
         """Returns the arguments of the diffusion model's `sample` but for the sampler."""
-        texts = _as_texts("prompts", prompts)
-        n = len(texts)
+        prompts = self._prompts("prompts", prompts)
+        n = number_of(prompts)
         if noise is not None:
             noise = real_array("noise", noise)
             rule = f"have shape (n, height, width, channels), for {n} prompts"
@@ -679,7 +659,7 @@ class TextToImage(GenerativeModel):
         if noise is None:
             noise = starting_noise(n, shape[1:], seed)
         check(noise.shape == shape, "noise", f"have shape {shape}", f"shape {noise.shape}")
-        given = self._given(texts, guidance, negative_prompts, size, batch_size, verbose)
+        given = self._given(prompts, guidance, negative_prompts, size, batch_size, verbose)
         return {"n": n, "noise": noise, "seed": seed, **given}
 
     def _edited(
@@ -689,13 +669,13 @@ class TextToImage(GenerativeModel):
         x = as_images("x", x)
         check(x.ndim == 4, "x", "have shape (n, height, width, channels)", f"shape {x.shape}")
         size = self._size(*x.shape[1:3])
-        texts = _as_texts("prompts", prompts, len(x))
-        options = self._given(texts, guidance, negative_prompts, size, batch_size, verbose)
+        prompts = self._prompts("prompts", prompts, len(x))
+        options = self._given(prompts, guidance, negative_prompts, size, batch_size, verbose)
         return self.encode(x, batch_size), options
 
     def _given(
         self,
-        texts: list[str],
+        prompts: Any,
         guidance: Any,
         negative_prompts: Any,
         size: tuple[int, int],
@@ -708,12 +688,41 @@ class TextToImage(GenerativeModel):
         rule = "come with a ClassifierFreeGuidance"
         check(leads_away or negative_prompts is None, "negative_prompts", rule, negative_prompts)
         if not leads_away or (negative_prompts is None and self.diffusion.condition_dropout > 0):
-            return {"condition": self.encode_prompts(texts, *size, batch_size), **options}
-        n = len(texts)
-        negatives = _as_texts("negative_prompts", "" if negative_prompts is None else negative_prompts, n)
-        both = self.encode_prompts([*texts, *negatives], *size, batch_size)
-        conditions = map_parts(lambda part: part[:n], both), map_parts(lambda part: part[n:], both)
-        return {"condition": conditions, **options, "guidance": NegativeGuidance(**guidance.get_config())}
+            return {"condition": self._conditions([prompts], size, batch_size)[0], **options}
+        negatives = "" if negative_prompts is None else negative_prompts
+        negatives = self._prompts("negative_prompts", negatives, number_of(prompts))
+        conditions = self._conditions([prompts, negatives], size, batch_size)
+        return {"condition": tuple(conditions), **options, "guidance": NegativeGuidance(**guidance.get_config())}
+
+    def _check_whole(self) -> None:
+        rule = "have its text encoders to be saved or written: `release_encoders` took them"
+        check(len(self.text_encoders) > 0, "model", rule, self.name)
+
+    def _prompts(self, name: str, prompts: Any, n: int | None = None) -> Any:
+        """Returns prompts as `as_prompts` does, after checking that those which are encoded fit the network."""
+        prompts = as_prompts(name, prompts, n)
+        if isinstance(prompts, list):
+            self._check_encoders(name, prompts)
+            return prompts
+        return self.diffusion.prepare_condition(prompts, number_of(prompts), name)
+
+    def _check_encoders(self, name: str, prompts: Any) -> None:
+        rule = "be encoded by `encode_prompts` before `release_encoders` is called"
+        check(len(self.text_encoders) > 0, name, rule, repr(prompts)[:80])
+
+    def _conditions(self, prompts: Sequence[Any], size: tuple[int, int], batch_size: int | None) -> list[Any]:
+        """Returns the conditions of several sets of prompts, whose texts are encoded together."""
+        texts = [text for own in prompts if isinstance(own, list) for text in own]
+        encoded = self.encode_prompts(texts, *size, batch_size) if texts else None
+        conditions, start = [], 0
+        for own in prompts:
+            if isinstance(own, list):
+                rows = slice(start, start + len(own))
+                conditions.append(map_parts(operator.itemgetter(rows), encoded))
+                start = rows.stop
+            else:
+                conditions.append(own)
+        return conditions
 
     def _encoded(self, number: int, ids: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
         """Returns what a text encoder makes of token ids, in float32."""
@@ -727,15 +736,11 @@ class TextToImage(GenerativeModel):
         parts = [keras.tree.map_structure(ops.convert_to_numpy, run(as_tensor(ids[rows]))) for rows in batches]
         return keras.tree.map_structure(lambda *part: np.concatenate(part)[: len(ids)], *parts)
 
-    def _encodings(self, x: Any, y: Any) -> tuple[Any, Any]:
-        """Returns latents and conditions of images and captions, and a dataset unchanged."""
-        if not is_array(x):
-            return x, y
+    def encoded(self, x: Any, y: Any, verbose: str | int) -> tuple[Any, Any]:
         x = as_images("x", x)
-        captions = _as_texts("y", check_given("y", y, "be given: the captions"))
-        check(len(captions) == len(x), "y", f"hold a caption for each of {len(x)} images", len(captions))
-        with replicas.alone():  # processes encode their own images
-            return self.encode(x), self.encode_prompts(captions, *self._size(*x.shape[1:3]))
+        captions = self._prompts("y", check_given("y", y, "be given: the captions"), len(x))
+        (condition,) = self._conditions([captions], self._size(*x.shape[1:3]), None)
+        return self.encode(x, verbose=verbose), condition
 
 
 def diffusion_of(pipeline: Pipeline) -> DiffusionModel:
@@ -761,17 +766,6 @@ def _given_or_usual(batch_size: int | None) -> int:
 
 def _as_list(things: Any) -> list[Any]:
     return list(things) if isinstance(things, list | tuple) else [things]
-
-
-def _as_texts(name: str, texts: Any, n: int | None = None) -> list[str]:
-    """Returns texts as a list; of a single one, `n` copies."""
-    rule = "be a string or a sequence of strings"
-    if isinstance(texts, str):
-        return [texts] * (1 if n is None else n)
-    is_sequence = isinstance(texts, list | tuple | np.ndarray) and len(texts) > 0
-    check(is_sequence and all(isinstance(text, str) for text in texts), name, rule, repr(texts)[:80])
-    check(n is None or len(texts) == n, name, f"be one string, or one for each of {n} images", len(texts))
-    return [str(text) for text in texts]
 
 
 def _checked_size(size: Any) -> tuple[int, int]:

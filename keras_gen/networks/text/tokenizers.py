@@ -18,7 +18,7 @@ import numpy as np
 
 from keras_gen.core.checks import check, check_given, check_integer, is_integer
 from keras_gen.core.files import DAMAGE, reading, replacing
-from keras_gen.core.foreign.files import read_object
+from keras_gen.core.foreign.files import how_to_get, read_object
 from keras_gen.export import keras_gen_export
 
 DEFINITION = "tokenizer.json"
@@ -143,7 +143,8 @@ class Tokenizer(keras.layers.Layer):
         if (folder / DEFINITION).is_file():
             definition = _text_of(folder / DEFINITION)
         else:
-            check(all((folder / file).is_file() for file in cls.files), "folder", rule, folder)
+            is_whole = all((folder / file).is_file() for file in cls.files)
+            check(is_whole, "folder", f"{rule}{how_to_get(folder)}", folder)
             with reading("folder", folder, f"have a vocabulary in {' and '.join(cls.files)}", Exception):
                 encoder = cls.read(folder, config)
                 _add_tokens(encoder, {**config, "added_tokens": _object_in(folder / "added_tokens.json")})
