@@ -97,10 +97,10 @@ def _shorten_fits(left_out: list[float]) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measures in processes of their own, and writes each result into the table."""
-    cells = read_table()
+    known = read_table()
     backends = [arguments.backend] if arguments.backend else list(environment.BACKENDS)
     tasks = [(name, backend) for name in arguments.names or names() for backend in backends]
-    tasks = [task for task in tasks if not (arguments.resume and cells.get(task))]
+    tasks = [task for task in tasks if not (arguments.resume and known.get(task))]
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
         runs = {pool.submit(_apart, *task, arguments.whole): task for task in tasks}
         for done in concurrent.futures.as_completed(runs):
@@ -110,8 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
                 print(f"{name} on {backend}: FAILED\n{error}", flush=True)
                 continue
             print("{name} on {backend}: {measured:.0f} s, and {left_out:.0f} s left out".format_map(result), flush=True)
-            cells[name, backend] = cell(result)
-            write_table(cells)
+            write_table(read_table() | {(name, backend): cell(result)})
 
 
 def _apart(name: str, backend: str, whole: bool) -> tuple[dict[str, Any], str]:
