@@ -1,9 +1,10 @@
 """Colour pictures by category with EDM and classifier-free guidance, after https://kexue.fm/archives/9228 and /9257.
 
-    KERAS_BACKEND=torch python examples/emoji.py --dataset noto_emoji.npz
-    KERAS_BACKEND=jax python examples/emoji.py --widths 32 64             # the digits, for want of a file
-    KERAS_BACKEND=jax python examples/emoji.py --dataset noto_emoji.npz --widths 64 128 256 --blocks 2 \\
-        --batch-size 64 --epochs 1150                                     # README's picture: 6 minutes on an H200
+    KERAS_BACKEND=jax python examples/emoji.py               # the digits, for want of a file, in minutes
+    KERAS_BACKEND=torch python examples/emoji.py --dataset noto_emoji.npz --widths 48 96 144 --epochs 200 \\
+        --batch-size 32
+    KERAS_BACKEND=jax python examples/emoji.py --dataset noto_emoji.npz --widths 64 128 256 --epochs 1150 \\
+        --blocks 2                                           # README's picture: 6 minutes on an H200
 
 The file holds `x_train` (n, 64, 64, 3) uint8, `y_train` (n,), an index into `categories`, and `categories` (names).
 Writes pictures and the model to `--output`. An interrupted run resumes from its last epoch.
@@ -28,10 +29,10 @@ SAMPLER = HeunSampler(25, clip_x0=1.0)
 
 
 def parse_arguments() -> argparse.Namespace:
-    arguments = parser(__doc__, "emoji", epochs=200, batch_size=32)
+    arguments = parser(__doc__, "emoji", epochs=40)
     arguments.add_argument("--categories", nargs="+", default=CATEGORIES, help="those to learn, by name")
     arguments.add_argument("--guidance", type=float, default=1.5)
-    arguments.add_argument("--widths", type=as_count, nargs="+", default=(48, 96, 144), help="of the U-Net's levels")
+    arguments.add_argument("--widths", type=as_count, nargs="+", default=(32, 64), help="of the U-Net's levels")
     arguments.add_argument("--blocks", type=as_count, default=1, help="residual blocks in each level")
     arguments.set_defaults(size=32)
     return arguments.parse_args()

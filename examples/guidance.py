@@ -83,7 +83,7 @@ class Comparison:
     """Samples for given labels under several guidances, evaluated by a classifier of clean images."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, classifier: keras.Model, seed: int):
-        kept = np.random.default_rng(seed).permutation(len(images))[: full_or_smoke(1000, 16)]
+        kept = np.random.default_rng(seed).permutation(len(images))[: full_or_smoke(500, 16)]
         self.x, self.labels, self.classifier, self.seed = images[kept], labels[kept], classifier, seed
         self.shown = [int(np.flatnonzero(self.labels == c)[0]) for c in np.unique(self.labels)]
         self.unit = frechet_unit(images, seed, len(self.x))

@@ -123,7 +123,7 @@ def run_images(arguments: argparse.Namespace) -> None:
         return model
 
     model = stage(output / "images" / "model.keras", train_flow)
-    kept = np.random.default_rng(seed).permutation(len(images))[: full_or_smoke(1000, 16)]
+    kept = np.random.default_rng(seed).permutation(len(images))[: full_or_smoke(500, 16)]
     x, y = images[kept], None if labels is None else labels[kept]
     panels = {"before reflow": sample_images(model, x, y, frechet_unit(images, seed, len(x)), arguments)}
 
@@ -156,7 +156,7 @@ def sample_images(
         name = "1 step" if steps == 1 else f"{steps} steps"
         rows[name] = samples[:16]
         print(f"{name}: Frechet distance {frechet_distance(samples, x) / unit:.2f} times that of two halves")
-    n = full_or_smoke(200, 16)
+    n = full_or_smoke(100, 16)
     label = None if y is None else y[:n]
     straightness = model.straightness(n, label, full_or_smoke(50, 1), arguments.seed, verbose=0)
     print(f"straightness {straightness:.4f}, error of one step {one_step_error(model, label, n, arguments.seed):.3f}")

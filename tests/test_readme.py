@@ -41,15 +41,12 @@ def test_python_blocks_run(name, tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == {"program.py", *written}
 
 
-def test_names_and_files_exist():
+def test_names_exist():
     offenders = []
     for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
         text = page.read_text(encoding="utf-8")
         names = set(re.findall(rf"`((?:{'|'.join(NAMESPACES)})\.(?!py`)\w+)`", text))
         offenders += [f"{page.name}: no {name}" for name in names if f"keras_gen.{name}" not in exported()]
-        links = {page.parent / link for link in re.findall(r"\]\(([\w./]+)(?:#[\w-]+)?\)", text)}
-        links |= {ROOT / path for path in re.findall(r"`((?:examples|keras_gen)/[\w/.]+)`", text)}
-        offenders += [f"{page.name}: no {link}" for link in links if not link.exists()]
     assert not offenders, "\n".join(offenders)
 
 
@@ -57,6 +54,27 @@ def test_names_and_files_exist():
 def test_the_chinese_page_shows_the_same_code():
     chinese = (ROOT / "README.zh.md").read_text(encoding="utf-8")
     assert re.findall(r"```.*?```", chinese, re.DOTALL) == re.findall(r"```.*?```", README, re.DOTALL)
+
+
+@pytest.mark.one_backend
+def test_links_and_files_exist():
+    offenders = []
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")):
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\((?!\w+:)([^)\s]+)\)", text):
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            if not target.exists() or (anchor and anchor not in anchors(target)):
+                offenders.append(f"{page.name}: no {link}")
+        files = re.findall(r"`((?:examples|keras_gen|benchmarks|docs|tests)/[\w/.]+)`", text)
+        offenders += [f"{page.name}: no {path}" for path in files if not (ROOT / path).exists()]
+    assert not offenders, "\n".join(offenders)
+
+
+def anchors(page):
+    """Returns the names that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_example_is_named():
