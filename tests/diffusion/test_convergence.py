@@ -23,7 +23,9 @@ def in_float64(sampler, schedule, mixture, noise, step_noise=None):
         return mixture.predict(x_t, row["alpha"], row["sigma"])[0], 0.0
 
     times = sampler.times(schedule)
-    state = keras.tree.map_structure(lambda part: np.asarray(part, "float64"), sampler.start(noise))
+    state = keras.tree.map_structure(
+        lambda part: keras.ops.convert_to_numpy(part).astype("float64"), sampler.start(noise)
+    )
     rows = sampler.rows(schedule, times)
     for i in range(len(times) - 1):
         row = keras.tree.map_structure(lambda column, i=i: column[i], rows)

@@ -141,13 +141,13 @@ def test_weights_that_are_split_over_devices():
     network = MMDiT((4, 4, 1), 8, 6, 2, 8, 2, 2, dual_attention=(0,))
     split = {weight.path: layout[weight.path] for weight in network.get_layer("block_0").weights}
     axes = {path: tuple(own.axes) for path, own in split.items() if own is not None}
-    outputs = ("query", "key", "value", "mlp_1", "image_modulation", "text_modulation")
-    by_outputs = {path for path in split if path.split("/")[-2] in outputs}
-    by_inputs = {path for path in split if path.endswith(("output/kernel", "mlp_2/kernel"))}
+    by_outputs = {path for path in split if path.split("/")[-2] in ("query", "key", "value", "mlp_1")}
+    inputs = ("output/kernel", "mlp_2/kernel", "image_modulation/kernel", "text_modulation/kernel")
+    by_inputs = {path for path in split if path.endswith(inputs)}
     assert {path for path, own in axes.items() if own[-1] == "model"} == by_outputs
     assert {path for path, own in axes.items() if own == ("model", None)} == by_inputs
-    assert len(by_outputs) == 26
-    assert len(by_inputs) == 5
+    assert len(by_outputs) == 22
+    assert len(by_inputs) == 7
 
 
 def test_refused():
