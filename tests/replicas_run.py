@@ -161,13 +161,13 @@ def adapted(model):
     return with_sampler(DIFFUSION_SAMPLERS["analytic_dpm_sampler"][0])(model)
 
 
-# Methods that devices share, of models that are not trained.
+# Methods that devices share, of models that are not trained. `adapted` has the one sampler of DDPM alone; the other has
+# steps that follow the error: with random weights, rounding errors of another order change them.
+ELSEWHERE = ("analytic_dpm_sampler", "probability_flow_sampler")
 DRAW = {"seed": 3, "batch_size": 8, "verbose": 0}
 METHODS = {
     "ddpm": {"sample": lambda model: model.sample(14, **DRAW), "indices": encoded, "adapted": adapted},
-    "score_sde": {
-        name: with_sampler(make) for name, (make, _) in DIFFUSION_SAMPLERS.items() if name != "analytic_dpm_sampler"
-    },
+    "score_sde": {name: with_sampler(make) for name, (make, _) in DIFFUSION_SAMPLERS.items() if name not in ELSEWHERE},
     "vae": {
         "sample": lambda model: model.sample(14, **DRAW),
         "encode": lambda model: model.encode(IMAGES[:14], 8),
