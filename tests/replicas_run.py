@@ -132,7 +132,11 @@ EVALUATED = ["accumulation"]  # by what their samples are like, after the epoch
 
 
 def reflow(model, x, size):
-    model.reflow(16, sampler=samplers.EulerSampler(2), sampling_seed=0, sampling_batch_size=4, batch_size=4, verbose=0)
+    # Its batch is that of a process: those of JAX, which are compared with one device, have equal shares of four rows.
+    size = 4 // replicas.processes()[1] if keras.backend.backend() == "jax" else 4
+    model.reflow(
+        16, sampler=samplers.EulerSampler(2), sampling_seed=0, sampling_batch_size=4, batch_size=size, verbose=0
+    )
 
 
 def fit_prior(model, x, size):
