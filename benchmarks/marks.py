@@ -23,11 +23,23 @@ def utilization(result: dict[str, Any], contender: str = OURS) -> float | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Ratio:
-    """Our time is at most a multiple of a peer's."""
+class Mark:
+    """What is asked of a row: a limit on each backend that has one."""
 
     peer: str  # whose line in the table has the mark
     limits: dict[str, float]
+
+    def text(self, backend: str) -> str:
+        """Returns the mark as the table has it."""
+        raise NotImplementedError
+
+    def met(self, result: dict[str, Any]) -> bool:
+        """Returns whether a result is within the limit."""
+        raise NotImplementedError
+
+
+class Ratio(Mark):
+    """Our time is at most a multiple of a peer's."""
 
     def text(self, backend: str) -> str:
         return f"{self.limits[backend]:g} of {self.peer}"
@@ -36,12 +48,8 @@ class Ratio:
         return ratio(result, self.peer) <= self.limits[result["backend"]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Rate:
+class Rate(Mark):
     """We do at least so many units of work in a second."""
-
-    peer: str
-    limits: dict[str, float]
 
     def text(self, backend: str) -> str:
         return f"{self.limits[backend]:,} a second"
@@ -50,12 +58,8 @@ class Rate:
         return median(result) * self.limits[result["backend"]] <= 1
 
 
-@dataclasses.dataclass(frozen=True)
-class Utilization:
+class Utilization(Mark):
     """We use at least a part of the rate of a large product."""
-
-    peer: str
-    limits: dict[str, float]
 
     def text(self, backend: str) -> str:
         return f"MFU {self.limits[backend]:.0%}"

@@ -9,7 +9,7 @@ import importlib
 
 from benchmarks.contest import OURS, Contest
 from benchmarks.devices import Device
-from benchmarks.marks import Rate, Ratio, Utilization
+from benchmarks.marks import Mark, Rate, Ratio, Utilization
 
 # How networks compute: the name of each way, its dtype, and whether ours and peers are compiled.
 MODES = {
@@ -38,7 +38,7 @@ class Row:
     beyond: float | None = None
     modes: tuple[str, ...] = (PLAIN,)
     tables: tuple[str, ...] = ("cpu",)
-    gpu_marks: dict[str, tuple[Ratio | Rate | Utilization, ...]] = dataclasses.field(default_factory=dict)
+    gpu_marks: dict[str, tuple[Mark, ...]] = dataclasses.field(default_factory=dict)
 
     def modes_on(self, device: str, asked: str | None = None) -> tuple[str, ...]:
         """Returns the modes of a run: the one that is asked for, if the row has it, or those of the device."""
