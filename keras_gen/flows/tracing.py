@@ -1,5 +1,6 @@
 """Traced calls of flows on PyTorch: the operations of all bijectors at once, without Keras between them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -30,9 +31,14 @@ class TracedFunction:
 
     def __call__(self, *tensors: Any, training: bool = False) -> Any:
         inputs = [x for x in tensors if x is not None]
-        if traceable(inputs) and self.flow.built and all(map(_repeats_its_operations, self.flow._flatten_layers())):
+        if traceable(inputs) and self.flow.built and self._repeats_its_operations:
             return self.trace(inputs, training)
         return self.function(inputs, training=training)
+
+    @functools.cached_property
+    def _repeats_its_operations(self) -> bool:
+        """Whether all layers of the flow, which is built, run the same operations in each call."""
+        return all(map(_repeats_its_operations, self.flow._flatten_layers()))
 
 
 def _repeats_its_operations(layer: keras.Layer) -> bool:
