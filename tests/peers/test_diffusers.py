@@ -113,7 +113,7 @@ def test_plms(steps, stable_diffusion):
     x = torch.from_numpy(NOISE).double()
     for t in peer.timesteps:
         x = peer.step(torch_network(x, t), t, x).prev_sample
-    times = [*np.unique(peer.timesteps)[::-1], 0 if stable_diffusion else -1]
+    times = [*np.unique(peer.timesteps.numpy())[::-1], 0 if stable_diffusion else -1]
     model = DDPM(Network(), LinearSchedule())
     model.build((None, *SHAPE))
     actual = model.sample(N, PLMSSampler(times=times), noise=NOISE, verbose=0)

@@ -118,7 +118,7 @@ def gradients(model, target):
 
 def train_and_compare(network, model, name, steps=9):
     """Trains the network by steps, and returns the weights whose first gradients differ from those of diffusers."""
-    target = RNG.normal(size=network.output_shape[-1:]).astype("float32") * np.ones_like(theirs(model).detach())
+    target = RNG.normal(size=network.output_shape[-1:]).astype("float32") * np.ones_like(theirs(model).detach().numpy())
     expected, rate = gradients(model, target), 1e4  # of a step that is all gradient, and no rounding of the weight
     network.compile(keras.optimizers.SGD(rate), loss="mse")
 

@@ -27,8 +27,8 @@ from keras_gen.pretrained.writing import write_pipeline
 
 def check_labels(labels: Any) -> None:
     """Checks that `labels` is `None` or a dict of classes by their names."""
-    are_classes = isinstance(labels, dict) and len(labels) > 0
-    are_classes = are_classes and all(isinstance(name, str) and is_integer(k) for name, k in labels.items())
+    named = labels.items() if isinstance(labels, dict) else ()
+    are_classes = len(named) > 0 and all(isinstance(name, str) and is_integer(number) for name, number in named)
     check(labels is None or are_classes, "labels", "be a dict of integers by name, or None", repr(labels))
 
 
