@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_gen.core.torch.kernels import product
+from keras_gen.core.torch.rounding import is_rounded
 
 KEPT, HALF = -(2**16), 2**15  # of the bits of a float32: those that bfloat16 keeps, and half of its last place
 
@@ -54,24 +55,13 @@ def _rounds_on_torch(x: Any) -> bool:
 
     if x.dtype != torch.float32:
         return False
-    backends: Any = torch.backends
     match x.device.type:
         case "cuda":
-            return _is_lowered(backends.cuda.matmul)
+            return is_rounded("cuda.matmul")
         case "cpu" | "xpu" as kind:
             may_round = kind == "xpu" or _has_amx()
-            return may_round and (_is_lowered(backends.mkldnn.matmul) or _is_lowered(backends.mkldnn.conv))
+            return may_round and (is_rounded("mkldnn.matmul") or is_rounded("mkldnn.conv"))
     return False
-
-
-def _is_lowered(operation: Any) -> bool:
-    """Returns whether PyTorch is set to compute an operation on float32 in less."""
-    import torch
-
-    try:
-        return operation.fp32_precision in ("tf32", "bf16")
-    except AttributeError:  # before PyTorch 2.9
-        return torch.get_float32_matmul_precision() != "highest"
 
 
 def _has_amx() -> bool:

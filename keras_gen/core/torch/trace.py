@@ -9,8 +9,10 @@ import keras
 from keras import ops
 
 from keras_gen.core.checks import check
+from keras_gen.core.torch.cuda_graph import with_cuda_graph
 from keras_gen.core.torch.inductor import compiled_graph, compiles_graphs, warn_untraceable
 from keras_gen.core.torch.kernels import transforming
+from keras_gen.core.torch.rounding import rounded_operations
 from keras_gen.core.torch.switch import takes_fast_paths
 
 PLAIN_CALLS = 8  # tracing takes as long as some 30 traced calls save
@@ -32,7 +34,7 @@ class Trace:
     with custom gradients; in int8; with module hooks; and in threads other than the main one, where nothing is traced.
 
     Within `compiling(True)` graphs are compiled, unless an input wants a gradient: compiled code has no second
-    derivative.
+    derivative. Otherwise, without gradients and on a GPU, they become CUDA graphs.
 
     Args:
         network: a built layer, whose weights have one dtype.
@@ -94,7 +96,7 @@ class Trace:
         device = named[0][1].device.type
         autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
         modes = training, compiles_graphs(), torch.is_grad_enabled(), torch.is_inference_mode_enabled(), autocast
-        return str((modes, marks, weights, {x.device for x in values}))
+        return str((modes, rounded_operations(), marks, weights, {x.device for x in values}))
 
     def _watched_call(self, key: str, inputs: Any, training: bool) -> Any:
         state = [(variable, variable.value.clone()) for variable in self.variables if not variable.trainable]
@@ -112,7 +114,8 @@ class Trace:
 
         try:
             compiles = compiles_graphs() and not any(x.requires_grad for x in flat)
-            graph = compiled_graph(self.network.name, trace, values, flat) if compiles else trace()
+            make = compiled_graph if compiles else with_cuda_graph
+            graph = make(self.network.name, trace, values, flat)
         except Exception as error:  # plain calls succeeded: the network branches on its data
             self.untraceable.add(key)
             warn_untraceable(self.network.name, error)
