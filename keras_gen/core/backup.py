@@ -8,10 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core import replicas
 from keras_gen.core.averages import CHECKSUM
 from keras_gen.core.checks import check, check_integer, is_array
 from keras_gen.core.files import DAMAGE, reading, replacing
+from keras_gen.core.replicas import processes
 from keras_gen.export import keras_gen_export
 
 EPOCH, PATHS = "epoch", "paths"
@@ -86,7 +86,7 @@ class Backup(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         is_due = (epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"]
-        if not is_due or replicas.processes()[0] > 0:  # all processes are alike, the first one writes
+        if not is_due or processes.processes()[0] > 0:  # all processes are alike, the first one writes
             return
         model = self.model
         variables = _variables(model)

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core import replicas
 from keras_gen.core.checks import check_verbose
+from keras_gen.core.replicas import sharing
 from keras_gen.core.torch.inductor import compiling
 
 
@@ -180,7 +180,7 @@ def run_in_parts(
         state = program(own, state, ops.convert_to_tensor(first, "int32"), ops.convert_to_tensor(last, "int32"))
         if bar.verbose:
             # Waits: the bar counts finished steps, not queued ones.
-            ops.convert_to_numpy(keras.tree.flatten(replicas.unspread(state))[0])
+            ops.convert_to_numpy(keras.tree.flatten(sharing.unspread(state))[0])
         bar.add(last - first)
         if last in stops:
             yield last, state

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core import replicas
 from keras_gen.core.checks import check, check_integer, is_array
 from keras_gen.core.compiled import even_batches, progress_bar
 from keras_gen.core.generative_model import GenerativeModel
+from keras_gen.core.replicas import sharing
 from keras_gen.diffusion.models.diffusion_model import DiffusionModel
 
 
@@ -79,7 +79,7 @@ class EncodedModel(GenerativeModel):
             ValueError: if the data are incompatible with the model.
         """
         validation = kwargs.get("validation_data")
-        with replicas.alone():  # processes encode their own images
+        with sharing.alone():  # processes encode their own images
             if is_array(x):
                 x, y = self.encoded_for_training(x, y, verbose)
             if isinstance(validation, tuple | list):
@@ -100,7 +100,7 @@ class EncodedModel(GenerativeModel):
         """Returns the loss on images `x`, of which `y` tells, or on a dataset; see `fit` and `keras.Model.evaluate`."""
         # Keras's `fit` calls this for validation, with this argument; its data are already encoded by `fit` above.
         if is_array(x) and not kwargs.get("_use_cached_eval_dataset", False):
-            with replicas.alone():
+            with sharing.alone():
                 x, y = self.encoded(x, y, verbose)
         return super().evaluate(x, y, batch_size, verbose, **kwargs)
 

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core import replicas
 from keras_gen.core.checks import as_numpy, check, is_array, is_integer
+from keras_gen.core.replicas import sharing
 from keras_gen.diffusion.models.ddpm import DDPM
 from keras_gen.diffusion.models.diffusion_model import DiffusionModel
 from keras_gen.diffusion.models.encoded_model import (
@@ -35,9 +35,9 @@ def check_labels(labels: Any) -> None:
 def moments(vectors: np.ndarray) -> tuple[np.ndarray, np.float32]:
     """Returns the mean of each channel, and the standard deviation of all dimensions around it, float32."""
     rows = vectors.reshape(-1, vectors.shape[-1])
-    count = replicas.total_of_processes(np.array(len(rows)))
-    mean = replicas.total_of_processes(rows.sum(axis=0, dtype="float64")) / count
-    std = np.sqrt(replicas.total_of_processes(np.square(rows - mean).mean(axis=1).sum()) / count)
+    count = sharing.total_of_processes(np.array(len(rows)))
+    mean = sharing.total_of_processes(rows.sum(axis=0, dtype="float64")) / count
+    std = np.sqrt(sharing.total_of_processes(np.square(rows - mean).mean(axis=1).sum()) / count)
     rule = "have a finite, nonzero standard deviation"
     check(0 < std < np.finfo("float32").max, "latents", rule, f"standard deviation {std}")
     return mean.astype("float32"), np.float32(std)

@@ -6,7 +6,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_gen.core.checks import check, check_choice, check_depth, check_flag, check_integer, is_number
-from keras_gen.core.foreign_weights import Entry, ForeignWeights
+from keras_gen.core.foreign.weights import Entry, ForeignWeights
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.dit_weights import dit_arguments, dit_config, dit_table
 from keras_gen.networks.backbones.image_network import ImageNetwork

@@ -11,7 +11,7 @@ import keras
 
 from keras_gen.core.checks import check
 from keras_gen.core.foreign.config import COUNT, COUNT_OR_NONE, POSITIVE, checked_config
-from keras_gen.core.foreign_weights import (
+from keras_gen.core.foreign.weights import (
     CONVOLUTION,
     SAME,
     TRANSPOSED,

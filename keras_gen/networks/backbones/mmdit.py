@@ -13,7 +13,7 @@ from keras_gen.core.checks import (
     is_integer,
     known_size,
 )
-from keras_gen.core.foreign_weights import Entry, ForeignWeights
+from keras_gen.core.foreign.weights import Entry, ForeignWeights
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import ImageNetwork
 from keras_gen.networks.backbones.mmdit_weights import mmdit_arguments, mmdit_config, mmdit_table

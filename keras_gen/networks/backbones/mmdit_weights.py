@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_gen.core.checks import check, is_integer
 from keras_gen.core.foreign.config import COUNT, COUNT_OR_NONE, Rule, checked_config
-from keras_gen.core.foreign_weights import TRANSPOSED, Entry, entries
+from keras_gen.core.foreign.weights import TRANSPOSED, Entry, entries
 from keras_gen.networks.backbones.dit_weights import (
     SCALE_SHIFT_GATE,
     inner_width,

@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 from keras_gen.core.checks import check, check_choice, check_flag, check_integer, is_number, known_size
-from keras_gen.core.foreign_weights import Entry, ForeignWeights
+from keras_gen.core.foreign.weights import Entry, ForeignWeights
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import (
     ImageNetwork,

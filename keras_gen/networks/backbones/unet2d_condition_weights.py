@@ -19,7 +19,7 @@ from keras_gen.core.foreign.config import (
     image_size,
     sample_size,
 )
-from keras_gen.core.foreign_weights import POINTWISE, TRANSPOSED, Entry, Layout, entries
+from keras_gen.core.foreign.weights import POINTWISE, TRANSPOSED, Entry, Layout, entries
 from keras_gen.networks.backbones.unet_weights import attention_levels, block_entries, diffusers_name
 from keras_gen.networks.blocks.residual import ResidualBlock
 from keras_gen.networks.blocks.spatial_transformer import Attention, SpatialTransformer

@@ -24,7 +24,7 @@ from keras_gen.core.foreign.config import (
     image_size,
     sample_size,
 )
-from keras_gen.core.foreign_weights import SAME, TRANSPOSED, Entry, Layout, entries, joined, rolled
+from keras_gen.core.foreign.weights import SAME, TRANSPOSED, Entry, Layout, entries, joined, rolled
 from keras_gen.networks.blocks.attention import SelfAttention2D
 from keras_gen.networks.blocks.norms import GroupNorm
 from keras_gen.networks.blocks.residual import ResidualBlock

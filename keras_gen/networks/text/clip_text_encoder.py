@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_gen.core.checks import check, check_choice, check_depth, check_flag, check_integer, check_positive
-from keras_gen.core.foreign_weights import Entry, ForeignWeights
+from keras_gen.core.foreign.weights import Entry, ForeignWeights
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.transformer_block import ACTIVATIONS, TransformerBlock
 from keras_gen.networks.text.clip_text_encoder_weights import (

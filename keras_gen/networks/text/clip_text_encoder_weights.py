@@ -9,7 +9,7 @@ import keras
 
 from keras_gen.core.checks import check, is_integer
 from keras_gen.core.foreign.config import COUNT, POSITIVE, Rule, checked_config
-from keras_gen.core.foreign_weights import SAME, TRANSPOSED, Entry, entries, joined
+from keras_gen.core.foreign.weights import SAME, TRANSPOSED, Entry, entries, joined
 
 CLASSES = ("CLIPTextModel", "CLIPTextModelWithProjection")
 PREFIX = "text_model."

@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_depth, check_flag, check_integer, check_positive
-from keras_gen.core.foreign_weights import Entry, ForeignWeights
+from keras_gen.core.foreign.weights import Entry, ForeignWeights
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.layouts import ATTENTION, GATED_MLP, heads_of, parts_of

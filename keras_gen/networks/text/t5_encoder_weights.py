@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_gen.core.foreign.config import COUNT, POSITIVE, checked_config
-from keras_gen.core.foreign_weights import TRANSPOSED, Entry, entries, joined
+from keras_gen.core.foreign.weights import TRANSPOSED, Entry, entries, joined
 
 CLASSES = ("T5EncoderModel",)
 TWIN = "encoder.embed_tokens.weight"  # of "shared.weight" in older files
