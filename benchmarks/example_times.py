@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import environment
+from benchmarks import devices, environment
 
 EXAMPLES = environment.ROOT / "examples"
 TABLE = pathlib.Path(__file__).parent / "examples.md"
@@ -44,7 +44,7 @@ def names() -> list[str]:
 
 def measure(name: str, backend: str, whole: bool) -> None:
     """Runs an example in this process and prints its time as JSON in the last line."""
-    environment.prepare(backend, threads=1)
+    environment.prepare(backend, threads=1, device=devices.DEVICES["cpu"])
     environment.limit_torch(1)
     left_out: list[float] = []
     if not whole:
