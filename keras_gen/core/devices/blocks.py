@@ -10,6 +10,8 @@ Result = TypeVar("Result")
 MOST_CELLS = 2**28  # 1 GB of float32: larger blocks keep an accelerator no busier
 UNKNOWN_CELLS = 2**26  # on an accelerator that does not say how much memory is free
 BYTES_PER_CELL = 64  # a cell and what is computed from it, in a quarter of the free memory
+# In the messages of backends, in lower case.
+OUT_OF_MEMORY = ("out of memory", "resource_exhausted", "resourceexhausted", "not enough memory")
 
 
 def on_cpu(x: Any) -> bool:
@@ -72,9 +74,6 @@ def halved_until_it_fits(function: Callable[[int], Result], size: int) -> Result
             if size == 1 or not _is_out_of_memory(error):
                 raise
         size //= 2  # after the handler, whose error holds the tensors of the failed call
-
-
-OUT_OF_MEMORY = ("out of memory", "resource_exhausted", "resourceexhausted", "not enough memory")
 
 
 def _is_out_of_memory(error: Exception) -> bool:
