@@ -353,7 +353,7 @@ def test_half_precision(name):
         (lambda m: m.sample(2, seed=-1), "`seed` must be an integer >= 0"),
         (lambda m: m.sample(2, 1), "`condition` must be None: the model takes no condition"),
         (lambda m: m.sample(2, guidance=2.0), "`guidance` must be None for a model that was not trained with"),
-        (lambda m: m.sample(2, temperature=0), "`temperature` must be > 0. Received: temperature=0"),
+        (lambda m: m.sample(2, temperature=0), "`temperature` must be > 0 and finite. Received: temperature=0"),
         (lambda m: m.sample(2, temperature=np.nan), "`temperature` must be > 0"),
         (lambda m: m.sample(2, top_k=3), "`top_k` must be at most the number of codes, 2. Received: top_k=3"),
         (lambda m: m.sample(2, top_k=0), "`top_k` must be an integer >= 1"),
