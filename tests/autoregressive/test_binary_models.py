@@ -280,9 +280,9 @@ def test_a_sample_depends_on_seed_and_place_alone(name):
     model = built(MAKERS[name](seed=0), 2, 5)
     samples = model.sample(9, seed=3, verbose=0)
     assert samples.shape == (9, 2, 5)
-    for n, batch_size in ((9, 4), (5, 256)):
-        np.testing.assert_array_equal(model.sample(n, seed=3, batch_size=batch_size, verbose=0), samples[:n])
-    assert (model.sample(9, seed=4, verbose=0) != samples).any()
+    for n in (9, 5):
+        np.testing.assert_array_equal(model.sample(n, seed=3, batch_size=4, verbose=0), samples[:n])
+    assert (model.sample(5, seed=4, batch_size=4, verbose=0) != samples[:5]).any()
 
 
 def test_a_loop_is_compiled_once():
