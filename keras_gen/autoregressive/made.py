@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_gen.autoregressive.binary import BinaryModel, bernoulli_log_prob, check_ordering, two_logits
 from keras_gen.autoregressive.sampling import ancestral_sampling
+from keras_gen.core.arrays import constant
 from keras_gen.core.checks import check, check_depth, check_units
 from keras_gen.core.compiled import sequential_loop
 from keras_gen.core.random import fixed_seed
@@ -114,7 +115,7 @@ class MADE(BinaryModel):
         return self.add_weight(
             name=name,
             shape=values.shape,
-            initializer=lambda shape, dtype: ops.convert_to_tensor(values.astype("int32"), dtype),
+            initializer=constant(values),
             dtype="int32",
             trainable=False,
         )

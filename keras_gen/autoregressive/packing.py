@@ -97,11 +97,11 @@ def _first_fit(sizes: np.ndarray, length: int) -> list[list[int]]:
 
 @keras_gen_export("keras_gen.data.PackedSequences")
 class PackedSequences(keras.utils.PyDataset):
-    """Batches of packed rows for `fit`, packed as they are asked for, in another way in each epoch.
+    """Batches of packed rows for `fit`, packed on demand, and differently in each epoch.
 
     Rows are filled by first-fit decreasing, as by `pack_sequences`, which fixes the lengths that share a row and the
-    number of rows. Which of the sequences of equal length comes where, and the order of the rows, are drawn anew for
-    each epoch. `segments` holds `k + 1` for sequence `k` of the list.
+    number of rows. The places of sequences of equal length and the order of the rows are drawn anew for each epoch.
+    `segments` holds `k + 1` for sequence `k` of the list.
 
     Args:
         sequences: sequences of integers, each of length 1 .. `length`.
@@ -136,7 +136,7 @@ class PackedSequences(keras.utils.PyDataset):
 
     @property
     def padding(self) -> float:
-        """The part of all places in rows that is padding."""
+        """The fraction of all places in rows that is padding."""
         return float(1 - self.sizes.sum() / (len(self.rows) * self.length))
 
     def __len__(self) -> int:

@@ -1,5 +1,6 @@
 """Small functions of arrays; by `array_module`, one formula serves both NumPy's float64 and compiled tensors."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -37,6 +38,11 @@ def array_module(x: Any) -> Any:
 def as_float64(x: Any) -> Any:
     """Converts numbers, lists and arrays to float64 NumPy arrays; returns tensors unchanged."""
     return np.asarray(x, "float64") if isinstance(x, NUMPY) else x
+
+
+def constant(values: np.ndarray) -> Callable[..., Any]:
+    """Returns an initializer of a weight that begins as an array; `keras.initializers.Constant` takes a number."""
+    return lambda shape, dtype=None: ops.convert_to_tensor(values, dtype)
 
 
 def sum_per_sample(values: Any) -> Any:

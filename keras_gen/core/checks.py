@@ -81,6 +81,11 @@ def check_units(units: Any) -> list[int]:
     return [check_integer("units", size) for size in units]
 
 
+def check_layer(name: str, layer: Any) -> None:
+    """Checks that `layer` is a Keras layer or model."""
+    check(isinstance(layer, keras.Layer), name, "be a keras.Layer or keras.Model", layer)
+
+
 def is_number(value: Any) -> TypeGuard[float]:
     """Returns whether `value` is a real Python or NumPy number, neither NaN nor infinite."""
     return isinstance(value, numbers.Real) and math.isfinite(value)
@@ -116,6 +121,12 @@ def check_greater(name: str, value: Any, bound: int) -> float:
 def check_positive(name: str, value: Any) -> float:
     """Checks that `value` is a finite number > 0, and returns it as a Python float."""
     return check_greater(name, value, 0)
+
+
+def check_nonnegative(name: str, value: Any) -> float:
+    """Checks that `value` is a finite number >= 0, and returns it as a Python float."""
+    check(is_number(value) and value >= 0, name, "be >= 0 and finite", repr(value))
+    return float(value)
 
 
 def check_interval(name: str, value: Any) -> tuple[float, float] | None:
@@ -333,6 +344,17 @@ def as_condition(name: str, condition: Any) -> np.ndarray:
     condition = _regular(name, condition) if is_plain else np.asarray(ops.convert_to_numpy(condition))
     rule = "be numbers: give integers for names of classes, as `np.unique(names, return_inverse=True)[1]`"
     check(condition.dtype.kind in "biuf", name, rule, f"dtype {condition.dtype}")
+    return condition
+
+
+def condition_rows(name: str, condition: Any, n: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Converts the conditions of `n` samples, or one condition for all of them, to a finite array `(n, *shape)`."""
+    condition = as_condition(name, condition).astype(dtype)
+    if condition.shape == shape:
+        condition = np.repeat(condition[None], n, axis=0)
+    expected = (n, *shape)
+    check(condition.shape == expected, name, f"have shape {expected}", f"shape {condition.shape}")
+    check(bool(np.isfinite(condition).all()), name, "be finite", "NaN or infinite values")
     return condition
 
 

@@ -14,6 +14,7 @@ from keras_gen.core.checks import (
     batch_of,
     check,
     check_integer,
+    check_layer,
     finite_samples,
     is_array,
     real_array,
@@ -55,7 +56,7 @@ class LatentModel(GenerativeModel):
     ):
         super().__init__(seed=seed, **kwargs)
         for name, layer in {"encoder": encoder, "decoder": decoder}.items():
-            check(isinstance(layer, keras.Layer), name, "be a keras.Layer or keras.Model", layer)
+            check_layer(name, layer)
         is_likelihood = isinstance(likelihood, Likelihood) or (
             isinstance(likelihood, str) and likelihood in LIKELIHOODS
         )

@@ -16,6 +16,7 @@ from keras_gen.core.checks import (
     check_flag,
     check_images_dtype,
     check_integer,
+    check_layer,
     finite_floats,
     finite_samples,
     is_array,
@@ -95,7 +96,7 @@ class VQVAE(GenerativeModel):
         self.quantizer = quantizer
         self.prior_holder = PriorHolder(None if prior is None else self._checked_prior(prior))
         for name, layer in {"encoder": encoder, "decoder": decoder}.items():
-            check(isinstance(layer, keras.Layer), name, "be a keras.Layer or keras.Model", layer)
+            check_layer(name, layer)
         self.encoder = encoder
         self.decoder = decoder
         names = ("reconstruction", *quantizer.loss_names)
@@ -200,7 +201,6 @@ class VQVAE(GenerativeModel):
         Raises:
             ValueError: if `x` does not fit the model.
         """
-
         return self.in_batches("encode", self._to_codes, self.prepare_data("x", x), batch_size=batch_size)
 
     def decode(self, codes: Any, batch_size: int = 256, verbose: str | int = 0) -> np.ndarray:

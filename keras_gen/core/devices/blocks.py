@@ -1,9 +1,12 @@
 """How much to compute at a time: what a CPU keeps in its caches, and a share of an accelerator's memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import keras
+from keras import ops
+
+from keras_gen.core.torch.kernels import map_chunks
 
 Result = TypeVar("Result")
 
@@ -74,6 +77,31 @@ def halved_until_it_fits(function: Callable[[int], Result], size: int) -> Result
             if size == 1 or not _is_out_of_memory(error):
                 raise
         size //= 2  # after the handler, whose error holds the tensors of the failed call
+
+
+def by_chunks(function: Callable[..., Any], rows: Sequence[Any], chunk: Any) -> Any:
+    """Computes `function(*rows)`, a chunk of rows at a time.
+
+    Args:
+        function: takes tensors `(chunk, ...)`, and returns one whose rows do not depend on other rows. The result is
+            small beside what is computed on the way, and has no gradient.
+        rows: tensors `(n, ...)`.
+        chunk: int or int tensor, number of rows at a time; at least one is computed.
+
+    Returns:
+        A tensor `(n, ...)`.
+    """
+    n = ops.shape(rows[0])[0]
+    if isinstance(n, int):
+        chunk = max(1, chunk)
+        if n <= chunk:
+            return function(*rows)
+    else:  # TensorFlow traces for any batch size
+        chunk = ops.maximum(ops.minimum(chunk, n), 1)
+    padding = -n % chunk
+    whole = [ops.concatenate([x, ops.zeros((padding, *x.shape[1:]), x.dtype)]) for x in rows]
+    results = map_chunks(function, *(ops.reshape(x, (-1, chunk, *x.shape[1:])) for x in whole))
+    return ops.reshape(results, (-1, *results.shape[2:]))[:n]
 
 
 def _is_out_of_memory(error: Exception) -> bool:
