@@ -36,7 +36,7 @@ def fit(model: NICE, images: np.ndarray, test: np.ndarray, arguments: argparse.N
     optimizer = keras.optimizers.AdamW(rate, weight_decay=arguments.decay, use_ema=True, ema_momentum=momentum)
     optimizer.exclude_from_weight_decay(var_names=["bias", "log_scale"])
     model.compile(optimizer)
-    train(model, images, None, arguments, [keras.callbacks.SwapEMAWeights()], validation_data=(test, None))
+    train(model, images, None, arguments, validation_data=(test, None))
 
 
 def half_masks(n: int, height: int, width: int) -> np.ndarray:

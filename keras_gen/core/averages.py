@@ -2,7 +2,7 @@
 
 import contextlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -52,6 +52,11 @@ def take_out(model: Any) -> None:
         for weight, average in pairs:
             average.assign(ops.copy(weight))  # a copy: JAX cannot donate one buffer twice
     model.averages_checksum = None
+
+
+def without_swaps(callbacks: Iterable[Any]) -> list[Any]:
+    """Returns callbacks without Keras's `SwapEMAWeights`, which would undo the swaps of `Averages` for evaluation."""
+    return [each for each in callbacks if not isinstance(each, keras.callbacks.SwapEMAWeights)]
 
 
 @contextlib.contextmanager

@@ -194,7 +194,7 @@ def _variables(model: keras.Model) -> list[keras.Variable]:
 
 
 def _random_states() -> dict[str, np.ndarray]:
-    """Returns the random states outside of the model: NumPy's, and PyTorch's, by which Keras shuffles and drops."""
+    """Returns the random states outside of the model: NumPy's and, on PyTorch, its own, of shuffles and dropout."""
     _, keys, *position = np.random.get_state()
     states = {"numpy_keys": np.asarray(keys), "numpy_position": np.array(position)}
     if keras.backend.backend() == "torch":

@@ -176,7 +176,7 @@ class GenerativeModel(StaysFrozen, RunsBatches, Exports, keras.Model):
         options = preparation.prepared(options, [*self.variables, *getattr(optimizer, "variables", [])])
         if not averages.keeps_averages(optimizer):
             return self._fit(options)
-        options["callbacks"] = [averages.Averages(), *options["callbacks"]]
+        options["callbacks"] = [averages.Averages(), *averages.without_swaps(options["callbacks"])]
         with averages.keeping_raw_weights(optimizer), self._ending_with_averages():
             return self._fit(options)
 

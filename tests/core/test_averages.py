@@ -87,10 +87,12 @@ def test_a_file_saved_after_a_batch_holds_the_averages_and_the_weights(tmp_path)
 
 
 def test_the_best_are_the_averages_and_judged_by_them():
+    """Also with Keras's callback for this, which would evaluate the weights of training."""
     model, losses, kept = flow(), [], []
     best = keras.callbacks.EarlyStopping(monitor="val_loss", patience=5, restore_best_weights=True)
     watch = at_epoch_ends(lambda: kept.append(weights(model)))
-    history = fit(model, 3, [best, watch], validation_data=(X, None)).history
+    callbacks = [keras.callbacks.SwapEMAWeights(), best, watch]
+    history = fit(model, 3, callbacks, validation_data=(X, None)).history
     np.testing.assert_array_equal(weights(model), kept[int(np.argmin(history["val_loss"]))])
     for value in kept:
         assign(model, value)

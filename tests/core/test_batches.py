@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from batch_list import BatchList
 from keras import ops
 from laws.models import MODELS
 
@@ -26,20 +27,6 @@ def ddpm(conditional):
     model = DDPM(network, CosineSchedule(20), prediction="v", seed=0)
     model.compile(keras.optimizers.SGD(0.1))
     return model
-
-
-class Sequence(keras.utils.PyDataset):
-    """Batches by their numbers, counted by `__len__`."""
-
-    def __init__(self, batches):
-        super().__init__()
-        self.batches = batches
-
-    def __len__(self):
-        return len(self.batches)
-
-    def __getitem__(self, i):
-        return self.batches[i]
 
 
 class Stream:
@@ -86,7 +73,7 @@ def tf_data(*arrays):
 
 # kind -> the data, anew for each `fit`
 LABELLED = {
-    "PyDataset": lambda: Sequence(pairs()),
+    "PyDataset": lambda: BatchList(pairs()),
     "tf.data": lambda: tf_data(POINTS, LABELS),
     "endless generator": lambda: forever(pairs),
     "DataLoader of tuples": lambda: loader(list(zip(tensors(POINTS), LABELS, strict=True))),
@@ -100,7 +87,7 @@ LABELLED = {
     "transformed": lambda: Batches([(2 * x, y) for x, y in pairs()], transform=lambda x: x / 2),
 }
 BARE = {
-    "PyDataset": lambda: Sequence([x for x, _ in pairs()]),
+    "PyDataset": lambda: BatchList([x for x, _ in pairs()]),
     "tf.data": lambda: tf_data(POINTS),
     "endless generator": lambda: forever(lambda: (x for x, _ in pairs())),
     "DataLoader of tensors": lambda: loader(tensors(POINTS)),
@@ -272,6 +259,6 @@ def test_arguments(arguments, message):
 
 def test_dicts_in_fit_are_referred_to_batches():
     message = r"`x` must yield \(x,\) or \(x, y\), as `keras_gen.data.Batches.*keys of \['point', 'kind', 'name'\]"
-    for data in (Sequence(dicts()), (batch for batch in dicts())):
+    for data in (BatchList(dicts()), (batch for batch in dicts())):
         with pytest.raises(ValueError, match=message):
             ddpm(True).fit(data, verbose=0)

@@ -206,7 +206,7 @@ def flow_log_prob(
 
 
 def flow_log_density(model: Any, trace: str = "exact", tolerance: float = 1e-5) -> Callable[..., Any]:
-    """Returns the function of tensors that computes it, without checks and batches."""
+    """Returns the log-density `(batch,)` as a function of tensors, data and condition; see `ScoreSDE.log_prob`."""
     schedule = model.schedule
     std = float(schedule.sigma(schedule.t_max))
 

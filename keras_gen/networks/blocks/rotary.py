@@ -149,11 +149,11 @@ class RotatedAttention(StaysFrozen, keras.layers.Layer):
         if self.positions is not None and not self.positions.built:
             self.positions.build(heads_shape)
 
-    def rotated(self, q: Any, k: Any, *places: Any) -> tuple[Any, Any]:
-        """Returns queries and keys, both `(batch, tokens, heads, dim)`, rotated for `places` or in order."""
+    def rotated(self, q: Any, k: Any, *token_positions: Any) -> tuple[Any, Any]:
+        """Returns queries and keys `(batch, tokens, heads, dim)`, rotated if there is a layer of positions."""
         if self.positions is None:
             return q, k
-        q, k = (ops.cast(self.positions(heads, *places), self.compute_dtype) for heads in (q, k))
+        q, k = (ops.cast(self.positions(heads, *token_positions), self.compute_dtype) for heads in (q, k))
         return q, k
 
     @classmethod
