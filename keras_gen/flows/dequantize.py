@@ -9,7 +9,7 @@ from keras_gen.core.arrays import broadcast_to_batch, clip, sum_per_sample
 from keras_gen.core.checks import check, check_integer
 from keras_gen.core.random import check_seed, seed_generator
 from keras_gen.export import keras_gen_export
-from keras_gen.flows.bijector import Bijector, build_layer
+from keras_gen.flows.bijector import Bijector, build_layer, check_bijector
 
 
 @keras_gen_export("keras_gen.layers.Dequantize", also=("keras_gen.bijectors.Dequantize",))
@@ -56,7 +56,8 @@ class Dequantize(Bijector):
     def __init__(self, levels: int = 256, bijector: Bijector | None = None, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.levels = check_integer("levels", levels, at_least=2)
-        check(bijector is None or isinstance(bijector, Bijector), "bijector", "be a bijector", bijector)
+        if bijector is not None:
+            check_bijector("bijector", bijector)
         self.bijector = bijector
         self.seed = check_seed(seed)
         self.seed_generator = seed_generator(self.seed)

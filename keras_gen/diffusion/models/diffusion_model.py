@@ -21,6 +21,7 @@ from keras_gen.core.checks import (
     real_array,
 )
 from keras_gen.core.conditions import check_parts, map_parts, parts_of
+from keras_gen.core.configured import check_configured
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.random import starting_noise
 from keras_gen.diffusion.loss_weight import WEIGHTINGS, loss_weight
@@ -88,6 +89,9 @@ class DiffusionModel(GenerativeModel):
         check(is_number(sigma_data) and sigma_data > 0, "sigma_data", "be > 0", repr(sigma_data))
         prediction = as_prediction(prediction, sigma_data)
         check_prediction(prediction, schedule)
+        parts = {"schedule": schedule, "prediction": prediction, "time_sampler": time_sampler}
+        for name, part in parts.items():
+            check_configured(name, part)
         in_range = is_number(condition_dropout) and 0 <= condition_dropout < 1
         check(in_range, "condition_dropout", "be in [0, 1)", repr(condition_dropout))
         self.null_condition = NullCondition(network, null_condition)
