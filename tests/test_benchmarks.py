@@ -100,3 +100,27 @@ def test_time_of_an_example_counts_the_epochs_that_are_left_out(monkeypatch, tmp
     assert results[3]["left_out"] == 0
     assert results[1000]["left_out"] > 0
     assert example_times.cell({"measured": 299.0, "left_out": 2.0, "whole": False}) == "**301**"
+
+
+def test_times_of_examples(monkeypatch, tmp_path, capsys):
+    """An example runs in a folder of its own, and the table keeps the cells of the others."""
+    (tmp_path / "draw.py").write_text("if __name__ == '__main__':\n    open('picture.png', 'w').close()\n")
+    (tmp_path / "page.md").write_text("before\n<!-- times -->\n<!-- /times -->\nafter\n")
+    for name, value in (("EXAMPLES", tmp_path), ("PAGE", tmp_path / "page.md"), ("names", lambda: ["draw", "paint"])):
+        monkeypatch.setattr(example_times, name, value)
+    monkeypatch.setattr(environment.os, "execv", lambda *_: None)  # else it begins anew in one thread
+    monkeypatch.setattr(environment.os, "environ", dict(os.environ))
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    example_times.measure("draw", "torch", whole=True)
+    result = json.loads(capsys.readouterr().out)
+    assert (result["name"], result["backend"], result["left_out"]) == ("draw", "torch", 0)
+    assert result["measured"] > 0
+    assert not (tmp_path / "picture.png").exists()
+
+    example_times.write_table({("paint", "jax"): "12"})
+    example_times.write_table(example_times.read_table() | {("draw", "torch"): "**301**"})
+    lines = (tmp_path / "page.md").read_text().splitlines()
+    assert lines[4:6] == ["| `draw.py` |  |  | **301** |", "| `paint.py` |  | 12 |  |"]
+    assert (lines[0], lines[-1]) == ("before", "after")

@@ -19,6 +19,7 @@ from keras_gen.core.checks import (
     check,
     check_fraction,
     check_integer,
+    check_layer,
     finite_floats,
     finite_samples,
     is_array,
@@ -105,7 +106,7 @@ class GAN(GenerativeModel):
     ):
         super().__init__(seed=seed, **kwargs)
         for name, layer in {"generator": generator, "discriminator": discriminator}.items():
-            check(isinstance(layer, keras.Layer), name, "be a keras.Layer or keras.Model", layer)
+            check_layer(name, layer)
         check(mapping is None or isinstance(mapping, keras.Layer), "mapping", "be None, a layer or a model", mapping)
         self.generator = generator
         self.discriminator = discriminator

@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import keras
@@ -205,7 +206,7 @@ class CodeTransformer(SplitWeights, ConditionalModel):
         nll = -ops.sum(self.packed_log_density(x, training), axis=1)
         mean = ops.sum(nll) / count
         self.nll_tracker.update_state(mean, count)
-        self.bits_tracker.update_state(mean / np.log(2), count)
+        self.bits_tracker.update_state(mean / math.log(2), count)
         # The mean over the rows, those of all replicas, then equals the mean over all codes.
         return nll * (whole_batch.total(ops.cast(ops.shape(nll)[0], nll.dtype)) / whole_batch.total(count))
 

@@ -9,11 +9,11 @@ from keras import ops
 from keras_gen.autoregressive.autoregressive_model import AutoregressiveModel
 from keras_gen.core.arrays import at_index
 from keras_gen.core.checks import (
-    as_condition,
     as_labels,
     batch_of,
     check,
     check_integer,
+    condition_rows,
     flat_labels,
     is_number,
     same_shape,
@@ -107,13 +107,7 @@ class ConditionalModel(AutoregressiveModel):
         check(condition is not None, name, "be given: the model takes a condition", None)
         if self.num_classes is not None:
             return as_labels(name, condition, n, self.num_classes)
-        condition = as_condition(name, condition)
-        if condition.shape == self._condition_shape():
-            condition = np.repeat(condition[None], n, axis=0)
-        expected = (n, *self._condition_shape())
-        check(condition.shape == expected, name, f"have shape {expected}", f"shape {condition.shape}")
-        check(bool(np.isfinite(condition).all()), name, "be finite", "NaN or infinite values")
-        return condition.astype("float32")
+        return condition_rows(name, condition, n, self._condition_shape(), "float32")
 
     def get_config(self) -> dict[str, Any]:
         own = {

@@ -14,7 +14,7 @@ BLOCK_SIZE = 1024
 
 @keras_gen_export("keras_gen.metrics.KernelDistance")
 class KernelDistance(FeatureMetric):
-    """Squared distance of data and samples by a cubic kernel of their features, without bias; known as KID.
+    """Unbiased squared distance between data and samples by a cubic kernel of their features, known as KID.
 
         mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j)
         k(x, y) = (x . y / num_features + 1)^3
@@ -97,5 +97,5 @@ def kernel_sum(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def cubic(mean_product: np.ndarray) -> np.ndarray:
-    """Returns the kernel of pairs, of whose products of features the means are given."""
+    """Returns the kernel of pairs, given the means over the features of their products."""
     return (mean_product + 1) ** 3

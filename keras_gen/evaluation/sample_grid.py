@@ -20,13 +20,14 @@ from keras_gen.export import keras_gen_export
 class SampleGrid(keras.callbacks.Callback):
     """Callback that saves an image grid of samples after each epoch, always from the same starting noise.
 
-    Samples that are not finite, as of a model that has diverged, are not drawn: a warning names their number.
-    A picture that cannot be written, on a full disk, causes a warning too, and training goes on. If the optimizer keeps
-    averages of the weights (`use_ema=True`), the samples are drawn with them. Files require Pillow.
+    Samples that are not finite, such as those of a model that has diverged, are not drawn: a warning says how many
+    there are. A picture that cannot be written, for example on a full disk, also causes a warning, and training goes
+    on. If the optimizer keeps averages of the weights (`use_ema=True`), the samples are drawn with them. Files require
+    Pillow.
 
     Args:
         filepath: str or path of a PNG file. `{epoch}` is replaced by the epoch number, starting at 1. Missing
-            folders are created. `None` writes no file, and is for an `on_image`. Defaults to
+            folders are created. `None` writes no file, for use with `on_image`. Defaults to
             `"samples/epoch_{epoch:04d}.png"`.
         n: int >= 1. Number of samples. Defaults to `16`.
         every: int >= 1. Number of epochs between grids. Defaults to `1`.

@@ -47,8 +47,7 @@ class Scale(Bijector):
 
     def __init__(self, rate: float = 1.0, **kwargs: Any):
         super().__init__(**kwargs)
-        check_positive("rate", rate)
-        self.rate = float(rate)
+        self.rate = check_positive("rate", rate)
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
         self.num_positions = num_positions(x_shape)

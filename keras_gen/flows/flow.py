@@ -7,15 +7,15 @@ import numpy as np
 
 from keras_gen.core.arrays import straight_paths
 from keras_gen.core.checks import (
-    as_condition,
     as_numpy,
     batch_of,
     check,
     check_integer,
+    check_nonnegative,
+    condition_rows,
     finite_array,
     finite_samples,
     is_array,
-    is_number,
     same_shape,
 )
 from keras_gen.core.configured import check_configured
@@ -147,13 +147,7 @@ class Flow(GenerativeModel):
             check(condition is None, name, "be None: the model was built without a condition", "a value")
             return []
         check(condition is not None, name, "be given: the model was built for a condition", None)
-        condition = as_condition(name, condition).astype(self.bijector.bijection_dtype)
-        if condition.shape == self.condition_shape:
-            condition = np.repeat(condition[None], n, axis=0)
-        expected = (n, *self.condition_shape)
-        check(condition.shape == expected, name, f"have shape {expected}", f"shape {condition.shape}")
-        check(bool(np.isfinite(condition).all()), name, "be finite", "NaN or infinite values")
-        return [condition]
+        return [condition_rows(name, condition, n, self.condition_shape, self.bijector.bijection_dtype)]
 
     def log_prob(
         self,
@@ -242,7 +236,7 @@ class Flow(GenerativeModel):
             ValueError: if an argument does not fit the model.
         """
         check_integer("n", n)
-        check(is_number(temperature) and temperature >= 0, "temperature", "be >= 0", repr(temperature))
+        check_nonnegative("temperature", temperature)
         self.check_built()
         seed = self.draw_seed(seed)
         noise = self.base.draw_noise(n, self.latent_shape, seed) if noise is None else noise

@@ -15,6 +15,7 @@ from keras_gen.core.checks import (
     check,
     check_image_range,
     check_integer,
+    check_layer,
     finite_array,
     finite_samples,
     is_array,
@@ -57,7 +58,7 @@ class LatentModel(GenerativeModel):
     ):
         super().__init__(seed=seed, **kwargs)
         for name, layer in {"encoder": encoder, "decoder": decoder}.items():
-            check(isinstance(layer, keras.Layer), name, "be a keras.Layer or keras.Model", layer)
+            check_layer(name, layer)
         is_likelihood = isinstance(likelihood, Likelihood) or (
             isinstance(likelihood, str) and likelihood in LIKELIHOODS
         )
@@ -127,12 +128,9 @@ class LatentModel(GenerativeModel):
         return nll + self.kl_weight(training=training) * kl
 
     def _nll(self, x: Any, output: Any) -> Any:
-        nll = self.likelihood.nll(x, output)
-        shape, rule = (
-            tuple(nll.shape),
-            "return one value for each sample from `nll`, (batch,): the sum over its dimensions",
-        )
-        check(len(shape) == 1, "likelihood", rule, f"{type(self.likelihood).__name__}, whose `nll` has shape {shape}")
+        nll, name = self.likelihood.nll(x, output), type(self.likelihood).__name__
+        rule = "return one value for each sample from `nll`, (batch,): the sum over its dimensions"
+        check(len(nll.shape) == 1, "likelihood", rule, f"{name}, whose `nll` has shape {tuple(nll.shape)}")
         return nll
 
     def check_data(self, x: Any, y: Any) -> None:
@@ -168,7 +166,8 @@ class LatentModel(GenerativeModel):
             check(x.dtype.kind == "f", name, "be floating-point", f"dtype {x.dtype}")
             check(bool(np.isfinite(x).all()), name, "be finite", "NaN or infinite values")
         self.likelihood.check(name, x)
-        check_image_range(name, x)
+        if self.takes_unit_images:
+            check_image_range(name, x)
         self.build_from(self.encoder)
         if not self.built:
             self.build((None, *x.shape[1:]))

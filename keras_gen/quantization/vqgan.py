@@ -9,7 +9,7 @@ from keras import ops
 from keras_gen.adversarial.losses import HingeLoss
 from keras_gen.adversarial.optimizers import PlayerOptimizers
 from keras_gen.core.calculus.gradient import gradient
-from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.core.checks import check, check_integer, check_layer, check_nonnegative
 from keras_gen.core.logits import warn_of_activation
 from keras_gen.core.replicas import whole_batch
 from keras_gen.core.scheduled import Scheduled
@@ -150,15 +150,12 @@ class VQGAN(VQVAE):
         **kwargs: Any,
     ):
         super().__init__(encoder, decoder, quantizer, prior, seed, **kwargs)
-        is_layer = isinstance(discriminator, keras.Layer)
-        check(is_layer, "discriminator", "be a keras.Layer or keras.Model", discriminator)
+        check_layer("discriminator", discriminator)
         warn_of_activation("discriminator", discriminator)
         is_layer = feature_model is None or isinstance(feature_model, keras.Layer)
         check(is_layer, "feature_model", "be None, a layer or a model", feature_model)
-        for name, value in {"perceptual_weight": perceptual_weight, "adversarial_weight": adversarial_weight}.items():
-            check(is_number(value) and value >= 0, name, "be a number >= 0", repr(value))
-        self.perceptual_weight = float(perceptual_weight)
-        self.adversarial_weight = float(adversarial_weight)
+        self.perceptual_weight = check_nonnegative("perceptual_weight", perceptual_weight)
+        self.adversarial_weight = check_nonnegative("adversarial_weight", adversarial_weight)
         self.start = check_integer("start", start, at_least=0)
         self.scheduled_weight = Scheduled("scheduled_weight", _switched_on(self.adversarial_weight, self.start))
         self.feature_model = feature_model

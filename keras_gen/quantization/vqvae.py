@@ -17,6 +17,7 @@ from keras_gen.core.checks import (
     check_image_range,
     check_images_dtype,
     check_integer,
+    check_layer,
     finite_floats,
     finite_samples,
     is_array,
@@ -98,7 +99,7 @@ class VQVAE(GenerativeModel):
         self.quantizer = quantizer
         self.prior_holder = PriorHolder(None if prior is None else self._checked_prior(prior))
         for name, layer in {"encoder": encoder, "decoder": decoder}.items():
-            check(isinstance(layer, keras.Layer), name, "be a keras.Layer or keras.Model", layer)
+            check_layer(name, layer)
         self.encoder = encoder
         self.decoder = decoder
         names = ("reconstruction", *quantizer.loss_names)
@@ -184,7 +185,8 @@ class VQVAE(GenerativeModel):
     def prepare_data(self, name: str, x: Any) -> np.ndarray:
         """Returns data as a float32 array, after checking dtype, shape and values."""
         x = as_images(name, x)
-        check_image_range(name, x)
+        if self.takes_unit_images:
+            check_image_range(name, x)
         if not self.built:
             self.build((None, *x.shape[1:]))
         expected = batch_of(self.data_shape)
@@ -204,7 +206,6 @@ class VQVAE(GenerativeModel):
         Raises:
             ValueError: if `x` does not fit the model.
         """
-
         return self.in_batches("encode", self._to_codes, self.prepare_data("x", x), batch_size=batch_size)
 
     def decode(self, codes: Any, batch_size: int = 256, verbose: str | int = 0) -> np.ndarray:

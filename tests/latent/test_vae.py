@@ -626,8 +626,8 @@ E, D = (lambda: autoencoder(2, 2)[0]), (lambda: autoencoder(2, 2)[1])
         (lambda: GumbelVAE(one_head(3, 2), D(), temperature=0), "`temperature` must be > 0. Received: temperature=0"),
         (lambda: GumbelVAE(one_head(6), D()), r"`encoder` must return logits of shape \(batch, ..., K >= 2\)"),
         (lambda: GumbelVAE(one_head(3, 1), D()), r"`encoder` must return logits of shape \(batch, ..., K >= 2\)"),
-        (lambda: GaussianLikelihood(0), "`variance` must be > 0. Received: variance=0"),
-        (lambda: LaplaceLikelihood(0), "`scale` must be > 0. Received: scale=0"),
+        (lambda: GaussianLikelihood(0), "`variance` must be > 0 and finite. Received: variance=0"),
+        (lambda: LaplaceLikelihood(0), "`scale` must be > 0 and finite. Received: scale=0"),
         (lambda: CategoricalLikelihood(1), "`num_classes` must be an integer >= 2"),
     ],
 )

@@ -10,6 +10,7 @@ from keras_gen.core.checks import (
     check_flag,
     check_image_shape,
     check_integer,
+    check_integer_or_none,
     is_integer,
     known_size,
 )
@@ -110,8 +111,7 @@ class MMDiT(SplitWeights, ForeignWeights, ImageNetwork):
             is_integer(i) and 0 <= i < depth for i in dual_attention
         )
         check(are_blocks, "dual_attention", f"be a sequence of blocks in 0 .. {depth - 1}", dual_attention)
-        if out_channels is not None:
-            check_integer("out_channels", out_channels)
+        check_integer_or_none("out_channels", out_channels)
         options = {"dtype": dtype}
 
         x_t, t, condition = inputs = mmdit_inputs(image_shape, tokens_dim, pooled_dim)
