@@ -25,6 +25,7 @@ from keras_gen.core.checks import (
     is_array,
     same_shape,
 )
+from keras_gen.core.configured import check_configured
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.logits import warn_of_activation
 from keras_gen.core.random import StepSeed, starting_noise
@@ -328,7 +329,9 @@ def _one_of(name: str, value: Any, choices: dict[str, Any], kind: type) -> Any:
     is_choice = isinstance(value, kind) or (isinstance(value, str) and value in choices)
     rule = f"be one of {', '.join(map(repr, choices))}, or an instance of {kind.__name__}"
     check(is_choice, name, rule, repr(value))
-    return choices[value]() if isinstance(value, str) else value
+    value = choices[value]() if isinstance(value, str) else value
+    check_configured(name, value)
+    return value
 
 
 def _latents(name: str, values: Any, shape: tuple[int | None, ...]) -> np.ndarray:

@@ -2,14 +2,21 @@
 
 import itertools
 import threading
-import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_gen.core.checks import check, check_integer_or_none, is_array, on_host, real_array
+from keras_gen.core.checks import (
+    check,
+    check_integer_or_none,
+    is_array,
+    is_integer,
+    is_number,
+    on_host,
+    real_array,
+)
 from keras_gen.core.conditions import map_parts, names_of, parts_of
 from keras_gen.export import keras_gen_export
 
@@ -128,15 +135,25 @@ def check_batch_size(batch_size: Any) -> None:
     check_integer_or_none("batch_size", batch_size)
 
 
+def check_class_weight(class_weight: Any) -> None:
+    """Checks the weights of classes that `fit` takes: Keras ignores the keys that are no labels."""
+    is_dict = isinstance(class_weight, Mapping)
+    pairs = class_weight.items() if is_dict else ()
+    are_weights = all(is_integer(label) and is_number(weight) and weight >= 0 for label, weight in pairs)
+    rule = "be a dict from labels, which are integers, to finite numbers >= 0"
+    check(class_weight is None or (is_dict and are_weights), "class_weight", rule, class_weight)
+
+
 def first_batch(data: Any) -> tuple[Any, Any]:
     """Returns the first batch as NumPy arrays, and data that still begin with it.
 
     The batch is `None` for arrays, which are checked as a whole, and for data that cannot be inspected without side
-    effects. Bare arrays from a generator or a DataLoader, which Keras does not accept, become tuples of one.
+    effects. Iterators become generators, and bare arrays and lists, which Keras does not accept from a generator,
+    tuples; so do bare arrays from a DataLoader.
     """
     if isinstance(data, Batches) and data.num_batches is None:
         data = (batch for batch in data)
-    if isinstance(data, types.GeneratorType):
+    if isinstance(data, Iterator):
         batch = next(data, None)
         data = _resumed(batch, data)
     else:
@@ -154,9 +171,10 @@ def _peek(data: Any) -> Any:
         return data[0]
     if hasattr(data, "element_spec") and hasattr(data, "take"):  # tf.data
         return next(iter(data.take(1)), None)
-    if _is_loader(data) and hasattr(data.dataset, "__getitem__") and data.batch_size:
+    if _is_loader(data) and hasattr(data.dataset, "__len__") and data.batch_size:  # a stream has no length
         # The loader's own iterator would draw from torch's generator.
         size = min(data.batch_size, len(data.dataset))
+        check(size > 0, "x", "hold at least one sample", "a DataLoader of none")
         return data.collate_fn([data.dataset[i] for i in range(size)])
     return None
 
@@ -167,7 +185,8 @@ def _is_loader(data: Any) -> bool:
 
 def _resumed(batch: Any, rest: Iterator[Any]) -> Iterator[Any]:
     for each in itertools.chain([] if batch is None else [batch], rest):
-        yield (each,) if is_array(each) else each
+        parts = [each] if is_array(each) else each
+        yield tuple(parts) if isinstance(parts, list) else parts
 
 
 def _as_plain(name: str, part: Any) -> Any:

@@ -15,6 +15,7 @@ from keras_gen.core.data import first_batch, is_source
 def checked_data(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
     """Checks arrays, or the first batch of a dataset or generator; returns data that still begin with it."""
     check(x is not None, "x", "be given: arrays, a dataset or a generator", None)
+    x = np.asarray(x) if hasattr(x, "__array__") and not is_array(x) else x  # a table of pandas, which Keras takes too
     is_nested = isinstance(x, list | tuple | dict)
     parts: list[Any] = list(x.values() if isinstance(x, dict) else x) if is_nested else []
     is_taken = isinstance(x, model.nested_data) and len(parts) > 0 if is_nested else is_source(x)
@@ -52,6 +53,7 @@ def _check_range(model: Any, x: Any) -> None:
 
 def _check_weights(x: Any, sample_weight: Any) -> None:
     if sample_weight is not None:
+        check(is_array(sample_weight), "sample_weight", "be an array", f"a {type(sample_weight).__name__}")
         weight = ops.convert_to_numpy(sample_weight)
         n = len(keras.tree.flatten(x)[0])
         check(weight.shape in ((n,), (n, 1)), "sample_weight", f"have shape ({n},)", f"shape {weight.shape}")

@@ -13,7 +13,8 @@ from keras import ops
 from keras_gen.core import averages, jax_weights
 from keras_gen.core.checks import check, check_verbose
 from keras_gen.core.compiled import CompiledFunctions
-from keras_gen.core.data import Batches, check_batch_size
+from keras_gen.core.configured import check_configured
+from keras_gen.core.data import Batches, check_batch_size, check_class_weight
 from keras_gen.core.data_checks import checked_data
 from keras_gen.core.exporting.exports import Exports
 from keras_gen.core.frozen import StaysFrozen
@@ -117,6 +118,8 @@ class GenerativeModel(StaysFrozen, RunsBatches, Exports, keras.Model):
                 check(
                     value is None, name, "be left out: callbacks.EvaluateSamples evaluates samples during `fit`", value
                 )
+        is_choice = jit_compile == "auto" or isinstance(jit_compile, bool)
+        check(is_choice, "jit_compile", "be 'auto', True or False", repr(jit_compile))
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         self.jit_choice = jit_compile
         self.averages_checksum = None
@@ -219,6 +222,9 @@ class GenerativeModel(StaysFrozen, RunsBatches, Exports, keras.Model):
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Saves the model; see `keras.Model.save`. The file holds the averages, if any, and the weights of training."""
+        check_configured("model", self)
+        is_hdf5 = str(filepath).endswith((".h5", ".hdf5"))
+        check(not is_hdf5, "filepath", "end with .keras: not all models can be loaded from HDF5", filepath)
         with self.averaged_weights():
             super().save(filepath, *args, **kwargs)
 
@@ -414,6 +420,7 @@ def _options(method: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str,
     options = inspect.signature(method).bind(*args, **kwargs).arguments
     options |= options.pop("kwargs", {})
     check_batch_size(options.get("batch_size"))
+    check_class_weight(options.get("class_weight"))
     check_verbose(options.get("verbose", "auto"))
     return options
 

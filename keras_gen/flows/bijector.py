@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_flag, known_shape
-from keras_gen.core.configured import repr_of
+from keras_gen.core.configured import check_configured, repr_of
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
 
@@ -101,7 +101,11 @@ class Bijector(StaysFrozen, keras.layers.Layer):
     def call(self, x: Any, condition: Any = None, inverse: bool = False, training: bool = False) -> tuple[Any, Any]:
         condition = None if condition is None else ops.cast(condition, self.bijection_dtype)
         transform = self.inverse_and_log_det if check_flag("inverse", inverse) else self.forward_and_log_det
-        return transform(ops.cast(x, self.bijection_dtype), condition, bool(training))
+        y, log_det = transform(ops.cast(x, self.bijection_dtype), condition, bool(training))
+        # A column, or one entry for each dimension, would be broadcast to pairs of samples where it meets a density.
+        shape, rule = tuple(getattr(log_det, "shape", ())), "return one log-determinant for each sample, (batch,)"
+        check(len(shape) <= 1, "bijector", rule, f"{type(self).__name__}, whose log_det has shape {shape}")
+        return y, log_det
 
     def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:
         # Autocasting in a mixed-precision model would read the weight in half precision.
@@ -128,6 +132,12 @@ class Bijector(StaysFrozen, keras.layers.Layer):
         own = {name: value for name, value in config.items() if name not in of_keras}
         keras_own = {"trainable": self.trainable, "dtype": self.dtype_policy.name}
         return repr_of(self, own | {name: value for name, value in keras_own.items() if value != of_keras[name]})
+
+
+def check_bijector(name: str, bijector: Any, rule: str = "be a bijector") -> None:
+    """Checks that `bijector` is one, and that a file will hold its arguments."""
+    check(isinstance(bijector, Bijector), name, rule, bijector)
+    check_configured(name, bijector)
 
 
 def build_layer(layer: Bijector, x_shape: Any, condition_shape: Any = None) -> None:

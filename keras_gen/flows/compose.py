@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_gen.core.checks import check, known_size
 from keras_gen.export import keras_gen_export
-from keras_gen.flows.bijector import Bijector, build_layer, build_shape_preserving, sample_shape
+from keras_gen.flows.bijector import Bijector, build_layer, build_shape_preserving, check_bijector, sample_shape
 from keras_gen.flows.coupling import LastAxisSplit
 
 
@@ -18,7 +18,7 @@ def check_bijectors(name: str, bijectors: Any) -> list[Bijector]:
     """Returns the bijectors as a list; rejects anything else."""
     check(isinstance(bijectors, list | tuple) and len(bijectors) > 0, name, "be a list of bijectors", bijectors)
     for bijector in bijectors:
-        check(isinstance(bijector, Bijector), name, "contain only bijectors", bijector)
+        check_bijector(name, bijector, "contain only bijectors")
     return list(bijectors)
 
 
@@ -134,7 +134,7 @@ class Invert(Bijector):
 
     def __init__(self, bijector: Bijector, **kwargs: Any):
         super().__init__(**kwargs)
-        check(isinstance(bijector, Bijector), "bijector", "be a bijector", bijector)
+        check_bijector("bijector", bijector)
         self.bijector = bijector
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:

@@ -9,7 +9,7 @@ from keras_gen.core.arrays import broadcast_to_batch, clip, sum_per_sample
 from keras_gen.core.checks import check, check_integer
 from keras_gen.core.random import check_seed, seed_generator
 from keras_gen.export import keras_gen_export
-from keras_gen.flows.bijector import Bijector, build_shape_preserving
+from keras_gen.flows.bijector import Bijector, build_shape_preserving, check_bijector
 from keras_gen.flows.distributions import log_standard_normal
 
 
@@ -60,7 +60,8 @@ class Dequantize(Bijector):
         # So that noise within a level keeps 3 bits at least; levels are counted in int32.
         most = int(min(2**30, 1 / (8 * np.finfo(self.bijection_dtype).eps)))
         check(self.levels <= most, "levels", f"be at most {most} in {self.bijection_dtype}", levels)
-        check(bijector is None or isinstance(bijector, Bijector), "bijector", "be a bijector", bijector)
+        if bijector is not None:
+            check_bijector("bijector", bijector)
         self.bijector = bijector
         self.seed = check_seed(seed)
         self.seed_generator = seed_generator(self.seed)

@@ -16,13 +16,13 @@ from keras_gen.core.checks import (
     finite_array,
     finite_samples,
     is_array,
-    on_host,
     same_shape,
 )
+from keras_gen.core.configured import check_configured
 from keras_gen.core.exporting.graph import Graph, Input
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.export import keras_gen_export
-from keras_gen.flows.bijector import Bijector
+from keras_gen.flows.bijector import Bijector, check_bijector
 from keras_gen.flows.distributions import Base, LaplaceBase, LogisticBase, NormalBase
 from keras_gen.flows.tracing import TracedFunction
 
@@ -75,11 +75,12 @@ class Flow(GenerativeModel):
 
     def __init__(self, bijector: Bijector, base: str | Base = "normal", seed: int | None = None, **kwargs: Any):
         super().__init__(seed=seed, **kwargs)
-        check(isinstance(bijector, Bijector), "bijector", "be a bijector, see keras_gen.layers.Bijector", bijector)
+        check_bijector("bijector", bijector, "be a bijector, see keras_gen.layers.Bijector")
         is_known = isinstance(base, Base) or (isinstance(base, str) and base in BASES)
         check(is_known, "base", f"be a Base or one of {', '.join(map(repr, BASES))}", repr(base))
         self.bijector = bijector
         self.base = BASES[base](dtype=self.dtype_policy) if isinstance(base, str) else base
+        check_configured("base", self.base)
         self.nll_tracker = keras.metrics.Mean(name="nll")
         self.bits_tracker = keras.metrics.Mean(name="bits_per_dim")
         self._traced_density = TracedFunction(self, self._density)
@@ -239,7 +240,7 @@ class Flow(GenerativeModel):
         self.check_built()
         seed = self.draw_seed(seed)
         noise = self.base.draw_noise(n, self.latent_shape, seed) if noise is None else noise
-        noise = np.asarray(on_host(noise), self.bijector.bijection_dtype)
+        noise = finite_array("noise", noise).astype(self.bijector.bijection_dtype)
         expected = (n, *self.latent_shape)
         check(noise.shape == expected, "noise", f"have shape {expected}", f"shape {noise.shape}")
         conditions = self._prepare_condition("condition", condition, n)

@@ -14,6 +14,7 @@ from keras_gen.core.checks import (
     batch_of,
     check,
     check_flag,
+    check_image_range,
     check_images_dtype,
     check_integer,
     check_layer,
@@ -22,6 +23,7 @@ from keras_gen.core.checks import (
     is_array,
     same_shape,
 )
+from keras_gen.core.configured import check_configured
 from keras_gen.core.exporting.graph import Graph, Input
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.replicas import sharing
@@ -93,6 +95,7 @@ class VQVAE(GenerativeModel):
     ):
         super().__init__(seed=seed, **kwargs)
         check(isinstance(quantizer, Quantizer), "quantizer", "be a quantizer layer", quantizer)
+        check_configured("quantizer", quantizer)
         self.quantizer = quantizer
         self.prior_holder = PriorHolder(None if prior is None else self._checked_prior(prior))
         for name, layer in {"encoder": encoder, "decoder": decoder}.items():
@@ -182,6 +185,8 @@ class VQVAE(GenerativeModel):
     def prepare_data(self, name: str, x: Any) -> np.ndarray:
         """Returns data as a float32 array, after checking dtype, shape and values."""
         x = as_images(name, x)
+        if self.takes_unit_images:
+            check_image_range(name, x)
         if not self.built:
             self.build((None, *x.shape[1:]))
         expected = batch_of(self.data_shape)
@@ -388,7 +393,8 @@ class VQVAE(GenerativeModel):
         elif noise is None:
             noise = np.random.default_rng(seed).integers(0, self.quantizer.code_sizes, (n, *self._index_shape()))
             noise = noise.reshape(n, *self.code_shape)
-        check(len(noise) == n, "noise", f"hold codes for {n} samples", f"{len(noise)}")
+        noise = as_numpy("noise", noise)
+        check(noise.shape[:1] == (n,), "noise", f"hold codes for {n} samples", f"shape {noise.shape}")
         return self.decode(noise, **shared)
 
     def check_sampling(self, n: int, condition: Any = None, **options: Any) -> None:

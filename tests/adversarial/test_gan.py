@@ -75,6 +75,9 @@ class Part(AdversarialLoss):
     def generator(self, real, fake):
         return self.loss.generator(real, fake) * ("generator" in self.players)
 
+    def get_config(self):
+        return {"loss": self.loss}
+
 
 NOTHING = Part(NonSaturatingLoss())
 

@@ -149,6 +149,16 @@ def test_averaged_weights():
         np.testing.assert_array_equal(weights(plain), before)
 
 
+@pytest.mark.parametrize("swap_on_epoch", [True, False])
+def test_a_callback_that_swaps_them_takes_nothing_out(swap_on_epoch):
+    first, second, _ = expected()
+    model, seen = flow(), []
+    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=swap_on_epoch)
+    fit(model, 2, [swap, at_epoch_ends(lambda: seen.append(weights(model)))])
+    np.testing.assert_allclose(seen, [first, second], rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(weights(model), seen[1])
+
+
 def test_the_optimizers_of_several_parts(tmp_path):
     keras.utils.set_random_seed(0)
     generator = keras.Sequential([keras.Input((2,)), keras.layers.Dense(4)])

@@ -6,6 +6,7 @@ import pytest
 from batch_list import BatchList
 from keras import ops
 from laws.models import MODELS
+from offenders import not_refused
 
 from keras_gen.core.fixtures import to_numpy
 from keras_gen.data import Batches, normalize_images
@@ -262,3 +263,61 @@ def test_dicts_in_fit_are_referred_to_batches():
     for data in (BatchList(dicts()), (batch for batch in dicts())):
         with pytest.raises(ValueError, match=message):
             ddpm(True).fit(data, verbose=0)
+
+
+def test_iterators_and_the_lists_that_they_yield():
+    lists = [[x, y] for x, y in pairs()]
+    expected = ddpm(True).fit(POINTS, LABELS, batch_size=4, shuffle=False, verbose=0).history["loss"]
+    for data in (iter(lists), zip(*zip(*lists, strict=True), strict=True)):
+        losses = ddpm(True).fit(data, verbose=0).history["loss"]
+        np.testing.assert_allclose(losses, expected, rtol=1e-5, err_msg=type(data).__name__)
+
+
+def test_loaders_of_a_stream_and_of_nothing():
+    data = pytest.importorskip("torch").utils.data
+
+    class Rows(data.IterableDataset):
+        def __iter__(self):
+            return zip(tensors(POINTS), LABELS, strict=True)
+
+    expected = ddpm(True).fit(POINTS, LABELS, batch_size=4, shuffle=False, verbose=0).history["loss"]
+    losses = ddpm(True).fit(data.DataLoader(Rows(), batch_size=4), verbose=0).history["loss"]
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="`x` must hold at least one sample. Received: x=a DataLoader of none"):
+        ddpm(True).fit(data.DataLoader(data.Subset(POINTS, []), batch_size=4), verbose=0)
+
+
+class Table:
+    """As of pandas: no array, but it can be made one."""
+
+    def __init__(self, values):
+        self.values, self.shape = values, values.shape
+
+    def __len__(self):
+        return len(self.values)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+
+def test_tables_are_checked_as_arrays():
+    expected = ddpm(False).fit(POINTS, batch_size=4, shuffle=False, verbose=0).history["loss"]
+    losses = ddpm(False).fit(Table(POINTS), batch_size=4, shuffle=False, verbose=0).history["loss"]
+    np.testing.assert_allclose(losses, expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="`x` must be finite"):
+        ddpm(False).fit(Table(np.where(POINTS > 0, np.nan, POINTS)), verbose=0)
+
+
+def test_bad_weights_of_classes_and_samples_are_refused():
+    def fit(**options):
+        return lambda: ddpm(True).fit(POINTS, LABELS, verbose=0, **options)
+
+    rule = "`class_weight` must be a dict from labels, which are integers, to finite numbers >= 0. Received"
+    bad = [{0: np.nan}, {0: -1.0}, {"a": 1.0}, {0.5: 1.0}, {True: 1.0}, {0: "1"}, [1.0, 2.0], 2.0]
+    cases = [(f"class_weight={weights}", fit(class_weight=weights), rule) for weights in bad]
+    cases.append(("a list", fit(sample_weight=[1.0] * 14), "`sample_weight` must be an array. Received: .*=a list"))
+    offenders = not_refused(cases)
+    assert not offenders, "\n".join(offenders)
+    weighted = fit(class_weight={0: 2.0, np.int64(1): 0}, batch_size=14)().history["loss"]
+    weights = np.choose(LABELS, [2.0, 0.0, 1.0])
+    np.testing.assert_allclose(weighted, fit(sample_weight=weights, batch_size=14)().history["loss"], rtol=1e-5)

@@ -61,9 +61,9 @@ def _convolve_views(x: Any, kernel: Any, bias: Any, strides: tuple[int, int], pa
     if groups == 1 and _has_few_pixels(x, kernel, strides):
         return _product_of_patches(x, kernel, bias, strides, pads if padding == "same" else [(0, 0), (0, 0)])
     x, kernel = x.permute(0, 3, 1, 2), _filters_first(kernel)
-    if len(kernel) == 1 and (x.shape[0] == 1 or x.dtype == torch.float64):
-        # PyTorch (2.13) takes one filter for channels first, and its kernel for one image, as that for float64, then
-        # wants this layout in the backward pass: "grad_weight must be contiguous".
+    if len(kernel) == 1 and (x.shape[0] == 1 or x.dtype in (torch.float64, torch.float16)):
+        # PyTorch (2.13) takes one filter for channels first, and its kernel for one image, as those for float64 and
+        # float16, then wants this layout in the backward pass: "grad_weight must be contiguous".
         kernel = kernel.contiguous()
     if padding == "valid":
         pads = [(0, 0), (0, 0)]

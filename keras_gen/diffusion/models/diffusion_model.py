@@ -22,6 +22,7 @@ from keras_gen.core.checks import (
     real_array,
 )
 from keras_gen.core.conditions import check_parts, map_parts, parts_of
+from keras_gen.core.configured import check_configured
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.random import starting_noise
 from keras_gen.diffusion.loss_weight import WEIGHTINGS, loss_weight
@@ -89,6 +90,9 @@ class DiffusionModel(GenerativeModel):
         check_positive("sigma_data", sigma_data)
         prediction = as_prediction(prediction, sigma_data)
         check_prediction(prediction, schedule)
+        parts = {"schedule": schedule, "prediction": prediction, "time_sampler": time_sampler}
+        for name, part in parts.items():
+            check_configured(name, part)
         self.condition_dropout = check_rate("condition_dropout", condition_dropout)
         self.null_condition = NullCondition(network, null_condition)
         rule = "be 0 for a network without a null condition (`num_classes` for labels, or conditions that are vectors)"

@@ -21,7 +21,7 @@ from keras_gen.core.random import check_seed, starting_noise
 from keras_gen.diffusion.samplers.base import (
     Denoiser,
     DiffusionSampler,
-    key_of,
+    key_of_guidance,
     prepared_condition,
     reverse_process,
     with_attributes,
@@ -77,7 +77,7 @@ def _predict_x0(
         row = model.columns(inputs, x_t) if guidance is None else {name: value[0] for name, value in inputs.items()}
         return denoise(x_t, row)[0]
 
-    key = ("predict_x0", tuple(arrays), key_of(guidance))
+    key = ("predict_x0", tuple(arrays), key_of_guidance(guidance))
     layers = () if guidance is None else guidance.layers
     return finite_samples(model.in_batches(key, function, x_t, *arrays.values(), extra_layers=layers, **options), given)
 

@@ -2,7 +2,6 @@
 
 import abc
 import copy
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ from keras_gen.core.checks import (
     is_number,
 )
 from keras_gen.core.compiled import as_tensor, sequential_loop
-from keras_gen.core.configured import Configured
+from keras_gen.core.configured import Configured, check_configured, key_of
 from keras_gen.core.random import normal_rows
 from keras_gen.diffusion.samplers.guidance import Guidance
 from keras_gen.diffusion.samplers.threshold import DynamicThreshold
@@ -214,6 +213,8 @@ def check_sampler(sampler: Any) -> None:
     """Checks that `sampler` is a `DiffusionSampler`, or `None` for a default."""
     is_sampler = sampler is None or isinstance(sampler, DiffusionSampler)
     check(is_sampler, "sampler", "be a DiffusionSampler or None", repr(sampler))
+    if sampler is not None:
+        check_configured("sampler", sampler)
 
 
 def has_step_of(sampler: Any, cls: type[DiffusionSampler]) -> bool:
@@ -284,7 +285,7 @@ def reverse_process(
     if guidance is not None:
         shared["guidance"] = {name: as_tensor(np.float32(getattr(guidance, name))) for name in guidance.scalars}
     states = model.run_steps(
-        (type(sampler), json.dumps(sampler.traced_config()), key_of(guidance)),
+        (type(sampler), key_of(sampler.traced_config()), key_of_guidance(guidance)),
         loop,
         arrays,
         lambda inputs: sampler.start(inputs["x_t"]),
@@ -348,14 +349,13 @@ def with_attributes(thing: Any, values: dict[str, Any]) -> Any:
     return result
 
 
-def key_of(guidance: Guidance | None) -> Any:
-    """Returns a cache key: type, settings without `scalars`, and, since weights may change, the identity of layers."""
+def key_of_guidance(guidance: Guidance | None) -> Any:
+    """Returns a cache key: type and settings without `scalars`; of layers, since weights may change, the identity."""
     if guidance is None:
         return None
     # Not `get_config`, which would serialize a whole classifier, or fail if the classifier has none.
-    others = ("layers", *guidance.scalars)
-    own = {k: v for k, v in vars(guidance).items() if k not in others and not isinstance(v, keras.Layer)}
-    return type(guidance), repr(own), tuple(map(id, guidance.layers))
+    own = {name: value for name, value in vars(guidance).items() if name not in guidance.scalars}
+    return type(guidance), key_of(own)
 
 
 def _checked_noise(step_noise: Any, sampler: DiffusionSampler, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -1,7 +1,6 @@
 """DDCM: diffusion with noise from a codebook, which represents images by a few indices."""
 
 import functools
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from keras import ops
 
 from keras_gen.core.checks import check, check_integer, on_host
 from keras_gen.core.compiled import as_tensor, sequential_loop
+from keras_gen.core.configured import key_of
 from keras_gen.core.devices.products import precise_product
 from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler, coefficient_table, has_step_of, row_of
 from keras_gen.diffusion.samplers.ddim import DDIMSampler
@@ -189,7 +189,7 @@ class CodebookDiffusion:
         arrays |= {"x0": images, "condition": self.model.prepare_condition(condition, n)}
         chunk = min(book.steps_at_once, self.steps)
         states = self.model.run_steps(
-            ("codebook", type(self.sampler), json.dumps(self.sampler.get_config()), encode, chunk, first.shape),
+            ("codebook", type(self.sampler), key_of(self.sampler.get_config()), encode, chunk, first.shape),
             functools.partial(self._steps, encode),
             arrays,
             lambda inputs: (inputs["x_T"], inputs["chosen"]),
