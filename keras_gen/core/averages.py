@@ -30,11 +30,6 @@ class Averages(keras.callbacks.Callback):
         put_in(self.model)
 
 
-def without_swaps(callbacks: list[Any]) -> list[Any]:
-    """Leaves out Keras's `SwapEMAWeights`, which would take the averages out of the weights again."""
-    return [callback for callback in callbacks if not isinstance(callback, keras.callbacks.SwapEMAWeights)]
-
-
 def put_in(model: Any) -> None:
     """Swaps the averages into the weights, unless they are there already or the optimizer keeps none."""
     pairs = _pairs(model.optimizer)
