@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -146,7 +147,7 @@ class MADE(BinaryModel):
             return ops.logaddexp(total, bernoulli_log_prob(x, self.masked_logits(x, mask)))
 
         first = bernoulli_log_prob(x, self.masked_logits(x, 0))
-        return sequential_loop(1, self.num_masks, add, first) - np.log(self.num_masks)
+        return sequential_loop(1, self.num_masks, add, first) - math.log(self.num_masks)
 
     def next_logits(self, i: Any, codes: Any, cache: Any, inputs: dict[str, Any]) -> tuple[Any, Any]:
         # Values at positions that are not drawn yet do not matter: they are masked.

@@ -7,14 +7,23 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_flag, check_integer, real_array, real_tensor
+from keras_gen.core.checks import check, check_flag, check_integer, is_numpy, real_array, real_tensor
 from keras_gen.export import keras_gen_export
 
 
 def check_segments(segments: Any) -> None:
-    """Raises `ValueError` unless segments are integers `(rows, length)`."""
+    """Raises `ValueError` unless segments are integers `(rows, length)`, below 2^31 where their values can be read."""
     is_rows = len(segments.shape) == 2 and "int" in keras.backend.standardize_dtype(segments.dtype)
     check(is_rows, "segments", "be integers (rows, length)", f"{segments.dtype} of shape {tuple(segments.shape)}")
+    is_small = not is_numpy(segments) or bool((segments < 2**31).all())
+    check(is_small, "segments", "be 32-bit integers", "larger integers")
+
+
+def segments_tensor(segments: Any) -> Any:
+    """Converts segments to a tensor, after checking them."""
+    segments = real_array("segments", segments) if is_numpy(segments) else real_tensor("segments", segments)
+    check_segments(segments)
+    return ops.convert_to_tensor(segments)
 
 
 @keras_gen_export("keras_gen.ops.pack_sequences")
@@ -245,8 +254,7 @@ def segment_mask(segments: Any, causal: bool = True) -> Any:
     Reference: Krell et al. 2021, arXiv:2107.02027.
     """
     check_flag("causal", causal)
-    segments = real_tensor("segments", segments)
-    check_segments(segments)
+    segments = segments_tensor(segments)
     mask = ops.logical_and(segments[:, :, None] == segments[:, None, :], segments[:, :, None] > 0)
     if causal:
         positions = ops.arange(segments.shape[1], dtype="int32")
@@ -278,7 +286,6 @@ def next_code_mask(segments: Any) -> Any:
 
     Reference: Krell et al. 2021, arXiv:2107.02027.
     """
-    segments = real_tensor("segments", segments)
-    check_segments(segments)
+    segments = segments_tensor(segments)
     following = ops.concatenate([segments[:, 1:], ops.zeros_like(segments[:, :1])], axis=1)
     return ops.logical_and(segments == following, segments > 0)

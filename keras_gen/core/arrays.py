@@ -1,4 +1,4 @@
-"""Small array functions; with `array_module`, one formula serves NumPy arrays in float64 and compiled tensors."""
+"""Small functions of arrays; by `array_module`, one formula serves both NumPy's float64 and compiled tensors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -63,6 +63,11 @@ def mean_square(error: Any) -> Any:
 def broadcast_to_batch(value: Any, x: Any) -> Any:
     """Broadcasts the scalar `value` to the batch axis of `x`: `(batch,)`."""
     return ops.zeros(ops.shape(x)[:1], x.dtype) + value
+
+
+def broadcastable(values: Any, x: Any) -> Any:
+    """Reshapes `values`, one for each sample, `(batch,)`, so that they broadcast to `x`, `(batch, ...)`."""
+    return array_module(values).reshape(values, (-1, *[1] * (len(x.shape) - 1)))
 
 
 def at_index(x: Any, indices: Any) -> Any:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer, is_integer
+from keras_gen.core.checks import check, check_integer, check_integer_or_none, is_integer
 
 SEEDS = 2**31  # the state of Keras's generators is int32 on PyTorch, uint32 on JAX
 
@@ -31,7 +31,7 @@ class StepSeed(keras.random.SeedGenerator):
 
 def check_seed(seed: Any) -> int | None:
     """Checks that `seed` is an integer >= 0 of any size, or `None`, and returns it as a Python int."""
-    return None if seed is None else check_integer("seed", seed, at_least=0)
+    return check_integer_or_none("seed", seed, at_least=0)
 
 
 def keras_seed(seed: int | None) -> int | None:

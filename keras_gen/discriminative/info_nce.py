@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_finite, check_integer, check_positive, same_shape
+from keras_gen.core.checks import check, check_finite, check_integer, check_positive, is_numpy, same_shape
 from keras_gen.core.configured import Configured
 from keras_gen.core.devices.blocks import by_chunks
 from keras_gen.core.devices.products import precise_product
@@ -149,6 +150,9 @@ def _vectors(a: Any, b: Any) -> tuple[Any, Any]:
 def _entries(name: str, values: Any, n: int | None, kind: str) -> Any:
     """Checks that there is one integer, or one bool, for each pair, and returns them as a tensor."""
     check_finite(name, values)
+    if is_numpy(values) and np.asarray(values).dtype in ("int64", "uint64"):
+        # Numbered anew, since only equality counts: JAX would cut off their upper halves.
+        values = np.unique(values, return_inverse=True)[1].reshape(np.shape(values)).astype("int32")
     values = ops.convert_to_tensor(values)
     dtype = keras.backend.standardize_dtype(values.dtype)
     is_entries = kind in dtype and same_shape(values.shape, (n,))

@@ -6,8 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gen.core import replicas
 from keras_gen.core.checks import batch_of, check, check_integer, finite_floats, finite_rows, same_shape
+from keras_gen.core.replicas import sharing
 from keras_gen.evaluation.feature_metric import FeatureMetric
 from keras_gen.evaluation.sampled import sampled
 from keras_gen.export import keras_gen_export
@@ -77,7 +77,7 @@ class EvaluateSamples(keras.callbacks.Callback):
         super().__init__()
         self.metrics = _checked(metrics)
         images = finite_floats("images", images)
-        replicas.check_same("images", [images])
+        sharing.check_same("images", [images])
         self.data_shape = images.shape[1:]
         self.every = check_integer("every", every)
         self.n = len(images) if n is None else check_integer("n", n, at_least=2)

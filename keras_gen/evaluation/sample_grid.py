@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gen.core import replicas
 from keras_gen.core.checks import check, check_integer
 from keras_gen.core.files import replacing
+from keras_gen.core.replicas import processes
 from keras_gen.evaluation.image_grid import image_grid
 from keras_gen.evaluation.sampled import sampled
 from keras_gen.export import keras_gen_export
@@ -86,7 +86,7 @@ class SampleGrid(keras.callbacks.Callback):
             received = f"{(~finite).sum()} of {len(finite)} samples are not finite"
             warnings.warn(f"SampleGrid saves no picture of epoch {epoch + 1}: {received}", stacklevel=2)
             return
-        if replicas.processes()[0] > 0:  # all processes have sampled together; the first one writes
+        if processes.processes()[0] > 0:  # all processes have sampled together; the first one writes
             return
         try:
             self._write(epoch + 1, image_grid(images, scale=self.scale))

@@ -28,7 +28,7 @@ class Dequantize(Bijector):
     standard normal noise.
 
     Args:
-        levels: int >= 2. Number of possible pixel values. Defaults to `256`.
+        levels: int from 2 to 2^20, with `dtype="float64"` to 2^30. Number of possible pixel values. Defaults to `256`.
         bijector: a bijector that preserves the shape of x. Defaults to `None`, uniform noise.
         seed: int or `None`. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, as for any Keras layer.
@@ -44,7 +44,7 @@ class Dequantize(Bijector):
         log_det: float32 `(batch,)`.
 
     Raises:
-        ValueError: if `levels` is less than 2, or `bijector` is not a bijector; in a model, also if the data are not
+        ValueError: if `levels` is out of range, or `bijector` is not a bijector; in a model, also if the data are not
             quantized to these levels.
 
     Example:
@@ -57,6 +57,9 @@ class Dequantize(Bijector):
     def __init__(self, levels: int = 256, bijector: Bijector | None = None, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.levels = check_integer("levels", levels, at_least=2)
+        # So that noise within a level keeps 3 bits at least; levels are counted in int32.
+        most = int(min(2**30, 1 / (8 * np.finfo(self.bijection_dtype).eps)))
+        check(self.levels <= most, "levels", f"be at most {most} in {self.bijection_dtype}", levels)
         check(bijector is None or isinstance(bijector, Bijector), "bijector", "be a bijector", bijector)
         self.bijector = bijector
         self.seed = check_seed(seed)

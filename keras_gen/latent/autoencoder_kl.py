@@ -16,7 +16,7 @@ from keras_gen.core.checks import (
     known_shape,
     known_size,
 )
-from keras_gen.core.foreign_weights import Entry, ForeignWeights
+from keras_gen.core.foreign.weights import Entry, ForeignWeights
 from keras_gen.core.frozen import freeze_layers, frozen_layers
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.latent_model import GaussianLatentModel

@@ -3,8 +3,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core import replicas
 from keras_gen.core.checks import check_fraction
+from keras_gen.core.replicas import whole_batch
 from keras_gen.export import keras_gen_export
 
 
@@ -61,7 +61,7 @@ class MovingAverage(keras.layers.Layer):
         # Before the update, which on some backends changes the variable's tensor in place.
         average = self.total / ops.maximum(self.mass, 1e-7)
         if training:
-            self.total.assign(self.kept * self.total + self.added * replicas.mean(values))
+            self.total.assign(self.kept * self.total + self.added * whole_batch.mean(values))
             self.mass.assign(self.kept * self.mass + self.added)
         return ops.broadcast_to(average, ops.shape(values))
 

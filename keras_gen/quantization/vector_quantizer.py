@@ -4,7 +4,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core import replicas
 from keras_gen.core.checks import (
     as_numpy,
     check,
@@ -15,6 +14,7 @@ from keras_gen.core.checks import (
     known_size,
 )
 from keras_gen.core.random import check_seed
+from keras_gen.core.replicas import whole_batch
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.straight_through import straight_through
 from keras_gen.quantization.codebook import Codebook
@@ -159,7 +159,7 @@ class VectorQuantizer(Quantizer):
 
     def reduce(self, statistics: Any) -> Any:
         """Sums a statistic of the batch over the replicas that share it."""
-        return replicas.total(statistics)
+        return whole_batch.total(statistics)
 
     def indices_of(self, x: Any) -> Any:
         return self._per_position(nearest_code(self._rows(x), self.codebook), x)

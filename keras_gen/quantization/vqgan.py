@@ -8,10 +8,10 @@ from keras import ops
 
 from keras_gen.adversarial.losses import HingeLoss
 from keras_gen.adversarial.optimizers import PlayerOptimizers
-from keras_gen.core import replicas
 from keras_gen.core.calculus.gradient import gradient
 from keras_gen.core.checks import check, check_integer, check_layer, check_nonnegative
 from keras_gen.core.logits import warn_of_activation
+from keras_gen.core.replicas import whole_batch
 from keras_gen.core.scheduled import Scheduled
 from keras_gen.core.stateless import in_state, stateless
 from keras_gen.export import keras_gen_export
@@ -58,7 +58,7 @@ class LastKernel:
 
         (value,) = (value for variable, value in self.state if variable is self.kernel)
         of_kernel = ops.cast(ops.stop_gradient(gradient(weighted_output, value)), "float32")
-        of_kernel = replicas.mean_of_parts(of_kernel, ops.shape(output)[0])
+        of_kernel = whole_batch.mean_of_parts(of_kernel, ops.shape(output)[0])
         return ops.sqrt(ops.sum(ops.square(of_kernel)))
 
 

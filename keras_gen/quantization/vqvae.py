@@ -7,7 +7,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core import replicas
 from keras_gen.core.arrays import mean_square, straight_paths
 from keras_gen.core.checks import (
     as_images,
@@ -25,6 +24,7 @@ from keras_gen.core.checks import (
 )
 from keras_gen.core.exporting.graph import Graph, Input
 from keras_gen.core.generative_model import GenerativeModel
+from keras_gen.core.replicas import sharing
 from keras_gen.export import keras_gen_export
 from keras_gen.quantization.quantizer import Quantizer
 
@@ -337,7 +337,7 @@ class VQVAE(GenerativeModel):
             ValueError: if `x` does not fit the model, or the prior does not fit the codes.
         """
         self._checked_prior(prior)
-        with replicas.alone():
+        with sharing.alone():
             codes = self.encode(x)
             if isinstance(kwargs.get("validation_data"), tuple | list):
                 validation_x, *rest = kwargs["validation_data"]

@@ -11,7 +11,7 @@ import numpy as np
 from keras_gen.core.configured import Configured
 from keras_gen.testing.common import require
 
-# Passed on to Keras by some constructors; part of its own configuration.
+# Arguments that some constructors pass on to Keras, which has them in its own configuration.
 OF_KERAS = {"self", "name", "dtype", "trainable"}
 
 

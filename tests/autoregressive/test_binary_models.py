@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from enumeration import all_codes, check_frequencies, draws, probabilities
 from keras import ops
+from programs import one_program
 from scipy.special import expit, logsumexp
 
 from keras_gen.autoregressive.binary import BLOCK
+from keras_gen.core.calculus.gradient import double_precision
 from keras_gen.core.compiled import compiled
 from keras_gen.core.fixtures import made_alike, randomize_weights, save_and_load, to_numpy
 from keras_gen.layers import MaskedDense
@@ -131,6 +133,13 @@ def test_several_masks_are_a_mixture(name):
     assert np.abs(model.log_prob(VECTORS, batch_size=1024, verbose=0) - mean_logits).max() > 0.1
     if name != "made_masks":  # with several orderings that would not even be a distribution
         assert abs(np.exp(mean_logits).sum() - 1) > 2e-3
+
+
+def test_densities_stay_in_single_precision_where_jax_has_64_bits():
+    model = model_of("made_masks")
+    with double_precision():
+        log_p = one_program(model, model.log_density)(ops.convert_to_tensor(VECTORS[:4], "int32"))
+    assert keras.backend.standardize_dtype(log_p.dtype) == "float32"
 
 
 def test_masks_and_orderings_differ():

@@ -226,7 +226,7 @@ class Short(list):
         (lambda: Batches(dicts(), x="point", y="label"), r"`y` must be a key.*'kind', 'name'\].*y='label'"),
         (lambda: Batches(dicts()), r"`x` must be a key of the batches, one of \['point'.*Received: x=None"),
         (lambda: Batches(dicts(), x="point", y="name"), "`y` must be real numbers. Received: y=dtype <U1"),
-        (lambda: Batches(pairs(), x="point"), "`x` must be None: the batches are no dicts. Received: x='point'"),
+        (lambda: Batches(pairs(), x="point"), "`x` must be None, since the batches are not dicts. Received: x='point'"),
         (lambda: Batches([{"a": [[1.0], [1.0, 2.0]]}], x="a"), "`x` must be a regular array of numbers"),
         (lambda: Batches([(POINTS,) * 4]), r"`source` must yield \(x,\), \(x, y\) or .*source=4 arrays"),
     ],

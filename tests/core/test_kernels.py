@@ -21,6 +21,16 @@ CASES = list(itertools.product(FILTERS, [(3, 3), (1, 1), (2, 5)], [(1, 1), (2, 2
 
 @pytest.mark.parametrize(("size", "kernel_size", "strides", "padding", "groups"), CASES)
 def test_convolution_is_that_of_keras(size, kernel_size, strides, padding, groups):
+    check_convolution(size, kernel_size, strides, padding, groups)
+
+
+@pytest.mark.parametrize(("strides", "groups"), [((1, 1), 1), ((2, 2), 2)])
+def test_convolution_with_a_large_kernel(monkeypatch, strides, groups):
+    monkeypatch.setattr(kernels, "LARGE_KERNEL", 1)
+    check_convolution((8, 9), (2, 5), strides, "same", groups)
+
+
+def check_convolution(size, kernel_size, strides, padding, groups):
     x = ops.convert_to_tensor(RNG.standard_normal((3, *size, 4), "float32"))
     filters = FILTERS[size]
     kernel = ops.convert_to_tensor(RNG.standard_normal((*kernel_size, 4 // groups, filters), "float32"))

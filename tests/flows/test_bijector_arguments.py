@@ -78,6 +78,7 @@ INFINITY = float("inf")
         (lambda: LogitTransform("0.1"), r"`alpha` must be in \[0, 0.5\)"),
         (lambda: Dequantize(1), "`levels` must be an integer >= 2"),
         (lambda: Dequantize(256.0), "`levels` must be an integer >= 2"),
+        (lambda: Dequantize(2**24), "`levels` must be at most 1048576 in float32. Received: levels=16777216"),
         (lambda: Dequantize(256, Dense(3)), "`bijector` must be a bijector"),
         (lambda: Dequantize(256, seed=-1), "`seed` must be an integer >= 0"),
         (lambda: Chain([]), "`bijectors` must be a list of bijectors"),

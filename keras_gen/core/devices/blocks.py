@@ -13,6 +13,8 @@ Result = TypeVar("Result")
 MOST_CELLS = 2**28  # 1 GB of float32: larger blocks keep an accelerator no busier
 UNKNOWN_CELLS = 2**26  # on an accelerator that does not say how much memory is free
 BYTES_PER_CELL = 64  # a cell and what is computed from it, in a quarter of the free memory
+# In the messages of backends, in lower case.
+OUT_OF_MEMORY = ("out of memory", "resource_exhausted", "resourceexhausted", "not enough memory")
 
 
 def on_cpu(x: Any) -> bool:
@@ -100,9 +102,6 @@ def by_chunks(function: Callable[..., Any], rows: Sequence[Any], chunk: Any) -> 
     whole = [ops.concatenate([x, ops.zeros((padding, *x.shape[1:]), x.dtype)]) for x in rows]
     results = map_chunks(function, *(ops.reshape(x, (-1, chunk, *x.shape[1:])) for x in whole))
     return ops.reshape(results, (-1, *results.shape[2:]))[:n]
-
-
-OUT_OF_MEMORY = ("out of memory", "resource_exhausted", "resourceexhausted", "not enough memory")
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -14,7 +14,7 @@ from keras_gen.core.checks import (
     check,
     check_choice,
     check_given,
-    check_integer,
+    check_integer_or_none,
     check_numbers,
     finite_array,
     finite_samples,
@@ -123,7 +123,7 @@ class DiffusionSampler(Configured, abc.ABC):
             check_choice("spacing", spacing, SPACINGS)
         is_valid = clip_x0 is None or isinstance(clip_x0, DynamicThreshold) or (is_number(clip_x0) and clip_x0 > 0)
         check(is_valid, "clip_x0", "be > 0, a DynamicThreshold or None", repr(clip_x0))
-        self.steps = None if steps is None else check_integer("steps", steps)
+        self.steps = check_integer_or_none("steps", steps)
         self.spacing = spacing
         self.clip_x0 = float(clip_x0) if is_number(clip_x0) else clip_x0
         self.given_times = None if times is None else check_numbers("times", times, at_least=2)
@@ -190,8 +190,7 @@ class DiffusionSampler(Configured, abc.ABC):
                     return inputs["step_noise"][:, i, k]
                 return normal_rows(ops.shape(x_t), inputs["seeds"][i, k])
 
-            row = keras.tree.map_structure(lambda column: column[i], inputs["rows"])
-            return self.step(denoise, state, row, noise)
+            return self.step(denoise, state, row_of(inputs["rows"], i), noise)
 
         return sequential_loop(first, last, body, state)
 
@@ -306,8 +305,13 @@ def reverse_process(
 
 
 def frame_steps(steps: int, frames: int) -> list[int]:
-    """Returns the numbers of steps after which there is a frame, evenly spaced up to `steps`."""
+    """Returns the numbers of steps after which frames are taken, evenly spaced up to `steps`."""
     return np.linspace(0, steps, frames + 1).round().astype(int)[1:].tolist()
+
+
+def row_of(table: dict[str, Any], i: Any) -> dict[str, Any]:
+    """Returns the coefficients of step `i`, in a table and in those nested in it."""
+    return keras.tree.map_structure(lambda column: column[i], table)
 
 
 def coefficient_table(model: Any, rows: dict[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import sum_per_sample
-from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.core.arrays import broadcastable, sum_per_sample
+from keras_gen.core.checks import check, check_integer, check_positive
 from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler, epsilon_of
 from keras_gen.diffusion.samplers.threshold import DynamicThreshold
 from keras_gen.diffusion.schedules.base import NoiseSchedule
@@ -47,8 +47,7 @@ class ReverseSDESampler(DiffusionSampler):
     ):
         super().__init__(check_integer("steps", steps), spacing, clip_x0, times)
         self.corrector_steps = check_integer("corrector_steps", corrector_steps, at_least=0)
-        check(is_number(snr) and snr > 0, "snr", "be > 0", repr(snr))
-        self.snr = float(snr)
+        self.snr = check_positive("snr", snr)
         self.draws = 1 + self.corrector_steps
 
     def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:
@@ -86,7 +85,7 @@ class ReverseSDESampler(DiffusionSampler):
     def _correct(self, denoise: Denoiser, x: Any, row: dict[str, Any], eps: Any) -> Any:
         score = -epsilon_of(x, denoise(x, row)[0], row) / row["sigma"]
         ratio = sum_per_sample(ops.square(eps)) / ops.maximum(sum_per_sample(ops.square(score)), 1e-20)
-        size = ops.reshape(2 * self.snr**2 * ratio, (-1, *[1] * (len(x.shape) - 1)))
+        size = broadcastable(2 * self.snr**2 * ratio, x)
         return x + size * score + ops.sqrt(2 * size) * eps
 
     def get_config(self) -> dict[str, Any]:

@@ -9,8 +9,9 @@ of classifier-free guidance; for conditions that are vectors or tokens, the null
 model is given another one, see `NullCondition`. If the network has an attribute `num_steps`, it supports the times
 0 .. num_steps - 1.
 
-Of the first call of a layer that is not functional, Keras keeps the shapes but no dtypes: labels count as integers,
-all else as real numbers. Such a network reads token ids by `keras.layers.Embedding`, which takes both.
+Keras records the shapes, but not the dtypes, of the first call of a layer that is not functional: its labels are then
+taken to be integers, and everything else real numbers. If its condition consists of token ids, such a network should
+read them by `keras.layers.Embedding`, which takes both.
 """
 
 import functools
