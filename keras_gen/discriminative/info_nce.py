@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_finite, check_integer, check_positive, is_numpy, same_shape
+from keras_gen.core.checks import check, check_finite, check_integer_or_none, check_positive, is_numpy, same_shape
 from keras_gen.core.configured import Configured
 from keras_gen.core.devices.blocks import by_chunks
 from keras_gen.core.devices.products import precise_product
@@ -63,7 +63,7 @@ class InfoNCE(Configured):
 
     def __init__(self, temperature: float, chunk_size: int | None = None):
         self.temperature = check_positive("temperature", temperature)
-        self.chunk_size = None if chunk_size is None else check_integer("chunk_size", chunk_size)
+        self.chunk_size = check_integer_or_none("chunk_size", chunk_size)
 
     def __call__(self, a: Any, b: Any, identity: Any = None, present: Any = None) -> Any:
         a, b = _vectors(a, b)

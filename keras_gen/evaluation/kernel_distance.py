@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from keras_gen.core.checks import check_integer
+from keras_gen.core.checks import check_integer, check_integer_or_none
 from keras_gen.evaluation.feature_metric import FeatureMetric, FeatureSet
 from keras_gen.export import keras_gen_export
 
@@ -59,7 +59,7 @@ class KernelDistance(FeatureMetric):
         batch_size: int = 64,
     ):
         super().__init__(feature_model, name, dtype, batch_size)
-        self.subset_size = None if subset_size is None else check_integer("subset_size", subset_size, at_least=2)
+        self.subset_size = check_integer_or_none("subset_size", subset_size, at_least=2)
         self.subsets = check_integer("subsets", subsets)
         self.seed = check_integer("seed", seed, at_least=0)
 

@@ -3,7 +3,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_finite, check_integer
+from keras_gen.core.checks import check, check_finite, check_integer_or_none
 from keras_gen.core.devices.blocks import by_chunks, cells_at_once, halved_until_it_fits, on_cpu
 from keras_gen.core.devices.products import precise_product
 from keras_gen.export import keras_gen_export
@@ -40,7 +40,7 @@ def nearest_code(x: Any, codebook: Any, chunk_size: int | None = None) -> Any:
     x, codebook = (ops.stop_gradient(ops.cast(tensor, "float32")) for tensor in (x, codebook))
     _check_shapes(x, codebook)
     num_codes = codebook.shape[0]
-    chunk_size = None if chunk_size is None else check_integer("chunk_size", chunk_size)
+    chunk_size = check_integer_or_none("chunk_size", chunk_size)
     chunk = chunk_size or max(1, cells_at_once(x, CELLS) // num_codes)
     center = ops.mean(codebook, axis=0)
     codebook = codebook - center

@@ -8,6 +8,7 @@ from keras_gen.core.checks import (
     as_numpy,
     check,
     check_choice,
+    check_divides,
     check_fraction,
     check_integer,
     check_nonnegative,
@@ -134,7 +135,7 @@ class VectorQuantizer(Quantizer):
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
         channels = known_size("x", x_shape)
-        check(channels % self.num_heads == 0, "num_heads", f"divide {channels} channels", self.num_heads)
+        check_divides("num_heads", self.num_heads, channels)
         if not self.codes.built:
             self.codes.build(channels // self.num_heads)
         super().build(x_shape)

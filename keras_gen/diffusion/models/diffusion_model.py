@@ -15,6 +15,7 @@ from keras_gen.core.checks import (
     check_given,
     check_images_dtype,
     check_integer,
+    check_layer,
     check_positive,
     check_rate,
     is_array,
@@ -83,7 +84,7 @@ class DiffusionModel(GenerativeModel):
         **kwargs: Any,
     ):
         super().__init__(seed=seed, **kwargs)
-        check(isinstance(network, keras.Layer), "network", "be a keras.Layer or keras.Model", network)
+        check_layer("network", network)
         check_choice("weighting", weighting, WEIGHTINGS)
         time_sampler = UniformTime() if time_sampler is None else time_sampler
         check(isinstance(time_sampler, TimeSampler), "time_sampler", "be a TimeSampler or None", time_sampler)

@@ -10,6 +10,7 @@ from keras_gen.core.checks import (
     check,
     check_fraction,
     check_integer,
+    check_nonnegative,
     check_positive,
     is_integer,
     is_number,
@@ -181,8 +182,7 @@ class CosineSchedule(DiscreteSchedule):
 
     def __init__(self, num_steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999):
         check_integer("num_steps", num_steps)
-        check(is_number(offset) and offset >= 0, "offset", "be a number >= 0", repr(offset))
-        self.offset = float(offset)
+        self.offset = check_nonnegative("offset", offset)
         self.max_beta = check_fraction("max_beta", max_beta)
         u = np.arange(num_steps + 1) / num_steps
         f = np.cos((u + offset) / (1 + offset) * np.pi / 2) ** 2
