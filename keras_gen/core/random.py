@@ -1,5 +1,6 @@
 """Random draws that do not depend on how the work is split into batches."""
 
+import contextlib
 import random
 from typing import Any
 
@@ -52,6 +53,20 @@ def draw_seed(seed: Any) -> Any:
     rule = "be an integer >= 0, a keras.random.SeedGenerator or None"
     check(is_generator or (is_integer(seed) and seed >= 0), "seed", rule, repr(seed))
     return seed if is_generator else keras_seed(int(seed))
+
+
+def next_seed(generator: keras.random.SeedGenerator) -> int:
+    """Returns the next seed that a generator draws.
+
+    It is drawn at once, also where JAX traces a function around: the generator's state would keep a tracer for ever.
+    """
+    at_once: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        at_once = jax.ensure_compile_time_eval()
+    with at_once:
+        return int(keras.random.randint((), 0, SEEDS - 1, seed=generator))
 
 
 def fixed_seed(seed: int | None) -> int:

@@ -12,7 +12,7 @@ from keras import ops
 from keras_gen.core import jax_weights
 from keras_gen.core.checks import check_integer
 from keras_gen.core.compiled import CompiledFunctions, as_tensor, even_batches, progress_bar, run_in_parts, shapes_of
-from keras_gen.core.random import check_seeds, step_seeds
+from keras_gen.core.random import check_seeds, next_seed, step_seeds
 from keras_gen.core.replicas import sharing
 from keras_gen.core.stateless import in_random_state
 
@@ -36,7 +36,7 @@ class RunsBatches(Mixin):
         jax_weights.fetch(self)
         if seed is None:
             with DRAW_LOCK:
-                return int(keras.random.randint((), 0, 2**31 - 1, seed=self.seed_generator))
+                return next_seed(self.seed_generator)
         return check_integer("seed", seed, at_least=0)
 
     def draw_seeds(self, seed: Any, n: int) -> int | tuple[int, ...]:

@@ -58,7 +58,7 @@ class Dequantize(Bijector):
         super().__init__(**kwargs)
         self.levels = check_integer("levels", levels, at_least=2)
         # So that noise within a level keeps 3 bits at least; levels are counted in int32.
-        most = int(min(2**30, 1 / (8 * float(np.finfo(self.bijection_dtype).eps))))
+        most = min(2**30, int(1 / (8 * float(np.finfo(self.bijection_dtype).eps))))
         check(self.levels <= most, "levels", f"be at most {most} in {self.bijection_dtype}", levels)
         if bijector is not None:
             check_bijector("bijector", bijector)

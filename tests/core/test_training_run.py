@@ -222,6 +222,18 @@ def test_unseeded_draws_of_threads_differ():
     assert len({sample.tobytes() for sample in samples}) == 8
 
 
+def test_a_call_within_a_traced_function_leaves_no_tracer_behind():
+    """JAX cannot trace `sample`, which returns NumPy, but the draw of its seed must not end in the model's state."""
+    if keras.backend.backend() != "jax":
+        pytest.skip("JAX traces what it is given")
+    import jax
+
+    model = ddpm()
+    with pytest.raises(TypeError, match="[Tt]racer"):
+        jax.jit(lambda x: x + model.sample(1, QUICK, verbose=0))(np.zeros((1, 2), "float32"))
+    assert model.sample(1, QUICK, verbose=0).shape == (1, 2)
+
+
 def test_sampling_while_training():
     """From any callback; from another thread too, but on JAX, whose weights are then elsewhere."""
     model, outcomes = ddpm(), []

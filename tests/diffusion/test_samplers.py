@@ -285,6 +285,14 @@ def test_corrector_keeps_the_right_distribution():
     assert np.abs(path[:-1].std(axis=(1, 2)) - 1).max() < 0.03
 
 
+def test_corrector_stays_near_the_data_where_the_score_vanishes():
+    """In one dimension, and with a noise at the end of which float32 finds no score in some samples."""
+    model = exact_model(SubVPSchedule(), gaussian(0.3, 0.5), "epsilon", (1,))
+    samples = model.sample(2000, ReverseSDESampler(50, 1, spacing="linspace"), seed=0, batch_size=2000, verbose=0)
+    assert np.abs(samples - 0.3).max() < 3
+    assert 0.4 < samples.std() < 1
+
+
 @pytest.mark.parametrize("name", ["vp", "edm"])
 @pytest.mark.parametrize("churn", [0.0, 15.0])
 def test_heun_has_the_moments_of_the_data(name, churn):
