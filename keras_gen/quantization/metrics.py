@@ -1,5 +1,6 @@
 """Metrics of code usage."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -43,8 +44,16 @@ class LayerStatistic(keras.metrics.Metric):
         weights = self.layer_weights()
         is_hidden = keras.backend.backend() == "jax" and outer is not None
         if is_hidden and any(outer.get_current_value(weight) is None for weight in weights):
-            return ops.convert_to_tensor(float("nan"))
+            return ops.convert_to_tensor(_hidden_value())
         return self.statistic([ops.convert_to_tensor(weight) for weight in weights])
+
+
+def _hidden_value() -> float:
+    """Returns NaN, for a value that is not known, or 0 where JAX is told to stop at any NaN (`jax_debug_nans`)."""
+    import jax
+
+    stops: bool = jax.config.jax_debug_nans  # type: ignore[attr-defined]  # JAX adds its options at run time
+    return 0.0 if stops else math.nan
 
 
 def count_codes(indices: Any, weights: Any, sizes: tuple[int, ...]) -> Any:

@@ -287,6 +287,20 @@ def test_losses_count_in_fit_and_in_evaluation():
     assert model.fit(X, X, batch_size=12, verbose=0).history["loss"][0] == pytest.approx(3 * error, rel=1e-4)
 
 
+def test_unknown_statistics_do_not_stop_a_jax_that_looks_for_nan():
+    """Within a step JAX hides the counts from metrics: their NaN would end `fit` under `jax_debug_nans`."""
+    if keras.backend.backend() != "jax":
+        pytest.skip("JAX hides the weights of layers from metrics")
+    import jax
+
+    layer = VectorQuantizer(4)
+    layer.build((None, 2))
+    with keras.StatelessScope():
+        assert np.isnan([to_numpy(metric.result()) for metric in layer.metrics]).all()
+        with jax.debug_nans(True):
+            assert [float(metric.result()) for metric in layer.metrics] == [0, 0]
+
+
 @pytest.mark.parametrize("heads", [1, 2])
 def test_perplexity_and_usage_are_logged_over_the_epoch(heads):
     codes = np.random.default_rng(0).normal(size=(7, 4 // heads)).astype("float32")
