@@ -28,8 +28,9 @@ class EvaluateSamples(keras.callbacks.Callback):
     | `PrecisionRecall` | `precision`, `recall` | higher |
     | `DensityCoverage` | `density`, `coverage` | higher |
 
-    With a feature model, an underscore and its name follow: `frechet_inception_v3`. The values of other features are
-    other values. Metrics with one and the same feature model share its output.
+    With a feature model, an underscore and its name follow: `frechet_inception_v3`, or `frechet_fid_clean` for the FID
+    of `models.FIDInception`. The values of other features are other values. Metrics with one and the same feature model
+    share its output.
 
     The samples always begin with the same noise, so that values differ by the weights alone. If the optimizer keeps
     averages of the weights (`use_ema=True`), the samples are drawn with them. The first epoch of a `fit` is always
