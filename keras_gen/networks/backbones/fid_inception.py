@@ -112,8 +112,8 @@ class FIDInception(ForeignTensors, keras.Model):
     """The Inception network of 2015 whose features the Frechet Inception distance (FID) compares.
 
     It is the feature model of the metrics: with it, `metrics.FrechetDistance` is the FID of papers, and
-    `metrics.KernelDistance` the KID. Neither `keras.applications.InceptionV3` nor PyTorch's has its weights. They are
-    read from a file that `tools/convert_inception.py` writes, see docs/validation.md.
+    `metrics.KernelDistance` the KID. Its weights are neither those of `keras.applications.InceptionV3` nor those of
+    torchvision. They are read from a file that `tools/convert_inception.py` writes, see docs/validation.md.
 
     Images are first rounded to 8 bits, as in the files that papers compare; those of one channel become gray ones of
     three. Then they are resized to 299 x 299 pixels, in one of two ways, whose distances are not to be compared:
