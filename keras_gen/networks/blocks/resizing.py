@@ -64,13 +64,10 @@ def resize(x: Any, size: int, weights: Callable[[int, int], np.ndarray]) -> Any:
     Returns:
         float32 `(batch, size, size, channels)`.
     """
-    height, width, channels = x.shape[1:]
+    height, width = x.shape[1:3]
     is_known = isinstance(height, int) and isinstance(width, int)
     check(is_known, "images", "have a known height and width", f"shape {tuple(x.shape)}")
     of_rows, of_columns = (ops.convert_to_tensor(weights(old, size).T, "float32") for old in (height, width))
-    # As matrices: TensorFlow's product of a tensor of four axes and a matrix may crash the process (2.21 on a CPU).
-    rows = ops.reshape(ops.transpose(x, (0, 3, 1, 2)), (-1, width))
-    x = ops.reshape(precise_product(rows, of_columns), (-1, channels, height, size))
-    columns = ops.reshape(ops.transpose(x, (0, 1, 3, 2)), (-1, height))
-    x = ops.reshape(precise_product(columns, of_rows), (-1, channels, size, size))  # its columns come first
+    x = precise_product(ops.transpose(x, (0, 3, 1, 2)), of_columns)  # (batch, channels, height, size)
+    x = precise_product(ops.transpose(x, (0, 1, 3, 2)), of_rows)
     return ops.transpose(x, (0, 3, 2, 1))
