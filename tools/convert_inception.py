@@ -3,10 +3,10 @@
     pip install torch safetensors
     python tools/convert_inception.py pt_inception-2015-12-05-6726825d.pth inception-2015.safetensors
 
-The first file is that of the libraries pytorch-fid and torch-fidelity, which its publisher names
-`weights-inception-2015-12-05-6726825d.pth`; both have it among their releases, and download it when they are first
-used. It is a pickle: PyTorch reads it here by `weights_only=True`, and no other file is read. The network ends before
-the classes: their weights are left out. The batch normalizations, which are constant, become part of the convolutions.
+The first file is among the releases of pytorch-fid; that of torch-fidelity, of the name
+`weights-inception-2015-12-05-6726825d.pth`, is the same. Either library downloads it when it is first used. It is a
+pickle: PyTorch reads it here by `weights_only=True`, and no other file is read. The network ends before the classes:
+their weights are left out. The batch normalizations, which are constant, become part of the convolutions.
 """
 
 import argparse
