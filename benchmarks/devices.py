@@ -28,6 +28,7 @@ class Device:
     environment: Mapping[str, str]
     width: int  # of the measured product
     rounding: float  # of float32 networks, relative
+    has_best_product: bool  # whether PyTorch's product is about as fast as the device can multiply
 
     def is_there(self) -> bool:
         """Returns whether PyTorch, of the peers, and Keras's backend see it."""
@@ -55,6 +56,7 @@ class CPU(Device):
     """The processor, by whatever else the machine has."""
 
     name, torch, width, rounding = "cpu", "cpu", 2048, 1e-3
+    has_best_product = False  # it is MKL's, which AMD processors run at half of their speed
     environment = MappingProxyType({"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"})
 
     def is_there(self) -> bool:
@@ -80,6 +82,7 @@ class GPU(Device):
 
     # Convolutions, and products of JAX and TensorFlow, are TF32.
     name, torch, width, rounding = "gpu", "cuda", 8192, 1e-2
+    has_best_product = True
     # PyTorch and the backend share its memory: none may take most of it at once.
     environment = MappingProxyType({"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"})
 

@@ -40,7 +40,7 @@ def limit_torch(threads: int) -> None:
 def write_whole(path: pathlib.Path, text: str) -> None:
     """Writes a file atomically, in case the run is interrupted."""
     part = path.with_suffix(".part")
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8")
     part.replace(path)
 
 

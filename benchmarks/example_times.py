@@ -28,10 +28,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import environment
+from benchmarks import environment, table
+from benchmarks.devices import DEVICES
 
 EXAMPLES = environment.ROOT / "examples"
-TABLE = pathlib.Path(__file__).parent / "examples.md"
+PAGE = pathlib.Path(__file__).parent / "examples.md"
 LIMIT = 300  # seconds
 EPOCHS, SECONDS = 3, 2.0
 
@@ -44,7 +45,7 @@ def names() -> list[str]:
 
 def measure(name: str, backend: str, whole: bool) -> None:
     """Runs an example in this process and prints its time as JSON in the last line."""
-    environment.prepare(backend, threads=1)
+    environment.prepare(backend, 1, DEVICES["cpu"])
     environment.limit_torch(1)
     left_out: list[float] = []
     if not whole:
@@ -66,8 +67,13 @@ def measure(name: str, backend: str, whole: bool) -> None:
 
 
 def _shorten_fits(left_out: list[float]) -> None:
-    """Lets every `fit` end early, and appends the time of the epochs that it leaves out to `left_out`."""
+    """Lets every `fit` end early, and appends the time of the epochs that it leaves out to `left_out`.
+
+    Those of equally many epochs end after equally many: an example may lay their histories side by side.
+    """
     import keras
+
+    lengths: dict[int, int] = {}
 
     class Clock(keras.callbacks.Callback):
         def on_train_begin(self, logs: Any = None) -> None:
@@ -75,12 +81,15 @@ def _shorten_fits(left_out: list[float]) -> None:
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             self.ends.append(time.process_time())
-            if len(self.ends) >= EPOCHS and self.ends[-1] - self.ends[0] >= SECONDS:
+            length = lengths.get(self.params["epochs"])
+            is_enough = len(self.ends) >= EPOCHS and self.ends[-1] - self.ends[0] >= SECONDS
+            if is_enough if length is None else len(self.ends) >= length:
                 self.model.stop_training = True
 
         def on_train_end(self, logs: Any = None) -> None:
             missing = self.params["epochs"] - len(self.ends)
             if missing:
+                lengths[self.params["epochs"]] = len(self.ends)
                 left_out.append(missing * (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1))
 
     def shortened(fit: Callable[..., Any]) -> Callable[..., Any]:
@@ -131,9 +140,7 @@ def cell(result: dict[str, Any]) -> str:
 def read_table() -> dict[tuple[str, str], str]:
     """Returns the cells of the table by example and backend."""
     cells = {}
-    for name, *texts in re.findall(
-        r"^\| `(\w+)\.py` \|(.*?)\|(.*?)\|(.*?)\|$", TABLE.read_text(encoding="utf-8"), re.M
-    ):
+    for name, *texts in re.findall(r"^\| `(\w+)\.py` \|(.*?)\|(.*?)\|(.*?)\|$", PAGE.read_text(encoding="utf-8"), re.M):
         cells |= {(name, backend): text.strip() for backend, text in zip(environment.BACKENDS, texts, strict=True)}
     return cells
 
@@ -145,10 +152,7 @@ def write_table(cells: dict[tuple[str, str], str]) -> None:
         lines.append(
             f"| `{name}.py` | {' | '.join(cells.get((name, backend), '') for backend in environment.BACKENDS)} |"
         )
-    begin, end = "<!-- times -->", "<!-- /times -->"
-    head, rest = TABLE.read_text(encoding="utf-8").split(begin)
-    text = "\n".join(lines)
-    environment.write_whole(TABLE, f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+    table.write_section("times", "\n".join(lines), PAGE)
 
 
 def main() -> None:

@@ -38,8 +38,8 @@ class Setting:
         return True if self.compiles else "auto"
 
     def counted(self, operations: float) -> dict[str, Any]:
-        """Returns the fields of a contest about its operations."""
-        return {"operations": operations, "dtype": self.dtype}
+        """Returns the fields of a contest about its operations, which count where a product is a measure of them."""
+        return {"operations": operations, "dtype": self.dtype} if self.device.has_best_product else {}
 
     def ours(self, network: keras.Model) -> keras.Model:
         """Returns our network, to be compiled if the peers' are."""

@@ -4,7 +4,7 @@ import pathlib
 from typing import Any
 
 from benchmarks.contest import OURS
-from benchmarks.environment import BACKENDS
+from benchmarks.environment import BACKENDS, write_whole
 from benchmarks.marks import median, ratio, utilization
 from benchmarks.rows import MODES, PLAIN, ROWS, Row
 
@@ -79,12 +79,11 @@ def _who(result: dict[str, Any]) -> str:
     return f"{BACKENDS[result['backend']]}, {result['name']}{_named(result['mode'])}"
 
 
-def write_section(name: str, text: str) -> None:
-    """Replaces the text between the README's comments of a section."""
+def write_section(name: str, text: str, page: pathlib.Path = README) -> None:
+    """Replaces the text between the comments of a section of a Markdown page."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    head, rest = README.read_text(encoding="utf-8").split(begin)
-    tail = rest.split(end)[1]
-    README.write_text(f"{head}{begin}\n{text}\n{end}{tail}", encoding="utf-8")
+    head, rest = page.read_text(encoding="utf-8").split(begin)
+    write_whole(page, f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}")
 
 
 def _cell(result: dict[str, Any] | None, peer: str) -> str:

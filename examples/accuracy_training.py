@@ -1,14 +1,15 @@
-"""EXACT, https://kexue.fm/archives/9098: training the expected accuracy under noise, beside the cross-entropy.
+"""EXACT, https://kexue.fm/archives/9098: training the expected accuracy under noise, compared with cross-entropy.
 
     KERAS_BACKEND=jax python examples/accuracy_training.py
     KERAS_BACKEND=jax python examples/accuracy_training.py --dataset mnist --epochs 20
 
-Two negative points, at -0.25 and 0, and a positive one at 0.25 are divided by f = x - b: every b in (0, 0.25) has all
-right. Cross-entropy and hinge loss prefer another, and the expected accuracy does not, if its sigma is small; but nor
-does the cross-entropy of k f with a large k. The example is one of a missing temperature.
-Then a network learns digits, of which 20% have a wrong label. In time cross-entropy learns these by heart; the expected
-error does not, but hardly moves what is wrong by far, such as a whole class, unless cross-entropy made the start.
-Writes a picture to `--output`, and prints the figures.
+Two negative points, at -0.25 and 0, and a positive one, at 0.25, are to be separated by f = x - b: every b in (0, 0.25)
+classifies all three correctly. Cross-entropy and hinge loss are smallest at another b. The expected error is not, if
+its sigma is small; but neither is the cross-entropy of k f for a large k, so all that is missing is a temperature.
+
+Then a network learns digits, 20% of which are mislabelled. In the long run cross-entropy memorizes the wrong labels.
+The expected error does not, but it hardly corrects what is far wrong, such as a whole class that is missed, unless
+training starts with cross-entropy. Writes a picture to `--output`, and prints the figures.
 """
 
 import math

@@ -3,10 +3,11 @@
     KERAS_BACKEND=jax python examples/compare.py
     KERAS_BACKEND=torch python examples/compare.py --dataset mnist --epochs 10 --seeds 0
 
-Each is trained on the same binary images with every seed, and measured on the same test images. Bits per pixel are
-those of a code: an upper bound for each, of NICE for its noise, of VAE and DDPM for their latents; a code without a
-model takes one. The best code need not have the best samples: that is what the table is for. Writes the table as
-`runs.csv`, the measures and samples of all models as pictures to `--output`, and prints the table.
+Each is trained on the same binary images with every seed, and measured on the same test images. Bits per pixel are code
+lengths, and upper bounds for all three: for NICE because of its noise, for the VAE and the DDPM because of their
+latents. Without a model, a binary pixel takes one bit. The model with the shortest code need not have the best samples,
+which is why the table has both. Writes the table as `runs.csv`, the measures and samples of all models as pictures to
+`--output`, and prints the table.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 from datasets import load_split
-from shared import as_seed, binarized, full_or_smoke, parser, save_rows, write
+from shared import as_seed, binarized, full_or_smoke, number_of_steps, parser, save_rows, write
 
 from keras_gen.metrics import compare
 from keras_gen.models import DDPM, NICE, VAE, UNet
@@ -65,7 +66,7 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     (images, _), (test, _) = load_split(arguments.dataset, arguments.size)
     images, test = (binarized(x, [arguments.seed, part]) for part, x in enumerate((images, test)))
-    steps = arguments.epochs * -(-len(images) // arguments.batch_size)
+    steps = number_of_steps(arguments, len(images))
     trained = {}
 
     def maker(name: str) -> Callable[[int], keras.Model]:

@@ -14,13 +14,12 @@ Writes both posteriors of three observations, with samples, and the models to `-
 flow from the posterior, as a mean over observations, and the errors of its moments.
 """
 
-import argparse
 import pathlib
 from typing import Any
 
 import keras
 import numpy as np
-from shared import as_count, as_seed, save_figure, train
+from shared import number_of_steps, save_figure, train, training_parser
 
 from keras_gen.layers import ActNorm, Chain, SplineCoupling
 from keras_gen.models import Flow
@@ -119,18 +118,13 @@ def save_posteriors(path: pathlib.Path, model: Flow, x: np.ndarray, seed: int) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=as_count, default=20)
-    parser.add_argument("--batch-size", type=as_count, default=512)
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/conditional_flow"))
-    parser.add_argument("--seed", type=as_seed, default=0)
-    arguments = parser.parse_args()
+    arguments = training_parser(__doc__, "conditional_flow", epochs=20, batch_size=512).parse_args()
     for case in EFFECTS:
         keras.utils.set_random_seed(arguments.seed)
         theta, x = simulate(case, 50_000, arguments.seed)
         theta_test, x_test = simulate(case, 2_000, arguments.seed + 1)
         model = build_flow(arguments.seed)
-        rate = keras.optimizers.schedules.CosineDecay(2e-3, arguments.epochs * -(-len(x) // arguments.batch_size))
+        rate = keras.optimizers.schedules.CosineDecay(2e-3, number_of_steps(arguments, len(x)))
         model.compile(keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.99, clipnorm=10.0))
         train(model, theta, x, arguments, validation_data=(theta_test, x_test), folder=case)
 

@@ -3,10 +3,11 @@
     KERAS_BACKEND=jax python examples/contrastive.py
     KERAS_BACKEND=jax python examples/contrastive.py --dataset mnist --epochs 10 --batch-size 512
 
-Each image is seen twice, rotated, scaled and moved at random. InfoNCE asks for the partner of each view among those of
-all images: features keep what both views share. A linear classifier on frozen features shows what they know of classes
-that no label has told them; beside them pixels, and the latents of a VAE with the same encoder, which are to draw each
-pixel again. Prints accuracies on test images, of three seeds, and writes the features as a picture to `--output`.
+Each image is seen twice, rotated, scaled and moved at random. InfoNCE asks which of the views of all images is the
+partner of a given one, so that features keep what both views share. A linear classifier of the frozen features shows
+how much they reveal about classes that no label has taught them, compared with pixels, and with the latents of a VAE
+with the same encoder, which must reconstruct every pixel. Prints accuracies on test images for three seeds, and writes
+the features as a picture to `--output`.
 """
 
 import functools

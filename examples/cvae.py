@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from datasets import load_split
+from datasets import count_classes, load_split
 from shared import parser, save_figure, save_picture, train
 
 from keras_gen.models import CVAE
@@ -45,7 +45,7 @@ def main() -> None:
     (images, labels), (test, test_labels) = load_split(arguments.dataset, arguments.size)
     if labels is None:
         raise ValueError(f"`--dataset` must have labels. Received: {arguments.dataset}")
-    num_classes = int(labels.max()) + 1
+    num_classes = count_classes(labels)
     model = build_model(images.shape[1:], num_classes, arguments.seed)
     model.compile(keras.optimizers.Adam(2e-3))
     train(model, images, labels, arguments, validation_data=(test, test_labels))

@@ -32,6 +32,17 @@ def load_split(dataset: str, size: int = 64) -> tuple[Split, Split]:
     return tuple((images[rows], None if labels is None else labels[rows]) for rows in (~held_out, held_out))
 
 
+def count_classes(labels: np.ndarray | None) -> int | None:
+    """Returns the number of classes, `None` without labels."""
+    return None if labels is None else int(labels.max()) + 1
+
+
+def check_sides(image_shape: tuple[int, ...]) -> None:
+    """Refuses images that cannot be halved twice, as the networks of several examples do."""
+    if image_shape[0] % 4 or image_shape[1] % 4:
+        raise ValueError(f"`--dataset` must have sides that are multiples of 4. Received: images of {image_shape}")
+
+
 def _load(dataset: str, size: int, part: str) -> Split | None:
     """Loads one part of a dataset.
 

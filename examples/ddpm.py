@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
-from datasets import load_images
-from shared import as_count, load_model, parser, save_picture, train
+from datasets import count_classes, load_images
+from shared import as_count, load_model, number_of_steps, parser, save_picture, train, warm_cosine
 
 from keras_gen.callbacks import SampleGrid
 from keras_gen.metrics import frechet_distance
@@ -73,14 +73,13 @@ def fit(
     sampler: DiffusionSampler = QUICK,
 ) -> None:
     """Trains a diffusion model, with four pictures of samples by `sampler` during training."""
-    steps = arguments.epochs * -(-len(images) // arguments.batch_size)
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=2e-3, warmup_steps=steps // 20)
+    rate = warm_cosine(2e-3, number_of_steps(arguments, len(images)))
     model.compile(keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.995))
     grid = SampleGrid(
         arguments.output / "epoch_{epoch:04d}.png",
         every=max(1, arguments.epochs // 4),
         sampler=sampler,
-        condition=None if labels is None else np.arange(16) % (labels.max() + 1),
+        condition=None if labels is None else np.arange(16) % count_classes(labels),
     )
     train(model, images, labels, arguments, [grid])
 
@@ -114,7 +113,7 @@ def load_or_train(
     arguments.output.mkdir(parents=True, exist_ok=True)
     if arguments.model is None and not path.exists():
         keras.utils.set_random_seed(arguments.seed)
-        network = build_network("full", images.shape[1:], None if labels is None else int(labels.max()) + 1)
+        network = build_network("full", images.shape[1:], count_classes(labels))
         model = DDPM(network, CosineSchedule(), condition_dropout=condition_dropout, seed=arguments.seed)
         fit(model, images, labels, argparse.Namespace(**{**vars(arguments), "output": path.parent}))
         return model, labels
@@ -134,7 +133,7 @@ def main() -> None:
         raise ValueError(f"`--dataset` must hold at least 8 images. Received: {len(images)} in {arguments.dataset}")
     if arguments.unconditional or arguments.backbone == "light":
         labels = None
-    num_classes = None if labels is None else int(labels.max()) + 1
+    num_classes = count_classes(labels)
 
     network = build_network(arguments.backbone, images.shape[1:], num_classes, arguments.widths)
     schedule, dropout = SCHEDULES[arguments.schedule](), arguments.condition_dropout

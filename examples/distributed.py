@@ -4,10 +4,10 @@
     KERAS_BACKEND=tensorflow python examples/distributed.py --devices 2
     KERAS_BACKEND=torch python examples/distributed.py --devices 2         # as many processes
 
-Trains on one device, then on all of them, from the same weights; prints the largest difference of what was learned,
-weights, codebook and its statistics, and the throughput of both. Virtual devices share the processor: they show that
-the result is the same, not a speedup. Sums in another order round differently, which after some epochs gives a vector
-between two codes to the other one; from then on the runs part, and counts of codes differ by a few.
+Trains on one device, then on all of them, from the same weights; prints the largest difference between the two in
+weights, codebook and codebook statistics, and the throughput of both. Virtual devices share the processor: they show
+that the result is the same, not a speedup. Sums in a different order round differently: after some epochs a vector
+halfway between two codes goes to the other one, the runs diverge from then on, and the counts of codes differ by a few.
 """
 
 import argparse

@@ -12,8 +12,8 @@ import argparse
 
 import keras
 import numpy as np
-from datasets import load_images
-from shared import as_count, parser, save_picture, train
+from datasets import count_classes, load_images
+from shared import as_count, number_of_steps, parser, save_picture, train, warm_cosine
 
 from keras_gen.callbacks import SampleGrid
 from keras_gen.models import DDPM, DiT, PixelTransformer
@@ -46,7 +46,7 @@ def main() -> None:
     images, labels = load_images(arguments.dataset, arguments.size)
     if arguments.unconditional:
         labels = None
-    num_classes = None if labels is None else int(labels.max()) + 1
+    num_classes = count_classes(labels)
 
     patch_size = arguments.patch_size or (2 if images.shape[1] <= 16 else 4)
     backbone, depth = BACKBONES[arguments.backbone]
@@ -55,8 +55,7 @@ def main() -> None:
     print(f"{network.count_params():,} weights")
     # v has a similar scale at all times; eps dominates the input at late times and hardly contributes at early ones.
     model = DDPM(network, CosineSchedule(), prediction="v", seed=arguments.seed)
-    steps = arguments.epochs * -(-len(images) // arguments.batch_size)
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=2e-3, warmup_steps=steps // 20)
+    rate = warm_cosine(2e-3, number_of_steps(arguments, len(images)))
     model.compile(keras.optimizers.Adam(rate, clipnorm=1.0, use_ema=True, ema_momentum=0.995))
     grid = SampleGrid(
         output / "epoch_{epoch:04d}.png",

@@ -11,7 +11,7 @@ of the pixels, relative to that of two random halves of the data. An interrupted
 
 import keras
 import numpy as np
-from datasets import load_images
+from datasets import count_classes, load_images
 from ddpm import build_network, fit, frechet_unit
 from shared import full_or_smoke, parser, save_rows
 
@@ -25,7 +25,7 @@ def main() -> None:
     keras.utils.set_random_seed(arguments.seed)
     output, seed = arguments.output, arguments.seed
     images, labels = load_images(arguments.dataset, arguments.size)
-    network = build_network("full", images.shape[1:], None if labels is None else int(labels.max()) + 1)
+    network = build_network("full", images.shape[1:], count_classes(labels))
     model = EDM(network, sigma_data=float(images.std()), seed=seed)
     fit(model, images, labels, arguments, HeunSampler(full_or_smoke(18, 2)))
 

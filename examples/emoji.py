@@ -1,6 +1,6 @@
 """Colour pictures by category with EDM and classifier-free guidance, after https://kexue.fm/archives/9228 and /9257.
 
-    KERAS_BACKEND=jax python examples/emoji.py               # the digits, for want of a file, in minutes
+    KERAS_BACKEND=jax python examples/emoji.py               # without a file: the digits, in minutes
     KERAS_BACKEND=torch python examples/emoji.py --dataset noto_emoji.npz --widths 48 96 144 --epochs 200 \\
         --batch-size 32
     KERAS_BACKEND=jax python examples/emoji.py --dataset noto_emoji.npz --widths 64 128 256 --epochs 1150 \\
@@ -15,8 +15,8 @@ import pathlib
 
 import keras
 import numpy as np
-from datasets import load_images
-from shared import as_count, parser, save_picture, train
+from datasets import count_classes, load_images
+from shared import as_count, number_of_steps, parser, save_picture, train, warm_cosine
 
 from keras_gen.callbacks import SampleGrid
 from keras_gen.data import load_arrays
@@ -67,13 +67,12 @@ def main() -> None:
     arguments = parse_arguments()
     keras.utils.set_random_seed(arguments.seed)
     images, labels = load(arguments)
-    num_classes = int(labels.max()) + 1
+    num_classes = count_classes(labels)
     shape, attention = images.shape[1:], (len(arguments.widths) - 1,)
     network = UNet(shape, arguments.widths, arguments.blocks, attention, num_classes=num_classes, dropout=0.1)
     model = EDM(network, sigma_data=float(images.std()), condition_dropout=0.1, seed=arguments.seed)
     print(f"{network.count_params():,} weights")
-    steps = arguments.epochs * -(-len(images) // arguments.batch_size)
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=1e-3, warmup_steps=steps // 20)
+    rate = warm_cosine(1e-3, number_of_steps(arguments, len(images)))
     model.compile(keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.998))
     guidance = ClassifierFreeGuidance(arguments.guidance)
     grid = SampleGrid(

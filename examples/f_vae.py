@@ -3,8 +3,9 @@
     KERAS_BACKEND=jax python examples/f_vae.py
     KERAS_BACKEND=torch python examples/f_vae.py --dataset fashion_mnist --latent-dim 32 --epochs 20
 
-In training a decoder receives encoded images, whose aggregate posterior is not N(0, I): the flow learns it. As in the
-post, the variance of q(z | x) is learned for each latent dimension and does not depend on the image.
+During training the decoder receives encoded images, whose distribution, the aggregate posterior, is not N(0, I): the
+flow learns it. As in the post, the variance of q(z | x) is learned for each latent dimension and does not depend on the
+image.
 
 Writes samples and reconstructions of both and the models to `--output`, and prints the ELBOs of test images in nats.
 """
@@ -13,9 +14,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from datasets import load_split
+from datasets import check_sides, load_split
 from keras import ops
-from shared import as_count, parser, save_picture, train
+from shared import as_count, number_of_steps, parser, save_picture, side_by_side, train
 
 from keras_gen.losses import GaussianLikelihood
 from keras_gen.models import VAE, Flow, RealNVP
@@ -55,9 +56,8 @@ def main() -> None:
     arguments.add_argument("--variance", type=float, default=0.1, help="of a pixel around the decoder's output")
     arguments = arguments.parse_args()
     (images, _), (test, _) = load_split(arguments.dataset, arguments.size)
-    if images.shape[1] % 4 or images.shape[2] % 4:
-        raise ValueError(f"`--dataset` must have sides that 4 divides. Received: images of {images.shape[1:]}")
-    output, steps = arguments.output, arguments.epochs * -(-len(images) // arguments.batch_size)
+    check_sides(images.shape[1:])
+    output, steps = arguments.output, number_of_steps(arguments, len(images))
     for name in ("normal", "flow"):
         keras.utils.set_random_seed(arguments.seed)
         prior = RealNVP(8, units=(64, 64), seed=arguments.seed) if name == "flow" else None
@@ -67,7 +67,7 @@ def main() -> None:
         train(model, images, None, arguments, validation_data=(test, None), folder=name)
 
         save_picture(output / f"samples_{name}.png", model.sample(80, seed=arguments.seed, verbose=0), 10)
-        pairs = np.stack([test[:30], model.reconstruct(test[:30])], axis=1).reshape(-1, *test.shape[1:])
+        pairs = side_by_side(test[:30], model.reconstruct(test[:30]))
         save_picture(output / f"reconstructions_{name}.png", pairs, 10)
         bound = model.elbo(test, num_samples=10, seed=0, verbose=0)
         print(f"{name} prior: bound on log p(x) of {len(test)} test images: {bound.mean():.2f} nats")

@@ -13,14 +13,12 @@ labels, a classifier counts how many of 1,000 samples fall in each class.
 """
 
 import argparse
-import pathlib
-from typing import Any
 
 import keras
 import numpy as np
 from classifier import classes, train_classifier
-from datasets import load_split
-from shared import as_count, parser, save_figure, save_picture, train
+from datasets import check_sides, count_classes, load_split
+from shared import as_count, parser, save_logged, save_picture, train
 
 from keras_gen.callbacks import SampleGrid
 from keras_gen.losses import GradientPenalty, R1Penalty
@@ -78,8 +76,7 @@ def add_dense(x: keras.Sequential, units: int) -> None:
 
 
 def build_model(image_shape: tuple[int, ...], arguments: argparse.Namespace) -> GAN:
-    if image_shape[0] % 4 or image_shape[1] % 4:
-        raise ValueError(f"`--dataset` must have sides that 4 divides. Received: images of {image_shape}")
+    check_sides(image_shape)
     penalty = arguments.penalty or LOSSES[arguments.loss]
     penalties = {"r1": R1Penalty(arguments.r1), "gradient": GradientPenalty(10.0), "none": None}
     model = GAN(
@@ -104,18 +101,6 @@ def interpolate(model: GAN, rows: int, columns: int, seed: int) -> np.ndarray:
     return model.sample(noise=z.reshape(-1, *model.noise_shape).astype("float32"), verbose=0)
 
 
-def save_losses(path: pathlib.Path, log: pathlib.Path) -> None:
-    table = np.atleast_1d(np.genfromtxt(log, delimiter=",", names=True))
-
-    def draw(axes: Any) -> None:
-        for player in ("discriminator", "generator"):
-            axes.plot(table["epoch"] + 1, table[f"{player}_loss"], label=player)
-        axes.set(xlabel="epoch", ylabel="loss")
-        axes.legend()
-
-    save_figure(path, draw)
-
-
 def gan_arguments(description: str, name: str) -> argparse.ArgumentParser:
     result = parser(description, name, epochs=300)
     result.add_argument("--loss", choices=LOSSES, default="non_saturating")
@@ -137,13 +122,13 @@ def main() -> None:
     every = max(1, arguments.epochs // 10)
     train(model, images, None, arguments, [SampleGrid(output / "epochs" / "{epoch:04d}.png", 64, every, scale=2)])
 
-    save_losses(output / "players.png", output / "loss.csv")
+    save_logged(output / "players.png", output / "loss.csv", ("discriminator_loss", "generator_loss"), "loss")
     save_picture(output / "interpolation.png", interpolate(model, 8, 12, seed), 12)
     samples = model.sample(1000, seed=seed, verbose=0)
     save_picture(output / "samples.png", samples[:96], 12)
     if labels is not None:
         classifier, _ = train_classifier(images, labels, test, test_labels, output / "classifier.keras", seed)
-        counts = np.bincount(classes(classifier, samples), minlength=int(labels.max()) + 1)
+        counts = np.bincount(classes(classifier, samples), minlength=count_classes(labels))
         print(f"{np.sum(counts > 0)} classes in {len(samples)} samples: {', '.join(map(str, counts))}")
 
 

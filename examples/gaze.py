@@ -2,22 +2,20 @@
 
     KERAS_BACKEND=jax python examples/gaze.py
 
-Synthetic eyes are labelled with pitch and yaw, in tens of degrees. Three labels in ten are those of a distraction, up
-and to the right of what the eye looks at, and labels of closing eyes scatter more. One network is trained by three
-losses. A Gaussian estimates the mean of the labels, a Laplace density their median: both lie off the target. Residual
-log-likelihood estimation (arXiv:2107.11291) learns the density of the errors, too, one flow for all eyes, and its peak
-is the target. Writes eyes and densities to `--output`; prints the negative log-likelihood of test labels beside that of
-the density which drew them, the least in expectation, and the angle between gaze and estimate, taken as unit vectors.
+Synthetic eyes are labelled with pitch and yaw, in tens of degrees. Three labels in ten belong to a distraction, up and
+to the right of what the eye looks at, and the labels of closing eyes scatter more. One network is trained with three
+losses. A Gaussian estimates the mean of the labels, a Laplace density their median: both miss the target. Residual
+log-likelihood estimation (arXiv:2107.11291) learns the density of the errors as well, with one flow for all eyes, and
+its peak is the target. Writes eyes and densities to `--output`; prints the negative log-likelihood of test labels next
+to that of the density that generated them, the smallest in expectation, and the angle between gaze and estimate.
 """
 
-import argparse
-import pathlib
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
-from shared import as_count, as_seed, full_or_smoke, save_panels, train
+from shared import full_or_smoke, number_of_steps, save_panels, train, training_parser
 
 from keras_gen.layers import Chain, Permutation, SplineCoupling
 from keras_gen.losses import ResidualLogLikelihood
@@ -84,12 +82,7 @@ def draw_density(axes: Any, title: str, density: np.ndarray, estimate: np.ndarra
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=as_count, default=12)
-    parser.add_argument("--batch-size", type=as_count, default=500)
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/gaze"))
-    parser.add_argument("--seed", type=as_seed, default=0)
-    arguments = parser.parse_args()
+    arguments = training_parser(__doc__, "gaze", epochs=12, batch_size=500).parse_args()
     x, y, _, _ = draw_data(full_or_smoke(100_000, 2_000), arguments.seed)
     x_test, y_test, gaze, scale = draw_data(full_or_smoke(20_000, 500), arguments.seed + 1)
     least = true_nll(y_test - gaze, scale).mean()
@@ -100,7 +93,7 @@ def main() -> None:
     panels = [(draw_eyes, "synthetic eyes", x[:24]), truth]
     for name, flow in {**bases, "learned": Flow(Chain(couplings), "laplace")}.items():
         keras.utils.set_random_seed(arguments.seed)
-        model = build_model(flow, arguments.epochs * -(-len(x) // arguments.batch_size))
+        model = build_model(flow, number_of_steps(arguments, len(x)))
         train(model, x, y, arguments, folder=name.lower())
         predicted = model.predict(x_test, verbose=0)
         peak = 4 * ERRORS[flow.log_prob(4 * ERRORS, batch_size=8192, verbose=0).argmax()]

@@ -10,7 +10,7 @@ images in latent space, and the model to `--output`; prints the bits per dimensi
 import keras
 import numpy as np
 from datasets import load_split
-from shared import as_count, parser, save_picture, train
+from shared import as_count, number_of_steps, parser, save_picture, train, warm_cosine
 
 from keras_gen.callbacks import SampleGrid
 from keras_gen.models import Glow
@@ -30,8 +30,7 @@ def main() -> None:
     levels = 17 if arguments.dataset == "digits" else 256
     model = Glow(arguments.scales, arguments.steps, [arguments.units] * 2, levels, seed=arguments.seed)
 
-    steps = arguments.epochs * -(-len(images) // arguments.batch_size)
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=2e-3, warmup_steps=steps // 20)
+    rate = warm_cosine(2e-3, number_of_steps(arguments, len(images)))
     optimizer = keras.optimizers.AdamW(rate, weight_decay=1.0, use_ema=True, ema_momentum=0.99, clipnorm=50.0)
     model.compile(optimizer)
     grid = SampleGrid(output / "epoch_{epoch:04d}.png", every=max(1, arguments.epochs // 4), temperature=0.7)

@@ -15,23 +15,18 @@ three draws are better spent on REINFORCE.
 Writes two pictures to `--output`.
 """
 
-import argparse
 import itertools
 import pathlib
 from typing import Any
 
 import keras
-import matplotlib
 import numpy as np
 from keras import ops
-from shared import as_count, as_seed
+from shared import as_count, base_parser, save_figure, write
 
 from keras_gen.estimators import gumbel_rao, rebar, reinforce, relax, straight_through_gumbel
 from keras_gen.layers import MovingAverage
 from keras_gen.ops import gradient
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
 
 VALUES = np.array([0, 0.5, 1], "float32")
 TARGET = 0.9
@@ -171,7 +166,10 @@ def print_table(results: dict[str, dict[str, float]]) -> None:
 
 
 def draw_figure(results: dict[str, dict[str, float]], path: pathlib.Path) -> None:
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
     for unbiased, color in ((True, "C0"), (False, "C1")):
         rows = {name: row for name, row in results.items() if (name in UNBIASED) == unbiased}
         names = [f"{name} ({ESTIMATORS[name][0]})" for name in rows]
@@ -186,27 +184,24 @@ def draw_figure(results: dict[str, dict[str, float]], path: pathlib.Path) -> Non
     left.legend()
     right.set(xscale="log", xlabel="|mean of estimates - gradient| / |gradient|")
     right.legend([chance], ["2 standard errors"])
-    figure.savefig(path, dpi=100)
-    print(f"wrote {path}")
+    write(figure, path)
 
 
 def draw_curves(curves: dict[str, list[float]], path: pathlib.Path) -> None:
-    figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
-    for name, curve in curves.items():
-        axes.plot(5 * np.arange(len(curve)), curve, label=name, linestyle="-" if name in UNBIASED else "--")
-    axes.set(xlabel="step", ylabel=f"E f(b), mean of {RUNS} runs", yscale="log")
-    axes.legend()
-    figure.savefig(path, dpi=90)
-    print(f"wrote {path}")
+    def draw(axes: Any) -> None:
+        for name, curve in curves.items():
+            axes.plot(5 * np.arange(len(curve)), curve, label=name, linestyle="-" if name in UNBIASED else "--")
+        axes.set(xlabel="step", ylabel=f"E f(b), mean of {RUNS} runs", yscale="log")
+        axes.legend()
+
+    save_figure(path, draw, 6, 3.6)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = base_parser(__doc__, "gradient_estimators")
     parser.add_argument(
         "--samples", type=as_count, default=10_000, help="estimates at each of the settings of the logits"
     )
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/gradient_estimators"))
-    parser.add_argument("--seed", type=as_seed, default=0)
     arguments = parser.parse_args()
     keras.utils.set_random_seed(arguments.seed)
     arguments.output.mkdir(parents=True, exist_ok=True)

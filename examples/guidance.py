@@ -15,7 +15,7 @@ import argparse
 import keras
 import numpy as np
 from classifier import classes, train_classifier
-from datasets import load_images, load_split
+from datasets import count_classes, load_images, load_split
 from ddpm import frechet_unit, load_or_train, sampling_parser
 from keras import ops
 from shared import full_or_smoke, save_row_panels, save_rows, train
@@ -64,7 +64,7 @@ def build_noisy_classifier(image_shape: tuple[int, ...], num_classes: int) -> ke
 def train_noisy_classifier(
     model: DDPM, images: np.ndarray, labels: np.ndarray, arguments: argparse.Namespace
 ) -> keras.Model:
-    classifier = build_noisy_classifier(images.shape[1:], int(labels.max()) + 1)
+    classifier = build_noisy_classifier(images.shape[1:], count_classes(labels))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     classifier.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"])
     data = NoisyImages(model, images, labels, 128, arguments.seed)

@@ -2,7 +2,7 @@
 
     KERAS_BACKEND=jax python examples/hubness.py
 
-1. The ball in a cube: its fraction of the cube's volume vanishes, so there is hardly a center.
+1. The ball in a cube: its fraction of the cube's volume vanishes, so it has hardly any center.
 2. Points drawn from N(0, I): how often each is among the 5 nearest neighbours of others, in few and in many dimensions.
 3. The hubs are the points near the mean.
 4. Secondary distances that reduce hubness.
@@ -10,14 +10,12 @@
 No model is trained. Writes the pictures to `--output`, and prints the measures.
 """
 
-import argparse
 import math
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from shared import as_count, as_seed, save_panels
+from shared import as_count, base_parser, save_panels
 
 from keras_gen import ops
 
@@ -79,11 +77,9 @@ def distance_to_mean(x: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = base_parser(__doc__, "hubness")
     parser.add_argument("--n", type=as_count, default=10_000, help="points drawn")
     parser.add_argument("--dims", type=as_count, nargs="+", default=[3, 10, 100, 500])
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/hubness"))
-    parser.add_argument("--seed", type=as_seed, default=0)
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
 

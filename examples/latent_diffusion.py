@@ -11,14 +11,24 @@ images, in the features of a classifier. An interrupted run resumes, and an exis
 """
 
 import argparse
+import pathlib
 
 import keras
 import numpy as np
 import vq_vae
 from classifier import classes, train_classifier
-from datasets import load_split
+from datasets import check_sides, count_classes, load_split
 from ddpm import build_network, fit
-from shared import as_count, full_or_smoke, load_model, parser, save_picture, train
+from shared import (
+    as_count,
+    full_or_smoke,
+    loaded_or_trained,
+    number_of_steps,
+    parser,
+    save_picture,
+    side_by_side,
+    train,
+)
 
 from keras_gen.losses import GaussianLikelihood
 from keras_gen.metrics import FrechetDistance
@@ -46,21 +56,17 @@ def build_vae(image_shape: tuple[int, ...], channels: int, seed: int) -> VAE:
     return VAE(encoder, decoder, GaussianLikelihood(0.1), kl_weight=0.1, seed=seed)
 
 
-def trained_autoencoder(images: np.ndarray, test: np.ndarray, arguments: argparse.Namespace) -> keras.Model:
-    """Loads the model of an earlier run, or trains one."""
-    folder = arguments.output / f"autoencoder_{arguments.autoencoder}"
-    if (folder / "model.keras").exists():
-        print(f"read {folder / 'model.keras'}")
-        return load_model(folder / "model.keras")
+def train_autoencoder(
+    images: np.ndarray, test: np.ndarray, folder: pathlib.Path, arguments: argparse.Namespace
+) -> keras.Model:
     keras.utils.set_random_seed(arguments.seed)
     if arguments.autoencoder == "vae":
         model = build_vae(images.shape[1:], arguments.channels, arguments.seed)
     else:
         model = vq_vae.build_model(images.shape[1:], 64, "vq", arguments.seed)
-    epochs = arguments.autoencoder_epochs
-    rate = keras.optimizers.schedules.CosineDecay(2e-3, epochs * -(-len(images) // arguments.batch_size))
+    own = argparse.Namespace(**{**vars(arguments), "epochs": arguments.autoencoder_epochs, "output": folder})
+    rate = keras.optimizers.schedules.CosineDecay(2e-3, number_of_steps(own, len(images)))
     model.compile(keras.optimizers.Adam(rate))
-    own = argparse.Namespace(**{**vars(arguments), "epochs": epochs, "output": folder})
     train(model, images, None, own, validation_data=(test, None))
     return model
 
@@ -73,13 +79,13 @@ def main() -> None:
     arguments.add_argument("--guidance", type=float, default=1.5, help="scale of classifier-free guidance; 1 is none")
     arguments = arguments.parse_args()
     (images, labels), (test, test_labels) = load_split(arguments.dataset, arguments.size)
-    if images.shape[1] % 4 or images.shape[2] % 4:
-        raise ValueError(f"`--dataset` must have sides that 4 divides. Received: images of {images.shape[1:]}")
+    check_sides(images.shape[1:])
     output, seed = arguments.output, arguments.seed
-    autoencoder = trained_autoencoder(images, test, arguments)
+    folder = output / f"autoencoder_{arguments.autoencoder}"
+    autoencoder = loaded_or_trained(folder / "model.keras", lambda: train_autoencoder(images, test, folder, arguments))
 
     keras.utils.set_random_seed(seed)
-    num_classes = None if labels is None else int(labels.max()) + 1
+    num_classes = count_classes(labels)
     latent_shape = autoencoder.decoder.input_shape[1:]
     network = build_network("full", latent_shape, num_classes)
     dropout = 0.0 if labels is None else 0.1
@@ -89,8 +95,7 @@ def main() -> None:
     fit(model, images, labels, arguments, SAMPLER)
 
     again = model.reconstruct(test)
-    pairs = np.stack([test[:30], again[:30]], axis=1).reshape(-1, *test.shape[1:])
-    save_picture(output / "reconstructions.png", pairs, 10)
+    save_picture(output / "reconstructions.png", side_by_side(test[:30], again[:30]), 10)
     rows, columns = 8, 10 if labels is None else num_classes
     guidance = None if labels is None else ClassifierFreeGuidance(arguments.guidance)
     condition = None if labels is None else np.tile(np.arange(columns), rows)

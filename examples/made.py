@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from datasets import load_split
 from keras import ops
-from shared import as_count, binarized, parser, save_rows, train
+from shared import as_count, binarized, mean_and_error, number_of_steps, parser, save_rows, train
 
 from keras_gen.models import MADE
 
@@ -33,7 +33,7 @@ def main() -> None:
     train_x, test_x = (
         (binarized(x, [arguments.seed, part]) > 0).astype("int32") for part, x in enumerate((images, test))
     )
-    steps = arguments.epochs * -(-len(images) // arguments.batch_size)
+    steps = number_of_steps(arguments, len(images))
     rows = {"data": test_x[:12]}
     for masks in arguments.masks:
         keras.utils.set_random_seed(arguments.seed)
@@ -42,8 +42,7 @@ def main() -> None:
         model.compile(keras.optimizers.AdamW(rate, weight_decay=0.02, use_ema=True, ema_momentum=0.99))
         train(model, train_x, None, arguments, folder=f"masks_{masks}")
         log_prob = model.log_prob(test_x, verbose=0)
-        error = log_prob.std() / len(log_prob) ** 0.5
-        print(f"{masks} masks: test log-likelihood {log_prob.mean():.2f} +- {error:.2f} nats of {model.length} pixels")
+        print(f"{masks} masks: test log-likelihood {mean_and_error(log_prob)} nats of {model.length} pixels")
         if masks > 1:
             print(f"averaged logits would claim {mean_logits_score(model, test_x):.2f}, but do not sum to 1")
         rows[f"{masks} masks"] = model.sample(12, seed=arguments.seed, verbose=0)

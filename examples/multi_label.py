@@ -5,9 +5,9 @@
 Which digit lies where? A canvas of 5 x 5 cells holds 1 to 4 digits: 250 labels, of which 1% are positive. The network
 learns them by `multilabel_crossentropy`, and by binary cross-entropies; a label is found where its logit is > 0.
 
-For n items of m classes, post 9158 has two sums: l1 is the softmax cross-entropy if each class has one item; l3, with
-the mean of the logits, fails for hard labels, as the post says: of (10, 5, -5) and the second class it is small.
-Writes a picture to `--output`, and prints F1 on canvases of test images, and the values of l1 and l3.
+For n items and m classes, post 9158 tries two sums. l1 is the softmax cross-entropy if each class has one item. l3,
+with the mean of the logits, fails for hard labels, as the post says: for logits (10, 5, -5) and the second class it is
+small. Writes a picture to `--output`, and prints F1 on canvases of test images, and the values of l1 and l3.
 """
 
 import argparse

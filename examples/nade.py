@@ -10,7 +10,7 @@ samples and the models to `--output`, and prints the log-likelihood of test imag
 
 import keras
 from datasets import load_split
-from shared import as_count, binarized, parser, save_rows, train
+from shared import as_count, binarized, mean_and_error, number_of_steps, parser, save_rows, train
 
 from keras_gen.models import FVSBN, NADE
 
@@ -23,7 +23,7 @@ def main() -> None:
     train_x, test_x = (
         (binarized(x, [arguments.seed, part]) > 0).astype("int32") for part, x in enumerate((images, test))
     )
-    steps = arguments.epochs * -(-len(images) // arguments.batch_size)
+    steps = number_of_steps(arguments, len(images))
     rows = {"data": test_x[:12]}
     for name, model in {"FVSBN": FVSBN(seed=0), "NADE": NADE(arguments.units, seed=0)}.items():
         keras.utils.set_random_seed(arguments.seed)
@@ -31,8 +31,7 @@ def main() -> None:
         model.compile(keras.optimizers.AdamW(rate, weight_decay=0.02, use_ema=True, ema_momentum=0.99))
         train(model, train_x, None, arguments, folder=name.lower())
         log_prob = model.log_prob(test_x, verbose=0)
-        error = log_prob.std() / len(log_prob) ** 0.5
-        print(f"{name}: test log-likelihood {log_prob.mean():.2f} +- {error:.2f} nats of {model.length} pixels")
+        print(f"{name}: test log-likelihood {mean_and_error(log_prob)} nats of {model.length} pixels")
         rows[name] = model.sample(12, seed=arguments.seed, verbose=0)
     save_rows(arguments.output / "samples.png", {name: 2.0 * row - 1 for name, row in rows.items()}, "binary images")
 

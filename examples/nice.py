@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from datasets import load_split
 from keras import ops
-from shared import as_count, parser, save_picture, train
+from shared import as_count, number_of_steps, parser, save_picture, train, warm_cosine
 
 from keras_gen.models import NICE
 from keras_gen.ops import gradient
@@ -30,13 +30,13 @@ TEMPERATURES = {"paper": 1.0, "kexue": 0.75}
 
 
 def fit(model: NICE, images: np.ndarray, test: np.ndarray, arguments: argparse.Namespace) -> None:
-    steps = arguments.epochs * -(-len(images) // arguments.batch_size)
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=arguments.rate, warmup_steps=steps // 20)
+    steps = number_of_steps(arguments, len(images))
+    rate = warm_cosine(arguments.rate, steps)
     momentum = 0.99 if steps < 10_000 else 0.999
     optimizer = keras.optimizers.AdamW(rate, weight_decay=arguments.decay, use_ema=True, ema_momentum=momentum)
     optimizer.exclude_from_weight_decay(var_names=["bias", "log_scale"])
     model.compile(optimizer)
-    train(model, images, None, arguments, [keras.callbacks.SwapEMAWeights()], validation_data=(test, None))
+    train(model, images, None, arguments, validation_data=(test, None))
 
 
 def half_masks(n: int, height: int, width: int) -> np.ndarray:

@@ -10,14 +10,13 @@ script times both, in codes per second, and compares the gradients of a step on 
 and the model to `--output`, and prints nats per held-out name, packed and unpacked.
 """
 
-import argparse
 import importlib
 import pathlib
 import time
 
 import keras
 import numpy as np
-from shared import as_count, as_seed, train
+from shared import as_count, base_parser, train
 
 from keras_gen.data import PackedSequences
 from keras_gen.models import CodeTransformer
@@ -75,13 +74,11 @@ def one_step(model: CodeTransformer, rows: dict[str, np.ndarray]) -> tuple[float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = base_parser(__doc__, "packing")
     parser.add_argument("--corpus", type=pathlib.Path, help="default: names of Python's own modules")
     parser.add_argument("--row-length", type=as_count, default=128)
     parser.add_argument("--epochs", type=as_count, default=60)
     parser.add_argument("--batch-size", type=as_count, default=8, help="rows")
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/packing"))
-    parser.add_argument("--seed", type=as_seed, default=0)
     arguments = parser.parse_args()
     keras.utils.set_random_seed(arguments.seed)
     if arguments.corpus is None:

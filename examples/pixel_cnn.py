@@ -9,8 +9,8 @@ temperatures and the model to `--output`, and prints the bits per pixel of test 
 
 import keras
 import numpy as np
-from datasets import load_split
-from shared import as_count, parser, save_row_panels, train
+from datasets import count_classes, load_split
+from shared import as_count, number_of_steps, parser, save_row_panels, train
 
 from keras_gen.models import PixelCNN
 
@@ -25,10 +25,9 @@ def main() -> None:
     (images, labels), (test, test_labels) = load_split(arguments.dataset, arguments.size)
     top = arguments.levels - 1
     codes, test_codes = (np.round((x + 1) / 2 * top).astype("int32") for x in (images, test))
-    classes = None if labels is None else int(labels.max()) + 1
+    classes = count_classes(labels)
     model = PixelCNN(arguments.levels, arguments.filters, arguments.blocks, num_classes=classes, seed=arguments.seed)
-    steps = arguments.epochs * -(-len(images) // arguments.batch_size)
-    rate = keras.optimizers.schedules.CosineDecay(3e-3, steps)
+    rate = keras.optimizers.schedules.CosineDecay(3e-3, number_of_steps(arguments, len(images)))
     model.compile(keras.optimizers.AdamW(rate, weight_decay=0.02, use_ema=True, ema_momentum=0.99))
     train(model, codes, labels, arguments)
 

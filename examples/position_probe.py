@@ -6,10 +6,10 @@
 All tokens of the input are the same, so only their positions can tell them apart. With relative ones alone, rows of
 attention differ, but each sums to 1 and the values are all equal: every position gets the same output, at best the mean
 of 1, ..., n, whose squared error is (n^2 - 1) / 12. Each of four changes to the same transformer cures it: absolute
-positions, a Toeplitz matrix after the softmax (URPE), rows of norm 1 instead of sum 1, and a first token [CLS] that is
-another one.
+positions, a Toeplitz matrix after the softmax (URPE), rows of norm 1 instead of sum 1, and a different first token,
+[CLS].
 
-Writes the outputs and the errors during training to `--output`, and prints the errors beside that floor.
+Writes the outputs and the errors during training to `--output`, and prints the errors next to this floor.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from shared import as_count, as_seed, save_panels
+from shared import as_count, base_parser, save_panels
 
 from keras_gen.layers import RotaryEmbedding, SinusoidalEmbedding, UniversalAttention
 
@@ -95,11 +95,9 @@ def save_picture(path: pathlib.Path, results: dict[str, tuple[np.ndarray, list[f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = base_parser(__doc__, "position_probe")
     parser.add_argument("--length", type=as_count, default=10, help="n, the number of tokens")
     parser.add_argument("--epochs", type=as_count, default=60, help="of 20 steps each")
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/position_probe"))
-    parser.add_argument("--seed", type=as_seed, default=0)
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     results = {name: probe(options, arguments) for name, options in PROBES.items()}

@@ -11,13 +11,12 @@ Writes data, samples and densities in one picture, and the models to `--output`;
 points under the flow and under the true density, and the integral of the flow's density.
 """
 
-import argparse
 import pathlib
 from typing import Any
 
 import keras
 import numpy as np
-from shared import as_count, as_seed, save_figure, train
+from shared import number_of_steps, save_figure, train, training_parser, warm_cosine
 
 from keras_gen.layers import ActNorm, Chain, ContinuousFlow, MaskedAutoregressive, Permutation, SplineCoupling
 from keras_gen.models import Flow, RealNVP
@@ -98,13 +97,9 @@ def save_densities(path: pathlib.Path, rows: list[list[np.ndarray]], columns: li
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = training_parser(__doc__, "realnvp_2d", epochs=40, batch_size=512)
     parser.add_argument("--flow", choices=["affine", "spline", "autoregressive", "continuous"], default="affine")
     parser.add_argument("--distributions", nargs="+", choices=NAMES, default=NAMES)
-    parser.add_argument("--epochs", type=as_count, default=40)
-    parser.add_argument("--batch-size", type=as_count, default=512)
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/realnvp_2d"))
-    parser.add_argument("--seed", type=as_seed, default=0)
     arguments = parser.parse_args()
 
     edges = np.linspace(-SIDE, SIDE, CELLS + 1)
@@ -121,8 +116,7 @@ def main() -> None:
         keras.utils.set_random_seed(arguments.seed)
         points, test = draw_points(name, 20_000, arguments.seed), draw_points(name, 2_000, arguments.seed + 1)
         model = build_flow(arguments.flow, arguments.seed)
-        steps = arguments.epochs * -(-len(points) // arguments.batch_size)
-        rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=5e-3, warmup_steps=steps // 20)
+        rate = warm_cosine(5e-3, number_of_steps(arguments, len(points)))
         model.compile(keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.99, clipnorm=10.0))
         train(model, points, None, arguments, validation_data=(test, None), folder=name)
 

@@ -11,16 +11,25 @@ interrupted run resumes, and a stage whose model exists is not trained again.
 """
 
 import argparse
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
-from datasets import load_images
+from datasets import count_classes, load_images
 from ddpm import build_network, frechet_unit
 from keras import ops
-from shared import as_count, full_or_smoke, load_model, parser, save_panels, save_row_panels, train
+from shared import (
+    as_count,
+    full_or_smoke,
+    loaded_or_trained,
+    number_of_steps,
+    parser,
+    save_panels,
+    save_row_panels,
+    train,
+    warm_cosine,
+)
 
 from keras_gen.layers import SinusoidalEmbedding
 from keras_gen.metrics import frechet_distance
@@ -48,16 +57,7 @@ def build_plane_network() -> keras.Model:
 
 
 def compile_model(model: RectifiedFlow, rate: float, updates: int) -> None:
-    decay = keras.optimizers.schedules.CosineDecay(0.0, updates, warmup_target=rate, warmup_steps=updates // 20)
-    model.compile(keras.optimizers.Adam(decay, use_ema=True, ema_momentum=0.995))
-
-
-def stage(path: pathlib.Path, train_model: Callable[[], RectifiedFlow]) -> RectifiedFlow:
-    """Loads the model of an earlier run, or trains one."""
-    if path.exists():
-        print(f"read {path}")
-        return load_model(path)
-    return train_model()
+    model.compile(keras.optimizers.Adam(warm_cosine(rate, updates), use_ema=True, ema_momentum=0.995))
 
 
 def one_step_error(model: RectifiedFlow, condition: np.ndarray | None, n: int, seed: int) -> float:
@@ -89,7 +89,7 @@ def plane_panel(model: RectifiedFlow, title: str, data: np.ndarray, seed: int) -
 def run_plane(arguments: argparse.Namespace) -> None:
     plane = argparse.Namespace(**{**vars(arguments), "epochs": 30, "batch_size": 64})
     data, panels = ring(10_000, arguments.seed), []
-    updates = plane.epochs * -(-len(data) // plane.batch_size)
+    updates = number_of_steps(plane, len(data))
     for pairing in full_or_smoke(("random", "optimal"), ("optimal",)):
 
         def train_flow(pairing: str = pairing) -> RectifiedFlow:
@@ -99,7 +99,7 @@ def run_plane(arguments: argparse.Namespace) -> None:
             train(model, data, None, plane, folder=f"plane_{pairing}")
             return model
 
-        model = stage(arguments.output / f"plane_{pairing}" / "model.keras", train_flow)
+        model = loaded_or_trained(arguments.output / f"plane_{pairing}" / "model.keras", train_flow)
         panels.append(plane_panel(model, f"{pairing} pairs", data, arguments.seed))
         compile_model(model, 1e-3, updates)
         model.reflow(
@@ -111,18 +111,18 @@ def run_plane(arguments: argparse.Namespace) -> None:
 
 def run_images(arguments: argparse.Namespace) -> None:
     images, labels = load_images(arguments.dataset, arguments.size)
-    updates = arguments.epochs * -(-len(images) // arguments.batch_size)
+    updates = number_of_steps(arguments, len(images))
     output, seed = arguments.output, arguments.seed
 
     def train_flow() -> RectifiedFlow:
         keras.utils.set_random_seed(seed)
-        network = build_network("full", images.shape[1:], None if labels is None else int(labels.max()) + 1)
+        network = build_network("full", images.shape[1:], count_classes(labels))
         model = RectifiedFlow(network, time_sampler=LogitNormalTime(), pairing=arguments.pairing, seed=seed)
         compile_model(model, 2e-3, updates)
         train(model, images, labels, arguments, folder="images")
         return model
 
-    model = stage(output / "images" / "model.keras", train_flow)
+    model = loaded_or_trained(output / "images" / "model.keras", train_flow)
     kept = np.random.default_rng(seed).permutation(len(images))[: full_or_smoke(500, 16)]
     x, y = images[kept], None if labels is None else labels[kept]
     panels = {"before reflow": sample_images(model, x, y, frechet_unit(images, seed, len(x)), arguments)}

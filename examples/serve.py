@@ -7,15 +7,15 @@
 POST /sample takes a JSON object of `n` images (1), the `seed` (drawn), the `condition` of a conditional model, and the
 `steps` of the DDIM sampler. It answers with a PNG, the images side by side, or, if the request accepts
 "application/json", with `{"seeds": [...], "images": [PNG in base64, ...]}`. Image k has the seed `seed + k`: it is the
-one of `model.sample(1, sampler, condition, seed=seed + k)`. GET /healthz tells that the service runs, and how many
-images wait.
+one of `model.sample(1, sampler, condition, seed=seed + k)`. GET /healthz says that the service is running, and how many
+images are waiting.
 
 A batch is always as large as `--batch`, filled up with copies of a row, so that the sums of the network are added in
 the same order whatever an image is batched with: a seed gives the same bytes at any load. (`sample(1)`, a batch of
 one, adds in another order: about 1e-6 apart, which a PNG shows where a value lies on the border of two levels.)
 
-A bad request is answered by 422 with the rule that it breaks, one that finds the queue full by 503. SIGTERM ends the
-service after the requests that it has accepted.
+A bad request is answered with 422 and the rule that it breaks, a request that finds the queue full with 503. On SIGTERM
+the service finishes the requests that it has accepted, then exits.
 """
 
 import argparse

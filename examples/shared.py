@@ -15,17 +15,29 @@ from keras_gen.ops import image_grid
 from keras_gen.plots import image_rows, loss_curves
 
 
-def parser(description: str, name: str, epochs: int, batch_size: int = 64) -> argparse.ArgumentParser:
-    """Returns the parser of the arguments common to all examples."""
+def base_parser(description: str, name: str) -> argparse.ArgumentParser:
+    """Returns the parser of the arguments common to all examples: where to write, and the seed."""
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs") / name)
+    result.add_argument("--seed", type=as_seed, default=0)
+    return result
+
+
+def training_parser(description: str, name: str, epochs: int, batch_size: int) -> argparse.ArgumentParser:
+    """Returns the parser of an example that trains on data of its own."""
+    result = base_parser(description, name)
+    result.add_argument("--epochs", type=as_count, default=epochs)
+    result.add_argument("--batch-size", type=as_count, default=batch_size)
+    return result
+
+
+def parser(description: str, name: str, epochs: int, batch_size: int = 64) -> argparse.ArgumentParser:
+    """Returns the parser of an example that trains on images."""
+    result = training_parser(description, name, epochs, batch_size)
     result.add_argument(
         "--dataset", default="digits", help="digits, mnist, fashion_mnist, cifar10, an .npz file or a folder"
     )
     result.add_argument("--size", type=as_count, default=64, help="height and width for the pictures of a folder")
-    result.add_argument("--epochs", type=as_count, default=epochs)
-    result.add_argument("--batch-size", type=as_count, default=batch_size)
-    result.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs") / name)
-    result.add_argument("--seed", type=as_seed, default=0)
     return result
 
 
@@ -43,6 +55,16 @@ def _as_integer(text: str, lowest: int, highest: float, rule: str) -> int:
     if not text.isdecimal() or not lowest <= int(text) <= highest:
         raise argparse.ArgumentTypeError(f"must be {rule}. Received: {text}")
     return int(text)
+
+
+def number_of_steps(arguments: argparse.Namespace, n: int) -> int:
+    """Returns the number of training steps on n samples, those of all epochs together."""
+    return arguments.epochs * -(-n // arguments.batch_size)
+
+
+def warm_cosine(rate: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Returns a learning rate that rises to `rate` in the first twentieth of the steps, then falls to 0 as a cosine."""
+    return keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=rate, warmup_steps=steps // 20)
 
 
 def train(
@@ -99,6 +121,14 @@ def load_model(path: pathlib.Path) -> keras.Model:
         raise ValueError(f"`model` must be a whole file of a model. Received: model={path}: {error}") from error
 
 
+def loaded_or_trained(path: pathlib.Path, train_model: Callable[[], keras.Model]) -> keras.Model:
+    """Loads the model of an earlier run, or trains one."""
+    if path.exists():
+        print(f"read {path}")
+        return load_model(path)
+    return train_model()
+
+
 def full_or_smoke(full: Any, smoke: Any) -> Any:
     """Returns `smoke` if Keras is configured to limit the epochs of every `fit`, for a smoke test, else `full`."""
     return full if keras.config.max_epochs() is None else smoke
@@ -131,6 +161,16 @@ class RedrawnPixels(keras.utils.PyDataset):
         self.images = binarized(self.gray[order], [self.seed, self.epoch, 1])
 
 
+def mean_and_error(values: np.ndarray, digits: int = 2) -> str:
+    """Returns the mean of values and its standard error, as text."""
+    return f"{values.mean():.{digits}f} +- {values.std() / len(values) ** 0.5:.{digits}f}"
+
+
+def side_by_side(*batches: np.ndarray) -> np.ndarray:
+    """Returns the first image of each batch, then the second of each, and so on: neighbours in a grid."""
+    return np.stack(batches, axis=1).reshape(-1, *batches[0].shape[1:])
+
+
 def save_picture(path: pathlib.Path, images: np.ndarray, columns: int) -> None:
     """Writes a grid of images in [-1, 1]."""
     scale = max(1, 48 // images.shape[1])
@@ -151,6 +191,19 @@ def save_row_panels(path: pathlib.Path, panels: dict[str, dict[str, np.ndarray]]
 def save_figure(path: pathlib.Path, draw: Callable[[Any], None], width: float = 6, height: float = 3.5) -> None:
     """Writes a figure with one panel, plotted by `draw`."""
     save_panels(path, [draw], 1, width, height)
+
+
+def save_logged(path: pathlib.Path, log: pathlib.Path, columns: Sequence[str], ylabel: str) -> None:
+    """Plots columns of the log of a training over the epochs."""
+    table = np.atleast_1d(np.genfromtxt(log, delimiter=",", names=True))
+
+    def draw(axes: Any) -> None:
+        for column in columns:
+            axes.plot(table["epoch"] + 1, table[column], label=column.replace("_", " "))
+        axes.set(xlabel="epoch", ylabel=ylabel)
+        axes.legend()
+
+    save_figure(path, draw)
 
 
 def save_panels(

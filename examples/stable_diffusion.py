@@ -5,9 +5,9 @@
 
 `--folder` is a pipeline of the library diffusers: Stable Diffusion 1, 2, XL, 3 or 3.5. Without it, the script trains a
 pipeline of the same parts, whose text encoder stays random, on digits in four colours with captions such as "a blue
-three", and writes it as such a folder to `--output`, where diffusers reads it as well. The pairs of the prompts that it
-draws by default are not among its captions. It needs `pip install 'keras_gen[diffusers,text]'`. Writes `samples.png`,
-a row for each prompt.
+three", and writes it as such a folder to `--output`, from which diffusers can read it, too. The default prompts combine
+colours and digits that never occur together in the captions. Needs `pip install 'keras_gen[diffusers,text]'`. Writes
+`samples.png`, with a row for each prompt.
 """
 
 import argparse

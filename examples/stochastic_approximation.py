@@ -1,23 +1,22 @@
-"""Stochastic approximation, https://kexue.fm/archives/5655: what the steps along noisy values lead to.
+"""Stochastic approximation, https://kexue.fm/archives/5655: where steps along noisy values lead.
 
     KERAS_BACKEND=jax python examples/stochastic_approximation.py
 
 A mean, a root and a minimum are found by one rule, `m <- m + a_n (noisy direction)`. Steps a_n with an infinite sum and
-a finite sum of squares, as 1/n, converge; constant steps keep the share a / (2 - a) of the variance. For Adam, weight
-decay is not an L2 penalty, which is divided by the size of the gradients: weights with large ones hardly decay.
+a finite sum of squares, such as 1/n, converge; constant steps keep the share a / (2 - a) of the variance. In Adam,
+weight decay is not the same as an L2 penalty, whose gradient is divided by the size of the gradients: weights with
+large gradients hardly decay.
 
-Prints each figure beside its closed form, and writes a picture to `--output`.
+Prints each figure next to its closed form, and writes a picture to `--output`.
 """
 
-import argparse
-import pathlib
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 from scipy.stats import norm
-from shared import as_seed, full_or_smoke, save_panels
+from shared import base_parser, full_or_smoke, save_panels
 
 from keras_gen.layers import MovingAverage
 
@@ -64,10 +63,7 @@ def descend(optimizer: Any, penalty: float, weights: Any, gradients: Any) -> np.
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/stochastic_approximation"))
-    parser.add_argument("--seed", type=as_seed, default=0)
-    arguments = parser.parse_args()
+    arguments = base_parser(__doc__, "stochastic_approximation").parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     rng, runs, n = np.random.default_rng(arguments.seed), full_or_smoke(20_000, 200), full_or_smoke(400, 10)
     print("mean of 2, 4, 9 by steps 1/n:", *averages([2, 4, 9], None)[1:], "(2, 3, 5)")

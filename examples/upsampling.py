@@ -3,11 +3,12 @@
     KERAS_BACKEND=jax python examples/upsampling.py
     KERAS_BACKEND=jax python examples/upsampling.py --dataset mnist --epochs 3
 
-As the post says, checkerboards come with any stride above 1, whose neighbouring pixels have different weights, and are
-subtle after training. With independent weights for the 4 pixels of a square, 3/4 of the energy of a constant image's
-output is at the Nyquist frequencies. A convolution after the enlargement makes none; a sub-pixel convolution with ICNR
-(arXiv:1707.02937) starts without, and learns some. Networks that differ in their last layer undo averages over 2 x 2
-pixels, by default of shapes drawn here. Prints this share and the test error, and writes a picture to `--output`.
+As the post says, checkerboards arise with any stride above 1, where neighbouring pixels have different weights, and
+they are subtle after training. With independent weights for the 4 pixels of a square, 3/4 of the energy of a constant
+image's output is at the Nyquist frequencies. A convolution after the enlargement makes none; a sub-pixel convolution
+with ICNR (arXiv:1707.02937) starts without any, and learns some. Networks that differ in their last layer alone learn
+to undo averages over 2 x 2 pixels, by default of shapes drawn here. Prints this share and the test error, and writes a
+picture to `--output`.
 """
 
 import pathlib

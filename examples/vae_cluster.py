@@ -10,7 +10,7 @@ training and test images for each seed, and writes samples of each class (a colu
 import keras
 import numpy as np
 from datasets import load_split
-from shared import as_count, parser, save_picture, train
+from shared import as_count, number_of_steps, parser, save_picture, train
 
 from keras_gen.losses import GaussianLikelihood
 from keras_gen.metrics import cluster_accuracy
@@ -47,7 +47,7 @@ def main() -> None:
     (images, labels), (test, test_labels) = load_split(arguments.dataset, arguments.size)
     if labels is None:
         raise ValueError(f"`--dataset` must have labels to compare with. Received: {arguments.dataset}")
-    steps = arguments.epochs * -(-len(images) // arguments.batch_size)
+    steps = number_of_steps(arguments, len(images))
     table = []
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):
         keras.utils.set_random_seed(seed)

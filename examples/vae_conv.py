@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-from datasets import load_split
-from shared import as_count, parser, save_picture, train
+from datasets import check_sides, load_split
+from shared import as_count, parser, save_picture, side_by_side, train
 from upsampling import KINDS
 
 from keras_gen.losses import GaussianLikelihood
@@ -48,8 +48,7 @@ def main() -> None:
     arguments = arguments.parse_args()
     keras.utils.set_random_seed(arguments.seed)
     (images, _), (test, _) = load_split(arguments.dataset, arguments.size)
-    if images.shape[1] % 4 or images.shape[2] % 4:
-        raise ValueError(f"`--dataset` must have sides that 4 divides. Received: images of {images.shape[1:]}")
+    check_sides(images.shape[1:])
     output = arguments.output
     up = KINDS[arguments.upsampling]
     model = build_model(images.shape[1:], arguments.latent_dim, arguments.variance, arguments.seed, up)
@@ -57,7 +56,7 @@ def main() -> None:
     train(model, images, None, arguments, validation_data=(test, None))
 
     save_picture(output / "samples.png", model.sample(80, seed=arguments.seed, verbose=0), 10)
-    pairs = np.stack([test[:30], model.reconstruct(test[:30])], axis=1).reshape(-1, *test.shape[1:])
+    pairs = side_by_side(test[:30], model.reconstruct(test[:30]))
     save_picture(output / "reconstructions.png", pairs, 10)
     between = model.interpolate(test[:6], test[6:12], points=9)
     save_picture(output / "interpolation.png", between.reshape(-1, *test.shape[1:]), 9)

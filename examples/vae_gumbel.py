@@ -12,7 +12,16 @@ import keras
 import numpy as np
 from datasets import load_split
 from keras.optimizers.schedules import CosineDecay, PolynomialDecay
-from shared import RedrawnPixels, binarized, parser, save_picture, train
+from shared import (
+    RedrawnPixels,
+    binarized,
+    mean_and_error,
+    number_of_steps,
+    parser,
+    save_picture,
+    side_by_side,
+    train,
+)
 
 from keras_gen.models import GumbelVAE
 
@@ -58,7 +67,7 @@ def main() -> None:
     arguments = arguments.parse_args()
     (images, _), (test, _) = load_split(arguments.dataset, arguments.size)
     test = binarized(test, seed=1)
-    steps = arguments.epochs * -(-len(images) // arguments.batch_size)
+    steps = number_of_steps(arguments, len(images))
     bounds = {}
     for way, hard in WAYS.items():
         keras.utils.set_random_seed(arguments.seed)
@@ -70,11 +79,10 @@ def main() -> None:
         bounds[way] = model.elbo(test, num_samples=10, seed=0, verbose=0)
         folder = arguments.output / way
         save_picture(folder / "samples.png", model.sample(100, seed=arguments.seed, verbose=0), 10)
-        pairs = np.stack([test[:30], model.reconstruct(test[:30])], axis=1).reshape(-1, *test.shape[1:])
+        pairs = side_by_side(test[:30], model.reconstruct(test[:30]))
         save_picture(folder / "reconstructions.png", pairs, 10)
     for way, bound in bounds.items():
-        error = bound.std() / np.sqrt(len(bound))
-        print(f"{way:17} bound on -log p(x), hard samples: {-bound.mean():.2f} +- {error:.2f} nats")
+        print(f"{way:17} bound on -log p(x), hard samples: {mean_and_error(-bound)} nats")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,11 @@ poems of the Tang dynasty and earlier. Writes couplets drawn from the prior, int
 model to `--output`, and prints the ELBO of the corpus in nats per couplet.
 """
 
-import argparse
 import pathlib
 
 import keras
 import numpy as np
-from shared import as_count, as_seed, train
+from shared import train, training_parser
 
 from keras_gen.losses import CategoricalLikelihood
 from keras_gen.models import VAE
@@ -65,12 +64,8 @@ def write(path: pathlib.Path, text: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = training_parser(__doc__, "vae_text", epochs=150, batch_size=32)
     parser.add_argument("--corpus", type=pathlib.Path, default=CORPUS)
-    parser.add_argument("--epochs", type=as_count, default=150)
-    parser.add_argument("--batch-size", type=as_count, default=32)
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/vae_text"))
-    parser.add_argument("--seed", type=as_seed, default=0)
     arguments = parser.parse_args()
     keras.utils.set_random_seed(arguments.seed)
     tokens, characters = load_corpus(arguments.corpus)

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from datasets import load_split
 from scipy.special import ive
-from shared import as_count, parser, save_picture, train
+from shared import as_count, mean_and_error, parser, save_picture, side_by_side, train
 
 from keras_gen.layers import VonMisesFisherSampling
 from keras_gen.models import VonMisesFisherVAE
@@ -43,9 +43,8 @@ def great_circle(dim: int, points: int, seed: int) -> np.ndarray:
 def check_sampler(dim: int, kappa: float, seed: int) -> None:
     mu = np.eye(1, dim, dtype="float32").repeat(20_000, axis=0)
     cosines = keras.ops.convert_to_numpy(VonMisesFisherSampling(kappa, seed=seed)(mu))[:, 0]
-    error = cosines.std() / np.sqrt(len(cosines))
     expected = ive(dim / 2, kappa) / ive(dim / 2 - 1, kappa)
-    print(f"E[mu . z]: {cosines.mean():.4f} +- {error:.4f} sampled, {expected:.4f} by Bessel functions")
+    print(f"E[mu . z]: {mean_and_error(cosines, 4)} sampled, {expected:.4f} by Bessel functions")
 
 
 def main() -> None:
@@ -63,7 +62,7 @@ def main() -> None:
     save_picture(output / "samples.png", model.sample(80, seed=arguments.seed, verbose=0), 10)
     walks = [great_circle(arguments.latent_dim, 12, arguments.seed + row) for row in range(6)]
     save_picture(output / "circles.png", model.decode(np.concatenate(walks)), 12)
-    pairs = np.stack([test[:30], model.reconstruct(test[:30])], axis=1).reshape(-1, *test.shape[1:])
+    pairs = side_by_side(test[:30], model.reconstruct(test[:30]))
     save_picture(output / "reconstructions.png", pairs, 10)
     bound = model.elbo(test, num_samples=10, seed=0, verbose=0)
     print(f"bound on -log p(x) of {len(test)} test images: {-bound.mean():.2f} nats")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 from datasets import load_split
-from shared import as_count, parser, save_picture, train
+from shared import as_count, parser, save_picture, side_by_side, train
 from upsampling import KINDS, transposed
 
 from keras_gen.layers import FiniteScalarQuantizer, VectorQuantizer
@@ -66,8 +66,7 @@ def main() -> None:
     train(model, images, None, arguments, validation_data=(test, None))
 
     with_codes, without = model.reconstruct(test[:30]), model.reconstruct(test[:30], quantize=False)
-    triples = np.stack([test[:30], with_codes, without], axis=1).reshape(-1, *test.shape[1:])
-    save_picture(output / "reconstructions.png", triples, 9)
+    save_picture(output / "reconstructions.png", side_by_side(test[:30], with_codes, without), 9)
     between = model.interpolate(test[:6], test[6:12], points=9)
     save_picture(output / "interpolation.png", between.reshape(-1, *test.shape[1:]), 9)
     shown = np.arange(min(64, model.quantizer.code_sizes[0]))

@@ -15,8 +15,8 @@ import argparse
 import keras
 import numpy as np
 from classifier import train_classifier
-from datasets import load_split
-from shared import as_count, full_or_smoke, load_model, parser, save_row_panels, train
+from datasets import count_classes, load_split
+from shared import as_count, full_or_smoke, loaded_or_trained, parser, save_row_panels, train, warm_cosine
 from vq_vae import build_model
 
 from keras_gen.callbacks import Backup
@@ -35,12 +35,7 @@ def build_prior(arguments: argparse.Namespace, num_codes: int, codes: np.ndarray
     return CodeTransformer(num_codes, length, *size, dropout=0.4 if small else 0.1, **options)
 
 
-def trained_vqvae(images: np.ndarray, arguments: argparse.Namespace) -> VQVAE:
-    """Loads the model of an earlier run, on whose codes the prior may be partly trained, or trains one."""
-    path = arguments.output / "vq_vae" / "model.keras"
-    if path.exists():
-        print(f"read {path}")
-        return load_model(path)
+def train_vqvae(images: np.ndarray, arguments: argparse.Namespace) -> VQVAE:
     model = build_model(images.shape[1:], arguments.num_codes, "vq", arguments.seed)
     model.compile(keras.optimizers.Adam(2e-3))
     train(model, images, None, arguments, folder="vq_vae")
@@ -57,12 +52,12 @@ def main() -> None:
     keras.utils.set_random_seed(arguments.seed)
     (images, labels), (test, test_labels) = load_split(arguments.dataset, arguments.size)
     output, seed = arguments.output, arguments.seed
-    model = trained_vqvae(images, arguments)
-    classes = None if labels is None else int(labels.max()) + 1
+    # An earlier run's, if there is one: the prior may be partly trained on its codes.
+    model = loaded_or_trained(output / "vq_vae" / "model.keras", lambda: train_vqvae(images, arguments))
+    classes = count_classes(labels)
     prior = build_prior(arguments, model.quantizer.code_sizes[0], model.encode(images), classes)
     steps = arguments.prior_epochs * -(-len(images) // arguments.batch_size)
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=2e-3, warmup_steps=steps // 20)
-    prior.compile(keras.optimizers.AdamW(rate, weight_decay=0.3, use_ema=True, ema_momentum=0.99))
+    prior.compile(keras.optimizers.AdamW(warm_cosine(2e-3, steps), weight_decay=0.3, use_ema=True, ema_momentum=0.99))
     model.fit_prior(
         *(prior, images, labels),
         batch_size=arguments.batch_size,

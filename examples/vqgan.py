@@ -15,14 +15,14 @@ Writes reconstructions of test images, the weight of the adversarial loss over t
 prints the squared error and the Frechet distance of the reconstructions, and the fraction that keep their class.
 """
 
-import pathlib
 from typing import Any
 
 import keras
 import numpy as np
 from classifier import classes, train_classifier
-from datasets import load_split
-from shared import as_count, parser, save_figure, save_rows, train
+from datasets import check_sides, load_split
+from shared import as_count, number_of_steps, parser, save_logged, save_rows, train
+from vq_vae import residual_block
 
 from keras_gen.layers import VectorQuantizer
 from keras_gen.metrics import frechet_distance
@@ -38,18 +38,13 @@ def build_autoencoder(
     x = h = keras.Input(image_shape)
     for _ in range(2):
         h = conv(WIDTH, 4, 2, "same", activation="relu")(h)
-    encoder = keras.Model(x, conv(CHANNELS, 1)(residual_block(h)))
+    encoder = keras.Model(x, conv(CHANNELS, 1)(residual_block(h, WIDTH)))
     z = keras.Input(encoder.output.shape[1:])
-    h = residual_block(conv(WIDTH, 3, padding="same")(z))
+    h = residual_block(conv(WIDTH, 3, padding="same")(z), WIDTH)
     for _ in range(2):
         h = up(WIDTH, 4, 2, "same", activation="relu")(h)
     decoder = keras.Model(z, conv(image_shape[-1], 3, padding="same", activation="tanh")(h))
     return encoder, decoder, VectorQuantizer(num_codes, restart_below=1.0, seed=seed)
-
-
-def residual_block(x: keras.KerasTensor) -> keras.KerasTensor:
-    h = conv(WIDTH, 3, padding="same", activation="relu")(keras.layers.ReLU()(x))
-    return keras.layers.Add()([x, conv(WIDTH, 1)(h)])
 
 
 def build_discriminator(image_shape: tuple[int, ...]) -> keras.Model:
@@ -79,16 +74,6 @@ def adam(rate: float, steps: int) -> keras.optimizers.Optimizer:
     return keras.optimizers.Adam(schedule, beta_1=0.5, beta_2=0.9)
 
 
-def save_weight(path: pathlib.Path, log: pathlib.Path) -> None:
-    table = np.atleast_1d(np.genfromtxt(log, delimiter=",", names=True))
-
-    def draw(axes: Any) -> None:
-        axes.plot(table["epoch"] + 1, table["adaptive_weight"])
-        axes.set(xlabel="epoch", ylabel="weight of the adversarial loss")
-
-    save_figure(path, draw)
-
-
 def main() -> None:
     arguments = parser(__doc__, "vqgan", epochs=60)
     arguments.add_argument("--num-codes", type=as_count, default=64)
@@ -99,15 +84,14 @@ def main() -> None:
     keras.utils.set_random_seed(arguments.seed)
     (images, labels), (test, test_labels) = load_split(arguments.dataset, arguments.size)
     output, seed, shape = arguments.output, arguments.seed, images.shape[1:]
-    if shape[0] % 4 or shape[1] % 4:
-        raise ValueError(f"`--dataset` must have sides that 4 divides. Received: images of {shape}")
+    check_sides(shape)
     features = judge = judge_features = None
     if labels is not None:
         data = (images, labels, test, test_labels)
         features = maps_of(train_classifier(*data, output / "classifier.keras", seed)[0])
         judge, judge_features = train_classifier(*data, output / "judge.keras", seed + 1)
 
-    steps = arguments.epochs * -(-len(images) // arguments.batch_size)
+    steps = number_of_steps(arguments, len(images))
     models = {
         "VQ-VAE": VQVAE(*build_autoencoder(shape, arguments.num_codes, seed), seed=seed),
         "VQGAN": build_vqgan(shape, arguments, features, int(arguments.start * steps)),
@@ -123,7 +107,8 @@ def main() -> None:
     bits = np.prod(models["VQGAN"].code_shape) * np.log2(arguments.num_codes)
     title = f"test images made again from {bits:.0f} bits"
     save_rows(output / "reconstructions.png", {name: row[:20] for name, row in rows.items()}, title)
-    save_weight(output / "adaptive_weight.png", output / "vqgan" / "loss.csv")
+    log, ylabel = output / "vqgan" / "loss.csv", "weight of the adversarial loss"
+    save_logged(output / "adaptive_weight.png", log, ["adaptive_weight"], ylabel)
     for name in models:
         line = f"{name}: squared error {np.mean((rows[name] - test) ** 2):.4f} per pixel of [-1, 1]"
         if judge is not None:

@@ -31,9 +31,9 @@ from laws.models import MODELS, four_levels, vqvae
 from laws.samplers import DIFFUSION_SAMPLERS
 
 from keras_gen import callbacks, layers, metrics, models, samplers
-from keras_gen.core import replicas
 from keras_gen.core.fixtures import randomize_weights
 from keras_gen.core.generative_model import GenerativeModel
+from keras_gen.core.replicas import processes, sharing, whole_batch
 
 RNG = np.random.default_rng(0)
 IMAGES = (np.clip(RNG.normal(size=(24, 8, 8, 1)), -1, 1) * 8).round().astype("float32") / 8  # 17 levels, as the digits
@@ -54,7 +54,7 @@ class Probe(GenerativeModel):
 
     def loss_per_sample(self, x, y, training):
         eps = keras.random.normal((ops.shape(x)[0],), seed=self.seed_generator)
-        self.noise.assign(replicas.all_rows(ops.stack([eps, x[:, 0, 0, 0]], axis=1)))
+        self.noise.assign(whole_batch.all_rows(ops.stack([eps, x[:, 0, 0, 0]], axis=1)))
         return self.slope * x[:, 0, 0, 0]
 
 
@@ -133,7 +133,7 @@ EVALUATED = ["accumulation"]  # by what their samples are like, after the epoch
 
 def reflow(model, x, size):
     # Its batch is that of a process: those of JAX, which are compared with one device, have equal shares of four rows.
-    size = 4 // replicas.processes()[1] if keras.backend.backend() == "jax" else 4
+    size = 4 // processes.processes()[1] if keras.backend.backend() == "jax" else 4
     model.reflow(
         16, sampler=samplers.EulerSampler(2), sampling_seed=0, sampling_batch_size=4, batch_size=size, verbose=0
     )
@@ -221,7 +221,7 @@ def exchanged():
     with split(models.CodeTransformer, *MESHES["model_parallel"]):
         block = layers.TransformerBlock(2)
         block.build((None, 8, 16))
-        x = replicas.placed(ops.ones((4, 8, 16)))
+        x = sharing.placed(ops.ones((4, 8, 16)))
         states = [variable.value for variable in block.non_trainable_variables]
         weights = [variable.value for variable in block.trainable_variables]
         layouts = [weight.sharding for weight in weights], x.sharding
@@ -346,9 +346,11 @@ def refused_by_strategy(scope):
 def computing(scope):
     """Returns the number of the device that computes each row, in batches of two."""
     with scope():
-        index = Probe().in_batches(
-            "index", lambda x: ops.ones_like(x) * ops.cast(replicas.replicas()[0], x.dtype), IMAGES[:8, 0], batch_size=2
-        )
+
+        def index_of(x):
+            return ops.ones_like(x) * ops.cast(processes.replicas()[0], x.dtype)
+
+        index = Probe().in_batches("index", index_of, IMAGES[:8, 0], batch_size=2)
     return {"index": index[:, 0, 0]}
 
 

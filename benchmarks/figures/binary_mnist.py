@@ -11,10 +11,10 @@ resumes from its last epoch. Writes the learning curve, samples and the model to
 
 import argparse
 import pathlib
-import time
 
 import keras
 import numpy as np
+from mnist import build_optimizer, load_mnist, train
 
 from keras_gen.models import MADE, NADE
 from keras_gen.ops import image_grid
@@ -26,13 +26,10 @@ MODELS = {
 }
 
 
-def binarized_mnist(path: str) -> list[np.ndarray]:
+def binarized_mnist(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the training, validation and test images, `(n, 784)`, 0 or 1."""
     generator = np.random.default_rng(0)
-    with np.load(path, allow_pickle=False) as arrays:
-        gray = [arrays[name].reshape(-1, 784) / 255 for name in ("x_train", "x_test")]
-    train, test = ((generator.random(images.shape) < images).astype("float32") for images in gray)
-    return [train[:50000], train[50000:], test]
+    return load_mnist(path, lambda pixels: (generator.random(pixels.shape) < pixels / 255).astype("float32"))
 
 
 def main() -> None:
@@ -52,32 +49,14 @@ def main() -> None:
     epochs, rate = arguments.epochs or epochs, arguments.rate or rate
     decay = decay if arguments.decay is None else arguments.decay
     output = arguments.output or pathlib.Path(f"runs/binary_mnist_{arguments.model}")
-    output.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(arguments.seed)
-    train, valid, test = binarized_mnist(arguments.dataset)
+    images, validation, test = binarized_mnist(arguments.dataset)
 
     model = make(arguments)
-    steps = epochs * -(-len(train) // arguments.batch_size)
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=rate, warmup_steps=200)
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=decay, use_ema=True, ema_momentum=0.999)
-    optimizer.exclude_from_weight_decay(var_names=["bias"])
-    model.compile(optimizer)
-    backup, start = output / "backup", time.time()
-    model.fit(
-        train,
-        batch_size=arguments.batch_size,
-        epochs=epochs,
-        validation_data=(valid, None),
-        validation_batch_size=500,
-        callbacks=[
-            keras.callbacks.SwapEMAWeights(),
-            keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
-            keras.callbacks.CSVLogger(output / "curve.csv", append=backup.exists()),
-        ],
-        verbose=2,
-    )
-    print(f"trained in {(time.time() - start) / 60:.1f} min")
-    model.save(output / "model.keras")
+    steps = epochs * -(-len(images) // arguments.batch_size)
+    model.compile(build_optimizer(steps, rate, decay, ["bias"]))
+    sizes = {"epochs": epochs, "batch_size": arguments.batch_size, "validation_batch_size": 500}
+    train(model, images, validation, output, **sizes)
     log_prob = model.log_prob(test, batch_size=500, verbose=0)
     print(f"test log-likelihood {log_prob.mean():.2f} +- {log_prob.std() / len(log_prob) ** 0.5:.2f} nats")
     samples = model.sample(60, seed=arguments.seed, verbose=0).reshape(-1, 28, 28, 1) * 2.0 - 1

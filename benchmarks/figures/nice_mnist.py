@@ -10,16 +10,15 @@ and the model to `--output`.
 
 import argparse
 import pathlib
-import time
 
 import keras
 import numpy as np
+from mnist import PIXELS, build_optimizer, load_mnist, train
 
 from keras_gen.layers import ActNorm, AdditiveCoupling, AffineCoupling, Chain, Conditioner, Dequantize, Reshape, Scale
 from keras_gen.models import Flow
 from keras_gen.ops import image_grid
 
-PIXELS = 784
 HIDDEN = [1000] * 5
 COUPLINGS = {"additive": (AdditiveCoupling, 1), "affine": (AffineCoupling, 2)}  # and parameters per pixel
 
@@ -33,11 +32,8 @@ def build_model(kind: str, dropout: float, seed: int) -> Flow:
     return Flow(Chain([Dequantize(256), Reshape(), *couplings, ActNorm(), Scale(rate=20.0)]), "logistic", seed=seed)
 
 
-def build_optimizer(arguments: argparse.Namespace, steps: int) -> keras.optimizers.Optimizer:
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=arguments.rate, warmup_steps=200)
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=arguments.decay, use_ema=True, ema_momentum=0.999)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "log_scale"])
-    return optimizer
+def scaled(pixels: np.ndarray) -> np.ndarray:
+    return pixels.astype("float32") / 127.5 - 1
 
 
 class Nats(keras.callbacks.Callback):
@@ -61,33 +57,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     keras.utils.set_random_seed(arguments.seed)
-    with np.load(arguments.dataset, allow_pickle=False) as arrays:
-        images, test = (
-            arrays[name].reshape(-1, PIXELS).astype("float32") / 127.5 - 1 for name in ("x_train", "x_test")
-        )
-    train, valid = images[:50000], images[50000:]
+    images, validation, test = load_mnist(arguments.dataset, scaled)
 
     model = build_model(arguments.coupling, arguments.dropout, arguments.seed)
-    model.compile(build_optimizer(arguments, arguments.epochs * -(-len(train) // arguments.batch_size)))
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    backup = arguments.output / "backup"
-    start = time.time()
-    model.fit(
-        train,
-        batch_size=arguments.batch_size,
-        epochs=arguments.epochs,
-        validation_data=(valid, None),
-        validation_batch_size=1000,
-        callbacks=[
-            keras.callbacks.SwapEMAWeights(),
-            keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
-            Nats(),
-            keras.callbacks.CSVLogger(arguments.output / "curve.csv", append=backup.exists()),
-        ],
-        verbose=2,
-    )
-    print(f"trained in {(time.time() - start) / 60:.0f} min")
-    model.save(arguments.output / "model.keras")
+    steps = arguments.epochs * -(-len(images) // arguments.batch_size)
+    model.compile(build_optimizer(steps, arguments.rate, arguments.decay, ["bias", "log_scale"]))
+    sizes = {"epochs": arguments.epochs, "batch_size": arguments.batch_size, "validation_batch_size": 1000}
+    train(model, images, validation, arguments.output, callbacks=[Nats()], **sizes)
     samples = model.sample(60, seed=arguments.seed, verbose=0).reshape(-1, 28, 28, 1)
     keras.utils.save_img(arguments.output / "samples.png", image_grid(samples, 15, scale=1, padding=4), scale=False)
     nats = model.log_prob(test, seed=0, batch_size=1000, verbose=0) + PIXELS * np.log(256)

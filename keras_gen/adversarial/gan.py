@@ -19,11 +19,13 @@ from keras_gen.core.checks import (
     check,
     check_fraction,
     check_integer,
+    check_layer,
     finite_floats,
     finite_samples,
     is_array,
     same_shape,
 )
+from keras_gen.core.configured import check_configured
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.logits import warn_of_activation
 from keras_gen.core.random import StepSeed, starting_noise
@@ -104,7 +106,7 @@ class GAN(GenerativeModel):
     ):
         super().__init__(seed=seed, **kwargs)
         for name, layer in {"generator": generator, "discriminator": discriminator}.items():
-            check(isinstance(layer, keras.Layer), name, "be a keras.Layer or keras.Model", layer)
+            check_layer(name, layer)
         check(mapping is None or isinstance(mapping, keras.Layer), "mapping", "be None, a layer or a model", mapping)
         self.generator = generator
         self.discriminator = discriminator
@@ -327,7 +329,9 @@ def _one_of(name: str, value: Any, choices: dict[str, Any], kind: type) -> Any:
     is_choice = isinstance(value, kind) or (isinstance(value, str) and value in choices)
     rule = f"be one of {', '.join(map(repr, choices))}, or an instance of {kind.__name__}"
     check(is_choice, name, rule, repr(value))
-    return choices[value]() if isinstance(value, str) else value
+    value = choices[value]() if isinstance(value, str) else value
+    check_configured(name, value)
+    return value
 
 
 def _latents(name: str, values: Any, shape: tuple[int | None, ...]) -> np.ndarray:

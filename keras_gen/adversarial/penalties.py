@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.calculus.gradient import gradient
-from keras_gen.core.checks import check, is_number
+from keras_gen.core.checks import check_nonnegative
 from keras_gen.export import keras_gen_export
 
 
@@ -23,8 +23,7 @@ class Penalty(abc.ABC):
     """
 
     def __init__(self, weight: float = 10.0):
-        check(is_number(weight) and weight >= 0, "weight", "be a number >= 0", repr(weight))
-        self.weight = float(weight)
+        self.weight = check_nonnegative("weight", weight)
 
     @abc.abstractmethod
     def __call__(self, discriminator: Callable[[Any], Any], x: Any, fake: Any, seed: Any) -> Any:

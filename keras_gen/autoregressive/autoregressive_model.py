@@ -8,7 +8,17 @@ import keras
 import numpy as np
 
 from keras_gen.autoregressive.sampling import ancestral_sampling
-from keras_gen.core.checks import as_numpy, batch_of, check, check_integer, is_array, is_number, real_array, same_shape
+from keras_gen.core.checks import (
+    as_numpy,
+    batch_of,
+    check,
+    check_integer,
+    check_positive,
+    is_array,
+    is_number,
+    real_array,
+    same_shape,
+)
 from keras_gen.core.exporting.graph import Graph, Input
 from keras_gen.core.generative_model import GenerativeModel
 
@@ -223,7 +233,7 @@ class AutoregressiveModel(GenerativeModel):
         **options: Any,
     ) -> None:
         self.prepare_condition(condition, n)
-        check(is_number(temperature) and temperature > 0, "temperature", "be > 0", repr(temperature))
+        check_positive("temperature", temperature)
         if top_k is not None:
             check_integer("top_k", top_k)
             check(top_k <= self.num_codes, "top_k", f"be at most the number of codes, {self.num_codes}", top_k)

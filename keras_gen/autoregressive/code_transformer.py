@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import keras
@@ -6,9 +7,9 @@ from keras import ops
 
 from keras_gen.autoregressive.conditional_model import ConditionalModel, code_log_prob
 from keras_gen.autoregressive.packing import segment_mask, segment_positions, unpack_sequences
-from keras_gen.core import replicas
 from keras_gen.core.arrays import sum_per_sample
 from keras_gen.core.checks import as_numpy, check, check_choice, check_depth, check_integer
+from keras_gen.core.replicas import whole_batch
 from keras_gen.core.torch.trace import Trace, traceable
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.layouts import ATTENTION, MLP, SplitWeights
@@ -205,9 +206,9 @@ class CodeTransformer(SplitWeights, ConditionalModel):
         nll = -ops.sum(self.packed_log_density(x, training), axis=1)
         mean = ops.sum(nll) / count
         self.nll_tracker.update_state(mean, count)
-        self.bits_tracker.update_state(mean / np.log(2), count)
+        self.bits_tracker.update_state(mean / math.log(2), count)
         # The mean over the rows, those of all replicas, then equals the mean over all codes.
-        return nll * (replicas.total(ops.cast(ops.shape(nll)[0], nll.dtype)) / replicas.total(count))
+        return nll * (whole_batch.total(ops.cast(ops.shape(nll)[0], nll.dtype)) / whole_batch.total(count))
 
     def check_batch(self, x: Any, y: Any) -> None:
         if isinstance(x, dict):

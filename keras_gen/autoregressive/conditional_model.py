@@ -9,13 +9,13 @@ from keras import ops
 from keras_gen.autoregressive.autoregressive_model import AutoregressiveModel
 from keras_gen.core.arrays import at_index
 from keras_gen.core.checks import (
-    as_condition,
     as_labels,
     batch_of,
     check,
-    check_integer,
+    check_integer_or_none,
+    check_rate,
+    condition_rows,
     flat_labels,
-    is_number,
     same_shape,
 )
 from keras_gen.core.exporting.graph import Input
@@ -39,15 +39,13 @@ class ConditionalModel(AutoregressiveModel):
         **kwargs: Any,
     ):
         super().__init__(num_codes, seed=seed, **kwargs)
-        self.num_classes = None if num_classes is None else check_integer("num_classes", num_classes)
-        self.condition_dim = None if condition_dim is None else check_integer("condition_dim", condition_dim)
+        self.num_classes = check_integer_or_none("num_classes", num_classes)
+        self.condition_dim = check_integer_or_none("condition_dim", condition_dim)
         is_single = num_classes is None or condition_dim is None
         check(is_single, "condition_dim", "be None where num_classes is given", condition_dim)
-        is_rate = is_number(condition_dropout) and 0 <= condition_dropout < 1
-        check(is_rate, "condition_dropout", "be in [0, 1)", repr(condition_dropout))
+        self.condition_dropout = check_rate("condition_dropout", condition_dropout)
         rule = "be 0 for a model without a condition"
         check(condition_dropout == 0 or self.takes_condition, "condition_dropout", rule, condition_dropout)
-        self.condition_dropout = float(condition_dropout)
 
     @property
     def takes_condition(self) -> bool:
@@ -107,13 +105,7 @@ class ConditionalModel(AutoregressiveModel):
         check(condition is not None, name, "be given: the model takes a condition", None)
         if self.num_classes is not None:
             return as_labels(name, condition, n, self.num_classes)
-        condition = as_condition(name, condition)
-        if condition.shape == self._condition_shape():
-            condition = np.repeat(condition[None], n, axis=0)
-        expected = (n, *self._condition_shape())
-        check(condition.shape == expected, name, f"have shape {expected}", f"shape {condition.shape}")
-        check(bool(np.isfinite(condition).all()), name, "be finite", "NaN or infinite values")
-        return condition.astype("float32")
+        return condition_rows(name, condition, n, self._condition_shape(), "float32")
 
     def get_config(self) -> dict[str, Any]:
         own = {

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ from keras import ops
 
 from keras_gen.autoregressive.binary import BinaryModel, bernoulli_log_prob, check_ordering, two_logits
 from keras_gen.autoregressive.sampling import ancestral_sampling
+from keras_gen.core.arrays import constant
 from keras_gen.core.checks import check, check_depth, check_units
 from keras_gen.core.compiled import sequential_loop
 from keras_gen.core.random import fixed_seed
@@ -114,7 +116,7 @@ class MADE(BinaryModel):
         return self.add_weight(
             name=name,
             shape=values.shape,
-            initializer=lambda shape, dtype: ops.convert_to_tensor(values.astype("int32"), dtype),
+            initializer=constant(values),
             dtype="int32",
             trainable=False,
         )
@@ -145,7 +147,7 @@ class MADE(BinaryModel):
             return ops.logaddexp(total, bernoulli_log_prob(x, self.masked_logits(x, mask)))
 
         first = bernoulli_log_prob(x, self.masked_logits(x, 0))
-        return sequential_loop(1, self.num_masks, add, first) - np.log(self.num_masks)
+        return sequential_loop(1, self.num_masks, add, first) - math.log(self.num_masks)
 
     def next_logits(self, i: Any, codes: Any, cache: Any, inputs: dict[str, Any]) -> tuple[Any, Any]:
         # Values at positions that are not drawn yet do not matter: they are masked.

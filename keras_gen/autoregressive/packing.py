@@ -7,14 +7,23 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_flag, check_integer, real_array, real_tensor
+from keras_gen.core.checks import check, check_flag, check_integer, is_numpy, real_array, real_tensor
 from keras_gen.export import keras_gen_export
 
 
 def check_segments(segments: Any) -> None:
-    """Raises `ValueError` unless segments are integers `(rows, length)`."""
+    """Raises `ValueError` unless segments are integers `(rows, length)`, below 2^31 where their values can be read."""
     is_rows = len(segments.shape) == 2 and "int" in keras.backend.standardize_dtype(segments.dtype)
     check(is_rows, "segments", "be integers (rows, length)", f"{segments.dtype} of shape {tuple(segments.shape)}")
+    is_small = not is_numpy(segments) or bool((segments < 2**31).all())
+    check(is_small, "segments", "be 32-bit integers", "larger integers")
+
+
+def segments_tensor(segments: Any) -> Any:
+    """Converts segments to a tensor, after checking them."""
+    segments = real_array("segments", segments) if is_numpy(segments) else real_tensor("segments", segments)
+    check_segments(segments)
+    return ops.convert_to_tensor(segments)
 
 
 @keras_gen_export("keras_gen.ops.pack_sequences")
@@ -97,11 +106,11 @@ def _first_fit(sizes: np.ndarray, length: int) -> list[list[int]]:
 
 @keras_gen_export("keras_gen.data.PackedSequences")
 class PackedSequences(keras.utils.PyDataset):
-    """Batches of packed rows for `fit`, packed as they are asked for, in another way in each epoch.
+    """Batches of packed rows for `fit`, packed on demand, and differently in each epoch.
 
     Rows are filled by first-fit decreasing, as by `pack_sequences`, which fixes the lengths that share a row and the
-    number of rows. Which of the sequences of equal length comes where, and the order of the rows, are drawn anew for
-    each epoch. `segments` holds `k + 1` for sequence `k` of the list.
+    number of rows. The places of sequences of equal length and the order of the rows are drawn anew for each epoch.
+    `segments` holds `k + 1` for sequence `k` of the list.
 
     Args:
         sequences: sequences of integers, each of length 1 .. `length`.
@@ -136,7 +145,7 @@ class PackedSequences(keras.utils.PyDataset):
 
     @property
     def padding(self) -> float:
-        """The part of all places in rows that is padding."""
+        """The fraction of all places in rows that is padding."""
         return float(1 - self.sizes.sum() / (len(self.rows) * self.length))
 
     def __len__(self) -> int:
@@ -245,8 +254,7 @@ def segment_mask(segments: Any, causal: bool = True) -> Any:
     Reference: Krell et al. 2021, arXiv:2107.02027.
     """
     check_flag("causal", causal)
-    segments = real_tensor("segments", segments)
-    check_segments(segments)
+    segments = segments_tensor(segments)
     mask = ops.logical_and(segments[:, :, None] == segments[:, None, :], segments[:, :, None] > 0)
     if causal:
         positions = ops.arange(segments.shape[1], dtype="int32")
@@ -278,7 +286,6 @@ def next_code_mask(segments: Any) -> Any:
 
     Reference: Krell et al. 2021, arXiv:2107.02027.
     """
-    segments = real_tensor("segments", segments)
-    check_segments(segments)
+    segments = segments_tensor(segments)
     following = ops.concatenate([segments[:, 1:], ops.zeros_like(segments[:, :1])], axis=1)
     return ops.logical_and(segments == following, segments > 0)

@@ -8,7 +8,7 @@ from keras import ops
 from keras_gen.core.compiled import as_tensor, sequential_loop
 from keras_gen.core.torch.trace import traced_step
 
-LOWEST_TEMPERATURE = 1e-30  # a lower one would be 0 in float32, or make the division overflow
+LOWEST = 1e-30  # a lower temperature or `top_p` would be 0 in float32, or make the division overflow
 MASKED = -1e30  # logit of an excluded code
 LARGEST = 1 - 1e-6  # a larger uniform value would be rounded to 1 in the product, beyond the last code
 
@@ -27,14 +27,14 @@ def next_code(logits: Any, uniform: Any, temperature: Any = 1.0, top_k: int | No
     Returns:
         int32 `(batch,)`.
     """
-    logits = (logits - ops.max(logits, axis=-1, keepdims=True)) / ops.maximum(temperature, LOWEST_TEMPERATURE)
+    logits = (logits - ops.max(logits, axis=-1, keepdims=True)) / ops.maximum(temperature, LOWEST)
     if top_k is not None:
         logits = _at_least(logits, ops.sort(logits, axis=-1)[:, -top_k, None])
     if top_p is not None:
         descending = ops.flip(ops.sort(logits, axis=-1), axis=-1)
         p = ops.softmax(descending)
         # A code belongs to the nucleus if the more likely codes have a total probability below top_p.
-        inside = ops.cumsum(p, axis=-1) - p < top_p
+        inside = ops.cumsum(p, axis=-1) - p < ops.maximum(top_p, LOWEST)
         logits = _at_least(logits, ops.min(ops.where(inside, descending, -MASKED), axis=-1, keepdims=True))
     p = ops.softmax(logits)
     # On JAX, by rounding, the sum may increase at codes of probability 0: they are excluded explicitly.

@@ -1,5 +1,6 @@
-"""Small array functions; with `array_module`, one formula serves NumPy arrays in float64 and compiled tensors."""
+"""Small functions of arrays; by `array_module`, one formula serves both NumPy's float64 and compiled tensors."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -39,6 +40,11 @@ def as_float64(x: Any) -> Any:
     return np.asarray(x, "float64") if isinstance(x, NUMPY) else x
 
 
+def constant(values: np.ndarray) -> Callable[..., Any]:
+    """Returns an initializer of a weight that begins as an array; `keras.initializers.Constant` takes a number."""
+    return lambda shape, dtype=None: ops.convert_to_tensor(values, dtype)
+
+
 def sum_per_sample(values: Any) -> Any:
     """Returns the sum of `values` over all axes but the first."""
     return ops.sum(values, axis=tuple(range(1, len(values.shape))))
@@ -57,6 +63,11 @@ def mean_square(error: Any) -> Any:
 def broadcast_to_batch(value: Any, x: Any) -> Any:
     """Broadcasts the scalar `value` to the batch axis of `x`: `(batch,)`."""
     return ops.zeros(ops.shape(x)[:1], x.dtype) + value
+
+
+def broadcastable(values: Any, x: Any) -> Any:
+    """Reshapes `values`, one for each sample, `(batch,)`, so that they broadcast to `x`, `(batch, ...)`."""
+    return array_module(values).reshape(values, (-1, *[1] * (len(x.shape) - 1)))
 
 
 def at_index(x: Any, indices: Any) -> Any:

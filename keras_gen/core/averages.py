@@ -1,8 +1,8 @@
-"""When the weights of a model are the averages that its optimizer keeps of them (`use_ema=True`)."""
+"""Averages of a model's weights, kept by its optimizer (`use_ema=True`), and when they take the weights' place."""
 
 import contextlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -13,11 +13,11 @@ CHECKSUM = "averages_checksum"  # the attribute of a model, and its name in file
 
 
 class Averages(keras.callbacks.Callback):
-    """Callback that holds a model's averages in its weights, but for the steps of training.
+    """Callback that keeps a model's averages in its weights, except during the steps of training.
 
-    The averages and the weights of training, the raw weights, exchange their places: while the averages are in the
-    weights, the optimizer holds the raw weights, so that nothing is kept twice and training goes on from there exactly.
-    Put before all other callbacks: what these judge, keep, save or sample are the averages.
+    The averages and the raw weights, which are those of training, are swapped: while the model's weights are the
+    averages, the optimizer holds the raw weights. Thus nothing is stored twice, and training continues exactly where it
+    was. The callback comes before all others, so that these evaluate, save and sample the averages.
     """
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -31,7 +31,7 @@ class Averages(keras.callbacks.Callback):
 
 
 def put_in(model: Any) -> None:
-    """Puts the averages into the weights, unless they are there or the optimizer keeps none."""
+    """Swaps the averages into the weights, unless they are there already or the optimizer keeps none."""
     pairs = _pairs(model.optimizer)
     if pairs and model.averages_checksum is None:
         _exchange(pairs)
@@ -39,9 +39,9 @@ def put_in(model: Any) -> None:
 
 
 def take_out(model: Any) -> None:
-    """Puts the raw weights into the weights, unless they are there.
+    """Swaps the raw weights back into the weights, unless they are there already.
 
-    Where other weights than the averages were assigned meanwhile, training goes on from those, and so do the averages.
+    If weights other than the averages have been assigned in the meantime, training and averages continue from those.
     """
     if model.averages_checksum is None:
         return
@@ -54,9 +54,14 @@ def take_out(model: Any) -> None:
     model.averages_checksum = None
 
 
+def without_swaps(callbacks: Iterable[Any]) -> list[Any]:
+    """Returns callbacks without Keras's `SwapEMAWeights`, which would undo the swaps of `Averages` for evaluation."""
+    return [each for each in callbacks if not isinstance(each, keras.callbacks.SwapEMAWeights)]
+
+
 @contextlib.contextmanager
 def keeping_raw_weights(optimizer: Any) -> Iterator[None]:
-    """Keeps Keras from overwriting the raw weights by the averages when `fit` ends."""
+    """Keeps Keras from overwriting the raw weights with the averages when `fit` ends."""
     optimizer.finalize_variable_values = lambda variables: None
     try:
         yield
@@ -70,7 +75,7 @@ def keeps_averages(optimizer: Any) -> bool:
 
 
 def optimizers_in(optimizer: Any) -> list[Any]:
-    """Returns the optimizers that an optimizer consists of, itself in the simplest case."""
+    """Returns the optimizers of which an optimizer consists: in the simplest case, itself."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     return list(getattr(optimizer, "optimizers", [optimizer]))
 

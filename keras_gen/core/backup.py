@@ -1,4 +1,4 @@
-"""Copies of a training run to go back to: in a file, and in memory."""
+"""Copies of a training run to return to, in a file and in memory."""
 
 import pathlib
 import warnings
@@ -8,10 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core import replicas
 from keras_gen.core.averages import CHECKSUM
 from keras_gen.core.checks import check, check_integer, is_array
 from keras_gen.core.files import DAMAGE, reading, replacing
+from keras_gen.core.replicas import processes
 from keras_gen.export import keras_gen_export
 
 EPOCH, PATHS = "epoch", "paths"
@@ -22,27 +22,28 @@ NAMED = 5  # variables in a warning
 class Backup(keras.callbacks.Callback):
     """Callback that backs up training after epochs, so that a killed `fit` resumes as if it had not been killed.
 
-    A single file holds weights, optimizer, random states, those of NumPy and PyTorch too, and the number of finished
-    epochs. It is written beside the last one and then takes its place, so that a whole backup is there at any moment,
-    whenever the process is killed.
-    When `fit` begins and there is a backup, it goes on after the backup's last epoch; when all epochs are finished, it
-    trains no more, and a script that was killed after training goes on with the trained model. Delete the file to
-    begin anew.
+    A single file holds the weights, the optimizer, all random states, including those of NumPy and PyTorch, and the
+    number of finished epochs. A new backup is complete before it replaces the previous one, so that there is a valid
+    file whenever the process is killed.
 
-    Resumed and uninterrupted training are equal up to rounding; on TensorFlow, which shuffles by a state of its own,
-    if the order of the data is fixed, as with `shuffle=False`. What other callbacks remember, such as the best loss so
-    far, is not in the file. A backup that cannot be written, on a full disk, causes a warning, and the last one stays.
+    If there is a backup when `fit` begins, training continues after its last epoch. If all epochs are finished, nothing
+    is trained: a script that was killed after training continues with the trained model. Delete the file to start over.
+
+    Resumed and uninterrupted training agree up to rounding; on TensorFlow, whose shuffling has a random state of its
+    own, only if the order of the data is fixed, as with `shuffle=False`. The state of other callbacks, such as the best
+    loss so far, is not in the file. If a backup cannot be written, for example because the disk is full, a warning is
+    issued and the previous one is kept.
 
     Args:
         filepath: str or path of an `.npz` file. Missing folders are created. Defaults to `"backup.npz"`.
         every: int >= 1. Number of epochs between backups. Defaults to `1`.
 
     Raises:
-        ValueError: if an argument is invalid or, when training begins, the file is damaged or of another model.
+        ValueError: if an argument is invalid, or if, when training begins, the file is damaged or of another model.
 
     Example:
 
-    >>> model.fit(images, epochs=50, callbacks=[Backup("run/backup.npz")])   # again, after it was killed: resumes
+    >>> model.fit(images, epochs=50, callbacks=[Backup("run/backup.npz")])   # after it was killed: resumes
     """
 
     def __init__(self, filepath: str | pathlib.Path = "backup.npz", every: int = 1):
@@ -86,7 +87,7 @@ class Backup(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         is_due = (epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"]
-        if not is_due or replicas.processes()[0] > 0:  # all processes are alike, the first one writes
+        if not is_due or processes.processes()[0] > 0:  # all processes have the same state: the first one writes it
             return
         model = self.model
         variables = _variables(model)
@@ -107,16 +108,16 @@ class Backup(keras.callbacks.Callback):
 
 @keras_gen_export("keras_gen.callbacks.StopOnNaN")
 class StopOnNaN(keras.callbacks.Callback):
-    """Callback that ends training when a loss is NaN or infinite, and puts the last good weights back.
+    """Callback that ends training when a loss is NaN or infinite, and restores the last good weights.
 
-    As `keras.callbacks.TerminateOnNaN`, it ends `fit` after the batch, and raises no error. A warning names the step,
-    and the weights that are no longer finite, each with the range of its other values and the range that it had before.
-    The model and its optimizer are then as they were at the end of the last epoch after which all was finite, or as
-    they were when training began: they can be saved, sampled from, and trained again, as with a smaller learning rate
-    or with `clipnorm`.
+    Like `keras.callbacks.TerminateOnNaN`, it ends `fit` after the batch, without an error. A warning names the step and
+    the weights that are no longer finite, each with the range of its finite values and its previous range. The model
+    and its optimizer return to their state after the last epoch that left all values finite, or to that at the
+    beginning of training. They can then be saved, sampled from and trained again, for example with a smaller learning
+    rate or with `clipnorm`.
 
-    Put it before other callbacks: at the end of the epoch they then find the good weights. All values of the logs whose
-    names end with `loss` are watched. A copy of the weights and of the optimizer's variables is kept in host memory.
+    Put it before other callbacks, which then see the good weights at the end of the epoch. It watches all logged values
+    whose names end with `loss`, and keeps a copy of the weights and of the optimizer's variables in host memory.
 
     Raises:
         ValueError: if the model is not built when training begins.
@@ -154,7 +155,7 @@ class StopOnNaN(keras.callbacks.Callback):
         warnings.warn(message, stacklevel=2)
 
     def _values(self) -> list[np.ndarray]:
-        # Copies, as PyTorch's arrays share the memory of its tensors.
+        # Copies, since arrays share memory with PyTorch's tensors.
         return [np.array(_as_array(variable)) for variable in _variables(self.model)]
 
     def _keep(self, when: str, values: list[np.ndarray]) -> None:
@@ -162,7 +163,7 @@ class StopOnNaN(keras.callbacks.Callback):
         self.checksum = getattr(self.model, CHECKSUM, None)
 
     def _stop(self, reason: str) -> None:
-        self.model.stop_training = True  # `self.model` fetches the weights on JAX, which are elsewhere in an epoch
+        self.model.stop_training = True  # on JAX, `self.model` fetches the weights, which are elsewhere in an epoch
         broken = self._broken(self._values())
         lines = [
             f"{path} has {(~np.isfinite(now)).sum()} of {now.size} values not finite, the others {_range(now)}; "
@@ -173,7 +174,7 @@ class StopOnNaN(keras.callbacks.Callback):
         self.report = "; ".join([reason, *(lines or ["all weights are finite"]), *more])
 
     def _broken(self, values: list[np.ndarray]) -> list[tuple[str, np.ndarray, np.ndarray]]:
-        """Returns path, values and kept values of the variables that are no longer finite: a mask's never were."""
+        """Returns path, values and kept values of the variables with values that were finite and no longer are."""
         rows = zip(_variables(self.model), values, self.kept, strict=True)
         return [
             (variable.path, now, before)
@@ -183,7 +184,7 @@ class StopOnNaN(keras.callbacks.Callback):
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
-    """Returns all that changes in training: weights, statistics, random states, optimizer. Metrics begin anew."""
+    """Returns all that changes in training: weights, statistics, random states, optimizer. Metrics start afresh."""
     check(model.built, "model", "be built before it is backed up", "an unbuilt model")
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
@@ -193,7 +194,7 @@ def _variables(model: keras.Model) -> list[keras.Variable]:
 
 
 def _random_states() -> dict[str, np.ndarray]:
-    """Returns the states outside of the model: NumPy's shuffles on JAX, PyTorch's shuffles and drops without seeds."""
+    """Returns the random states outside of the model: NumPy's and, on PyTorch, its own, of shuffles and dropout."""
     _, keys, *position = np.random.get_state()
     states = {"numpy_keys": np.asarray(keys), "numpy_position": np.array(position)}
     if keras.backend.backend() == "torch":

@@ -12,6 +12,9 @@ from keras.tree import flatten
 
 Given = TypeVar("Given")
 
+NUMPY = np.ndarray | np.generic | int | float | list | tuple | range  # kinds whose values can be read
+MOST_LAYERS = 10_000  # more would take hours to build: such a number is a slip
+
 
 def check(is_valid: bool, name: str, rule: str, value: Any) -> None:
     """Raises `ValueError` unless `is_valid`."""
@@ -42,7 +45,14 @@ def check_integer(name: str, value: Any, at_least: int = 1) -> int:
     return int(value)
 
 
-MOST_LAYERS = 10_000  # the layers of a larger number would take hours to build: the number is a slip
+def check_integer_or_none(name: str, value: Any, at_least: int = 1) -> int | None:
+    """Checks that `value` is `None` or an integer >= `at_least`, and returns it, an integer as a Python int."""
+    return None if value is None else check_integer(name, value, at_least)
+
+
+def check_divides(name: str, value: int, channels: int) -> None:
+    """Checks that `value`, a number of groups or heads, divides a number of channels."""
+    check(channels % value == 0, name, f"divide {channels} channels", value)
 
 
 def check_depth(name: str, value: Any, at_least: int = 1) -> int:
@@ -71,6 +81,11 @@ def check_units(units: Any) -> list[int]:
     return [check_integer("units", size) for size in units]
 
 
+def check_layer(name: str, layer: Any) -> None:
+    """Checks that `layer` is a Keras layer or model."""
+    check(isinstance(layer, keras.Layer), name, "be a keras.Layer or keras.Model", layer)
+
+
 def is_number(value: Any) -> TypeGuard[float]:
     """Returns whether `value` is a real Python or NumPy number, neither NaN nor infinite."""
     return isinstance(value, numbers.Real) and math.isfinite(value)
@@ -88,6 +103,29 @@ def check_fraction(name: str, value: Any, closed: bool = False) -> float:
     """Checks that `value` is in (0, 1), or in [0, 1] if `closed`, and returns it as a Python float."""
     is_inside = is_number(value) and (0 <= value <= 1 if closed else 0 < value < 1)
     check(is_inside, name, "be in [0, 1]" if closed else "be in (0, 1)", repr(value))
+    return float(value)
+
+
+def check_rate(name: str, value: Any) -> float:
+    """Checks that `value` is in [0, 1), such as a rate of dropout, and returns it as a Python float."""
+    check(is_number(value) and 0 <= value < 1, name, "be in [0, 1)", repr(value))
+    return float(value)
+
+
+def check_greater(name: str, value: Any, bound: int) -> float:
+    """Checks that `value` is a finite number > `bound`, and returns it as a Python float."""
+    check(is_number(value) and value > bound, name, f"be > {bound} and finite", repr(value))
+    return float(value)
+
+
+def check_positive(name: str, value: Any) -> float:
+    """Checks that `value` is a finite number > 0, and returns it as a Python float."""
+    return check_greater(name, value, 0)
+
+
+def check_nonnegative(name: str, value: Any) -> float:
+    """Checks that `value` is a finite number >= 0, and returns it as a Python float."""
+    check(is_number(value) and value >= 0, name, "be >= 0 and finite", repr(value))
     return float(value)
 
 
@@ -136,9 +174,6 @@ def finite_floats(name: str, x: Any) -> np.ndarray:
     finite = finite_rows(x)
     check(bool(finite.all()), name, "be finite", f"NaN or infinite values in {(~finite).sum()} of {len(x)} samples")
     return x.astype("float32", copy=False)
-
-
-NUMPY = np.ndarray | np.generic | int | float | list | tuple | range
 
 
 def is_numpy(x: Any) -> bool:
@@ -211,11 +246,6 @@ def finite_array(name: str, x: Any) -> np.ndarray:
     x = real_array(name, x)
     check_finite(name, x)
     return x
-
-
-def check_positive(name: str, value: Any) -> None:
-    """Checks that `value` is a finite number > 0."""
-    check(is_number(value) and value > 0, name, "be > 0 and finite", repr(value))
 
 
 def check_entries(name: str, values: Any, is_valid: np.ndarray, rule: str) -> None:
@@ -314,6 +344,17 @@ def as_condition(name: str, condition: Any) -> np.ndarray:
     condition = _regular(name, condition) if is_plain else np.asarray(ops.convert_to_numpy(condition))
     rule = "be numbers: give integers for names of classes, as `np.unique(names, return_inverse=True)[1]`"
     check(condition.dtype.kind in "biuf", name, rule, f"dtype {condition.dtype}")
+    return condition
+
+
+def condition_rows(name: str, condition: Any, n: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Converts the conditions of `n` samples, or one condition for all of them, to a finite array `(n, *shape)`."""
+    condition = as_condition(name, condition).astype(dtype)
+    if condition.shape == shape:
+        condition = np.repeat(condition[None], n, axis=0)
+    expected = (n, *shape)
+    check(condition.shape == expected, name, f"have shape {expected}", f"shape {condition.shape}")
+    check(bool(np.isfinite(condition).all()), name, "be finite", "NaN or infinite values")
     return condition
 
 

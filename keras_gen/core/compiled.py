@@ -12,9 +12,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core import replicas
 from keras_gen.core.checks import check_verbose
+from keras_gen.core.replicas import sharing
 from keras_gen.core.torch.inductor import compiling
+
+MAX_PROGRAMS = 16  # kept by each model
+PROGRAMS_LOCK = threading.Lock()
+BAR_UPDATES = 20  # of a progress bar in a compiled loop, which stops for each of them
 
 
 def compiled(
@@ -100,10 +104,6 @@ class Program:
         return self.run(*args)
 
 
-MAX_PROGRAMS = 16
-PROGRAMS_LOCK = threading.Lock()
-
-
 def as_tensor(array: np.ndarray | np.generic, float_dtype: Any = "float32") -> Any:
     """Converts an argument of a compiled function: floats to `float_dtype`, int64 to int32, seeds unchanged."""
     if array.dtype.kind == "f":
@@ -128,9 +128,6 @@ def even_batches(n: int, batch_size: int) -> Iterator[np.ndarray]:
         size = min(batch_size, 1 << (size - 1).bit_length())
     for start in range(0, n, size):
         yield np.minimum(np.arange(start, start + size), n - 1)
-
-
-PARTS = 20
 
 
 def sequential_loop(start: Any, stop: Any, body: Callable[[Any, Any], Any], state: Any) -> Any:
@@ -174,13 +171,13 @@ def run_in_parts(
     """
     stops = set(stops)
     shown = bar.verbose and part is None
-    ends = set(range(0, steps, max(1, steps // PARTS))) if shown else set()
+    ends = set(range(0, steps, max(1, steps // BAR_UPDATES))) if shown else set()
     for first, last in itertools.pairwise(sorted(stops | ends | {0, steps})):
         own = inputs if part is None else {**inputs, **part(first, last)}
         state = program(own, state, ops.convert_to_tensor(first, "int32"), ops.convert_to_tensor(last, "int32"))
         if bar.verbose:
             # Waits: the bar counts finished steps, not queued ones.
-            ops.convert_to_numpy(keras.tree.flatten(replicas.unspread(state))[0])
+            ops.convert_to_numpy(keras.tree.flatten(sharing.unspread(state))[0])
         bar.add(last - first)
         if last in stops:
             yield last, state

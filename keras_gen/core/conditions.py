@@ -1,7 +1,7 @@
-"""What a model is told about each sample: one array, or a dict of arrays, the parts of the condition.
+"""Conditions: what is known about each sample, as one array or as a dict of arrays, the parts of the condition.
 
-All functions here take both, and arrays, tensors, shapes or names as parts. A list of numbers is one part, unlike in
-`keras.tree`.
+All functions here accept both forms, with arrays, tensors, shapes or names as parts. Unlike in `keras.tree`, a list of
+numbers is a single part.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from keras_gen.core.checks import check
 
 
 def map_parts(function: Callable[..., Any], condition: Any, *others: Any) -> Any:
-    """Returns the results of `function` for each part of a condition, and of the `others` of the same parts."""
+    """Applies `function` to each part of a condition, with the corresponding parts of `others`."""
     if isinstance(condition, Mapping):
         return {key: function(condition[key], *(other[key] for other in others)) for key in sorted(condition)}
     return function(condition, *others)
@@ -23,7 +23,7 @@ def parts_of(condition: Any) -> list[Any]:
 
 
 def names_of(name: str, condition: Any) -> Any:
-    """Returns the names of the parts in error messages, as in `y["tokens"]`; that of a single array is `name`."""
+    """Returns the names of the parts for error messages, such as `y["tokens"]`; that of a single array is `name`."""
     if not isinstance(condition, Mapping):
         return name
     are_named = len(condition) > 0 and all(isinstance(key, str) for key in condition)
@@ -33,7 +33,7 @@ def names_of(name: str, condition: Any) -> Any:
 
 
 def packed(condition: Any, parts: Sequence[Any]) -> Any:
-    """Returns a condition of the same parts as `condition`, given these as a list; the inverse of `parts_of`."""
+    """Returns a list of parts in the form of `condition`; the inverse of `parts_of`."""
     return dict(zip(sorted(condition), parts, strict=True)) if isinstance(condition, Mapping) else parts[0]
 
 

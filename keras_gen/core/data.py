@@ -1,15 +1,22 @@
-"""What `fit` takes beside arrays: batches of any kind, and the first of them, to be checked before any step."""
+"""Data of `fit` other than arrays: batches of any kind, the first of which is checked before any step."""
 
 import itertools
 import threading
-import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_gen.core.checks import check, check_integer, is_array, on_host, real_array
+from keras_gen.core.checks import (
+    check,
+    check_integer_or_none,
+    is_array,
+    is_integer,
+    is_number,
+    on_host,
+    real_array,
+)
 from keras_gen.core.conditions import map_parts, names_of, parts_of
 from keras_gen.export import keras_gen_export
 
@@ -18,24 +25,24 @@ from keras_gen.export import keras_gen_export
 class Batches(keras.utils.PyDataset):
     """Batches of any source, for `fit` and `evaluate` on every backend: dicts by their keys, tuples, or bare arrays.
 
-    The source is iterated once in each epoch, in its own order: it shuffles, if anyone does. Keras learns the number of
-    batches where the source has a length. Where it has none, as a generator or a stream, `fit` iterates it once in all:
+    The source is iterated once per epoch, in its own order: shuffling is left to the source. If it has a length, Keras
+    knows the number of batches. If it has none, such as a generator or a stream, `fit` iterates it only once, so that
     several epochs need an endless source and `steps_per_epoch`.
 
-    Batches become NumPy arrays, those of float64 float32, and have one shape beyond the first axis.
+    Batches are converted to NumPy arrays, float64 to float32. Their shapes must agree except for the first axis.
 
     Args:
         source: iterable of batches: a `DataLoader` of PyTorch, a data set of dicts with its batches as rows, `tf.data`,
             a generator, a list. A batch is a dict, an array, or a tuple or list `(x,)`, `(x, y)` or
-            `(x, y, sample_weight)` of arrays; nested lists of numbers serve as arrays in a dict.
+            `(x, y, sample_weight)` of arrays; in a dict, nested lists of numbers count as arrays.
         x: str, the key of the data in batches that are dicts. Defaults to `None`, for other batches.
-        y: str, the key of labels or conditions, or a list of keys, of arrays that become a dict under these names.
-            Defaults to `None`, none.
+        y: str, the key of labels or conditions, or a list of keys, whose arrays form a dict with these names. Defaults
+            to `None`, no labels.
         transform: function of the data of a batch, an array, such as `normalize_images`. Defaults to `None`.
 
     Raises:
-        ValueError: if an argument is invalid or, when a batch is met, it has not the keys, has another shape than the
-            first one, or is not of numbers.
+        ValueError: if an argument is invalid, or if a batch lacks a key, differs in shape from the first one or does
+            not consist of numbers.
 
     Example:
 
@@ -62,21 +69,21 @@ class Batches(keras.utils.PyDataset):
         self.source, self.x, self.y, self.transform = source, x, y, transform
         self._lock = threading.Lock()
         self._iterator: Iterator[Any] = iter(())
-        self._position: float = np.inf  # number of the batch that the iterator has next
+        self._position: float = np.inf  # number of the iterator's next batch
         self._shapes: list[Any] | None = None
 
     @property
     def num_batches(self) -> int | None:
         try:
             return len(self.source)  # type: ignore[arg-type]
-        except TypeError:  # that of tf.data has a message, that of a generator no method
+        except TypeError:  # a generator has no length, and tf.data may not know its own
             return None
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         return map(self.converted, self.source)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        # TensorFlow fetches batches in a thread of its own, while the last epoch's may still run.
+        # TensorFlow fetches batches in a thread of its own, while that of the previous epoch may still be running.
         with self._lock:
             if index < self._position:
                 self._iterator, self._position = iter(self.source), 0
@@ -111,7 +118,7 @@ class Batches(keras.utils.PyDataset):
             for key in parts_of(y):
                 check(key in batch or key is None, "y", keys, repr(key))
             return (batch[self.x],) if y is None else (batch[self.x], map_parts(lambda key: batch[key], y))
-        check(self.x is None, "x", "be None: the batches are no dicts", repr(self.x))
+        check(self.x is None, "x", "be None, since the batches are not dicts", repr(self.x))
         parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
         check(1 <= len(parts) <= 3, "source", "yield (x,), (x, y) or (x, y, sample_weight)", f"{len(parts)} arrays")
         return parts
@@ -125,19 +132,28 @@ def is_source(data: Any) -> bool:
 
 def check_batch_size(batch_size: Any) -> None:
     """Checks the batch size of `fit` or `evaluate`, an integer or `None`."""
-    if batch_size is not None:
-        check_integer("batch_size", batch_size)
+    check_integer_or_none("batch_size", batch_size)
+
+
+def check_class_weight(class_weight: Any) -> None:
+    """Checks the weights of classes that `fit` takes: Keras ignores the keys that are no labels."""
+    is_dict = isinstance(class_weight, Mapping)
+    pairs = class_weight.items() if is_dict else ()
+    are_weights = all(is_integer(label) and is_number(weight) and weight >= 0 for label, weight in pairs)
+    rule = "be a dict from labels, which are integers, to finite numbers >= 0"
+    check(class_weight is None or (is_dict and are_weights), "class_weight", rule, class_weight)
 
 
 def first_batch(data: Any) -> tuple[Any, Any]:
     """Returns the first batch as NumPy arrays, and data that still begin with it.
 
-    The batch is `None` for arrays, which are checked as a whole, and for what cannot be looked at without a trace. Bare
-    arrays, which Keras does not take from a generator or a DataLoader, become tuples of one.
+    The batch is `None` for arrays, which are checked as a whole, and for data that cannot be inspected without side
+    effects. Iterators become generators, and bare arrays and lists, which Keras does not accept from a generator,
+    tuples; so do bare arrays from a DataLoader.
     """
     if isinstance(data, Batches) and data.num_batches is None:
         data = (batch for batch in data)
-    if isinstance(data, types.GeneratorType):
+    if isinstance(data, Iterator):
         batch = next(data, None)
         data = _resumed(batch, data)
     else:
@@ -155,9 +171,10 @@ def _peek(data: Any) -> Any:
         return data[0]
     if hasattr(data, "element_spec") and hasattr(data, "take"):  # tf.data
         return next(iter(data.take(1)), None)
-    if _is_loader(data) and hasattr(data.dataset, "__getitem__") and data.batch_size:
+    if _is_loader(data) and hasattr(data.dataset, "__len__") and data.batch_size:  # a stream has no length
         # The loader's own iterator would draw from torch's generator.
         size = min(data.batch_size, len(data.dataset))
+        check(size > 0, "x", "hold at least one sample", "a DataLoader of none")
         return data.collate_fn([data.dataset[i] for i in range(size)])
     return None
 
@@ -168,7 +185,8 @@ def _is_loader(data: Any) -> bool:
 
 def _resumed(batch: Any, rest: Iterator[Any]) -> Iterator[Any]:
     for each in itertools.chain([] if batch is None else [batch], rest):
-        yield (each,) if is_array(each) else each
+        parts = [each] if is_array(each) else each
+        yield tuple(parts) if isinstance(parts, list) else parts
 
 
 def _as_plain(name: str, part: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Files: whole at any moment, and the errors of those that come from outside."""
+"""Files that are complete at any moment, and clear errors for damaged ones."""
 
 import contextlib
 import errno
@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
-# What Keras, HDF5 and JSON make of a damaged file.
+# Raised by Keras, HDF5 and JSON for a damaged file.
 DAMAGE = (
     *(OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError, MemoryError, EOFError),
     *(zipfile.BadZipFile, zlib.error),
@@ -18,14 +18,14 @@ DAMAGE = (
 
 @contextlib.contextmanager
 def reading(name: str, file: Any, rule: str, *errors: type[Exception]) -> Iterator[None]:
-    """Gives the errors of those who read `file` the common form, with its path. See `keras_gen/core/checks.py`.
+    """Converts the errors of reading `file` to the common form, with its path. See `keras_gen/core/checks.py`.
 
     Args:
         name: str. The argument that leads to the file.
         file: its path.
         rule: str. What the file must be.
-        *errors: the exceptions that tell that it is not. Those of the operating system, that the file does not exist
-            or must not be read, stay as they are, and that a library is missing.
+        *errors: the exceptions that show that it is not. Errors of the operating system, such as that of a missing
+            file, and those of missing libraries are passed on unchanged.
 
     Raises:
         ValueError: in place of one of `errors`.
@@ -33,7 +33,7 @@ def reading(name: str, file: Any, rule: str, *errors: type[Exception]) -> Iterat
     try:
         yield
     except errors as error:
-        # EINVAL is that of a place outside of the file, to which damage leads.
+        # EINVAL stands for a position outside of the file, which is found in damaged ones.
         is_of_system = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
         if is_of_system or isinstance(error, ImportError):
             raise
@@ -42,7 +42,7 @@ def reading(name: str, file: Any, rule: str, *errors: type[Exception]) -> Iterat
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
-    """Opens a temporary file that takes the place of `path` at the end of the block, or is removed if that raises."""
+    """Opens a temporary file that replaces `path` at the end of the block, or is removed if the block raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
     try:

@@ -1,4 +1,4 @@
-"""Layers that are frozen stay frozen in a file, with the layers that they are made of."""
+"""Frozen layers, which stay frozen in files, together with their sublayers."""
 
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ def frozen_layers(layer: keras.Layer) -> list[int]:
 
 
 def freeze_layers(layer: keras.Layer, frozen: Collection[int]) -> None:
-    """Freezes a layer and its sublayers as `frozen_layers` found them; those that it does not name are trainable."""
+    """Freezes those of a layer and its sublayers that `frozen_layers` found, and makes all others trainable."""
     # From the outside in: `trainable` reaches all sublayers.
     for i, part in enumerate(layer._flatten_layers()):
         if part.trainable == (i in frozen):
@@ -28,16 +28,16 @@ def pass_on_frozen(layer: keras.Layer) -> None:
     """Freezes the sublayers of a frozen layer."""
     if not layer.trainable:
         for part in layer._flatten_layers(include_self=False):
-            # Not by the layer's own flag: TensorFlow skips the assignment of the value that an attribute has.
+            # Not through the layer's own flag: TensorFlow skips assignments of the value that an attribute has already.
             part.trainable = False
 
 
 class StaysFrozen(Mixin):
     """Mixin of layers and models that create sublayers, before `keras.Layer` or `keras.Model` among the bases.
 
-    Keras's configuration of a layer contains `trainable`, but a constructor sets it before there are sublayers, and
-    those keep their own, true by default. So the flag is passed on when the layer is built, and the configuration for
-    `build` contains the sublayers that are frozen.
+    Keras's configuration of a layer contains `trainable`, but the flag is set before there are sublayers, which keep
+    their own, true by default. It is therefore passed on when the layer is built, and the configuration for `build`
+    lists the frozen sublayers.
     """
 
     trainable: bool

@@ -1,43 +1,35 @@
 """Base class of all generative models."""
 
 import contextlib
-import functools
 import inspect
-import math
-import pathlib
 import threading
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core import averages, replicas
-from keras_gen.core.checks import check, check_image_range, check_integer, check_no_scalar, check_verbose, is_array
-from keras_gen.core.compiled import CompiledFunctions, as_tensor, even_batches, progress_bar, run_in_parts, shapes_of
-from keras_gen.core.conditions import map_parts, names_of
-from keras_gen.core.data import Batches, check_batch_size, first_batch, is_source
-from keras_gen.core.exporting.graph import Graph
-from keras_gen.core.exporting.writers import writer_for
+from keras_gen.core import averages, jax_weights
+from keras_gen.core.checks import check, check_verbose
+from keras_gen.core.compiled import CompiledFunctions
+from keras_gen.core.configured import check_configured
+from keras_gen.core.data import Batches, check_batch_size, check_class_weight
+from keras_gen.core.data_checks import checked_data
+from keras_gen.core.exporting.exports import Exports
 from keras_gen.core.frozen import StaysFrozen
-from keras_gen.core.random import check_seed, check_seeds, seed_generator, step_seeds
-from keras_gen.core.reconstruction import Reconstruction
+from keras_gen.core.random import check_seed, seed_generator, step_seeds
+from keras_gen.core.replicas import preparation, processes, training_step, whole_batch
+from keras_gen.core.runs_batches import RunsBatches
 from keras_gen.core.scheduled import steps_per_update
-from keras_gen.core.stateless import in_random_state
 from keras_gen.core.torch.inductor import compiling
 from keras_gen.core.torch.optimizer import few_passes
 from keras_gen.core.weights import load_whole
 
 INSTEAD_OF_PREDICT = ("sample", "log_prob", "elbo", "map_latents", "denoise_from")
-EXPORTED_PARTS = ("network", "sampling_generator", "diffusion.network", "autoencoder")
-
-SEQUENCES = list | tuple | range | np.ndarray
-DRAW_LOCK = threading.Lock()
 
 
-class GenerativeModel(StaysFrozen, keras.Model):
+class GenerativeModel(StaysFrozen, RunsBatches, Exports, keras.Model):
     """Base class of generative models: trained by `fit`, sampled by `sample`.
 
         loss = mean over the batch of weight_i loss_per_sample(x, y)_i + added losses + weight regularizers
@@ -71,9 +63,9 @@ class GenerativeModel(StaysFrozen, keras.Model):
         self.seed = check_seed(seed)
         self.seed_generator = seed_generator(self.seed)
         self.programs = CompiledFunctions()
-        self._warned_of_range = False
+        self.warned_of_range = False
         self._sample_weight: Any = None  # of the current training step
-        self._training_thread: int | None = None
+        self.training_thread: int | None = None
         self.averages_checksum: int | None = None  # of the averages, while they are in the weights
         self.jit_choice: str | bool = "auto"
 
@@ -101,7 +93,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         self.check_batch(x, y)
         self._sample_weight = sample_weight
         try:
-            with replicas.keeping(self._saved), replicas.shifted(self._states_of_replica):
+            with whole_batch.keeping(self._saved), training_step.shifted(self._states_of_replica):
                 losses, penalty = self._losses_and_penalty(x, y, training)
         finally:
             self._sample_weight = None
@@ -110,7 +102,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         if weighted:
             losses = losses * ops.reshape(ops.cast(sample_weight, losses.dtype), (-1,))
         loss = ops.mean(losses) + penalty
-        return replicas.weighted(loss, ops.shape(losses)[0], training)
+        return training_step.weighted(loss, ops.shape(losses)[0], training)
 
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, *, jit_compile: str | bool = "auto", **kwargs: Any
@@ -126,6 +118,8 @@ class GenerativeModel(StaysFrozen, keras.Model):
                 check(
                     value is None, name, "be left out: callbacks.EvaluateSamples evaluates samples during `fit`", value
                 )
+        is_choice = jit_compile == "auto" or isinstance(jit_compile, bool)
+        check(is_choice, "jit_compile", "be 'auto', True or False", repr(jit_compile))
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         self.jit_choice = jit_compile
         self.averages_checksum = None
@@ -165,43 +159,43 @@ class GenerativeModel(StaysFrozen, keras.Model):
         what callbacks see and what is left at the end of `fit`, finished or interrupted. The next `fit` goes on from
         the weights of training, also after `save` and `keras.models.load_model`.
         """
-        with replicas.scope_of(self):
+        with preparation.scope_of(self):
             return self._fit_checked(_options(super().fit, x, y, *args, **kwargs))
 
     def _fit_checked(self, options: dict[str, Any]) -> keras.callbacks.History:
-        options["x"] = self._checked(options.get("x"), options.get("y"), options.get("sample_weight"))
+        options["x"] = checked_data(self, options.get("x"), options.get("y"), options.get("sample_weight"))
         if isinstance(options["x"], Batches):
             options["shuffle"] = False  # else Keras asks for them in an order that their source has not
         validation = options.get("validation_data")
         if isinstance(validation, tuple | list):
-            self._checked(*(*validation, None, None)[:3])
+            checked_data(self, *(*validation, None, None)[:3])
         elif validation is not None:
-            options["validation_data"] = self._checked(validation)
-        self._copy_weights()
+            options["validation_data"] = checked_data(self, validation)
+        jax_weights.copy(self)
         self._build_optimizer()
-        options["callbacks"] = replicas.callbacks_of_process(_as_list(options.get("callbacks")))
+        options["callbacks"] = preparation.callbacks_of_process(_as_list(options.get("callbacks")))
         optimizer = getattr(self, "optimizer", None)
-        replicas.check_accumulation(steps_per_update(optimizer))
-        options = replicas.prepared(options, [*self.variables, *getattr(optimizer, "variables", [])])
+        preparation.check_accumulation(steps_per_update(optimizer))
+        options = preparation.prepared(options, [*self.variables, *getattr(optimizer, "variables", [])])
         if not averages.keeps_averages(optimizer):
             return self._fit(options)
-        options["callbacks"] = [averages.Averages(), *options["callbacks"]]
+        options["callbacks"] = [averages.Averages(), *averages.without_swaps(options["callbacks"])]
         with averages.keeping_raw_weights(optimizer), self._ending_with_averages():
             return self._fit(options)
 
     def _fit(self, options: dict[str, Any]) -> keras.callbacks.History:
-        self._training_thread = threading.get_ident()
+        self.training_thread = threading.get_ident()
         try:
             return super().fit(**options)
         finally:
-            self._training_thread = None
+            self.training_thread = None
 
     @contextlib.contextmanager
     def _ending_with_averages(self) -> Iterator[None]:
         try:
             yield
         finally:
-            self._recover_weights()
+            jax_weights.recover(self)
             averages.put_in(self)
 
     @contextlib.contextmanager
@@ -216,7 +210,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         >>> with model.averaged_weights():
         ...     model.sample(16)
         """
-        self._check_weights_are_here()
+        jax_weights.fetch(self)
         inside = self.averages_checksum is not None
         if getattr(self, "optimizer", None) is not None:
             averages.put_in(self)
@@ -228,6 +222,9 @@ class GenerativeModel(StaysFrozen, keras.Model):
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Saves the model; see `keras.Model.save`. The file holds the averages, if any, and the weights of training."""
+        check_configured("model", self)
+        is_hdf5 = str(filepath).endswith((".h5", ".hdf5"))
+        check(not is_hdf5, "filepath", "end with .keras: not all models can be loaded from HDF5", filepath)
         with self.averaged_weights():
             super().save(filepath, *args, **kwargs)
 
@@ -242,14 +239,14 @@ class GenerativeModel(StaysFrozen, keras.Model):
         All draws are those of one fixed seed: evaluating twice gives the same loss, and validation during `fit` leaves
         the draws of training as they are.
         """
-        with replicas.scope_of(self):
+        with preparation.scope_of(self):
             return self._evaluate_checked(_options(super().evaluate, x, y, *args, **kwargs))
 
     def _evaluate_checked(self, options: dict[str, Any]) -> Any:
         if not options.get("_use_cached_eval_dataset"):  # else `fit` has checked them, and Keras has begun with them
-            options["x"] = self._checked(options.get("x"), options.get("y"), options.get("sample_weight"))
-            options = replicas.prepared(options, [])
-        self._copy_weights()
+            options["x"] = checked_data(self, options.get("x"), options.get("y"), options.get("sample_weight"))
+            options = preparation.prepared(options, [])
+        jax_weights.copy(self)
         states = self._random_states()
         before = [ops.convert_to_numpy(state) for state in states]
         for state, row in zip(states, step_seeds(len(states), 0, 0, self.seed_generator.state.dtype), strict=True):
@@ -257,7 +254,7 @@ class GenerativeModel(StaysFrozen, keras.Model):
         try:
             return super().evaluate(**options)
         finally:
-            self._recover_weights()
+            jax_weights.recover(self)
             for state, value in zip(states, before, strict=True):
                 state.assign(value)
 
@@ -277,222 +274,18 @@ class GenerativeModel(StaysFrozen, keras.Model):
             NotImplementedError: if the model is no autoencoder. The message names the methods to use instead.
         """
         self._check_reconstructs("predict", [name for name in INSTEAD_OF_PREDICT if hasattr(self, name)])
-        self._copy_weights()
+        jax_weights.copy(self)
         self.reconstructing = True
         try:
             return super().predict(*args, **kwargs)
         finally:
             self.reconstructing = False
-            self._recover_weights()
-
-    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
-        """Exports the reconstruction of an autoencoder, a function of data; see `keras.Model.export`.
-
-        Raises:
-            NotImplementedError: if the model is no autoencoder. The message names the parts that can be exported.
-        """
-        parts = [path for path in EXPORTED_PARTS if isinstance(_part(self, path), keras.Model)]
-        own = ["export_sampler"] if hasattr(self, "export_sampler") else []
-        own += ["export_method"] if self._exports_methods() else []
-        self._check_reconstructs("export", [*(f"{name}.export" for name in parts), *own])
-        self.check_built()
-        x = keras.Input(self.data_shape, dtype=self.data_dtype, name="x")
-        layer = Reconstruction(self.reconstruction, self.reconstructing_layers)
-        return keras.Model(x, layer(x), name=self.name).export(filepath, *args, **kwargs)
-
-    def method_graphs(self) -> list[Graph]:
-        """Returns what `export_method` can write: methods as functions of tensors. None by default."""
-        return []
-
-    def export_method(self, path: str | pathlib.Path, method: str) -> None:
-        """Writes `log_prob`, `encode` or `decode` as a graph, to run where neither this library nor Keras is installed.
-
-        The graph holds the weights. Its inputs are the arrays that the method takes, under the same names and for any
-        n: `x` (or `z`, or `codes`) and, of a conditional model, `condition`. What the method draws is an input too:
-        `noise` of the data's shape, for flows that begin with `Dequantize`, uniform on [0, 1), or standard normal if
-        the noise is learned. It checks nothing, and returns what the method returns, up to rounding.
-
-        Args:
-            path: str or path. A name without a suffix is the folder of a SavedModel (on TensorFlow, and on JAX with
-                TensorFlow installed), whose function has the method's name; ".stablehlo" is a file for
-                `jax.export.deserialize` (JAX); ".onnx" one for any ONNX runtime (PyTorch, TensorFlow), with
-                `pip install 'keras_gen[onnx]'`.
-            method: `"log_prob"`, `"encode"` or `"decode"`, whichever the model has.
-
-        Raises:
-            ValueError: if the model is not built or has no such method, the backend cannot write such a file, or the
-                method cannot be written, as one whose number of steps depends on the data in ONNX.
-
-        Example:
-
-        >>> flow.export_method("log_prob.onnx", "log_prob")
-        >>> onnxruntime.InferenceSession("log_prob.onnx").run(None, {"x": points})
-        """
-        path = pathlib.Path(path)
-        write = writer_for(path)
-        graphs = {graph.name: graph for graph in self.method_graphs()}
-        rule = f"be one that {type(self).__name__} exports: {', '.join(map(repr, graphs)) or 'it has none'}"
-        check(isinstance(method, str) and method in graphs, "method", rule, repr(method))
-        drawn = graphs[method].draws(self._random_states())
-        check(not drawn, "method", "draw nothing but noise that can be an input", f"{method}, drawing from {drawn}")
-        write(graphs[method], path)
-
-    def _exports_methods(self) -> bool:
-        return type(self).method_graphs is not GenerativeModel.method_graphs
+            jax_weights.recover(self)
 
     def _check_reconstructs(self, method: str, others: list[str]) -> None:
         if type(self).reconstruction is GenerativeModel.reconstruction:
             instead = f": use {', '.join(f'`{name}`' for name in others)}" if others else ""
             raise NotImplementedError(f"{type(self).__name__} has no `{method}`{instead}")
-
-    def draw_seed(self, seed: int | None) -> int:
-        """Returns `seed`, or for `None` the next seed from the model's own generator, another one in each thread."""
-        self._check_weights_are_here()
-        if seed is None:
-            with DRAW_LOCK:
-                return int(keras.random.randint((), 0, 2**31 - 1, seed=self.seed_generator))
-        return check_integer("seed", seed, at_least=0)
-
-    def draw_seeds(self, seed: Any, n: int) -> int | tuple[int, ...]:
-        """Returns the seed of `n` samples as `draw_seed` does, or a tuple if `seed` holds one for each of them."""
-        return check_seeds(seed, n) if isinstance(seed, SEQUENCES) else self.draw_seed(seed)
-
-    def program(
-        self, key: Any, function: Callable[..., Any], extra_layers: Sequence[keras.Layer] = ()
-    ) -> Callable[..., Any]:
-        """Compiles `function`, which reads the weights of the model and of `extra_layers`, once for each `key`.
-
-        Keys include the shapes: TensorFlow would otherwise trace a single, slower function for all shapes. The last
-        16 programs are kept.
-
-        Raises:
-            RuntimeError: if another thread trains the model, on JAX.
-        """
-        self._check_weights_are_here()
-        return self.programs.get(key, function, self, *extra_layers)
-
-    def run_steps(
-        self,
-        name: Any,
-        loop: Callable[[dict[str, Any], Any, Any, Any], Any],
-        arrays: dict[str, Any],
-        start: Callable[[dict[str, Any]], Any],
-        *,
-        steps: int,
-        batch_size: int,
-        verbose: str | int,
-        shared: dict[str, Any] | None = None,
-        seed: int | tuple[int, ...] | None = None,
-        draws: int = 1,
-        stops: Sequence[int] | None = None,
-        part: Callable[[int, int], dict[str, Any]] | None = None,
-        read: Callable[[Any], Any] = lambda state: state,
-        extra_layers: Sequence[keras.Layer] = (),
-    ) -> Iterator[tuple[np.ndarray, int, Any]]:
-        """Runs a compiled, seeded loop of steps for batches of the arrays' rows, with a progress bar.
-
-        Args:
-            name: distinguishes loops over the same arrays.
-            loop: `loop(inputs, state, first, last)` performs the steps first .. last - 1 and returns the new state.
-            arrays: each `(n, ...)`, or a dict of such arrays; `inputs` contains the rows of one batch under the same
-                names, without entries for `None`.
-            start: returns the initial state from the inputs of a batch.
-            steps: int >= 1.
-            batch_size: int >= 1.
-            verbose: `"auto"`, 0 or 1: whether to show progress.
-            shared: further inputs, nested tensors that are the same for all batches. Defaults to `None`.
-            seed: int, tuple or `None`. If given, `inputs["seeds"]` contains the rows for `StepSeed`,
-                `(steps, draws, 2)`, different for each batch; for a tuple of `n` seeds `(steps, draws, batch, 2)`, in
-                which a row has those of a batch of one. Defaults to `None`, for a loop without random draws.
-            draws: int >= 1. Number of draws per step. Defaults to `1`.
-            stops: the steps after which to yield the state. Defaults to `None`, the last step.
-            part: `part(first, last)` returns further inputs for the steps between two stops. Defaults to `None`.
-            read: function of a state that returns what to yield of it, nested tensors with one row per sample. Defaults
-                to the state itself.
-            extra_layers: further layers whose weights the loop reads. Defaults to `()`.
-
-        Yields:
-            The row indices of a batch, a stop, and what `read` returns after that step, as NumPy arrays. The last batch
-            is padded with row n - 1. Several processes, or devices of a strategy, share the batches; all are yielded.
-        """
-        check_integer("batch_size", batch_size)
-        given = {key: array for key, array in arrays.items() if array is not None}
-        leaves = keras.tree.flatten(given)
-        batches = list(even_batches(len(leaves[0]), batch_size))
-        by_row = isinstance(seed, tuple)
-        shared = shared or {}
-
-        def inputs_of(number: int) -> dict[str, Any]:
-            rows = batches[number]
-            own = keras.tree.map_structure(lambda array: replicas.placed(as_tensor(array[rows])), given)
-            if seed is not None:
-                own["seeds"] = as_tensor(self._step_seeds((steps, draws), seed, number, rows))
-            return own
-
-        key = (name, steps, len(batches[0]), shapes_of(given), by_row, replicas.devices())
-        program = self.program(key, replicas.on_devices(loop), extra_layers)
-        rounds = replicas.rounds(len(batches), leaves)
-        bar = progress_bar(len(rounds) * steps, verbose)
-        for numbers, together in rounds:
-            own = [inputs_of(number) for number in numbers]
-            start_state = replicas.spread([start({**shared, **each}) for each in own])
-            inputs = {**shared, **replicas.spread(own)}
-            for stop, state in run_in_parts(program, inputs, start_state, steps, stops or (steps,), bar, part):
-                results = [read(each) for each in replicas.unspread(state)]
-                for other, result in zip(together, replicas.of_each_process(results), strict=True):
-                    yield batches[other], stop, result
-
-    def in_batches(
-        self,
-        name: Any,
-        function: Callable[..., Any],
-        *arrays: Any,
-        batch_size: int = 256,
-        verbose: str | int = 0,
-        seed: int | None = None,
-        extra_layers: Sequence[keras.Layer] = (),
-    ) -> np.ndarray:
-        """Computes `function(*rows)` for batches of the arrays' rows, and concatenates the results.
-
-        Args:
-            name: distinguishes functions of the same shapes.
-            function: takes one tensor per array, or a dict of them, returns one tensor. It may draw from the model's
-                generators.
-            *arrays: each `(n, ...)`, or a dict of such arrays.
-            batch_size: int >= 1. Defaults to `256`.
-            verbose: `"auto"`, 0 or 1: whether to show progress. Defaults to `0`.
-            seed: int or `None`. Seeds all generators of the model, differently for each batch; their own states do not
-                change. Defaults to `None`, for a function without random draws.
-
-        Returns:
-            array `(n, ...)`.
-        """
-        check_integer("batch_size", batch_size)
-        leaves = keras.tree.flatten(arrays)
-        n = len(leaves[0])
-        batches = list(even_batches(n, batch_size))
-        states = [] if seed is None else self._random_states()
-        # Seeds are arguments: what other threads draw, and the state that they draw from, is left alone.
-        run = self.program(
-            (name, len(batches[0]), shapes_of(arrays), len(states), replicas.devices()),
-            replicas.on_devices(in_random_state(self, states, function)),
-            extra_layers,
-        )
-
-        def inputs_of(number: int) -> tuple[Any, ...]:
-            drawn = step_seeds(len(states), seed or 0, number, self.seed_generator.state.dtype)
-            rows = batches[number]
-            own = keras.tree.map_structure(lambda array: replicas.placed(as_tensor(array[rows], array.dtype)), arrays)
-            return list(map(ops.convert_to_tensor, drawn)), *own
-
-        rounds = replicas.rounds(len(batches), leaves)
-        bar = progress_bar(len(rounds), verbose)
-        parts = []
-        for numbers, _ in rounds:
-            inputs = replicas.spread([inputs_of(number) for number in numbers])
-            parts += replicas.of_each_process(replicas.unspread(run(*inputs)))
-            bar.add(1)
-        return np.concatenate(parts)[:n]
 
     def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)
@@ -578,37 +371,19 @@ class GenerativeModel(StaysFrozen, keras.Model):
         shared = {id(each.state) for layer in layers for each in getattr(layer, "shared_generators", ())}
         return [state for state in self._random_states() if id(state) not in shared]
 
-    def _step_seeds(
-        self, shape: tuple[int, int], seed: int | tuple[int, ...], number: int, rows: np.ndarray
-    ) -> np.ndarray:
-        """Returns the seeds of all draws of a batch, `(*shape, 2)`, or those of each row, `(*shape, batch, 2)`."""
-        dtype = self.seed_generator.state.dtype
-        if isinstance(seed, tuple):
-            of_rows = [step_seeds(math.prod(shape), seed[row], 0, dtype).reshape(*shape, 2) for row in rows]
-            return np.stack(of_rows, axis=2)
-        return step_seeds(math.prod(shape), seed, number, dtype).reshape(*shape, 2)
-
-    def _check_weights_are_here(self) -> None:
-        """Fetches the weights from Keras's training loop on JAX, which holds them elsewhere while it runs."""
-        if keras.backend.backend() != "jax" or self._training_thread is None:
-            return
-        if self._training_thread != threading.get_ident():
-            raise RuntimeError(f"{self.name} is being trained in another thread: on JAX, wait for the end of `fit`")
-        self.jax_state_sync()
-
     def train_step(self, *args: Any) -> Any:
         """Performs a step of training; see `keras.Model.train_step`. All replicas learn the same."""
         update = few_passes(self.optimizer)
-        with replicas.averaging_gradients(self.optimizer, args), update, compiling(self.jit_compile):
+        with training_step.averaging_gradients(self.optimizer, args), update, compiling(self.jit_compile):
             logs = super().train_step(*args)
-        replicas.average_statistics(self)
-        return replicas.reducible(logs)
+        training_step.average_statistics(self)
+        return training_step.reducible(logs)
 
     def test_step(self, *args: Any) -> Any:
         """Performs a step of evaluation; see `keras.Model.test_step`."""
         with compiling(self.jit_compile):
             logs = super().test_step(*args)
-        return replicas.reducible(logs)
+        return training_step.reducible(logs)
 
     def _should_torch_compile(self) -> bool:
         # Keras would hand its step to Dynamo, which compiles Keras's calls of layers over and over.
@@ -616,94 +391,28 @@ class GenerativeModel(StaysFrozen, keras.Model):
 
     def get_metrics_result(self) -> dict[str, Any]:
         """Returns the values of all metrics, over the rows of all replicas; see `keras.Model.get_metrics_result`."""
-        with replicas.summed(self.metrics_variables):
+        with training_step.summed(self.metrics_variables):
             return super().get_metrics_result()
 
     def make_train_function(self, force: bool = False) -> Any:
-        self._remember_weights()
+        jax_weights.remember(self)
         for layer in self._flatten_layers():
             if hasattr(layer, "steps_per_update"):
                 layer.steps_per_update = steps_per_update(self.optimizer)
         return super().make_train_function(force)
 
     def make_test_function(self, force: bool = False) -> Any:
-        self._remember_weights()
+        jax_weights.remember(self)
         return super().make_test_function(force)
 
     def make_predict_function(self, force: bool = False) -> Any:
-        self._remember_weights()
+        jax_weights.remember(self)
         return super().make_predict_function(force)
 
     def _maybe_symbolic_build(self, *args: Any, **kwargs: Any) -> None:
         # TensorFlow's trainer looks at a batch here, and fails at one of several workers. The model is built by now.
-        if replicas.processes()[1] == 1:
+        if processes.processes()[1] == 1:
             super()._maybe_symbolic_build(*args, **kwargs)
-
-    def _remember_weights(self) -> None:
-        """On JAX, Keras takes the values out of the variables, and loses them if the first step fails."""
-        if keras.backend.backend() == "jax":
-            kinds = ("trainable_variables", "non_trainable_variables", "metrics_variables")
-            state = {kind: [variable.value for variable in getattr(self, kind)] for kind in kinds}
-            optimizer = getattr(self, "optimizer", None)
-            state["optimizer_variables"] = [variable.value for variable in getattr(optimizer, "variables", [])]
-            self._jax_state = state
-
-    def _recover_weights(self) -> None:
-        """After a step that failed on JAX, gives the variables the values of the last finished one."""
-        if keras.backend.backend() == "jax":
-            self.jax_state_sync()
-
-    def _checked(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Checks arrays, or the first batch of a dataset or generator; returns data that still begin with it."""
-        check(x is not None, "x", "be given: arrays, a dataset or a generator", None)
-        is_nested = isinstance(x, list | tuple | dict)
-        parts: list[Any] = list(x.values() if isinstance(x, dict) else x) if is_nested else []
-        is_taken = isinstance(x, self.nested_data) and len(parts) > 0 if is_nested else is_source(x)
-        check(is_taken, "x", "be one array, a dataset or a generator", f"a {type(x).__name__}")
-        check(all(map(is_array, parts)), "x", "hold arrays", repr(x)[:80])
-        is_whole = is_array(x) or isinstance(x, self.nested_data)
-        check(y is None or is_whole, "y", "be None: a dataset or a generator yields it with each batch", "a value")
-        if is_array(x) and len(x.shape) > 0:
-            map_parts(lambda name, part: _check_rows(name, part, len(x)), names_of("y", y), y)
-        self.check_data(x, y)
-        batch, x = first_batch(x)
-        if batch is None:
-            has_target = sample_weight is None or y is not None
-            check(has_target, "sample_weight", "come with `y`: Keras drops it otherwise", "an array")
-            self._check_weights(x, sample_weight)
-            self._check_range(x)
-        else:
-            first_x, first_y, first_weight = keras.utils.unpack_x_y_sample_weight(batch)
-            keys = list(first_x) if isinstance(first_x, dict) else []
-            rule = f"yield (x,) or (x, y), as `keras_gen.data.Batches(x, x=<key>, y=<key>)` does with keys of {keys}"
-            is_taken = not isinstance(first_x, dict) or isinstance(first_x, self.nested_data)
-            check(is_taken, "x", rule, "dicts")
-            self.check_data(first_x, first_y)
-            self._check_weights(first_x, first_weight)
-            self._check_range(first_x)
-        return x
-
-    def _check_range(self, x: Any) -> None:
-        doubt = check_image_range("x", x) if self.takes_unit_images else None
-        if doubt and not self._warned_of_range:
-            warnings.warn(doubt, stacklevel=5)
-            self._warned_of_range = True
-
-    def _check_weights(self, x: Any, sample_weight: Any) -> None:
-        if sample_weight is not None:
-            weight = ops.convert_to_numpy(sample_weight)
-            n = len(keras.tree.flatten(x)[0])
-            check(weight.shape in ((n,), (n, 1)), "sample_weight", f"have shape ({n},)", f"shape {weight.shape}")
-            is_weight = np.isfinite(weight) & (weight >= 0)
-            check(bool(is_weight.all()), "sample_weight", "be finite and >= 0", weight[~is_weight][:5])
-
-    def _copy_weights(self) -> None:
-        # On JAX a `fit` with use_ema=True leaves weights and averages in the same buffers, and the next `fit`,
-        # `evaluate` or `predict` of Keras 3.15 donates the buffers of the weights. All weights: those frozen here may
-        # be averaged by the optimizer of a submodel.
-        if keras.backend.backend() == "jax":
-            for variable in self.weights:
-                variable.assign(ops.copy(variable))
 
 
 def _options(method: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -711,6 +420,7 @@ def _options(method: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str,
     options = inspect.signature(method).bind(*args, **kwargs).arguments
     options |= options.pop("kwargs", {})
     check_batch_size(options.get("batch_size"))
+    check_class_weight(options.get("class_weight"))
     check_verbose(options.get("verbose", "auto"))
     return options
 
@@ -719,14 +429,3 @@ def _as_list(callbacks: Any) -> list[Any]:
     if isinstance(callbacks, keras.callbacks.CallbackList):
         return list(callbacks.callbacks)
     return list(keras.tree.flatten(callbacks)) if callbacks is not None else []
-
-
-def _check_rows(name: str, y: Any, n: int) -> None:
-    """Checks that `y`, or a part of it, is an array beside `n` samples, or `None`."""
-    check_no_scalar(name, y, n)
-    check(y is None or is_array(y), name, "be an array, as x is", f"a {type(y).__name__}")
-
-
-def _part(model: Any, path: str) -> Any:
-    """Returns the part of a model under a dotted path, or `None`."""
-    return functools.reduce(lambda part, name: getattr(part, name, None), path.split("."), model)

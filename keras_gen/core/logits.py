@@ -1,4 +1,4 @@
-"""Logits as tensors, and warnings of networks that end in an activation where they are expected."""
+"""Logits as tensors, and warnings about networks that end in an activation where logits are expected."""
 
 import warnings
 from typing import Any
@@ -15,7 +15,7 @@ LOWEST = -1e30  # stands for a logit of -inf: as improbable, and its gradient is
 
 
 def logits_tensor(name: str, logits: Any) -> Any:
-    """Converts logits `(..., classes)` to float32, with `LOWEST` for -inf; an array's are neither NaN nor +inf."""
+    """Converts logits `(..., classes)` to float32, with `LOWEST` for -inf; refuses arrays with NaN or +inf."""
     check_real(name, logits)
     if is_numpy(logits):
         is_valid = bool((np.asarray(logits) < np.inf).all())  # false for NaN
@@ -37,7 +37,7 @@ def warn_of_activation(name: str, layer: keras.Layer) -> None:
 
 
 def last_activation(layer: Any) -> str | None:
-    """Returns the name of the activation that a layer, a model or an operation ends in, if that can be seen."""
+    """Returns the name of the activation that a layer, a model or an operation ends in, if it can be determined."""
     if isinstance(layer, keras.Sequential):
         parts = [part for part in layer.layers if not isinstance(part, SHAPES_ONLY)]
         return last_activation(parts[-1]) if parts else None

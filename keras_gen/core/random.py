@@ -1,5 +1,6 @@
 """Random draws that do not depend on how the work is split into batches."""
 
+import contextlib
 import random
 from typing import Any
 
@@ -7,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer, is_integer
+from keras_gen.core.checks import check, check_integer, check_integer_or_none, is_integer
 
 SEEDS = 2**31  # the state of Keras's generators is int32 on PyTorch, uint32 on JAX
 
@@ -31,7 +32,7 @@ class StepSeed(keras.random.SeedGenerator):
 
 def check_seed(seed: Any) -> int | None:
     """Checks that `seed` is an integer >= 0 of any size, or `None`, and returns it as a Python int."""
-    return None if seed is None else check_integer("seed", seed, at_least=0)
+    return check_integer_or_none("seed", seed, at_least=0)
 
 
 def keras_seed(seed: int | None) -> int | None:
@@ -52,6 +53,20 @@ def draw_seed(seed: Any) -> Any:
     rule = "be an integer >= 0, a keras.random.SeedGenerator or None"
     check(is_generator or (is_integer(seed) and seed >= 0), "seed", rule, repr(seed))
     return seed if is_generator else keras_seed(int(seed))
+
+
+def next_seed(generator: keras.random.SeedGenerator) -> int:
+    """Returns the next seed that a generator draws.
+
+    It is drawn at once, also where JAX traces a function around: the generator's state would keep a tracer for ever.
+    """
+    at_once: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        at_once = jax.ensure_compile_time_eval()
+    with at_once:
+        return int(keras.random.randint((), 0, SEEDS - 1, seed=generator))
 
 
 def fixed_seed(seed: int | None) -> int:

@@ -12,7 +12,7 @@ from keras_gen.core.checks import check, is_number
 class Scheduled(keras.layers.Layer):
     """Scheduled scalar: `schedule(step)`, where `step` counts the updates of the weights; or a constant.
 
-    Updates are the calls with `training=True`, by `steps_per_update`, which a model sets where its optimizer
+    An update takes `steps_per_update` calls with `training=True`, a number that a model sets where its optimizer
     accumulates gradients.
 
     The step counter is a non-trainable weight of the layer: it advances inside a compiled `fit` on every backend (a
@@ -44,7 +44,7 @@ class Scheduled(keras.layers.Layer):
             return ops.convert_to_tensor(self.schedule, "float32")
         update = ops.convert_to_tensor(self.step) // self.steps_per_update
         value = ops.maximum(ops.cast(self.schedule(update), "float32"), self.lowest)
-        if training:  # not before: on torch and TensorFlow, the tensor is the weight itself, and would change, too
+        if training:  # not earlier: on torch and TensorFlow, `update` is computed from the weight itself
             self.step.assign_add(1)
         return value
 
@@ -54,5 +54,5 @@ class Scheduled(keras.layers.Layer):
 
 
 def steps_per_update(optimizer: Any) -> int:
-    """Returns over how many steps of training an optimizer, or one of those it consists of, accumulates gradients."""
+    """Returns the number of training steps over which an optimizer, or one of its parts, accumulates gradients."""
     return max(getattr(part, "gradient_accumulation_steps", None) or 1 for part in optimizers_in(optimizer))

@@ -1,4 +1,4 @@
-"""Loading of weights: all of a file's, or none."""
+"""Loading of weights: all weights of a file, or none."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ from keras_gen.core.checks import check
 from keras_gen.core.files import DAMAGE, reading
 
 MEMBER = "model.weights.h5"  # of a `.keras` file
-NO_WEIGHTS = ("random_state_", CHECKSUM)  # begin the names of what else a file holds of a model
+NO_WEIGHTS = ("random_state_", CHECKSUM)  # prefixes of the names of a model's other entries in a file
 
 
 def load_whole(
@@ -45,9 +45,9 @@ def load_whole(
 
 @contextlib.contextmanager
 def unless_fails(model: keras.Model) -> Iterator[None]:
-    """Gives the model's variables, and its optimizers', their values back if the block raises.
+    """Restores the values of the model's variables, and of its optimizers', if the block raises.
 
-    With them what says whether the weights of a model, or of one inside it, are the averages.
+    The checksums that tell whether the weights of a model, or of one inside it, are the averages are restored as well.
     """
     checksums = [(layer, getattr(layer, CHECKSUM)) for layer in _layers(model) if hasattr(layer, CHECKSUM)]
     optimizers = [getattr(layer, "optimizer", None) for layer in _layers(model)]
@@ -67,9 +67,9 @@ def unless_fails(model: keras.Model) -> Iterator[None]:
 
 
 def _check_left_over(model: keras.Model, filepath: Any) -> None:
-    """Checks that a file holds no more weights than the model: Keras would ignore them, and load from the others."""
+    """Checks that a file holds no more weights than the model: Keras would silently ignore the others."""
     path = pathlib.Path(filepath)
-    if not path.is_file():  # Keras knows what to make of it
+    if not path.is_file():  # Keras reports it
         return
     if path.name.endswith(".weights.h5"):
         saved = _saved_weights(path)

@@ -149,8 +149,7 @@ class Preconditioned(Prediction):
     """
 
     def __init__(self, sigma_data: float = SIGMA_DATA):
-        check(is_number(sigma_data) and sigma_data > 0, "sigma_data", "be > 0", repr(sigma_data))
-        self.sigma_data = float(sigma_data)
+        self.sigma_data = check_positive("sigma_data", sigma_data)
 
     def linear_form(self, alpha: Any, sigma: Any, derivatives: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
         r = self._std(alpha, sigma)

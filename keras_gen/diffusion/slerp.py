@@ -3,6 +3,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_gen.core.arrays import broadcastable
 from keras_gen.core.checks import check, check_finite, same_shape
 from keras_gen.export import keras_gen_export
 
@@ -59,5 +60,4 @@ def _slerp(xp: Any, a: Any, b: Any, w: Any) -> Any:
     theta = xp.arccos(xp.where(is_line, 0.0, cos))
     of_a = xp.where(is_line, 1 - w, xp.sin((1 - w) * theta) / xp.sin(theta))
     of_b = xp.where(is_line, w, xp.sin(w * theta) / xp.sin(theta))
-    broadcast_shape = (-1, *[1] * (len(shape) - 1))
-    return xp.reshape(of_a, broadcast_shape) * a + xp.reshape(of_b, broadcast_shape) * b
+    return broadcastable(of_a, a) * a + broadcastable(of_b, b) * b

@@ -37,13 +37,13 @@ class ExpectedError(keras.losses.Loss):
         L = 1 - P(s_y + sigma e_y > s_i + sigma e_i for all i != y),   e ~ N(0, I)
           = 1 - E prod_{i != y} Phi(t + (s_y - s_i) / sigma),   t ~ N(0, 1)
 
-    The integral over t is computed by 64 nodes of the Gauss-Hermite quadrature, without random numbers, and so is its
-    gradient. As sigma tends to 0, L tends to the error rate, and its gradient to 0 but near the decision boundary. With
-    Gumbel noise the accuracy would be the softmax: L is a relative of `1 - p_y` rather than of `-log p_y`. It is
-    bounded, so that a mislabelled sample has little influence, but it hardly moves a sample that is wrong by far: where
-    training does not start, begin with the cross-entropy.
+    The integral over t and its gradient are computed by Gauss-Hermite quadrature with 64 nodes, without random numbers.
+    As sigma tends to 0, L tends to the error rate, and its gradient to 0 except near the decision boundary. With Gumbel
+    noise the accuracy would be the softmax: L is a relative of `1 - p_y` rather than of `-log p_y`. It is bounded, so
+    that a mislabelled sample has little influence, but a sample that is far on the wrong side hardly moves: if training
+    does not get started, begin with the cross-entropy.
 
-    It takes the memory of 64 times the logits.
+    The loss takes 64 times the memory of the logits.
 
     Args:
         sigma: float > 0, standard deviation of the noise, in units of the logits. Defaults to `1.0`.
@@ -68,8 +68,7 @@ class ExpectedError(keras.losses.Loss):
 
     def __init__(self, sigma: float = 1.0, name: str = "expected_error", **kwargs: Any):
         super().__init__(name=name, **kwargs)
-        check_positive("sigma", sigma)
-        self.sigma = float(sigma)
+        self.sigma = check_positive("sigma", sigma)
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         # `call` gets tensors, perhaps of a compiled step; here the values of arrays can still be read.

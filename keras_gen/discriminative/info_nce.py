@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_finite, check_integer, check_positive, same_shape
+from keras_gen.core.checks import check, check_finite, check_integer_or_none, check_positive, is_numpy, same_shape
 from keras_gen.core.configured import Configured
+from keras_gen.core.devices.blocks import by_chunks
 from keras_gen.core.devices.products import precise_product
-from keras_gen.core.torch.kernels import map_chunks
 from keras_gen.export import keras_gen_export
 
 CELLS = 2**22  # scores in memory at a time, 16 MB
@@ -61,9 +62,8 @@ class InfoNCE(Configured):
     """
 
     def __init__(self, temperature: float, chunk_size: int | None = None):
-        check_positive("temperature", temperature)
-        self.temperature = float(temperature)
-        self.chunk_size = None if chunk_size is None else check_integer("chunk_size", chunk_size)
+        self.temperature = check_positive("temperature", temperature)
+        self.chunk_size = check_integer_or_none("chunk_size", chunk_size)
 
     def __call__(self, a: Any, b: Any, identity: Any = None, present: Any = None) -> Any:
         a, b = _vectors(a, b)
@@ -100,7 +100,7 @@ def _log_sums(x: Any, y: Any, pairs: tuple[Any, Any, Any], chunk_size: int | Non
     def of_rows(x: Any, *rows: Any) -> Any:
         return ops.logsumexp(_scores(x, y, _compared(rows, pairs)), axis=1)
 
-    return _by_chunks(of_rows, (x, *pairs), chunk_size)
+    return _constant_by_chunks(of_rows, (x, *pairs), chunk_size)
 
 
 def _slopes(
@@ -116,7 +116,7 @@ def _slopes(
         slope = ops.where(compared, along_row * weight_x[:, None] + along_column * weight, 0.0)
         return precise_product(slope, y) / 2
 
-    return _by_chunks(of_rows, (x, of_x, weight, *pairs), chunk_size)
+    return _constant_by_chunks(of_rows, (x, of_x, weight, *pairs), chunk_size)
 
 
 def _scores(x: Any, y: Any, compared: Any) -> Any:
@@ -131,23 +131,9 @@ def _compared(rows: Sequence[Any], columns: Sequence[Any]) -> Any:
     return ops.logical_and(both_present, ops.logical_or(is_itself, is_other))
 
 
-def _by_chunks(function: Callable[..., Any], rows: Sequence[Any], chunk_size: int | None) -> Any:
-    """Computes `function(*rows)`, a chunk of rows at a time, for tensors `(n, ...)` and a result `(n, ...)`.
-
-    The result is a constant: TensorFlow would else differentiate the loop, and keep what it computes for each chunk.
-    """
-    n = ops.shape(rows[0])[0]
-    chunk = chunk_size or CELLS // n
-    if isinstance(n, int):
-        chunk = max(1, chunk)
-        if n <= chunk:
-            return ops.stop_gradient(function(*rows))
-    else:  # TensorFlow traces for any batch size
-        chunk = ops.maximum(ops.minimum(chunk, n), 1)
-    padding = -n % chunk
-    whole = [ops.concatenate([x, ops.zeros((padding, *x.shape[1:]), x.dtype)]) for x in rows]
-    results = map_chunks(function, *(ops.reshape(x, (-1, chunk, *x.shape[1:])) for x in whole))
-    return ops.stop_gradient(ops.reshape(results, (-1, *results.shape[2:]))[:n])
+def _constant_by_chunks(function: Callable[..., Any], rows: Sequence[Any], chunk_size: int | None) -> Any:
+    # Otherwise TensorFlow would differentiate the loop, and keep what it computes for each chunk.
+    return ops.stop_gradient(by_chunks(function, rows, chunk_size or CELLS // ops.shape(rows[0])[0]))
 
 
 def _vectors(a: Any, b: Any) -> tuple[Any, Any]:
@@ -164,6 +150,9 @@ def _vectors(a: Any, b: Any) -> tuple[Any, Any]:
 def _entries(name: str, values: Any, n: int | None, kind: str) -> Any:
     """Checks that there is one integer, or one bool, for each pair, and returns them as a tensor."""
     check_finite(name, values)
+    if is_numpy(values) and np.asarray(values).dtype in ("int64", "uint64"):
+        # Numbered anew, since only equality counts: JAX would cut off their upper halves.
+        values = np.unique(values, return_inverse=True)[1].reshape(np.shape(values)).astype("int32")
     values = ops.convert_to_tensor(values)
     dtype = keras.backend.standardize_dtype(values.dtype)
     is_entries = kind in dtype and same_shape(values.shape, (n,))

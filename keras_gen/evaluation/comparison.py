@@ -137,8 +137,8 @@ def compare(
     for make in models.values():  # a model is callable, too
         is_function = callable(make) and not isinstance(make, keras.Model)
         check(is_function, "models", "be functions from a seed to a compiled model", make)
-    is_list = isinstance(seeds, Sequence) and len(seeds) > 0 and all(map(is_integer, seeds))
-    check(is_list and len(set(seeds)) == len(seeds), "seeds", "be different integers", repr(seeds))
+    is_list = isinstance(seeds, Sequence) and len(seeds) > 0 and all(is_integer(seed) and seed >= 0 for seed in seeds)
+    check(is_list and len(set(seeds)) == len(seeds), "seeds", "be different integers >= 0", repr(seeds))
     for option, value in {"fit": fit, "sample": sample}.items():
         check(value is None or isinstance(value, Mapping), option, "be a dictionary or None", repr(value))
     x, x_test = finite_floats("x", x), finite_floats("x_test", x_test)
@@ -150,19 +150,25 @@ def compare(
     runs = {}
     for name, make in models.items():
         for seed in seeds:
-            keras.utils.set_random_seed(check_integer("seeds", seed, at_least=0))
+            keras.utils.set_random_seed(int(seed))
             model = make(seed)
             seconds = _train(model, x, fit or {})
             options = {"seed": seed, "verbose": 0, **(sample or {}).get(name, {})}
-            samples, finite = sampled(model, n, **options)
-            if samples is not None and finite.all():
-                measured = measure(model, samples)
-            else:
-                measured = dict.fromkeys(("bits_per_dim", *OF_SAMPLES), float("nan"))
-                of = f"{name!r} with seed {seed}: {(~finite).sum()} of {n} samples are not finite"
-                warnings.warn(f"compare measures nothing of {of}", stacklevel=2)
+            measured = _measured(f"{name!r} with seed {seed}", model, measure, n, options)
             runs[name, seed] = {**measured, "seconds": seconds, "parameters": model.count_params()}
     return Comparison(runs)
+
+
+def _measured(
+    run: str, model: keras.Model, measure: "_Measure", n: int, options: Mapping[str, Any]
+) -> dict[str, float]:
+    """Returns what the samples of a model give, or warns that a run has diverged, and returns NaN."""
+    samples, finite = sampled(model, n, **options)
+    if samples is not None and finite.all():
+        return measure(model, samples)
+    received = f"{(~finite).sum()} of {n} samples are not finite"
+    warnings.warn(f"compare measures nothing of {run}: {received}", stacklevel=3)
+    return dict.fromkeys(("bits_per_dim", *OF_SAMPLES), float("nan"))
 
 
 def _train(model: keras.Model, x: np.ndarray, options: Mapping[str, Any]) -> float:

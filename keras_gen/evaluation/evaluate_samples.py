@@ -6,8 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gen.core import replicas
 from keras_gen.core.checks import batch_of, check, check_integer, finite_floats, finite_rows, same_shape
+from keras_gen.core.replicas import sharing
 from keras_gen.evaluation.feature_metric import FeatureMetric
 from keras_gen.evaluation.sampled import sampled
 from keras_gen.export import keras_gen_export
@@ -18,8 +18,8 @@ class EvaluateSamples(keras.callbacks.Callback):
     """Callback that compares samples with data after epochs, and writes the values into the logs.
 
     Put it before the callbacks that read the logs, such as `EarlyStopping`, `ModelCheckpoint`, `CSVLogger` and
-    `TensorBoard`: they are called in their order. `fit` returns the values in its history, too. For those who watch a
-    value, Keras wants to be told whether it shall fall (`mode="min"`) or rise (`mode="max"`).
+    `TensorBoard`: callbacks are called in order. The values are also in the history that `fit` returns. Callbacks that
+    monitor a value need to know whether lower (`mode="min"`) or higher (`mode="max"`) is better.
 
     | metric | names in the logs | better |
     | --- | --- | --- |
@@ -29,20 +29,20 @@ class EvaluateSamples(keras.callbacks.Callback):
     | `DensityCoverage` | `density`, `coverage` | higher |
 
     With a feature model, an underscore and its name follow: `frechet_inception_v3`, or `frechet_fid_clean` for the FID
-    of `models.FIDInception`. The values of other features are other values. Metrics with one and the same feature model
-    share its output.
+    of `models.FIDInception`. Values of different features cannot be compared. Metrics with the same feature model share
+    its output.
 
-    The samples always begin with the same noise, so that values differ by the weights alone. If the optimizer keeps
-    averages of the weights (`use_ema=True`), the samples are drawn with them. The first epoch of a `fit` is always
-    evaluated. In epochs between evaluations the logs hold the last values, so that `CSVLogger` has its columns, and
-    callbacks that keep the best see no better one; `patience` counts these epochs.
+    The samples always start from the same noise, so that values differ only because of the weights. If the optimizer
+    keeps averages of the weights (`use_ema=True`), the samples are drawn with them. The first epoch of a `fit` is
+    always evaluated. In epochs between evaluations the logs repeat the last values, so that `CSVLogger` has its
+    columns, and callbacks that keep the best see no improvement; `patience` counts these epochs.
 
-    Samples that are not finite, as of a model that has diverged, cause a warning, and the values are the worst that
-    there are: infinity for distances, else 0.
+    Samples that are not finite, such as those of a model that has diverged, cause a warning, and the values are the
+    worst possible: infinity for distances, otherwise 0.
 
     Args:
-        images: floats `(n, ...)`, data to compare with, scaled as those of `fit`, and best not among them. Their
-            features are computed here, once.
+        images: floats `(n, ...)`, data to compare with, scaled like those of `fit`, and preferably not among them.
+            Their features are computed here, once.
         metrics: list of metrics of the table above, for this callback alone.
         every: int >= 1. Number of epochs between evaluations. Defaults to `1`.
         n: int >= 2 or `None`. Number of samples. Defaults to `None`, as many as `images`, at which Frechet distance,
@@ -78,7 +78,7 @@ class EvaluateSamples(keras.callbacks.Callback):
         super().__init__()
         self.metrics = _checked(metrics)
         images = finite_floats("images", images)
-        replicas.check_same("images", [images])
+        sharing.check_same("images", [images])
         self.data_shape = images.shape[1:]
         self.every = check_integer("every", every)
         self.n = len(images) if n is None else check_integer("n", n, at_least=2)

@@ -22,7 +22,7 @@ def image_grid(images: Any, columns: int | None = None, scale: int = 1, padding:
         uint8 array `(height, width, channels)`.
 
     Raises:
-        ValueError: if an argument is outside its range, or `images` is not a batch of finite images.
+        ValueError: if an argument is outside its range, or `images` is not a batch of finite images, or of uint8.
     """
     images = finite_array("images", images)
     is_batch = images.ndim == 4 and len(images) > 0 and images.shape[-1] in (1, 3)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from keras_gen.core.checks import check_integer
+from keras_gen.core.checks import check_integer, check_integer_or_none
 from keras_gen.evaluation.feature_metric import FeatureMetric, FeatureSet
 from keras_gen.export import keras_gen_export
 
@@ -14,7 +14,7 @@ BLOCK_SIZE = 1024
 
 @keras_gen_export("keras_gen.metrics.KernelDistance")
 class KernelDistance(FeatureMetric):
-    """Squared distance of data and samples by a cubic kernel of their features, without bias; known as KID.
+    """Unbiased squared distance between data and samples by a cubic kernel of their features, known as KID.
 
         mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j)
         k(x, y) = (x . y / num_features + 1)^3
@@ -59,7 +59,7 @@ class KernelDistance(FeatureMetric):
         batch_size: int = 64,
     ):
         super().__init__(feature_model, name, dtype, batch_size)
-        self.subset_size = None if subset_size is None else check_integer("subset_size", subset_size, at_least=2)
+        self.subset_size = check_integer_or_none("subset_size", subset_size, at_least=2)
         self.subsets = check_integer("subsets", subsets)
         self.seed = check_integer("seed", seed, at_least=0)
 
@@ -97,5 +97,5 @@ def kernel_sum(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def cubic(mean_product: np.ndarray) -> np.ndarray:
-    """Returns the kernel of pairs, of whose products of features the means are given."""
+    """Returns the kernel of pairs, given the means over the features of their products."""
     return (mean_product + 1) ** 3

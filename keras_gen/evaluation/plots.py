@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_gen.core.checks import check, check_integer, finite_array, is_number, on_host
+from keras_gen.core.checks import check, check_integer, check_positive, finite_array, on_host
 from keras_gen.core.files import replacing
 from keras_gen.evaluation.image_grid import image_grid
 from keras_gen.export import keras_gen_export
@@ -136,7 +136,7 @@ def log_snr_curves(schedules: Mapping[str, Any]) -> Any:
 
 @keras_gen_export("keras_gen.plots.latents")
 def latents(z: Any, labels: Any = None) -> Any:
-    """Draws latents as points in the plane, of more than two dimensions their two first principal components.
+    """Draws latents as points in the plane; of more than two dimensions, their first two principal components.
 
     Args:
         z: `(n, dim)`, as returned by a model's `encode`, dim >= 2.
@@ -193,7 +193,7 @@ def save_gif(
     from PIL import Image
 
     check(str(filepath).endswith(".gif"), "filepath", "end with .gif", filepath)
-    check(is_number(seconds) and seconds > 0, "seconds", "be > 0", seconds)
+    check_positive("seconds", seconds)
     check_integer("scale", scale)
     path = _frames(path)
     grids = [np.squeeze(image_grid(images, columns, scale)) for images in path]

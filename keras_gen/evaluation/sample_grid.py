@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gen.core import replicas
 from keras_gen.core.checks import check, check_integer
 from keras_gen.core.files import replacing
+from keras_gen.core.replicas import processes
 from keras_gen.evaluation.image_grid import image_grid
 from keras_gen.evaluation.sampled import sampled
 from keras_gen.export import keras_gen_export
@@ -20,13 +20,14 @@ from keras_gen.export import keras_gen_export
 class SampleGrid(keras.callbacks.Callback):
     """Callback that saves an image grid of samples after each epoch, always from the same starting noise.
 
-    Samples that are not finite, as of a model that has diverged, are not drawn: a warning names their number.
-    A picture that cannot be written, on a full disk, causes a warning too, and training goes on. If the optimizer keeps
-    averages of the weights (`use_ema=True`), the samples are drawn with them. Files require Pillow.
+    Samples that are not finite, such as those of a model that has diverged, are not drawn: a warning says how many
+    there are. A picture that cannot be written, for example on a full disk, also causes a warning, and training goes
+    on. If the optimizer keeps averages of the weights (`use_ema=True`), the samples are drawn with them. Files require
+    Pillow.
 
     Args:
         filepath: str or path of a PNG file. `{epoch}` is replaced by the epoch number, starting at 1. Missing
-            folders are created. `None` writes no file, and is for an `on_image`. Defaults to
+            folders are created. `None` writes no file, for use with `on_image`. Defaults to
             `"samples/epoch_{epoch:04d}.png"`.
         n: int >= 1. Number of samples. Defaults to `16`.
         every: int >= 1. Number of epochs between grids. Defaults to `1`.
@@ -85,7 +86,7 @@ class SampleGrid(keras.callbacks.Callback):
             received = f"{(~finite).sum()} of {len(finite)} samples are not finite"
             warnings.warn(f"SampleGrid saves no picture of epoch {epoch + 1}: {received}", stacklevel=2)
             return
-        if replicas.processes()[0] > 0:  # all processes have sampled together; the first one writes
+        if processes.processes()[0] > 0:  # all processes have sampled together; the first one writes
             return
         try:
             self._write(epoch + 1, image_grid(images, scale=self.scale))

@@ -2,22 +2,27 @@
 
 import abc
 import math
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_flag
-from keras_gen.core.configured import repr_of
+from keras_gen.core.checks import check, check_flag, known_shape
+from keras_gen.core.configured import check_configured, repr_of
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
 
 
+def sample_shape(x_shape: Any) -> tuple[int, ...]:
+    """Returns the shape of a sample, without the batch axis, after checking that all its sizes are known."""
+    return known_shape(x_shape[1:], "x", "have a known shape", f"shape {tuple(x_shape)}")
+
+
 def num_positions(x_shape: Any) -> int:
     """Returns the number of positions per sample: 1 for `(batch, features)`, height x width for images."""
-    check(len(x_shape) > 1 and None not in x_shape[1:], "x", "have a known shape", f"shape {tuple(x_shape)}")
-    return math.prod(x_shape[1:-1])
+    check(len(x_shape) > 1, "x", "have shape (batch, ..., features)", f"shape {tuple(x_shape)}")
+    return math.prod(sample_shape(x_shape)[:-1])
 
 
 @keras_gen_export("keras_gen.layers.Bijector", also=("keras_gen.bijectors.Bijector",))
@@ -31,7 +36,8 @@ class Bijector(StaysFrozen, keras.layers.Layer):
 
     1. `forward_and_log_det(x, condition, training) -> (y, log_det)`: `log_det` is `(batch,)`, see `sum_per_sample`.
     2. `inverse_and_log_det(y, condition, training) -> (x, log_det)`: the inverse map, with the negated `log_det`.
-    3. `build(x_shape, condition_shape=None)`, if it has weights or checks shapes; and `get_config` for its arguments.
+    3. `build(x_shape, condition_shape=None)`, if it has weights or checks shapes; and `get_config` for its arguments,
+       with layers and functions among them serialized by Keras: `from_config` restores them.
     4. Compute in `self.bijection_dtype`, the dtype of `x`; inner networks may use lower precision.
     5. Add a line to `BIJECTORS` in `tests/laws/bijectors.py`, or call `keras_gen.testing.check_bijector`.
 
@@ -95,7 +101,11 @@ class Bijector(StaysFrozen, keras.layers.Layer):
     def call(self, x: Any, condition: Any = None, inverse: bool = False, training: bool = False) -> tuple[Any, Any]:
         condition = None if condition is None else ops.cast(condition, self.bijection_dtype)
         transform = self.inverse_and_log_det if check_flag("inverse", inverse) else self.forward_and_log_det
-        return transform(ops.cast(x, self.bijection_dtype), condition, bool(training))
+        y, log_det = transform(ops.cast(x, self.bijection_dtype), condition, bool(training))
+        # A column, or one entry for each dimension, would be broadcast to pairs of samples where it meets a density.
+        shape, rule = tuple(getattr(log_det, "shape", ())), "return one log-determinant for each sample, (batch,)"
+        check(len(shape) <= 1, "bijector", rule, f"{type(self).__name__}, whose log_det has shape {shape}")
+        return y, log_det
 
     def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:
         # Autocasting in a mixed-precision model would read the weight in half precision.
@@ -112,6 +122,10 @@ class Bijector(StaysFrozen, keras.layers.Layer):
         # For subclasses without arguments of their own: Keras rejects these if `dtype` is a policy object.
         return super().get_config()
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        return cls(**keras.saving.deserialize_keras_object(config))
+
     def __repr__(self) -> str:
         config = self.get_config()
         of_keras = {"name": None, "trainable": True, "dtype": "float32"}
@@ -120,7 +134,20 @@ class Bijector(StaysFrozen, keras.layers.Layer):
         return repr_of(self, own | {name: value for name, value in keras_own.items() if value != of_keras[name]})
 
 
+def check_bijector(name: str, bijector: Any, rule: str = "be a bijector") -> None:
+    """Checks that `bijector` is one, and that a file will hold its arguments."""
+    check(isinstance(bijector, Bijector), name, rule, bijector)
+    check_configured(name, bijector)
+
+
 def build_layer(layer: Bijector, x_shape: Any, condition_shape: Any = None) -> None:
     """Builds a nested bijector, unless Keras has already built it while loading a file."""
     if not layer.built:
         layer.build(x_shape, condition_shape)
+
+
+def build_shape_preserving(bijector: Bijector, x_shape: Any, condition_shape: Any = None) -> None:
+    """Builds a nested bijector, which must keep the shape of its input."""
+    build_layer(bijector, x_shape, condition_shape)
+    y_shape = bijector.output_shape(x_shape)
+    check(tuple(y_shape) == tuple(x_shape), "bijector", "keep the shape of its input", f"{x_shape} -> {y_shape}")

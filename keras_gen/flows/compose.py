@@ -10,8 +10,16 @@ from keras import ops
 
 from keras_gen.core.checks import check, known_size
 from keras_gen.export import keras_gen_export
-from keras_gen.flows.bijector import Bijector, build_layer
+from keras_gen.flows.bijector import Bijector, build_layer, build_shape_preserving, check_bijector, sample_shape
 from keras_gen.flows.coupling import LastAxisSplit
+
+
+def check_bijectors(name: str, bijectors: Any) -> list[Bijector]:
+    """Returns the bijectors as a list; rejects anything else."""
+    check(isinstance(bijectors, list | tuple) and len(bijectors) > 0, name, "be a list of bijectors", bijectors)
+    for bijector in bijectors:
+        check_bijector(name, bijector, "contain only bijectors")
+    return list(bijectors)
 
 
 @keras_gen_export("keras_gen.layers.Chain", also=("keras_gen.bijectors.Chain",))
@@ -91,18 +99,6 @@ class Chain(Bijector):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "bijectors": [keras.saving.serialize_keras_object(b) for b in self.bijectors]}
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Chain":
-        return cls(**keras.saving.deserialize_keras_object(config))
-
-
-def check_bijectors(name: str, bijectors: Any) -> list[Bijector]:
-    """Returns the bijectors as a list; rejects anything else."""
-    check(isinstance(bijectors, list | tuple) and len(bijectors) > 0, name, "be a list of bijectors", bijectors)
-    for bijector in bijectors:
-        check(isinstance(bijector, Bijector), name, "contain only bijectors", bijector)
-    return list(bijectors)
-
 
 @keras_gen_export("keras_gen.layers.Invert", also=("keras_gen.bijectors.Invert",))
 class Invert(Bijector):
@@ -138,13 +134,11 @@ class Invert(Bijector):
 
     def __init__(self, bijector: Bijector, **kwargs: Any):
         super().__init__(**kwargs)
-        check(isinstance(bijector, Bijector), "bijector", "be a bijector", bijector)
+        check_bijector("bijector", bijector)
         self.bijector = bijector
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
-        build_layer(self.bijector, x_shape, condition_shape)
-        y_shape = self.bijector.output_shape(x_shape)
-        check(tuple(y_shape) == tuple(x_shape), "bijector", "keep the shape of its input", f"{x_shape} -> {y_shape}")
+        build_shape_preserving(self.bijector, x_shape, condition_shape)
 
     def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         return self.bijector(x, condition, inverse=True, training=training)
@@ -154,10 +148,6 @@ class Invert(Bijector):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "bijector": keras.saving.serialize_keras_object(self.bijector)}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Invert":
-        return cls(**keras.saving.deserialize_keras_object(config))
 
 
 @keras_gen_export("keras_gen.layers.MultiScale", also=("keras_gen.bijectors.MultiScale",))
@@ -202,7 +192,7 @@ class MultiScale(Bijector):
         self.levels = check_bijectors("levels", levels)
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
-        check(None not in x_shape[1:], "x", "have a known shape", f"shape {tuple(x_shape)}")
+        sample_shape(x_shape)
         self.halves = LastAxisSplit()
         self.part_shapes = []
         for level in self.levels[:-1]:
@@ -231,9 +221,8 @@ class MultiScale(Bijector):
         x, log_dets = None, []
         for level, shape, part in zip(self.levels[::-1], self.part_shapes[::-1], parts[::-1], strict=True):
             part = ops.reshape(part, (-1, *shape))
-            x, log_det = level(
-                part if x is None else self.halves.join(part, x), condition, inverse=True, training=training
-            )
+            y = part if x is None else self.halves.join(part, x)
+            x, log_det = level(y, condition, inverse=True, training=training)
             log_dets.append(log_det)
         return x, sum(log_dets)
 
@@ -245,7 +234,3 @@ class MultiScale(Bijector):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "levels": [keras.saving.serialize_keras_object(b) for b in self.levels]}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "MultiScale":
-        return cls(**keras.saving.deserialize_keras_object(config))

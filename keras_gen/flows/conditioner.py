@@ -4,7 +4,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_flag, check_integer, check_units
+from keras_gen.core.checks import check, check_flag, check_integer, check_layer, check_rate, check_units
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.core.random import check_seed, keras_seed
 from keras_gen.core.torch.kernels import Conv2D, product
@@ -63,8 +63,7 @@ class Conditioner(StaysFrozen, keras.layers.Layer):
         self.outputs = check_integer("outputs", outputs)
         self.units = check_units(units)
         self.activation = keras.activations.get(activation)
-        check(isinstance(dropout, int | float) and 0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
-        self.dropout = dropout
+        self.dropout = check_rate("dropout", dropout)
         self.seed = check_seed(seed)
         self.remat = check_flag("remat", remat)
 
@@ -122,6 +121,15 @@ class Conditioner(StaysFrozen, keras.layers.Layer):
             "seed": self.seed,
             "remat": self.remat,
         }
+
+
+def check_network(name: str, network: keras.Layer | None, units: Sequence[int] | None) -> list[int] | None:
+    """Checks that there is either a network, or the sizes of the hidden layers of a `Conditioner`; returns these."""
+    rule = "be given if and only if `units` is not"
+    check((network is None) != (units is None), name, rule, f"{network}, units={units}")
+    if network is not None:
+        check_layer(name, network)
+    return None if units is None else check_units(units)
 
 
 class Dense(keras.layers.Dense):

@@ -10,8 +10,8 @@ from keras_gen.core.calculus.ode import dormand_prince, runge_kutta_4
 from keras_gen.core.checks import check, check_choice, check_integer, check_units, is_number
 from keras_gen.core.random import check_seed, seed_generator
 from keras_gen.export import keras_gen_export
-from keras_gen.flows.bijector import Bijector
-from keras_gen.flows.conditioner import Conditioner
+from keras_gen.flows.bijector import Bijector, sample_shape
+from keras_gen.flows.conditioner import Conditioner, check_network
 
 
 @keras_gen_export("keras_gen.layers.ContinuousFlow", also=("keras_gen.bijectors.ContinuousFlow",))
@@ -69,16 +69,12 @@ class ContinuousFlow(Bijector):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        rule = "be given if and only if `units` is not"
-        check((network is None) != (units is None), "network", rule, f"{network}, units={units}")
-        is_layer = network is None or isinstance(network, keras.Layer)
-        check(is_layer, "network", "be a keras.Layer or keras.Model", network)
+        self.units = check_network("network", network, units)
         positive = tolerance is None or (is_number(tolerance) and tolerance > 0)
         check(positive, "tolerance", "be > 0 or None", repr(tolerance))
         check_choice("trace", trace, ("exact", "hutchinson"))
         self.has_custom_network = network is not None
         self.network: Any = network  # else built from `units`
-        self.units = None if units is None else check_units(units)
         self.steps = check_integer("steps", steps)
         self.tolerance = tolerance
         self.trace = trace
@@ -86,7 +82,7 @@ class ContinuousFlow(Bijector):
         self.seed_generator = seed_generator(self.seed)
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
-        check(None not in x_shape[1:], "x", "have a known shape", f"shape {tuple(x_shape)}")
+        sample_shape(x_shape)
         if self.network is None:
             self.network = Conditioner(
                 x_shape[-1], check_units(self.units), "softplus", dtype=self.dtype_policy, name="network"
@@ -136,7 +132,3 @@ class ContinuousFlow(Bijector):
             "trace": self.trace,
             "seed": self.seed,
         }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "ContinuousFlow":
-        return cls(**keras.saving.deserialize_keras_object(config))

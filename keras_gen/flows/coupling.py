@@ -12,7 +12,7 @@ from keras_gen.core.arrays import broadcast_to_batch, sum_per_sample
 from keras_gen.core.checks import check, check_choice, check_flag, check_units
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector
-from keras_gen.flows.conditioner import Conditioner
+from keras_gen.flows.conditioner import Conditioner, check_network
 
 
 class LastAxisSplit:
@@ -161,14 +161,10 @@ class Coupling(Bijector):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        rule = "be given if and only if `units` is not"
-        check((conditioner is None) != (units is None), "conditioner", rule, f"{conditioner}, units={units}")
-        is_layer = conditioner is None or isinstance(conditioner, keras.Layer)
-        check(is_layer, "conditioner", "be a keras.Layer or keras.Model", conditioner)
+        self.units = check_network("conditioner", conditioner, units)
         check_choice("split", split, SPLITS)
         self.has_custom_network = conditioner is not None
         self.conditioner: Any = conditioner  # else built from `units`
-        self.units = None if units is None else check_units(units)
         self.split = split
         self.halves = SPLITS[split]()
         self.flip = check_flag("flip", flip)
@@ -231,10 +227,6 @@ class Coupling(Bijector):
             "flip": self.flip,
             "remat": self.remat,
         }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Coupling":
-        return cls(**keras.saving.deserialize_keras_object(config))
 
 
 @keras_gen_export("keras_gen.layers.AdditiveCoupling", also=("keras_gen.bijectors.AdditiveCoupling",))

@@ -9,7 +9,8 @@ from keras_gen.core.arrays import broadcast_to_batch, clip, sum_per_sample
 from keras_gen.core.checks import check, check_integer
 from keras_gen.core.random import check_seed, seed_generator
 from keras_gen.export import keras_gen_export
-from keras_gen.flows.bijector import Bijector, build_layer
+from keras_gen.flows.bijector import Bijector, build_shape_preserving, check_bijector
+from keras_gen.flows.distributions import log_standard_normal
 
 
 @keras_gen_export("keras_gen.layers.Dequantize", also=("keras_gen.bijectors.Dequantize",))
@@ -27,7 +28,7 @@ class Dequantize(Bijector):
     standard normal noise.
 
     Args:
-        levels: int >= 2. Number of possible pixel values. Defaults to `256`.
+        levels: int from 2 to 2^20, with `dtype="float64"` to 2^30. Number of possible pixel values. Defaults to `256`.
         bijector: a bijector that preserves the shape of x. Defaults to `None`, uniform noise.
         seed: int or `None`. Defaults to `None`, a seed from Keras's global one.
         **kwargs: `name`, `dtype`, as for any Keras layer.
@@ -43,7 +44,7 @@ class Dequantize(Bijector):
         log_det: float32 `(batch,)`.
 
     Raises:
-        ValueError: if `levels` is less than 2, or `bijector` is not a bijector; in a model, also if the data are not
+        ValueError: if `levels` is out of range, or `bijector` is not a bijector; in a model, also if the data are not
             quantized to these levels.
 
     Example:
@@ -56,7 +57,11 @@ class Dequantize(Bijector):
     def __init__(self, levels: int = 256, bijector: Bijector | None = None, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.levels = check_integer("levels", levels, at_least=2)
-        check(bijector is None or isinstance(bijector, Bijector), "bijector", "be a bijector", bijector)
+        # So that noise within a level keeps 3 bits at least; levels are counted in int32.
+        most = min(2**30, int(1 / (8 * float(np.finfo(self.bijection_dtype).eps))))
+        check(self.levels <= most, "levels", f"be at most {most} in {self.bijection_dtype}", levels)
+        if bijector is not None:
+            check_bijector("bijector", bijector)
         self.bijector = bijector
         self.seed = check_seed(seed)
         self.seed_generator = seed_generator(self.seed)
@@ -64,10 +69,7 @@ class Dequantize(Bijector):
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
         self.num_dims = math.prod(x_shape[1:])
         if self.bijector is not None:
-            build_layer(self.bijector, x_shape, x_shape)
-            y_shape = self.bijector.output_shape(x_shape)
-            same = tuple(y_shape) == tuple(x_shape)
-            check(same, "bijector", "keep the shape of its input", f"{x_shape} -> {y_shape}")
+            build_shape_preserving(self.bijector, x_shape, x_shape)
 
     def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:
         draw = keras.random.uniform if self.bijector is None else keras.random.normal
@@ -101,7 +103,7 @@ class Dequantize(Bijector):
         if self.bijector is None:
             return noise, 0.0
         logits, log_det = self.bijector(noise, x, inverse=True, training=training)
-        return ops.sigmoid(logits), _log_normal(noise) - log_det + _log_sigmoid_slope(logits)
+        return ops.sigmoid(logits), log_standard_normal(noise) - log_det + _log_sigmoid_slope(logits)
 
     def _log_q(self, u: Any, x: Any, training: bool) -> Any:
         if self.bijector is None:
@@ -109,7 +111,7 @@ class Dequantize(Bijector):
         u = clip(u, 1e-7, 1 - 1e-7)
         logits = ops.log(u) - ops.log1p(-u)
         eps, log_det = self.bijector(logits, x, training=training)
-        return _log_normal(eps) + log_det + _log_sigmoid_slope(logits)
+        return log_standard_normal(eps) + log_det + _log_sigmoid_slope(logits)
 
     def check_data(self, name: str, x: np.ndarray) -> None:
         k = (x.astype("float64") + 1) / 2 * (self.levels - 1)
@@ -120,14 +122,6 @@ class Dequantize(Bijector):
     def get_config(self) -> dict[str, Any]:
         bijector = keras.saving.serialize_keras_object(self.bijector)
         return {**super().get_config(), "levels": self.levels, "bijector": bijector, "seed": self.seed}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Dequantize":
-        return cls(**keras.saving.deserialize_keras_object(config))
-
-
-def _log_normal(eps: Any) -> Any:
-    return -0.5 * sum_per_sample(eps**2 + math.log(2 * math.pi))
 
 
 def _log_sigmoid_slope(logits: Any) -> Any:

@@ -73,6 +73,11 @@ class Base(keras.layers.Layer):
         return super().get_config()
 
 
+def log_standard_normal(z: Any) -> Any:
+    """Returns the log-density of the standard normal distribution, `(batch,)`."""
+    return -0.5 * sum_per_sample(z**2 + math.log(2 * math.pi))
+
+
 @keras_gen_export("keras_gen.layers.NormalBase", also=("keras_gen.distributions.NormalBase",))
 class NormalBase(Base):
     """Standard normal distribution: `log p(z) = -1/2 sum_i (z_i^2 + log 2 pi)`.
@@ -97,7 +102,7 @@ class NormalBase(Base):
     """
 
     def log_density(self, z: Any) -> Any:
-        return -0.5 * sum_per_sample(z**2 + math.log(2 * math.pi))
+        return log_standard_normal(z)
 
     def draw_noise(self, n: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
         return starting_noise(n, shape, seed)

@@ -5,9 +5,9 @@ from typing import Any
 
 from keras import ops
 
-from keras_gen.core import replicas
 from keras_gen.core.arrays import broadcast_to_batch, clip, sum_per_sample
 from keras_gen.core.checks import check, check_positive, is_number
+from keras_gen.core.replicas import whole_batch
 from keras_gen.export import keras_gen_export
 from keras_gen.flows.bijector import Bijector, num_positions
 
@@ -47,8 +47,7 @@ class Scale(Bijector):
 
     def __init__(self, rate: float = 1.0, **kwargs: Any):
         super().__init__(**kwargs)
-        check_positive("rate", rate)
-        self.rate = float(rate)
+        self.rate = check_positive("rate", rate)
 
     def build(self, x_shape: Any, condition_shape: Any = None) -> None:
         self.num_positions = num_positions(x_shape)
@@ -145,10 +144,10 @@ class ActNorm(Bijector):
         axes = tuple(range(len(x.shape) - 1))
         x = ops.stop_gradient(x)
         # An origin among the data, so that sums of features without spread are exactly 0.
-        origin = replicas.mean(x[(slice(1), *(0,) * (len(axes) - 1))], 0)
+        origin = whole_batch.mean(x[(slice(1), *(0,) * (len(axes) - 1))], 0)
         x = x - origin
-        mean = replicas.mean(x, axes)
-        variance = replicas.mean((x - mean) ** 2, axes)  # on torch, `ops.moments` computes E[x^2] - E[x]^2
+        mean = whole_batch.mean(x, axes)
+        variance = whole_batch.mean((x - mean) ** 2, axes)  # on torch, `ops.moments` computes E[x^2] - E[x]^2
         mean, std = origin + mean, ops.sqrt(variance)
         return mean, ops.log(ops.where(std > LEAST_SPREAD * (1 + abs(mean)), std, 1.0))
 

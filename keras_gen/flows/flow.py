@@ -7,22 +7,22 @@ import numpy as np
 
 from keras_gen.core.arrays import straight_paths
 from keras_gen.core.checks import (
-    as_condition,
     as_numpy,
     batch_of,
     check,
     check_integer,
+    check_nonnegative,
+    condition_rows,
     finite_array,
     finite_samples,
     is_array,
-    is_number,
-    on_host,
     same_shape,
 )
+from keras_gen.core.configured import check_configured
 from keras_gen.core.exporting.graph import Graph, Input
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.export import keras_gen_export
-from keras_gen.flows.bijector import Bijector
+from keras_gen.flows.bijector import Bijector, check_bijector
 from keras_gen.flows.distributions import Base, LaplaceBase, LogisticBase, NormalBase
 from keras_gen.flows.tracing import TracedFunction
 
@@ -75,11 +75,12 @@ class Flow(GenerativeModel):
 
     def __init__(self, bijector: Bijector, base: str | Base = "normal", seed: int | None = None, **kwargs: Any):
         super().__init__(seed=seed, **kwargs)
-        check(isinstance(bijector, Bijector), "bijector", "be a bijector, see keras_gen.layers.Bijector", bijector)
+        check_bijector("bijector", bijector, "be a bijector, see keras_gen.layers.Bijector")
         is_known = isinstance(base, Base) or (isinstance(base, str) and base in BASES)
         check(is_known, "base", f"be a Base or one of {', '.join(map(repr, BASES))}", repr(base))
         self.bijector = bijector
         self.base = BASES[base](dtype=self.dtype_policy) if isinstance(base, str) else base
+        check_configured("base", self.base)
         self.nll_tracker = keras.metrics.Mean(name="nll")
         self.bits_tracker = keras.metrics.Mean(name="bits_per_dim")
         self._traced_density = TracedFunction(self, self._density)
@@ -146,13 +147,7 @@ class Flow(GenerativeModel):
             check(condition is None, name, "be None: the model was built without a condition", "a value")
             return []
         check(condition is not None, name, "be given: the model was built for a condition", None)
-        condition = as_condition(name, condition).astype(self.bijector.bijection_dtype)
-        if condition.shape == self.condition_shape:
-            condition = np.repeat(condition[None], n, axis=0)
-        expected = (n, *self.condition_shape)
-        check(condition.shape == expected, name, f"have shape {expected}", f"shape {condition.shape}")
-        check(bool(np.isfinite(condition).all()), name, "be finite", "NaN or infinite values")
-        return [condition]
+        return [condition_rows(name, condition, n, self.condition_shape, self.bijector.bijection_dtype)]
 
     def log_prob(
         self,
@@ -241,11 +236,11 @@ class Flow(GenerativeModel):
             ValueError: if an argument does not fit the model.
         """
         check_integer("n", n)
-        check(is_number(temperature) and temperature >= 0, "temperature", "be >= 0", repr(temperature))
+        check_nonnegative("temperature", temperature)
         self.check_built()
         seed = self.draw_seed(seed)
         noise = self.base.draw_noise(n, self.latent_shape, seed) if noise is None else noise
-        noise = np.asarray(on_host(noise), self.bijector.bijection_dtype)
+        noise = finite_array("noise", noise).astype(self.bijector.bijection_dtype)
         expected = (n, *self.latent_shape)
         check(noise.shape == expected, "noise", f"have shape {expected}", f"shape {noise.shape}")
         conditions = self._prepare_condition("condition", condition, n)

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import broadcast_to_batch
+from keras_gen.core.arrays import broadcast_to_batch, constant
 from keras_gen.core.checks import check, finite_array
 from keras_gen.core.devices.products import precise_product
 from keras_gen.core.random import check_seed, fixed_seed
@@ -70,7 +70,7 @@ class Invertible1x1Conv(Bijector):
             weight = self.add_weight(
                 name=name,
                 shape=value.shape,
-                initializer=lambda shape, dtype, value=value: ops.convert_to_tensor(value, dtype),
+                initializer=constant(value),
                 dtype="int32" if value.dtype.kind == "i" else None,
                 trainable=trainable,
             )

@@ -111,7 +111,3 @@ class MaskedAutoregressive(Bijector):
             "activation": keras.activations.serialize(self.activation),
             "scale_map": keras.saving.serialize_keras_object(self.scale_map),
         }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "MaskedAutoregressive":
-        return cls(**keras.saving.deserialize_keras_object(config))

@@ -13,7 +13,7 @@ LARGEST_LOG_SIGMA = 20.0  # of either sign: beyond it, residuals and their gradi
 
 @keras_gen_export("keras_gen.losses.ResidualLogLikelihood")
 class ResidualLogLikelihood(keras.losses.Loss):
-    """Residual log-likelihood: regression with a learned density of the errors, up to scale the same for all inputs.
+    """Residual log-likelihood: regression with a learned density of the errors, the same for all inputs up to scale.
 
         (mu, log sigma) = y_pred,   r = (y_true - mu) / sigma,   -log p(y_true) = sum log sigma - log p_flow(r)
 
@@ -26,13 +26,13 @@ class ResidualLogLikelihood(keras.losses.Loss):
     flow of couplings starts as the identity, G = 1: the loss starts as an L1 loss with the base `"laplace"`, as an L2
     loss with `"normal"`, both with a learned scale.
 
-    A loss of Keras has no weights: the flow is trained as a layer of the model, which calls it on mu, as below. There
-    it returns mu unchanged, and is built. An unbuilt flow is refused; one that was built elsewhere keeps its weights.
-    A loaded model has a flow of its own and is compiled anew, with `ResidualLogLikelihood(model.get_layer("flow"))`.
-    Within the loss the flow runs with `training=False`.
+    A loss of Keras has no weights: the flow is trained as a layer of the model, which calls it on mu, as in the
+    example. This call builds the flow and returns mu unchanged. An unbuilt flow is refused; one that was built
+    elsewhere keeps its weights. A loaded model has its own flow, and must be compiled again, with
+    `ResidualLogLikelihood(model.get_layer("flow"))`. Within the loss the flow runs with `training=False`.
 
-    `predict` gives mu and log sigma, and takes no time for the flow. mu is the place of r = 0; the mean of p is
-    mu + sigma E[r], by `flow.sample`, and its peak is mu + sigma r at the peak of `flow.log_prob`.
+    `predict` returns mu and log sigma, without evaluating the flow. mu is where r = 0; the mean of p is mu + sigma
+    E[r], estimated by `flow.sample`, and its mode is mu + sigma r with r the maximum of `flow.log_prob`.
 
     Args:
         flow: an unconditional `keras_gen.models.Flow` on vectors of D numbers.

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import broadcast_to_batch, reordered
+from keras_gen.core.arrays import broadcast_to_batch, constant, reordered
 from keras_gen.core.checks import check, check_integer, is_integer
 from keras_gen.core.random import check_seed, fixed_seed
 from keras_gen.export import keras_gen_export
-from keras_gen.flows.bijector import Bijector
+from keras_gen.flows.bijector import Bijector, sample_shape
 from keras_gen.networks.blocks.upsampling import shuffle, unshuffle
 
 
@@ -62,8 +62,7 @@ class Reshape(Bijector):
         return ops.reshape(y, (-1, *self.x_shape)), broadcast_to_batch(0, y)
 
     def output_shape(self, x_shape: Any) -> tuple[int | None, ...]:
-        check(None not in x_shape[1:], "x", "have a known shape", f"shape {tuple(x_shape)}")
-        size = math.prod(x_shape[1:])
+        size = math.prod(sample_shape(x_shape))
         known = math.prod(n for n in self.target_shape if n != -1)
         is_compatible = size % known == 0 if -1 in self.target_shape else size == known
         check(is_compatible, "target_shape", f"hold the {size} values of a sample", self.target_shape)
@@ -182,11 +181,7 @@ class Permutation(Bijector):
         else:
             order = np.random.default_rng(fixed_seed(self.seed)).permutation(size)
         self.indices = self.add_weight(
-            name="indices",
-            shape=(size,),
-            initializer=lambda shape, dtype: ops.convert_to_tensor(order.astype("int32"), dtype),
-            dtype="int32",
-            trainable=False,
+            name="indices", shape=(size,), initializer=constant(order), dtype="int32", trainable=False
         )
 
     def forward_and_log_det(self, x: Any, condition: Any = None, training: bool = False) -> tuple[Any, Any]:

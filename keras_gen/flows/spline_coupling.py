@@ -57,28 +57,17 @@ def rational_quadratic_spline(x: Any, parameters: Any, bound: float = 5.0, inver
     check_flag("inverse", inverse)
     check_finite("parameters", parameters)
     x, parameters = float_tensors({"x": x, "parameters": parameters})
-    shape = tuple(parameters.shape)
-    is_whole = len(shape) > 0 and same_shape(shape[:-1], x.shape) and shape[-1] % 3 == 2
-    check(is_whole, "parameters", f"have shape {(*x.shape, '3 K - 1')}", f"shape {shape}")
-    bins = (shape[-1] + 1) // 3
-    check(bins <= MOST_BINS, "parameters", f"be of at most {MOST_BINS} bins", f"{bins} bins")
-    widths, heights = parameters[..., :bins], parameters[..., bins : 2 * bins]
-    x_knots, y_knots = _knots(widths, bound), _knots(heights, bound)
+    bins = _number_of_bins(x, parameters)
+    x_knots, y_knots = _knots(parameters[..., :bins], bound), _knots(parameters[..., bins : 2 * bins], bound)
     derivatives = SMALLEST + ops.softplus(parameters[..., 2 * bins :] + UNIT_DERIVATIVE)
     derivatives = ops.pad(derivatives, [(0, 0)] * len(x.shape) + [(1, 1)], constant_values=1)
 
     # Outside, the spline is evaluated at the boundary, so that no NaN reaches a gradient.
     inside = clip(x, -bound, bound)
-    knots = y_knots if inverse else x_knots
-    position = ops.sum(ops.cast(inside[..., None] >= knots[..., 1:-1], "int32"), axis=-1, keepdims=True)
-    in_bin = ops.cast(ops.arange(bins, dtype="int32") == position, x.dtype)
-
-    def pick(values: Any) -> Any:
-        return ops.sum(in_bin * values, axis=-1)
-
-    x_k, y_k = pick(x_knots[..., :-1]), pick(y_knots[..., :-1])
-    w, h = pick(x_knots[..., 1:] - x_knots[..., :-1]), pick(y_knots[..., 1:] - y_knots[..., :-1])
-    d, d_next = pick(derivatives[..., :-1]), pick(derivatives[..., 1:])
+    in_bin = _one_hot_bin(inside, y_knots if inverse else x_knots)
+    (x_k, x_next), (y_k, y_next) = _at_ends(x_knots, in_bin), _at_ends(y_knots, in_bin)
+    d, d_next = _at_ends(derivatives, in_bin)
+    w, h = x_next - x_k, y_next - y_k
     slope = h / w
     curve = d + d_next - 2 * slope
 
@@ -93,7 +82,18 @@ def rational_quadratic_spline(x: Any, parameters: Any, bound: float = 5.0, inver
     return ops.where(within, y, x), ops.where(within, log_derivative, 0.0)
 
 
+def _number_of_bins(x: Any, parameters: Any) -> int:
+    """Returns K, after checking the shape of the parameters."""
+    shape = tuple(parameters.shape)
+    is_whole = len(shape) > 0 and same_shape(shape[:-1], x.shape) and shape[-1] % 3 == 2
+    check(is_whole, "parameters", f"have shape {(*x.shape, '3 K - 1')}", f"shape {shape}")
+    bins = (shape[-1] + 1) // 3
+    check(bins <= MOST_BINS, "parameters", f"be of at most {MOST_BINS} bins", f"{bins} bins")
+    return bins
+
+
 def _knots(parameters: Any, bound: float) -> Any:
+    """Returns the K + 1 knots of bins whose shares of [-bound, bound] are a softmax of parameters `(..., K)`."""
     bins = parameters.shape[-1]
     shares = SMALLEST + (1 - SMALLEST * bins) * ops.softmax(parameters, axis=-1)
     # On torch, Keras's cumsum casts float64 to float32.
@@ -101,6 +101,17 @@ def _knots(parameters: Any, bound: float) -> Any:
     inner = bound * (2 * sums[..., :-1] - 1)
     ends = ops.full_like(parameters[..., :1], bound)
     return ops.concatenate([-ends, inner, ends], axis=-1)
+
+
+def _one_hot_bin(values: Any, knots: Any) -> Any:
+    """Returns which bin holds each value, of those between knots `(..., K + 1)`: one-hot `(..., K)`."""
+    position = ops.sum(ops.cast(values[..., None] >= knots[..., 1:-1], "int32"), axis=-1, keepdims=True)
+    return ops.cast(ops.arange(knots.shape[-1] - 1, dtype="int32") == position, values.dtype)
+
+
+def _at_ends(values: Any, in_bin: Any) -> tuple[Any, Any]:
+    """Returns the values, of those at all knots, at the lower and at the upper end of the bin."""
+    return ops.sum(in_bin * values[..., :-1], axis=-1), ops.sum(in_bin * values[..., 1:], axis=-1)
 
 
 def _solve(rise: Any, h: Any, slope: Any, d: Any, curve: Any) -> Any:
@@ -172,8 +183,7 @@ class SplineCoupling(Coupling):
         super().__init__(conditioner, units, split, flip, remat, **kwargs)
         self.num_bins = check_integer("num_bins", num_bins, at_least=2)
         check(num_bins <= MOST_BINS, "num_bins", f"be <= {MOST_BINS}", num_bins)
-        check_positive("bound", bound)
-        self.bound = float(bound)
+        self.bound = check_positive("bound", bound)
 
     @property
     def params_per_dim(self) -> int:

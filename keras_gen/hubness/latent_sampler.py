@@ -5,7 +5,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.core.checks import check, check_flag, check_integer, is_number
+from keras_gen.core.compiled import progress_bar
 from keras_gen.core.generative_model import GenerativeModel
 
 
@@ -86,6 +87,37 @@ class LatentSampler(GenerativeModel):
         if self.mapping is None:
             return z, z
         return z, self.in_batches("map", lambda z: ops.cast(self.call(z), "float32"), z)
+
+    def _from_pools(
+        self,
+        n: int,
+        per_pool: int,
+        select: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+        seed: int | None,
+        return_prior: bool,
+        verbose: str | int,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Returns the first n latents that `select` takes from pools, with their prior draws if these are asked for.
+
+        Args:
+            n: int >= 1. Number of latents.
+            per_pool: int >= 1. Number of latents that `select` takes from a pool.
+            select: function of the arrays z and w of a pool, that returns those of the latents to keep.
+            seed: as for `sample`.
+            return_prior: as for `sample`.
+            verbose: as for `sample`.
+        """
+        check_integer("n", n)
+        check_flag("return_prior", return_prior)
+        seed = self.draw_seed(seed)
+        pools = -(-n // per_pool)
+        bar = progress_bar(pools, verbose)
+        kept = []
+        for number in range(pools):
+            kept.append(select(*self.pool(seed, number)))
+            bar.add(1)
+        z, w = (np.concatenate(parts)[:n] for parts in zip(*kept, strict=True))
+        return (w, z) if return_prior else w
 
     def share(self, fraction: float) -> int:
         """Returns the number of latents in a fraction of a pool, at least 1."""

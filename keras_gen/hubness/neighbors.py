@@ -123,7 +123,7 @@ class Index:
         results = []
         for rows in blocks:
             found = program(self._centered(queries, rows), self.rows)
-            # An accelerator goes on to the next block while the host waits for none.
+            # An accelerator works on the next block while the host does not wait for this one.
             is_fetched = bar.verbose or on_cpu(self.rows)
             results.append([ops.convert_to_numpy(part) for part in found] if is_fetched else found)
             bar.add(1)

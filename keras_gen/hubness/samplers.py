@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gen.core.checks import check, check_choice, check_flag, check_integer, is_number
+from keras_gen.core.checks import check, check_choice, check_flag, check_integer, check_nonnegative
 from keras_gen.core.compiled import progress_bar
 from keras_gen.export import keras_gen_export
 from keras_gen.hubness.k_occurrence import k_occurrence
@@ -85,8 +85,8 @@ class HubnessSampler(LatentSampler):
         is_one_given = (threshold is None) != (top_fraction is None)
         rule = "be given, or else `top_fraction`, but not both"
         check(is_one_given, "threshold", rule, f"{threshold}, {top_fraction=}")
-        is_nonnegative = threshold is None or (is_number(threshold) and threshold >= 0)
-        check(is_nonnegative, "threshold", "be a number >= 0", repr(threshold))
+        if threshold is not None:
+            check_nonnegative("threshold", threshold)
         if top_fraction is not None:
             top_fraction = check_pool_fraction("top_fraction", top_fraction)
         check_choice("metric", metric, ("euclidean", "cosine"))
@@ -243,20 +243,13 @@ class NormSampler(LatentSampler):
         Raises:
             ValueError: if an argument is outside its range.
         """
-        check_integer("n", n)
-        check_flag("return_prior", return_prior)
-        seed = self.draw_seed(seed)
         num_kept = self.share(self.fraction)
-        rounds = -(-n // num_kept)
-        bar = progress_bar(rounds, verbose)
-        kept = []
-        for number in range(rounds):
-            z, w = self.pool(seed, number)
+
+        def near_the_mean(z: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             near = np.sort(np.argsort(_distances_to_mean(w), kind="stable")[:num_kept])
-            kept.append((w[near], z[near]))
-            bar.add(1)
-        w, z = (np.concatenate(parts)[:n] for parts in zip(*kept, strict=True))
-        return (w, z) if return_prior else w
+            return z[near], w[near]
+
+        return self._from_pools(n, num_kept, near_the_mean, seed, return_prior, verbose)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "fraction": self.fraction}
@@ -307,8 +300,7 @@ class TruncationSampler(LatentSampler):
         **kwargs: Any,
     ):
         super().__init__(latent_dim, prior, mapping, pool_size, seed, **kwargs)
-        check(is_number(psi) and psi >= 0, "psi", "be a number >= 0", repr(psi))
-        self.psi = float(psi)
+        self.psi = check_nonnegative("psi", psi)
 
     def sample(
         self, n: int, seed: int | None = None, return_prior: bool = False, verbose: str | int = "auto"
@@ -330,18 +322,12 @@ class TruncationSampler(LatentSampler):
             ValueError: if an argument is outside its range.
         """
         check_integer("n", n)
-        check_flag("return_prior", return_prior)
-        seed = self.draw_seed(seed)
-        rounds = -(-n // self.pool_size)
-        bar = progress_bar(rounds, verbose)
         center = self.pool(CENTER_SEED, 0)[1].mean(axis=0)
-        kept = []
-        for number in range(rounds):
-            z, w = self.pool(seed, number)
-            kept.append((center + self.psi * (w - center), z))
-            bar.add(1)
-        w, z = (np.concatenate(parts)[:n] for parts in zip(*kept, strict=True))
-        return (w, z) if return_prior else w
+
+        def towards_the_center(z: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return z, center + self.psi * (w - center)
+
+        return self._from_pools(n, self.pool_size, towards_the_center, seed, return_prior, verbose)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "psi": self.psi}

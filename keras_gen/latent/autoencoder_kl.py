@@ -11,11 +11,12 @@ from keras_gen.core.checks import (
     check_flag,
     check_image_shape,
     check_integer,
+    check_positive,
     is_number,
     known_shape,
     known_size,
 )
-from keras_gen.core.foreign_weights import Entry, ForeignWeights
+from keras_gen.core.foreign.weights import Entry, ForeignWeights
 from keras_gen.core.frozen import freeze_layers, frozen_layers
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.latent_model import GaussianLatentModel
@@ -121,7 +122,6 @@ class AutoencoderKL(ForeignWeights, GaussianLatentModel):
             check_flag("remat", remat),
             dtype,
         )
-        check(is_number(scaling_factor) and scaling_factor > 0, "scaling_factor", "be > 0", repr(scaling_factor))
         check(is_number(shift_factor), "shift_factor", "be a number", repr(shift_factor))
         super().__init__(networks.encoder(), networks.decoder(), likelihood, kl_weight, seed, dtype=dtype, **kwargs)
         self.image_shape = tuple(image_shape)
@@ -130,7 +130,7 @@ class AutoencoderKL(ForeignWeights, GaussianLatentModel):
         self.blocks_per_level = networks.blocks_per_level
         self.groups = groups
         self.latent_convolutions = latent_convolutions
-        self.scaling_factor = float(scaling_factor)
+        self.scaling_factor = check_positive("scaling_factor", scaling_factor)
         self.shift_factor = float(shift_factor)
         self.remat = remat
         self.multiple, self._reason = downsampling_multiple(widths)

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import as_labels, check, check_integer
+from keras_gen.core.checks import as_labels, check, check_integer, check_layer
 from keras_gen.core.logits import warn_of_activation
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.gaussian import sample_gaussian
@@ -58,7 +58,7 @@ class ClusterVAE(GaussianLatentModel):
     ):
         super().__init__(encoder, decoder, likelihood, kl_weight, seed, **kwargs)
         self.num_clusters = check_integer("num_clusters", num_clusters, at_least=2)
-        check(isinstance(classifier, keras.Layer), "classifier", "be a keras.Layer or keras.Model", classifier)
+        check_layer("classifier", classifier)
         warn_of_activation("classifier", classifier)
         self.classifier = classifier
 

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_gen.core.arrays import sum_per_sample
-from keras_gen.core.checks import check, is_number
+from keras_gen.core.checks import check, check_nonnegative
 from keras_gen.core.random import check_seed, seed_generator
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.divergences import gaussian_kl
@@ -49,8 +49,7 @@ class GaussianSampling(keras.layers.Layer):
 
     def __init__(self, kl_weight: float = 0.0, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        check(is_number(kl_weight) and kl_weight >= 0, "kl_weight", "be >= 0", repr(kl_weight))
-        self.kl_weight = float(kl_weight)
+        self.kl_weight = check_nonnegative("kl_weight", kl_weight)
         self.seed = check_seed(seed)
         self.seed_generator = seed_generator(self.seed)
 

@@ -13,12 +13,15 @@ from keras_gen.core.checks import (
     as_numpy,
     batch_of,
     check,
+    check_image_range,
     check_integer,
+    check_layer,
+    finite_array,
     finite_samples,
     is_array,
-    real_array,
     same_shape,
 )
+from keras_gen.core.configured import check_configured
 from keras_gen.core.exporting.graph import Graph, Input
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.logits import warn_of_activation
@@ -55,7 +58,7 @@ class LatentModel(GenerativeModel):
     ):
         super().__init__(seed=seed, **kwargs)
         for name, layer in {"encoder": encoder, "decoder": decoder}.items():
-            check(isinstance(layer, keras.Layer), name, "be a keras.Layer or keras.Model", layer)
+            check_layer(name, layer)
         is_likelihood = isinstance(likelihood, Likelihood) or (
             isinstance(likelihood, str) and likelihood in LIKELIHOODS
         )
@@ -64,6 +67,7 @@ class LatentModel(GenerativeModel):
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = LIKELIHOODS[likelihood]() if isinstance(likelihood, str) else likelihood
+        check_configured("likelihood", self.likelihood)
         self.data_dtype = self.likelihood.dtype
         if self.likelihood.takes_logits:
             warn_of_activation("decoder", decoder)
@@ -118,10 +122,16 @@ class LatentModel(GenerativeModel):
 
     def loss_per_sample(self, x: Any, y: Any, training: bool) -> Any:
         z, kl = self.infer(x, y, self.seed_generator, training)
-        nll = self.likelihood.nll(x, self.decoder(z, training=training))
+        nll = self._nll(x, self.decoder(z, training=training))
         self.track(self.nll_tracker, nll)
         self.track(self.kl_tracker, kl)
         return nll + self.kl_weight(training=training) * kl
+
+    def _nll(self, x: Any, output: Any) -> Any:
+        nll, name = self.likelihood.nll(x, output), type(self.likelihood).__name__
+        rule = "return one value for each sample from `nll`, (batch,): the sum over its dimensions"
+        check(len(nll.shape) == 1, "likelihood", rule, f"{name}, whose `nll` has shape {tuple(nll.shape)}")
+        return nll
 
     def check_data(self, x: Any, y: Any) -> None:
         check(self.conditional or y is None, "y", "be None: the model takes no labels", "a value")
@@ -156,6 +166,8 @@ class LatentModel(GenerativeModel):
             check(x.dtype.kind == "f", name, "be floating-point", f"dtype {x.dtype}")
             check(bool(np.isfinite(x).all()), name, "be finite", "NaN or infinite values")
         self.likelihood.check(name, x)
+        if self.takes_unit_images:
+            check_image_range(name, x)
         self.build_from(self.encoder)
         if not self.built:
             self.build((None, *x.shape[1:]))
@@ -167,7 +179,7 @@ class LatentModel(GenerativeModel):
         """Checks dtype and shape of latents, and returns them as an array."""
         self.build_from(self.encoder)
         self.check_built()
-        z = real_array(name, z).astype("float32")
+        z = finite_array(name, z).astype("float32")
         is_batch = same_shape(z.shape[1:], self.latent_shape) and len(z) > 0
         check(is_batch, name, f"have shape {batch_of(self.latent_shape)}", f"shape {z.shape}")
         return z
@@ -205,7 +217,7 @@ class LatentModel(GenerativeModel):
         seed = self.draw_seed(seed)
         if noise is None:
             noise = self.draw_latents(n, seed)
-        noise = real_array("noise", noise).astype("float32")
+        noise = finite_array("noise", noise).astype("float32")
         expected = (n, *self.latent_shape)
         check(same_shape(noise.shape, expected), "noise", f"have shape {expected}", f"shape {noise.shape}")
         condition = self.prepare_condition(condition, n, seed)
@@ -324,7 +336,7 @@ class LatentModel(GenerativeModel):
 
         def bound(x: Any, *inputs: Any) -> Any:
             z, kl = self.infer(x, inputs[0] if inputs else None, self.seed_generator, training=False)
-            return -self.likelihood.nll(x, self.decoder(z, training=False)) - kl
+            return -self._nll(x, self.decoder(z, training=False)) - kl
 
         seeds = np.random.default_rng(self.draw_seed(seed)).integers(0, 2**31 - 1, num_samples)
         draws = [

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.arrays import at_index, sum_per_sample
-from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.core.checks import check, check_integer, check_positive
 from keras_gen.export import keras_gen_export
 
 
@@ -136,8 +136,7 @@ class GaussianLikelihood(Likelihood):
     """
 
     def __init__(self, variance: float = 1.0):
-        check(is_number(variance) and variance > 0, "variance", "be > 0", repr(variance))
-        self.variance = float(variance)
+        self.variance = check_positive("variance", variance)
 
     def nll(self, x: Any, output: Any) -> Any:
         error = ops.square(ops.cast(x, "float32") - ops.cast(output, "float32"))
@@ -172,8 +171,7 @@ class LaplaceLikelihood(Likelihood):
     """
 
     def __init__(self, scale: float = 1.0):
-        check(is_number(scale) and scale > 0, "scale", "be > 0", repr(scale))
-        self.scale = float(scale)
+        self.scale = check_positive("scale", scale)
 
     def nll(self, x: Any, output: Any) -> Any:
         error = ops.absolute(ops.cast(x, "float32") - ops.cast(output, "float32"))

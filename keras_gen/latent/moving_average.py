@@ -3,8 +3,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core import replicas
 from keras_gen.core.checks import check_fraction
+from keras_gen.core.replicas import whole_batch
 from keras_gen.export import keras_gen_export
 
 
@@ -18,9 +18,9 @@ class MovingAverage(keras.layers.Layer):
     Both start at 0, and the first output is 0. A batch does not affect its own output: the estimate stays unbiased.
 
     The average m is a stochastic approximation, `m <- m + a (mean(values) - m)`, of the expectation of the values. With
-    decay, an exponential moving average, the steps tend to a = 1 - decay: it follows values that drift, and keeps the
-    share a / (2 - a) of the variance of independent ones. Without, a = 1/n after n batches, `total` is their sum,
-    `mass` their number, and the average converges.
+    `decay` it is an exponential moving average, whose steps tend to a = 1 - decay: it follows values that drift, and
+    keeps the share a / (2 - a) of the variance of independent ones. Without `decay`, a = 1/n after n batches, `total`
+    is the sum of their means and `mass` their number, and the average converges.
 
     Args:
         decay: float in (0, 1), or `None`: the mean of all previous batches. Defaults to `0.99`.
@@ -61,7 +61,7 @@ class MovingAverage(keras.layers.Layer):
         # Before the update, which on some backends changes the variable's tensor in place.
         average = self.total / ops.maximum(self.mass, 1e-7)
         if training:
-            self.total.assign(self.kept * self.total + self.added * replicas.mean(values))
+            self.total.assign(self.kept * self.total + self.added * whole_batch.mean(values))
             self.mass.assign(self.kept * self.mass + self.added)
         return ops.broadcast_to(average, ops.shape(values))
 

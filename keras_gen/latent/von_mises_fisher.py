@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.arrays import unit_vectors
-from keras_gen.core.checks import check, is_number, known_size
+from keras_gen.core.checks import check, check_nonnegative, known_size
 from keras_gen.core.random import check_seed, seed_generator
 from keras_gen.export import keras_gen_export
 
@@ -88,8 +88,7 @@ class VonMisesFisherSampling(keras.layers.Layer):
 
     def __init__(self, kappa: float = 20.0, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        check(is_number(kappa) and kappa >= 0, "kappa", "be >= 0", repr(kappa))
-        self.kappa = float(kappa)
+        self.kappa = check_nonnegative("kappa", kappa)
         self.seed = check_seed(seed)
         self.seed_generator = seed_generator(self.seed)
 

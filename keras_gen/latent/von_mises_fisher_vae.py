@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.arrays import unit_vectors
-from keras_gen.core.checks import check, is_number
+from keras_gen.core.checks import check, check_nonnegative
 from keras_gen.core.random import starting_noise
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.latent_model import LatentModel
@@ -54,8 +54,7 @@ class VonMisesFisherVAE(LatentModel):
         **kwargs: Any,
     ):
         super().__init__(encoder, decoder, likelihood, kl_weight, seed, **kwargs)
-        check(is_number(kappa) and kappa >= 0, "kappa", "be >= 0", repr(kappa))
-        self.kappa = float(kappa)
+        self.kappa = check_nonnegative("kappa", kappa)
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)

@@ -6,9 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core import replicas
 from keras_gen.core.arrays import unit_vectors
 from keras_gen.core.random import check_seed, keras_seed, seed_generator
+from keras_gen.core.replicas import whole_batch
 from keras_gen.quantization.kmeans import cluster_sums, kmeans, kmeans_plus_plus, stratified_rows
 
 EPSILON = 1e-5  # Laplace smoothing of the counts
@@ -94,7 +94,7 @@ class Codebook(keras.layers.Layer):
         """Initializes the codes by k-means on the first batch, once."""
         if self.initializer != "kmeans":
             return
-        x, weights = replicas.all_rows(x), replicas.all_rows(weights)
+        x, weights = whole_batch.all_rows(x), whole_batch.all_rows(weights)
         total = ops.sum(weights)
         due = ops.logical_and(ops.convert_to_tensor(self.initialized) < 0.5, total > 0)
         draws = keras.random.uniform((self.num_codes,), dtype="float32", seed=self.seed_generator)
@@ -124,7 +124,7 @@ class Codebook(keras.layers.Layer):
             smoothed = (counts + EPSILON) / (total + self.num_codes * EPSILON) * total
             self.base.assign(ops.convert_to_tensor(self.sums) / ops.expand_dims(smoothed, -1))
         if self.restart_below > 0:
-            x, weights = replicas.all_rows(x), replicas.all_rows(weights)
+            x, weights = whole_batch.all_rows(x), whole_batch.all_rows(weights)
             rows = stratified_rows(x, weights, self.num_codes, self.seed_generator)
             dead = ops.logical_and(counts < self.restart_below, ops.sum(weights) > 0)
             self.set_codes(rows, ops.expand_dims(dead, -1))

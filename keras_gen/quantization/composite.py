@@ -84,11 +84,11 @@ class ResidualVectorQuantizer(CompositeQuantizer):
 
     Call arguments:
         x: float tensor `(batch, ..., channels)`.
-        mask: bool tensor `(batch, ...)` or `None`; see `quantize`.
+        mask: bool tensor `(batch, ...)` or `None`; see `quantize_vectors`.
         training: bool. Whether codes and statistics are updated.
 
     Returns:
-        A tensor like `x`. Indices, from `quantize` or `encode`, are `(batch, ..., levels)`.
+        A tensor like `x`. Indices, from `quantize_vectors` or `encode`, are `(batch, ..., levels)`.
 
     Raises:
         ValueError: if `quantizers` is not a list of different quantizers with one head, or `x` or the mask do not fit
@@ -143,11 +143,11 @@ class GroupedVectorQuantizer(CompositeQuantizer):
 
     Call arguments:
         x: float tensor `(batch, ..., channels)`.
-        mask: bool tensor `(batch, ...)` or `None`; see `quantize`.
+        mask: bool tensor `(batch, ...)` or `None`; see `quantize_vectors`.
         training: bool. Whether codes and statistics are updated.
 
     Returns:
-        A tensor like `x`. Indices, from `quantize` or `encode`, are `(batch, ..., groups)`.
+        A tensor like `x`. Indices, from `quantize_vectors` or `encode`, are `(batch, ..., groups)`.
 
     Raises:
         ValueError: if `quantizers` is not a list of different quantizers with one head, their number does not divide

@@ -1,13 +1,11 @@
-from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_finite, check_integer
-from keras_gen.core.devices.blocks import cells_at_once, halved_until_it_fits, on_cpu
+from keras_gen.core.checks import check, check_finite, check_integer_or_none
+from keras_gen.core.devices.blocks import by_chunks, cells_at_once, halved_until_it_fits, on_cpu
 from keras_gen.core.devices.products import precise_product
-from keras_gen.core.torch.kernels import map_chunks
 from keras_gen.export import keras_gen_export
 
 CELLS = 2**20  # distances in memory at a time on a CPU, 4 MB: what its caches hold
@@ -42,7 +40,7 @@ def nearest_code(x: Any, codebook: Any, chunk_size: int | None = None) -> Any:
     x, codebook = (ops.stop_gradient(ops.cast(tensor, "float32")) for tensor in (x, codebook))
     _check_shapes(x, codebook)
     num_codes = codebook.shape[0]
-    chunk_size = None if chunk_size is None else check_integer("chunk_size", chunk_size)
+    chunk_size = check_integer_or_none("chunk_size", chunk_size)
     chunk = chunk_size or max(1, cells_at_once(x, CELLS) // num_codes)
     center = ops.mean(codebook, axis=0)
     codebook = codebook - center
@@ -57,20 +55,10 @@ def nearest_code(x: Any, codebook: Any, chunk_size: int | None = None) -> Any:
     if isinstance(n, int):
         if n == 0:
             return ops.zeros((0,), "int32")
-        return halved_until_it_fits(lambda size: _by_chunks(nearest, x, size), min(chunk, n))
+        return halved_until_it_fits(lambda size: by_chunks(nearest, [x], size), min(chunk, n))
     if keras.backend.backend() == "tensorflow":  # the batch size is unknown while tracing
-        return _by_chunks(nearest, x, ops.maximum(ops.minimum(n, chunk), 1))
+        return by_chunks(nearest, [x], chunk)
     return nearest(x)  # exported for any batch size, by which no shape can be computed
-
-
-def _by_chunks(nearest: Callable[[Any], Any], x: Any, chunk: Any) -> Any:
-    """Computes `nearest(x)`, a chunk of rows at a time: `(n,)`."""
-    n, dim = ops.shape(x)[0], x.shape[1]
-    if isinstance(chunk, int) and n <= chunk:
-        return nearest(x)
-    padded = ops.concatenate([x, ops.zeros(((-n) % chunk, dim), "float32")])
-    indices = map_chunks(nearest, ops.reshape(padded, (-1, chunk, dim)))
-    return ops.reshape(indices, (-1,))[:n]
 
 
 def _argmax(scores: Any) -> Any:

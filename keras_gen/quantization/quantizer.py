@@ -5,9 +5,9 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_gen.core import replicas
 from keras_gen.core.checks import check, same_shape
 from keras_gen.core.frozen import StaysFrozen
+from keras_gen.core.replicas import whole_batch
 from keras_gen.quantization.metrics import LayerStatistic, count_codes, perplexity, split_counts, usage
 
 MOST_CODES = 2**24  # their usage is counted in float32
@@ -146,7 +146,7 @@ class Quantizer(StaysFrozen, keras.layers.Layer):
 
     def count(self, indices: Any, weights: Any) -> None:
         """Updates the counts from which perplexity and usage are computed."""
-        self.seen.assign_add(replicas.total(count_codes(indices, weights, self.code_sizes)))
+        self.seen.assign_add(whole_batch.total(count_codes(indices, weights, self.code_sizes)))
 
     def counters(self) -> list[keras.Variable]:
         """Returns the weights that hold these counts."""

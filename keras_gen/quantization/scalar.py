@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.core.checks import check, check_integer, check_nonnegative, check_positive
 from keras_gen.core.devices.products import precise_product
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.straight_through import straight_through
@@ -123,11 +123,11 @@ class LookupFreeQuantizer(Quantizer):
 
     Call arguments:
         x: float tensor `(batch, ..., log2(num_codes))`.
-        mask: bool tensor `(batch, ...)` or `None`; see `quantize`.
+        mask: bool tensor `(batch, ...)` or `None`; see `quantize_vectors`.
         training: bool. Has no effect.
 
     Returns:
-        A tensor like `x`. Losses are added to the model's; `quantize` returns them instead.
+        A tensor like `x`. Losses are added to the model's; `quantize_vectors` returns them instead.
 
     Raises:
         ValueError: if `num_codes` is not a power of 2, an argument is outside its range, or `x` does not have
@@ -155,15 +155,11 @@ class LookupFreeQuantizer(Quantizer):
         num_codes = check_integer("num_codes", num_codes, at_least=2)
         is_power = num_codes & (num_codes - 1) == 0
         check(is_power and num_codes <= MOST_CODES, "num_codes", "be a power of 2, <= 2^24", num_codes)
-        weights = {"commitment_cost": commitment_cost, "entropy_weight": entropy_weight, "diversity": diversity}
-        for name, value in weights.items():
-            check(is_number(value) and value >= 0, name, "be >= 0", repr(value))
-        check(is_number(temperature) and temperature > 0, "temperature", "be > 0", repr(temperature))
         self.num_codes = num_codes
-        self.commitment_cost = float(commitment_cost)
-        self.entropy_weight = float(entropy_weight)
-        self.diversity = float(diversity)
-        self.temperature = float(temperature)
+        self.commitment_cost = check_nonnegative("commitment_cost", commitment_cost)
+        self.entropy_weight = check_nonnegative("entropy_weight", entropy_weight)
+        self.diversity = check_nonnegative("diversity", diversity)
+        self.temperature = check_positive("temperature", temperature)
         self.num_bits = num_codes.bit_length() - 1
         self.place_values = (2 ** np.arange(self.num_bits)[::-1]).astype("int32")
 

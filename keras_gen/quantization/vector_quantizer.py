@@ -4,9 +4,18 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core import replicas
-from keras_gen.core.checks import as_numpy, check, check_choice, check_fraction, check_integer, is_number, known_size
+from keras_gen.core.checks import (
+    as_numpy,
+    check,
+    check_choice,
+    check_divides,
+    check_fraction,
+    check_integer,
+    check_nonnegative,
+    known_size,
+)
 from keras_gen.core.random import check_seed
+from keras_gen.core.replicas import whole_batch
 from keras_gen.export import keras_gen_export
 from keras_gen.latent.straight_through import straight_through
 from keras_gen.quantization.codebook import Codebook
@@ -53,11 +62,11 @@ class VectorQuantizer(Quantizer):
 
     Call arguments:
         x: float tensor `(batch, ..., channels)`.
-        mask: bool tensor `(batch, ...)` or `None`; see `quantize`.
+        mask: bool tensor `(batch, ...)` or `None`; see `quantize_vectors`.
         training: bool. Whether codes and statistics are updated.
 
     Returns:
-        A tensor like `x`. Losses are added to the model's; `quantize` returns them instead.
+        A tensor like `x`. Losses are added to the model's; `quantize_vectors` returns them instead.
 
     Raises:
         ValueError: if an argument is outside its range, `num_heads` does not divide the number of channels, `x` is
@@ -90,8 +99,7 @@ class VectorQuantizer(Quantizer):
     ):
         super().__init__(**kwargs)
         self.num_codes = check_integer("num_codes", num_codes)
-        check(is_number(commitment_cost) and commitment_cost >= 0, "commitment_cost", "be >= 0", repr(commitment_cost))
-        self.commitment_cost = float(commitment_cost)
+        self.commitment_cost = check_nonnegative("commitment_cost", commitment_cost)
         check_choice("codebook_update", codebook_update, ("ema", "loss"))
         self.codebook_update = codebook_update
         self.decay = check_fraction("decay", decay)
@@ -101,8 +109,7 @@ class VectorQuantizer(Quantizer):
         check_choice("gradient", gradient, GRADIENTS)
         self.gradient = gradient
         self.initializer = _as_initializer(initializer)
-        check(is_number(restart_below) and restart_below >= 0, "restart_below", "be >= 0", repr(restart_below))
-        self.restart_below = float(restart_below)
+        self.restart_below = check_nonnegative("restart_below", restart_below)
         self.seed = check_seed(seed)
         self.loss_names = ("commitment",) if codebook_update == "ema" else ("commitment", "codebook")
         self.codes = Codebook(
@@ -128,7 +135,7 @@ class VectorQuantizer(Quantizer):
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
         channels = known_size("x", x_shape)
-        check(channels % self.num_heads == 0, "num_heads", f"divide {channels} channels", self.num_heads)
+        check_divides("num_heads", self.num_heads, channels)
         if not self.codes.built:
             self.codes.build(channels // self.num_heads)
         super().build(x_shape)
@@ -153,7 +160,7 @@ class VectorQuantizer(Quantizer):
 
     def reduce(self, statistics: Any) -> Any:
         """Sums a statistic of the batch over the replicas that share it."""
-        return replicas.total(statistics)
+        return whole_batch.total(statistics)
 
     def indices_of(self, x: Any) -> Any:
         return self._per_position(nearest_code(self._rows(x), self.codebook), x)

@@ -8,10 +8,10 @@ from keras import ops
 
 from keras_gen.adversarial.losses import HingeLoss
 from keras_gen.adversarial.optimizers import PlayerOptimizers
-from keras_gen.core import replicas
 from keras_gen.core.calculus.gradient import gradient
-from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.core.checks import check, check_integer, check_layer, check_nonnegative
 from keras_gen.core.logits import warn_of_activation
+from keras_gen.core.replicas import whole_batch
 from keras_gen.core.scheduled import Scheduled
 from keras_gen.core.stateless import in_state, stateless
 from keras_gen.export import keras_gen_export
@@ -58,7 +58,7 @@ class LastKernel:
 
         (value,) = (value for variable, value in self.state if variable is self.kernel)
         of_kernel = ops.cast(ops.stop_gradient(gradient(weighted_output, value)), "float32")
-        of_kernel = replicas.mean_of_parts(of_kernel, ops.shape(output)[0])
+        of_kernel = whole_batch.mean_of_parts(of_kernel, ops.shape(output)[0])
         return ops.sqrt(ops.sum(ops.square(of_kernel)))
 
 
@@ -150,15 +150,12 @@ class VQGAN(VQVAE):
         **kwargs: Any,
     ):
         super().__init__(encoder, decoder, quantizer, prior, seed, **kwargs)
-        is_layer = isinstance(discriminator, keras.Layer)
-        check(is_layer, "discriminator", "be a keras.Layer or keras.Model", discriminator)
+        check_layer("discriminator", discriminator)
         warn_of_activation("discriminator", discriminator)
         is_layer = feature_model is None or isinstance(feature_model, keras.Layer)
         check(is_layer, "feature_model", "be None, a layer or a model", feature_model)
-        for name, value in {"perceptual_weight": perceptual_weight, "adversarial_weight": adversarial_weight}.items():
-            check(is_number(value) and value >= 0, name, "be a number >= 0", repr(value))
-        self.perceptual_weight = float(perceptual_weight)
-        self.adversarial_weight = float(adversarial_weight)
+        self.perceptual_weight = check_nonnegative("perceptual_weight", perceptual_weight)
+        self.adversarial_weight = check_nonnegative("adversarial_weight", adversarial_weight)
         self.start = check_integer("start", start, at_least=0)
         self.scheduled_weight = Scheduled("scheduled_weight", _switched_on(self.adversarial_weight, self.start))
         self.feature_model = feature_model

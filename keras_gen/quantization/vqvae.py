@@ -7,7 +7,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core import replicas
 from keras_gen.core.arrays import mean_square, straight_paths
 from keras_gen.core.checks import (
     as_images,
@@ -15,15 +14,19 @@ from keras_gen.core.checks import (
     batch_of,
     check,
     check_flag,
+    check_image_range,
     check_images_dtype,
     check_integer,
+    check_layer,
     finite_floats,
     finite_samples,
     is_array,
     same_shape,
 )
+from keras_gen.core.configured import check_configured
 from keras_gen.core.exporting.graph import Graph, Input
 from keras_gen.core.generative_model import GenerativeModel
+from keras_gen.core.replicas import sharing
 from keras_gen.export import keras_gen_export
 from keras_gen.quantization.quantizer import Quantizer
 
@@ -92,10 +95,11 @@ class VQVAE(GenerativeModel):
     ):
         super().__init__(seed=seed, **kwargs)
         check(isinstance(quantizer, Quantizer), "quantizer", "be a quantizer layer", quantizer)
+        check_configured("quantizer", quantizer)
         self.quantizer = quantizer
         self.prior_holder = PriorHolder(None if prior is None else self._checked_prior(prior))
         for name, layer in {"encoder": encoder, "decoder": decoder}.items():
-            check(isinstance(layer, keras.Layer), name, "be a keras.Layer or keras.Model", layer)
+            check_layer(name, layer)
         self.encoder = encoder
         self.decoder = decoder
         names = ("reconstruction", *quantizer.loss_names)
@@ -181,6 +185,8 @@ class VQVAE(GenerativeModel):
     def prepare_data(self, name: str, x: Any) -> np.ndarray:
         """Returns data as a float32 array, after checking dtype, shape and values."""
         x = as_images(name, x)
+        if self.takes_unit_images:
+            check_image_range(name, x)
         if not self.built:
             self.build((None, *x.shape[1:]))
         expected = batch_of(self.data_shape)
@@ -200,7 +206,6 @@ class VQVAE(GenerativeModel):
         Raises:
             ValueError: if `x` does not fit the model.
         """
-
         return self.in_batches("encode", self._to_codes, self.prepare_data("x", x), batch_size=batch_size)
 
     def decode(self, codes: Any, batch_size: int = 256, verbose: str | int = 0) -> np.ndarray:
@@ -337,7 +342,7 @@ class VQVAE(GenerativeModel):
             ValueError: if `x` does not fit the model, or the prior does not fit the codes.
         """
         self._checked_prior(prior)
-        with replicas.alone():
+        with sharing.alone():
             codes = self.encode(x)
             if isinstance(kwargs.get("validation_data"), tuple | list):
                 validation_x, *rest = kwargs["validation_data"]
@@ -388,7 +393,8 @@ class VQVAE(GenerativeModel):
         elif noise is None:
             noise = np.random.default_rng(seed).integers(0, self.quantizer.code_sizes, (n, *self._index_shape()))
             noise = noise.reshape(n, *self.code_shape)
-        check(len(noise) == n, "noise", f"hold codes for {n} samples", f"{len(noise)}")
+        noise = as_numpy("noise", noise)
+        check(noise.shape[:1] == (n,), "noise", f"hold codes for {n} samples", f"shape {noise.shape}")
         return self.decode(noise, **shared)
 
     def check_sampling(self, n: int, condition: Any = None, **options: Any) -> None:

@@ -52,11 +52,13 @@ def denormalize_images(images: Any) -> np.ndarray:
         uint8 array of the same shape.
 
     Raises:
-        ValueError: if `images` are not finite real numbers.
+        ValueError: if `images` are not finite real numbers, or are uint8, pixels already.
 
     Example:
 
     >>> pixels = keras_gen.data.denormalize_images(model.sample(16))
     """
-    images = np.clip(finite_array("images", images), -1.0, 1.0).astype("float32", copy=False)
+    images = finite_array("images", images)
+    check(images.dtype != "uint8", "images", "be in [-1, 1], as `normalize_images` makes them of pixels", "dtype uint8")
+    images = np.clip(images, -1.0, 1.0).astype("float32", copy=False)
     return ((images + 1) * 127.5).round().astype("uint8")

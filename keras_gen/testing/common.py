@@ -18,7 +18,7 @@ def same(expected: Any, actual: Any, rtol: float, atol: float, law: str) -> None
 
 
 def check_frozen(model: keras.Model) -> None:
-    """Checks that the layers which a file restores are frozen as the model's are; freezes every second one."""
+    """Freezes every second layer of a model, and checks that its configuration restores which ones are frozen."""
     for part in [part for part in model._flatten_layers() if part.weights and not part._layers][::2]:
         part.trainable = False
     restored = keras.saving.deserialize_keras_object(json.loads(json.dumps(keras.saving.serialize_keras_object(model))))

@@ -1,6 +1,5 @@
 """Law of configurations: every constructor argument is restored, and the copy has equal attributes."""
 
-import inspect
 import json
 from collections.abc import Callable
 from typing import Any
@@ -8,11 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gen.core.configured import Configured
+from keras_gen.core.configured import Configured, arguments_of
 from keras_gen.testing.common import require
 
-# Passed on to Keras by some constructors; part of its own configuration.
-OF_KERAS = {"self", "name", "dtype", "trainable"}
+# Arguments that some constructors pass on to Keras, which has them in its own configuration.
+OF_KERAS = {"name", "dtype", "trainable"}
 
 
 def check_config(make: Callable[[], Any]) -> None:
@@ -27,7 +26,7 @@ def check_config(make: Callable[[], Any]) -> None:
         AssertionError: with the violated law.
     """
     original = make()
-    missing = sorted(_arguments(type(original)) - set(original.get_config()))
+    missing = sorted(arguments_of(type(original)) - OF_KERAS - set(original.get_config()))
     name = type(original).__name__
     require(not missing, f"`get_config` must return every argument of {name}, and lacks {', '.join(missing)}")
     serialized = json.loads(json.dumps(keras.saving.serialize_keras_object(original)))
@@ -41,12 +40,6 @@ def check_config(make: Callable[[], Any]) -> None:
     for attribute, value in vars(original).items():
         equal = attribute in of_keras or _equal(value, vars(restored).get(attribute))
         require(equal, f"the copy of {name} must have equal attributes: {attribute} was {value!r}")
-
-
-def _arguments(cls: type[Any]) -> set[str]:
-    parameters = inspect.signature(cls.__init__).parameters.values() if cls.__init__ is not object.__init__ else ()
-    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    return named - OF_KERAS
 
 
 def _equal(a: Any, b: Any) -> bool:

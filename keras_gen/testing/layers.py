@@ -31,8 +31,9 @@ def check_layer(
     model = functional(make(), *arrays)
     randomize_weights(model)
     inputs = as_inputs(arrays)
-    eager = flat_numpy(model(inputs, training=False))
-    _check_symbolic(model, inputs)
+    outputs = model(inputs, training=False)
+    eager = flat_numpy(outputs)
+    _check_symbolic(model, outputs)
     if not random:
         same(eager, flat_numpy(model(inputs, training=False)), 0, 0, "training=False must be deterministic")
         run = compiled(model, lambda tensors: model(tensors, training=False))
@@ -45,9 +46,8 @@ def check_layer(
     _check_mixed_precision(make, arrays)
 
 
-def _check_symbolic(model: keras.Model, inputs: Any) -> None:
-    outputs = keras.tree.flatten(model(inputs, training=False))
-    for symbolic, eager in zip(model.outputs, outputs, strict=True):
+def _check_symbolic(model: keras.Model, outputs: Any) -> None:
+    for symbolic, eager in zip(model.outputs, keras.tree.flatten(outputs), strict=True):
         fits = all(a in (None, b) for a, b in zip(symbolic.shape, eager.shape, strict=True))
         require(fits, f"symbolic shape {symbolic.shape} must be the eager one, {tuple(eager.shape)}")
         dtype = keras.backend.standardize_dtype(eager.dtype)

@@ -29,11 +29,12 @@ def check_model(make: Callable[[], keras.Model], x: np.ndarray, y: Any = None, e
     """
     check_config(make)
     fit = {"x": x, "y": y, "batch_size": max(1, len(x) // 4), "shuffle": False, "verbose": 0}
-    model = made_alike(make)
-    losses = model.fit(epochs=epochs, callbacks=[_BuiltOptimizer()], **fit).history["loss"]
-    require(np.isfinite(losses).all(), f"the loss must be finite: {losses}")
-    require(min(losses[1:]) < losses[0], f"`fit` must lower the loss: {losses}")
-    _check_resume(make, fit)
+    with tempfile.TemporaryDirectory() as folder:
+        model, first_epochs = made_alike(make), _FirstEpochs(pathlib.Path(folder) / "first.weights.h5")
+        losses = model.fit(epochs=epochs, callbacks=[_BuiltOptimizer(), first_epochs], **fit).history["loss"]
+        require(np.isfinite(losses).all(), f"the loss must be finite: {losses}")
+        require(min(losses[1:]) < losses[0], f"`fit` must lower the loss: {losses}")
+        _check_resume(make, fit, first_epochs)
 
     options = {} if y is None else {"condition": map_parts(lambda part: part[:3], y)}
     samples = model.sample(3, seed=1, verbose=0, **options)
@@ -49,22 +50,16 @@ def check_model(make: Callable[[], keras.Model], x: np.ndarray, y: Any = None, e
     check_frozen(model)
 
 
-def _check_resume(make: Callable[[], keras.Model], fit: dict[str, Any]) -> None:
-    whole = made_alike(make)
-    whole.fit(epochs=2, **fit)
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder) / "first.weights.h5"
-        first = made_alike(make)
-        first.fit(epochs=2, callbacks=[_StopAfterFirstEpoch(path)], **fit)
-        keras.utils.set_random_seed(1)
-        second = make()
-        second.build(*_build_shapes(second, fit))
-        second.optimizer.build(second.trainable_variables)
-        second.load_weights(path)
-        second.fit(epochs=2, initial_epoch=1, **fit)
-    pairs = zip(whole.weights, second.weights, strict=True)
-    for a, b in pairs:
-        same([to_numpy(a)], [to_numpy(b)], 1e-4, 1e-5, f"a resumed `fit` must continue as the whole one: {a.path}")
+def _check_resume(make: Callable[[], keras.Model], fit: dict[str, Any], uninterrupted: "_FirstEpochs") -> None:
+    keras.utils.set_random_seed(1)
+    resumed = make()
+    resumed.build(*_build_shapes(resumed, fit))
+    resumed.optimizer.build(resumed.trainable_variables)
+    resumed.load_weights(uninterrupted.path)
+    resumed.fit(epochs=2, initial_epoch=1, **fit)
+    for weight, expected in zip(resumed.weights, uninterrupted.weights, strict=True):
+        law = f"a resumed `fit` must continue as the whole one: {weight.path}"
+        same([expected], [to_numpy(weight)], 1e-4, 1e-5, law)
 
 
 def _build_shapes(model: keras.Model, fit: dict[str, Any]) -> list[tuple[int | None, ...]]:
@@ -78,11 +73,15 @@ class _BuiltOptimizer(keras.callbacks.Callback):
         require(self.model.optimizer.built, f"the optimizer must have its variables {law}")
 
 
-class _StopAfterFirstEpoch(keras.callbacks.Callback):
+class _FirstEpochs(keras.callbacks.Callback):
+    """Writes the weights after the first epoch to a file, and keeps those after the second one."""
+
     def __init__(self, path: pathlib.Path):
         super().__init__()
         self.path = path
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.model.save_weights(self.path)
-        self.model.stop_training = True
+        if epoch == 0:
+            self.model.save_weights(self.path)
+        elif epoch == 1:
+            self.weights = [to_numpy(weight).copy() for weight in self.model.weights]

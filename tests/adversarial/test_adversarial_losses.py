@@ -131,7 +131,7 @@ def test_gradient_penalty_of_a_curve_on_its_samples(rng):
 @pytest.mark.parametrize("weight", [-1, "1", None, np.nan])
 @pytest.mark.parametrize("kind", [R1Penalty, GradientPenalty])
 def test_bad_weight(kind, weight):
-    with pytest.raises(ValueError, match="`weight` must be a number >= 0. Received: weight="):
+    with pytest.raises(ValueError, match="`weight` must be >= 0 and finite. Received: weight="):
         kind(weight)
 
 

@@ -94,11 +94,13 @@ def test_numbers_may_be_tensors_of_a_compiled_function():
         np.testing.assert_array_equal(codes, expected)
 
 
-def test_tiny_temperatures_are_greedy():
+def test_tiny_temperatures_and_probabilities_are_greedy():
     logits = ops.convert_to_tensor(np.array([[1.0, 60.0, -60.0, 59.9]] * 3, "float32"))
     uniform = ops.convert_to_tensor(np.array([0.0, 0.5, 0.999], "float32"))
     for temperature in (1e-6, 1e-37, 1e-46):
         assert to_numpy(next_code(logits, uniform, temperature)).tolist() == [1, 1, 1]
+    for top_p in (1e-6, 1e-40, 0.0):  # what is left of a smaller number in float32
+        assert to_numpy(next_code(logits, uniform, top_p=np.float32(top_p))).tolist() == [1, 1, 1]
 
 
 def test_excluded_codes_are_not_drawn_whatever_the_rounding():

@@ -265,6 +265,9 @@ def padding(rows):
         (lambda: segment_mask(ROW.astype("float32")), "`segments` must be integers"),
         (lambda: segment_positions(ROW * 1.0), "`segments` must be integers"),
         (lambda: next_code_mask(ROW[0]), "`segments` must be integers"),
+        (lambda: next_code_mask(ROW.astype("int64") << 32), "`segments` must be 32-bit integers"),
+        (lambda: segment_mask([[2**32 + 1, 0]]), "`segments` must be 32-bit integers"),
+        (lambda: unpack_sequences(ROW, ROW.astype("int64") << 32), "`segments` must be 32-bit integers"),
     ],
 )
 def test_bad_input(use, match):

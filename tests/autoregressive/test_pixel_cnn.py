@@ -283,10 +283,10 @@ def test_greedy_samples():
 def test_a_sample_depends_on_seed_and_place_alone():
     model, labels = model_of("labels"), np.arange(9) % 2
     samples = model.sample(9, labels, seed=3, verbose=0)
-    for n, batch_size in ((9, 4), (5, 256)):
-        again = model.sample(n, labels[:n], seed=3, batch_size=batch_size, verbose=0)
+    for n in (9, 5):
+        again = model.sample(n, labels[:n], seed=3, batch_size=4, verbose=0)
         np.testing.assert_array_equal(again, samples[:n])
-    assert (model.sample(9, labels, seed=4, verbose=0) != samples).any()
+    assert (model.sample(5, labels[:5], seed=4, batch_size=4, verbose=0) != samples[:5]).any()
 
 
 def test_a_loop_is_compiled_once():

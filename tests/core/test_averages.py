@@ -87,10 +87,12 @@ def test_a_file_saved_after_a_batch_holds_the_averages_and_the_weights(tmp_path)
 
 
 def test_the_best_are_the_averages_and_judged_by_them():
+    """Also with Keras's callback for this, which would evaluate the weights of training."""
     model, losses, kept = flow(), [], []
     best = keras.callbacks.EarlyStopping(monitor="val_loss", patience=5, restore_best_weights=True)
     watch = at_epoch_ends(lambda: kept.append(weights(model)))
-    history = fit(model, 3, [best, watch], validation_data=(X, None)).history
+    callbacks = [keras.callbacks.SwapEMAWeights(), best, watch]
+    history = fit(model, 3, callbacks, validation_data=(X, None)).history
     np.testing.assert_array_equal(weights(model), kept[int(np.argmin(history["val_loss"]))])
     for value in kept:
         assign(model, value)
@@ -145,6 +147,16 @@ def test_averaged_weights():
     before = weights(plain)
     with plain.averaged_weights():
         np.testing.assert_array_equal(weights(plain), before)
+
+
+@pytest.mark.parametrize("swap_on_epoch", [True, False])
+def test_a_callback_that_swaps_them_takes_nothing_out(swap_on_epoch):
+    first, second, _ = expected()
+    model, seen = flow(), []
+    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=swap_on_epoch)
+    fit(model, 2, [swap, at_epoch_ends(lambda: seen.append(weights(model)))])
+    np.testing.assert_allclose(seen, [first, second], rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(weights(model), seen[1])
 
 
 def test_the_optimizers_of_several_parts(tmp_path):

@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 import pytest
+from batch_list import BatchList
 from keras import ops
 from laws.models import MODELS
+from offenders import not_refused
 
 from keras_gen.core.fixtures import to_numpy
 from keras_gen.data import Batches, normalize_images
@@ -26,20 +28,6 @@ def ddpm(conditional):
     model = DDPM(network, CosineSchedule(20), prediction="v", seed=0)
     model.compile(keras.optimizers.SGD(0.1))
     return model
-
-
-class Sequence(keras.utils.PyDataset):
-    """Batches by their numbers, counted by `__len__`."""
-
-    def __init__(self, batches):
-        super().__init__()
-        self.batches = batches
-
-    def __len__(self):
-        return len(self.batches)
-
-    def __getitem__(self, i):
-        return self.batches[i]
 
 
 class Stream:
@@ -86,7 +74,7 @@ def tf_data(*arrays):
 
 # kind -> the data, anew for each `fit`
 LABELLED = {
-    "PyDataset": lambda: Sequence(pairs()),
+    "PyDataset": lambda: BatchList(pairs()),
     "tf.data": lambda: tf_data(POINTS, LABELS),
     "endless generator": lambda: forever(pairs),
     "DataLoader of tuples": lambda: loader(list(zip(tensors(POINTS), LABELS, strict=True))),
@@ -100,7 +88,7 @@ LABELLED = {
     "transformed": lambda: Batches([(2 * x, y) for x, y in pairs()], transform=lambda x: x / 2),
 }
 BARE = {
-    "PyDataset": lambda: Sequence([x for x, _ in pairs()]),
+    "PyDataset": lambda: BatchList([x for x, _ in pairs()]),
     "tf.data": lambda: tf_data(POINTS),
     "endless generator": lambda: forever(lambda: (x for x, _ in pairs())),
     "DataLoader of tensors": lambda: loader(tensors(POINTS)),
@@ -226,7 +214,7 @@ class Short(list):
         (lambda: Batches(dicts(), x="point", y="label"), r"`y` must be a key.*'kind', 'name'\].*y='label'"),
         (lambda: Batches(dicts()), r"`x` must be a key of the batches, one of \['point'.*Received: x=None"),
         (lambda: Batches(dicts(), x="point", y="name"), "`y` must be real numbers. Received: y=dtype <U1"),
-        (lambda: Batches(pairs(), x="point"), "`x` must be None: the batches are no dicts. Received: x='point'"),
+        (lambda: Batches(pairs(), x="point"), "`x` must be None, since the batches are not dicts. Received: x='point'"),
         (lambda: Batches([{"a": [[1.0], [1.0, 2.0]]}], x="a"), "`x` must be a regular array of numbers"),
         (lambda: Batches([(POINTS,) * 4]), r"`source` must yield \(x,\), \(x, y\) or .*source=4 arrays"),
     ],
@@ -272,6 +260,64 @@ def test_arguments(arguments, message):
 
 def test_dicts_in_fit_are_referred_to_batches():
     message = r"`x` must yield \(x,\) or \(x, y\), as `keras_gen.data.Batches.*keys of \['point', 'kind', 'name'\]"
-    for data in (Sequence(dicts()), (batch for batch in dicts())):
+    for data in (BatchList(dicts()), (batch for batch in dicts())):
         with pytest.raises(ValueError, match=message):
             ddpm(True).fit(data, verbose=0)
+
+
+def test_iterators_and_the_lists_that_they_yield():
+    lists = [[x, y] for x, y in pairs()]
+    expected = ddpm(True).fit(POINTS, LABELS, batch_size=4, shuffle=False, verbose=0).history["loss"]
+    for data in (iter(lists), zip(*zip(*lists, strict=True), strict=True)):
+        losses = ddpm(True).fit(data, verbose=0).history["loss"]
+        np.testing.assert_allclose(losses, expected, rtol=1e-5, err_msg=type(data).__name__)
+
+
+def test_loaders_of_a_stream_and_of_nothing():
+    data = pytest.importorskip("torch").utils.data
+
+    class Rows(data.IterableDataset):
+        def __iter__(self):
+            return zip(tensors(POINTS), LABELS, strict=True)
+
+    expected = ddpm(True).fit(POINTS, LABELS, batch_size=4, shuffle=False, verbose=0).history["loss"]
+    losses = ddpm(True).fit(data.DataLoader(Rows(), batch_size=4), verbose=0).history["loss"]
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="`x` must hold at least one sample. Received: x=a DataLoader of none"):
+        ddpm(True).fit(data.DataLoader(data.Subset(POINTS, []), batch_size=4), verbose=0)
+
+
+class Table:
+    """As of pandas: no array, but it can be made one."""
+
+    def __init__(self, values):
+        self.values, self.shape = values, values.shape
+
+    def __len__(self):
+        return len(self.values)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+
+def test_tables_are_checked_as_arrays():
+    expected = ddpm(False).fit(POINTS, batch_size=4, shuffle=False, verbose=0).history["loss"]
+    losses = ddpm(False).fit(Table(POINTS), batch_size=4, shuffle=False, verbose=0).history["loss"]
+    np.testing.assert_allclose(losses, expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="`x` must be finite"):
+        ddpm(False).fit(Table(np.where(POINTS > 0, np.nan, POINTS)), verbose=0)
+
+
+def test_bad_weights_of_classes_and_samples_are_refused():
+    def fit(**options):
+        return lambda: ddpm(True).fit(POINTS, LABELS, verbose=0, **options)
+
+    rule = "`class_weight` must be a dict from labels, which are integers, to finite numbers >= 0. Received"
+    bad = [{0: np.nan}, {0: -1.0}, {"a": 1.0}, {0.5: 1.0}, {True: 1.0}, {0: "1"}, [1.0, 2.0], 2.0]
+    cases = [(f"class_weight={weights}", fit(class_weight=weights), rule) for weights in bad]
+    cases.append(("a list", fit(sample_weight=[1.0] * 14), "`sample_weight` must be an array. Received: .*=a list"))
+    offenders = not_refused(cases)
+    assert not offenders, "\n".join(offenders)
+    weighted = fit(class_weight={0: 2.0, np.int64(1): 0}, batch_size=14)().history["loss"]
+    weights = np.choose(LABELS, [2.0, 0.0, 1.0])
+    np.testing.assert_allclose(weighted, fit(sample_weight=weights, batch_size=14)().history["loss"], rtol=1e-5)

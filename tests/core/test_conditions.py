@@ -103,3 +103,27 @@ def test_a_subclassed_network_without_a_condition():
     rule = "`y` must be None: the network takes no condition, as it was first called with x_t and t alone"
     with pytest.raises(ValueError, match=rule):
         model.fit(POINTS, LABELS, verbose=0)
+
+
+def test_numbers_that_a_network_would_cut_or_spread_are_refused():
+    """Keras casts fractions to integers, and a NaN spoils the weights."""
+    x, t, vector = keras.Input((2,)), keras.Input((), dtype="int32"), keras.Input((3,))
+    label = keras.Input((), dtype="int32")
+    h, kinds = keras.layers.Dense(2)(x) + keras.layers.Embedding(10, 2)(t), keras.layers.Embedding(4, 2)
+    of_labels = DDPM(keras.Model([x, t, label], h + kinds(label)), CosineSchedule(10), seed=0)
+    of_vectors = DDPM(keras.Model([x, t, vector], h + keras.layers.Dense(2)(vector)), CosineSchedule(10), seed=0)
+    vectors = RNG.normal(size=(8, 3))
+    cases = []
+    for model, given, rule in (
+        (of_labels, LABELS + 0.5, "be integers, as the network takes them"),
+        (of_labels, np.full(8, np.nan), "be finite"),
+        (of_vectors, np.where(vectors > 0, np.nan, vectors), "be finite"),
+    ):
+        model.compile("sgd")
+        sample = lambda model=model, given=given: model.sample(8, DDIMSampler(3), condition=given, verbose=0)  # noqa: E731
+        fit = lambda model=model, given=given: model.fit(POINTS, given, verbose=0)  # noqa: E731
+        cases += [(f"fit, {rule}", fit, f"`y` must {rule}"), (f"sample, {rule}", sample, f"`condition` must {rule}")]
+    offenders = not_refused(cases)
+    assert not offenders, "\n".join(offenders)
+    of_labels.fit(POINTS, LABELS.astype("float32"), verbose=0)
+    of_vectors.fit(POINTS, vectors, verbose=0)

@@ -45,6 +45,23 @@ def test_a_diverged_model_is_refused():
     assert not offenders, "\n".join(offenders)
 
 
+def test_noise_that_is_none_is_not_laid_to_the_model():
+    vae, flow, vqvae = models.VAE(*autoencoder(3, 2)), MODELS["flow"][0](), MODELS["vqvae"][0]()
+    for model in (vae, flow, vqvae):
+        model.build((None, 8, 8, 1))
+    cases = []
+    for bad, rule in ((np.nan, "be finite"), (1j, "be real numbers"), ("a", "be real numbers")):
+        for model in (vae, flow):
+            noise = np.full((2, *model.latent_shape), bad)
+            sample = lambda model=model, noise=noise: model.sample(2, noise=noise, verbose=0)  # noqa: E731
+            cases.append((f"{model.name}, {bad}", sample, f"`noise` must {rule}"))
+    latents = np.full((2, *vae.latent_shape), np.nan)
+    cases.append(("latents", lambda: vae.decode(latents), "`z` must be finite"))
+    cases.append(("a number", lambda: vqvae.sample(2, noise=3, verbose=0), "`noise` must hold codes for 2 samples"))
+    offenders = not_refused(cases)
+    assert not offenders, "\n".join(offenders)
+
+
 def test_the_condition_is_named():
     """On JAX an embedding returns NaN for a class that it does not have; elsewhere its backend raises an error."""
     model = models.DDPM(tiny_network(4), schedules.CosineSchedule(4), seed=0)

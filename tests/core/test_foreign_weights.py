@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from offenders import not_refused
 
-from keras_gen.core import foreign_weights
 from keras_gen.core.fixtures import to_numpy
 from keras_gen.core.foreign import files
+from keras_gen.core.foreign import weights as foreign_weights
 from keras_gen.core.foreign.memory import as_value, copy_to, is_finite, packed, room_for
-from keras_gen.core.foreign_weights import (
+from keras_gen.core.foreign.weights import (
     CONVOLUTION,
     POINTWISE,
     SAME,

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from offenders import not_refused
 
 from keras_gen import models, schedules
 from keras_gen.core.fixtures import to_numpy
@@ -182,3 +183,18 @@ def test_parts_of_the_inputs_are_made_between_two_stops():
     *_, (_, _, last) = states
     assert asked == [(0, 2), (2, 4), (4, 5)]
     np.testing.assert_allclose(ops.convert_to_numpy(last), 2 * 2 + 2 * 4 + 5)
+
+
+@pytest.mark.one_backend
+def test_what_saves_or_compiles_otherwise_than_meant_is_refused(tmp_path):
+    cases = [
+        (name, lambda name=name: models.RealNVP(2, [4]).save(tmp_path / name), "`filepath` must end with .keras.*model")
+        for name in ("model.h5", "model.hdf5")
+    ]
+    rule = "`jit_compile` must be 'auto', True or False. Received: jit_compile="
+    cases += [
+        (value, lambda value=value: Plain(network()).compile("sgd", jit_compile=value), rule) for value in ("yes", 1)
+    ]
+    offenders = not_refused(cases)
+    assert not offenders, "\n".join(offenders)
+    assert not list(tmp_path.iterdir())

@@ -33,6 +33,15 @@ def test_pixels_are_refused_with_what_mends_them(name):
             JUDGED[name]().fit(data, verbose=0)
 
 
+def test_pixels_are_refused_by_what_encodes():
+    for name in ("vae", "vqvae"):
+        model = JUDGED[name]()
+        model.build(UNIT.shape)
+        for method in (model.encode, model.reconstruct):
+            with pytest.raises(ValueError, match=r"`x` must be images in \[-1, 1\]: of pixels in 0 .. 255"):
+                method(PIXELS)
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [

@@ -21,6 +21,16 @@ CASES = list(itertools.product(FILTERS, [(3, 3), (1, 1), (2, 5)], [(1, 1), (2, 2
 
 @pytest.mark.parametrize(("size", "kernel_size", "strides", "padding", "groups"), CASES)
 def test_convolution_is_that_of_keras(size, kernel_size, strides, padding, groups):
+    check_convolution(size, kernel_size, strides, padding, groups)
+
+
+@pytest.mark.parametrize(("strides", "groups"), [((1, 1), 1), ((2, 2), 2)])
+def test_convolution_with_a_large_kernel(monkeypatch, strides, groups):
+    monkeypatch.setattr(kernels, "LARGE_KERNEL", 1)
+    check_convolution((8, 9), (2, 5), strides, "same", groups)
+
+
+def check_convolution(size, kernel_size, strides, padding, groups):
     x = ops.convert_to_tensor(RNG.standard_normal((3, *size, 4), "float32"))
     filters = FILTERS[size]
     kernel = ops.convert_to_tensor(RNG.standard_normal((*kernel_size, 4 // groups, filters), "float32"))
@@ -84,6 +94,23 @@ def test_one_image_teaches_one_filter(padding):
         model.fit(batch, np.zeros((len(batch), *model.output_shape[1:])), verbose=0)
         kernels.append(to_numpy(layer.kernel))
     np.testing.assert_allclose(kernels[0], kernels[1], **within(1e-5, 1e-6))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="PyTorch's kernels")
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_one_filter_learns_in_half_precision(dtype):
+    x = RNG.standard_normal((2, 8, 8, 3), "float32")
+    layers = [Conv2D(1, 3, kernel_initializer="ones", dtype=policy) for policy in (f"mixed_{dtype}", "float32")]
+    slopes = [
+        gradient(lambda x, layer=layer: ops.cast(layer(x), "float32"), ops.convert_to_tensor(x)) for layer in layers
+    ]
+    for layer in layers:
+        model = keras.Sequential([keras.Input((8, 8, 3)), layer, keras.layers.Flatten()])
+        model.compile(keras.optimizers.SGD(0.01), "mse")
+        model.fit(x, np.zeros((2, *model.output_shape[1:])), verbose=0)
+    half, single = (to_numpy(layer.kernel) for layer in layers)
+    np.testing.assert_allclose(half, single, rtol=2e-2, atol=2e-2)
+    np.testing.assert_allclose(*map(to_numpy, slopes), rtol=2e-2, atol=2e-2)
 
 
 def test_a_part_of_a_network_loads(tmp_path):

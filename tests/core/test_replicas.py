@@ -17,7 +17,6 @@ import pytest
 from laws.models import MODELS
 
 from keras_gen.callbacks import Backup
-from keras_gen.core import replicas
 from keras_gen.models import NICE, CodeTransformer, DiT, MMDiT, UNet, UNet2DCondition
 
 TESTS = pathlib.Path(__file__).parent.parent
@@ -194,7 +193,7 @@ def test_a_killed_process_ends_the_others_and_all_resume(tmp_path, request):
 def test_a_process_group_serves_the_device(monkeypatch):
     served = {"get_backend_config": lambda: "cuda:nccl", "is_initialized": lambda: True}
     group = types.SimpleNamespace(**served, get_rank=lambda: 0, get_world_size=lambda: 2)
-    monkeypatch.setattr(replicas, "_group", lambda: group)
+    monkeypatch.setattr("keras_gen.core.replicas.processes.group", lambda: group)
     model = NICE(2, [8], None, seed=0)
     model.compile("sgd")
     with pytest.raises(ValueError, match=r"`process group` must serve the device .* cpu.* Received: .*=cuda:nccl"):

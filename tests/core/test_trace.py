@@ -146,6 +146,15 @@ def test_a_changed_network_is_traced_again(dtype):
     np.testing.assert_array_equal(call_often(network, inputs)[-1], to_numpy(network(inputs)))
 
 
+def test_long_calls_are_not_traced(monkeypatch):
+    monkeypatch.setattr(trace, "LONGEST_CALL", 0.0)
+    network, inputs = network_of("dit")
+    outputs = call_often(network, inputs) + call_often(network, inputs)
+    assert traced(network) == 0
+    for output in outputs[1:]:
+        np.testing.assert_array_equal(output, outputs[0])
+
+
 def test_the_number_of_graphs_has_a_bound(monkeypatch):
     monkeypatch.setattr(trace, "KEPT", 2)
     network, inputs = network_of("pixel_transformer")

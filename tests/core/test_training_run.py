@@ -7,6 +7,7 @@ import threading
 import keras
 import numpy as np
 import pytest
+from batch_list import BatchList
 from keras import ops
 
 from keras_gen.core.compiled import MAX_PROGRAMS, even_batches
@@ -48,21 +49,8 @@ def assert_equal(first, second):
         np.testing.assert_array_equal(a, b)
 
 
-class Batches(keras.utils.PyDataset):
-    def __init__(self, *arrays):
-        super().__init__()
-        self.arrays = arrays
-
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, i):
-        return tuple(array[16 * i : 16 * (i + 1)] for array in self.arrays)
-
-
-def generator(*arrays):
-    batches = Batches(*arrays)
-    return (batches[i] for i in range(4))
+def batches(*arrays):
+    return [tuple(array[start : start + 16] for array in arrays) for start in range(0, 64, 16)]
 
 
 def loader(*arrays):
@@ -70,7 +58,10 @@ def loader(*arrays):
     return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*map(torch.from_numpy, arrays)), batch_size=16)
 
 
-KINDS = {"dataset": Batches, "generator": generator}
+KINDS = {
+    "dataset": lambda *arrays: BatchList(batches(*arrays)),
+    "generator": lambda *arrays: (batch for batch in batches(*arrays)),
+}
 if keras.backend.backend() == "torch":
     KINDS["loader"] = loader
 if keras.backend.backend() == "tensorflow":
@@ -229,6 +220,18 @@ def test_unseeded_draws_of_threads_differ():
     model = ddpm()
     samples = in_threads(lambda k: model.sample(1, QUICK, verbose=0))
     assert len({sample.tobytes() for sample in samples}) == 8
+
+
+def test_a_call_within_a_traced_function_leaves_no_tracer_behind():
+    """JAX cannot trace `sample`, which returns NumPy, but the draw of its seed must not end in the model's state."""
+    if keras.backend.backend() != "jax":
+        pytest.skip("JAX traces what it is given")
+    import jax
+
+    model = ddpm()
+    with pytest.raises(TypeError, match="[Tt]racer"):
+        jax.jit(lambda x: x + model.sample(1, QUICK, verbose=0))(np.zeros((1, 2), "float32"))
+    assert model.sample(1, QUICK, verbose=0).shape == (1, 2)
 
 
 def test_sampling_while_training():

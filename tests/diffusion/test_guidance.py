@@ -15,6 +15,7 @@ from keras_gen.samplers import (
     DDPMSampler,
     DPMSolverPPSampler,
     EulerSampler,
+    Guidance,
     HeunSampler,
     ReverseSDESampler,
 )
@@ -284,6 +285,35 @@ def test_a_conditional_network_can_be_guided_by_a_classifier(model):
 
 
 PLAIN = class_model(dropout=0.0)
+
+
+class Towards(Guidance):
+    """x0 is one of many images."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def check_model(self, model):
+        pass
+
+    def bind(self, model):
+        return lambda x_t, row, condition: (0 * x_t + ops.convert_to_tensor(self.images[250]), 0.0)
+
+    def get_config(self):
+        return {"images": self.images.tolist()}
+
+
+def test_guidance_by_large_arrays_is_told_apart():
+    """Also by numbers that NumPy leaves out when it prints an array."""
+    model, images = exact_model(VPSchedule(), None, "v", SHAPE), np.zeros((500, *SHAPE), "float32")
+    for value in (0.25, 0.75):
+        images[250] = value
+        guidance = Towards(images.copy())
+        drawn = model.sample(2, EulerSampler(2), guidance=guidance, seed=0, verbose=0)
+        np.testing.assert_allclose(drawn, np.full((2, *SHAPE), value), rtol=1e-5)
+        np.testing.assert_allclose(
+            model.predict_x0(NOISE, 0.5, guidance=guidance), np.full_like(NOISE, value), rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize(

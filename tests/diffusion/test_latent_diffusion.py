@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from batch_list import BatchList
 
 from keras_gen.core.fixtures import randomize_weights, save_and_load, to_numpy
 from keras_gen.layers import SinusoidalEmbedding, VectorQuantizer
@@ -199,20 +200,14 @@ def test_validation_is_evaluation_of_images():
 
 
 def test_datasets_hold_latents():
-    class Latents(keras.utils.PyDataset):
-        def __len__(self):
-            return 2
-
-        def __getitem__(self, batch):
-            return (z[20 * batch : 20 * (batch + 1)],)
-
     model = latent()
     with pytest.raises(ValueError, match="`x` must be an array of images until `adapt` is called: datasets must"):
-        model.fit(Latents(), verbose=0)
+        model.fit(BatchList([(IMAGES,)]), verbose=0)
     model.adapt(IMAGES, verbose=0)
     z = model.encode(IMAGES)
-    assert np.isfinite(model.fit(Latents(), validation_data=Latents(), verbose=0).history["val_loss"]).all()
-    assert np.isfinite(model.evaluate(Latents(), verbose=0))
+    latents = BatchList([(z[:20],), (z[20:40],)])
+    assert np.isfinite(model.fit(latents, validation_data=latents, verbose=0).history["val_loss"]).all()
+    assert np.isfinite(model.evaluate(latents, verbose=0))
 
 
 def test_networks_of_unknown_input():

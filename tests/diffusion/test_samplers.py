@@ -57,14 +57,14 @@ def closed_form_std(schedule, times, std, kind, eta=0.0):
 @pytest.mark.parametrize("steps", [10, 50, 1000])
 @pytest.mark.parametrize("kind", ["fixed_small", "fixed_large", "ddim", "ddim_eta"])
 def test_gaussian_data_get_the_closed_form_deviation(steps, kind):
-    schedule, std, n = LinearSchedule(), 0.5, 2000
+    schedule, std, n = LinearSchedule(), 0.5, 1000
     eta = 0.6 if kind == "ddim_eta" else 0.0
     ddim = kind.startswith("ddim")
     model = gaussian_ddpm(schedule, std=std, variance="fixed_small" if ddim else kind)
     sampler = DDIMSampler(steps, eta, "trailing") if ddim else DDPMSampler(steps, "trailing")
-    samples = model.sample(n, sampler, seed=1, batch_size=1000, verbose=0)
+    samples = model.sample(n, sampler, seed=1, batch_size=n, verbose=0)
     expected = closed_form_std(schedule, sampler.times(schedule), std, "ddim" if ddim else kind, eta)
-    # 32,000 independent numbers: five standard errors
+    # 16,000 independent numbers: five standard errors
     assert abs(samples.std() / expected - 1) < 5 / np.sqrt(2 * samples.size)
 
 
@@ -283,6 +283,14 @@ def test_corrector_keeps_the_right_distribution():
     model = exact_model(VPSchedule(), gaussian(0.0, 1.0), "epsilon", (256,))
     path = model.denoising_path(100, 10, ReverseSDESampler(100, 2), seed=0, batch_size=100, verbose=0)
     assert np.abs(path[:-1].std(axis=(1, 2)) - 1).max() < 0.03
+
+
+def test_corrector_stays_near_the_data_where_the_score_vanishes():
+    """In one dimension, and with a noise at the end of which float32 finds no score in some samples."""
+    model = exact_model(SubVPSchedule(), gaussian(0.3, 0.5), "epsilon", (1,))
+    samples = model.sample(2000, ReverseSDESampler(50, 1, spacing="linspace"), seed=0, batch_size=2000, verbose=0)
+    assert np.abs(samples - 0.3).max() < 3
+    assert 0.4 < samples.std() < 1
 
 
 @pytest.mark.parametrize("name", ["vp", "edm"])

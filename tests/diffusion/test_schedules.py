@@ -284,7 +284,7 @@ def test_grids_by_noise_are_refused_where_two_times_coincide(spacing):
         (lambda: LinearSchedule(True), "`num_steps` must be an integer"),
         (lambda: ScaledLinearSchedule(beta_end=-0.1), "`beta_end` must be in"),
         (lambda: KexueSchedule(beta_end=2), "`beta_end` must be in"),
-        (lambda: CosineSchedule(offset=-1), "`offset` must be a number >= 0"),
+        (lambda: CosineSchedule(offset=-1), "`offset` must be >= 0 and finite"),
         (lambda: CosineSchedule(max_beta=1.0), "`max_beta` must be in"),
         (lambda: DiscreteSchedule([]), "`betas` must be a non-empty sequence"),
         (lambda: DiscreteSchedule([0.1, 1.5]), r"`betas` must be in \(0, 1\). Received: betas=\[1.5\]"),

@@ -75,6 +75,15 @@ def test_edges_have_the_values_and_slopes_of_their_limits():
         assert "3e6" in name or np.abs(slopes).max() < 1e-6, name
 
 
+def test_identities_of_64_bits_are_told_apart():
+    """By all of their bits, of which JAX keeps half; as hashes and numbers of pictures have them."""
+    loss, hashes = InfoNCE(TEMPERATURE), IDENTITY.astype("int64") * 2**32 + 5
+    kinds = hashes, hashes.astype("uint64"), hashes.tolist()
+    losses = one_program(None, lambda a, b: ops.stack([loss(a, b, kind, PRESENT) for kind in kinds]))
+    expected = dense(A, B, IDENTITY, PRESENT)
+    np.testing.assert_allclose(to_numpy(losses(*map(ops.convert_to_tensor, (A, B)))), expected, rtol=1e-6)
+
+
 def test_it_bounds_the_mutual_information_of_a_gaussian_pair():
     """By the best scores, log p(y | x) / p(y), which are an inner product of (x^2, x, 1) and (1, y, y^2)."""
     rho, batch = 0.8, 256

@@ -86,6 +86,11 @@ def test_bad_arguments():
         ("models", lambda: compare({"a": coupling_flow(0)}, X, TEST), "`models` must be functions from a seed"),
         ("none", lambda: compare({}, X, TEST), "`models` must be functions by name"),
         ("seeds", lambda: compare({"a": coupling_flow}, X, TEST, ()), "`seeds` must be different integers"),
+        (
+            "a later seed",
+            lambda: compare({"a": coupling_flow}, X, TEST, (0, -1), n=20),
+            "`seeds` must be different integers >= 0",
+        ),
         ("n", lambda: compare({"a": coupling_flow}, X, TEST, n=100), "`n` must be at most the number of test data, 64"),
         ("few", lambda: compare({"a": coupling_flow}, X, TEST, n=2), "`n` must be an integer >= 10"),
         ("sample", lambda: compare({"a": coupling_flow}, X, TEST, n=20, sample={"b": {}}), "`sample` must hold names"),

@@ -7,10 +7,11 @@ import re
 import sys
 
 import keras
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "examples"))
-from shared import as_seed, load_model, parser
+from shared import as_seed, load_model, loaded_or_trained, mean_and_error, parser, side_by_side
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 pytestmark = pytest.mark.one_backend
@@ -40,6 +41,23 @@ def test_accepted():
     assert as_seed(str(2**31 - 1)) == 2**31 - 1
     with pytest.raises(argparse.ArgumentTypeError):
         as_seed(str(2**31))
+
+
+def test_a_grid_of_two_columns_shows_pairs():
+    a, b = (np.full((3, 2, 2, 1), value) + np.arange(3).reshape(3, 1, 1, 1) for value in (0, 10))
+    assert side_by_side(a, b)[:, 0, 0, 0].tolist() == [0, 10, 1, 11, 2, 12]
+
+
+def test_the_error_is_that_of_the_mean():
+    assert mean_and_error(np.tile([1.0, 3.0], 50)) == "2.00 +- 0.10"
+
+
+def test_a_model_of_an_earlier_run_is_not_trained_again(tmp_path):
+    path, model = tmp_path / "model.keras", keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    assert loaded_or_trained(path, lambda: model) is model
+    model.save(path)
+    loaded = loaded_or_trained(path, lambda: pytest.fail("trained again"))
+    assert loaded.output_shape == (None, 1)
 
 
 def test_no_example_takes_any_integer():

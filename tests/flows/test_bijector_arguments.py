@@ -6,6 +6,7 @@ from keras_gen.layers import (
     ActNorm,
     AdditiveCoupling,
     AffineCoupling,
+    Bijector,
     Chain,
     Conditioner,
     ContinuousFlow,
@@ -78,6 +79,7 @@ INFINITY = float("inf")
         (lambda: LogitTransform("0.1"), r"`alpha` must be in \[0, 0.5\)"),
         (lambda: Dequantize(1), "`levels` must be an integer >= 2"),
         (lambda: Dequantize(256.0), "`levels` must be an integer >= 2"),
+        (lambda: Dequantize(2**24), "`levels` must be at most 1048576 in float32. Received: levels=16777216"),
         (lambda: Dequantize(256, Dense(3)), "`bijector` must be a bijector"),
         (lambda: Dequantize(256, seed=-1), "`seed` must be an integer >= 0"),
         (lambda: Chain([]), "`bijectors` must be a list of bijectors"),
@@ -153,3 +155,22 @@ def test_unknown_sizes_are_refused(make, shape):
 def test_float64_needs_64_bit_numbers(make):
     with pytest.raises(ValueError, match="`dtype` must be float32 unless JAX_ENABLE_X64=1 is set"):
         make(dtype="float64")
+
+
+class Doubles(Bijector):
+    """y = 2 x, with one log-determinant for each dimension instead of their sum."""
+
+    def forward_and_log_det(self, x, condition=None, training=False):
+        return 2 * x, keras.ops.log(2 * keras.ops.ones_like(x))
+
+    def inverse_and_log_det(self, y, condition=None, training=False):
+        return y / 2, -keras.ops.log(2 * keras.ops.ones_like(y))
+
+
+@pytest.mark.parametrize("bijector", [Doubles(), Chain([Doubles(), Scale()])])
+def test_a_log_determinant_of_each_dimension_is_refused(bijector):
+    """With as many samples as dimensions it would be broadcast."""
+    message = r"`bijector` must return one log-determinant for each sample.*=Doubles, whose log_det has shape \(2, 2\)"
+    for inverse in (False, True):
+        with pytest.raises(ValueError, match=message):
+            bijector(np.zeros((2, 2), "float32"), inverse=inverse)

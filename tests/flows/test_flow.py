@@ -493,7 +493,7 @@ def test_bad_batches_of_a_dataset_are_refused():
     [
         (lambda m: m.sample(0), "`n` must be an integer >= 1"),
         (lambda m: m.sample(2.0), "`n` must be an integer >= 1"),
-        (lambda m: m.sample(2, temperature=-1), "`temperature` must be >= 0. Received: temperature=-1"),
+        (lambda m: m.sample(2, temperature=-1), "`temperature` must be >= 0 and finite. Received: temperature=-1"),
         (lambda m: m.sample(2, temperature="1"), "`temperature` must be >= 0"),
         (lambda m: m.sample(2, temperature=float("nan")), "`temperature` must be >= 0"),
         (lambda m: m.sample(2, seed=-1), "`seed` must be an integer >= 0"),

@@ -344,9 +344,9 @@ def wide(**options):
     [
         (lambda: HubnessSampler(4), "`threshold` must be given, or else `top_fraction`, but not both. Received: "),
         (lambda: wide(top_fraction=0.1), "`threshold` must be given, or else .*=5, top_fraction=0.1"),
-        (lambda: wide(threshold=-1), "`threshold` must be a number >= 0. Received: threshold=-1"),
-        (lambda: wide(threshold="5"), "`threshold` must be a number >= 0. Received: threshold='5'"),
-        (lambda: wide(threshold=np.nan), "`threshold` must be a number >= 0. Received: threshold=nan"),
+        (lambda: wide(threshold=-1), "`threshold` must be >= 0 and finite. Received: threshold=-1"),
+        (lambda: wide(threshold="5"), "`threshold` must be >= 0 and finite. Received: threshold='5'"),
+        (lambda: wide(threshold=np.nan), "`threshold` must be >= 0 and finite. Received: threshold=nan"),
         *(
             (
                 lambda share=share: HubnessSampler(4, top_fraction=share),
@@ -382,8 +382,8 @@ def wide(**options):
         (lambda: wide().sample(1, seed=-1), "`seed` must be an integer >= 0. Received: seed=-1"),
         (lambda: NormSampler(4).sample(1.5), "`n` must be an integer >= 1. Received: n=1.5"),
         (lambda: TruncationSampler(4).sample(None), "`n` must be an integer >= 1. Received: n=None"),
-        (lambda: TruncationSampler(4, psi=-0.1), "`psi` must be a number >= 0. Received: psi=-0.1"),
-        (lambda: TruncationSampler(4, psi="1"), "`psi` must be a number >= 0. Received: psi='1'"),
+        (lambda: TruncationSampler(4, psi=-0.1), "`psi` must be >= 0 and finite. Received: psi=-0.1"),
+        (lambda: TruncationSampler(4, psi="1"), "`psi` must be >= 0 and finite. Received: psi='1'"),
         (lambda: TruncationSampler(4, pool_size=0), "`pool_size` must be an integer >= 1"),
         (
             lambda: TruncationSampler(3, two_corners, pool_size=9).sample(1),

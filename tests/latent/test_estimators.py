@@ -240,7 +240,7 @@ def test_what_is_learned_along_lowers_the_variance(name):
     model = Learner(LEARNERS[name])
     model.logits.assign(LOGITS)
     model.logits.trainable = model.scale.trainable = False
-    model.compile(keras.optimizers.Adam(0.02))
+    model.compile(keras.optimizers.Adam(0.04))
 
     def variance():
         def estimate(logits):
@@ -253,7 +253,7 @@ def test_what_is_learned_along_lowers_the_variance(name):
         return samples.var(0).sum()
 
     before = variance()
-    model.fit(np.zeros((6400, 1), "float32"), batch_size=64, epochs=2, verbose=0)
+    model.fit(np.zeros((6400, 1), "float32"), batch_size=64, verbose=0)
     assert variance() < 0.5 * before
 
 

@@ -291,7 +291,7 @@ def test_weight_adds_the_closed_form_to_the_loss(weight, shape, rng):
 @pytest.mark.parametrize(
     ("use", "match"),
     [
-        (lambda: GaussianSampling(kl_weight=-1), "`kl_weight` must be >= 0. Received: kl_weight=-1"),
+        (lambda: GaussianSampling(kl_weight=-1), "`kl_weight` must be >= 0 and finite. Received: kl_weight=-1"),
         (lambda: GaussianSampling()(ops.zeros((2, 3))), "`inputs` must be a mean and a log_var of the same shape"),
         (lambda: GaussianSampling()([ops.zeros((2, 3))]), "`inputs` must be a mean and a log_var of the same shape"),
         (lambda: GaussianSampling()([ops.zeros((2, 3)), ops.zeros((2, 1))]), "`inputs` must be a mean and a log_var"),

@@ -626,8 +626,8 @@ E, D = (lambda: autoencoder(2, 2)[0]), (lambda: autoencoder(2, 2)[1])
         (lambda: GumbelVAE(one_head(3, 2), D(), temperature=0), "`temperature` must be > 0. Received: temperature=0"),
         (lambda: GumbelVAE(one_head(6), D()), r"`encoder` must return logits of shape \(batch, ..., K >= 2\)"),
         (lambda: GumbelVAE(one_head(3, 1), D()), r"`encoder` must return logits of shape \(batch, ..., K >= 2\)"),
-        (lambda: GaussianLikelihood(0), "`variance` must be > 0. Received: variance=0"),
-        (lambda: LaplaceLikelihood(0), "`scale` must be > 0. Received: scale=0"),
+        (lambda: GaussianLikelihood(0), "`variance` must be > 0 and finite. Received: variance=0"),
+        (lambda: LaplaceLikelihood(0), "`scale` must be > 0 and finite. Received: scale=0"),
         (lambda: CategoricalLikelihood(1), "`num_classes` must be an integer >= 2"),
     ],
 )
@@ -655,3 +655,20 @@ def test_bits_per_dim_is_the_bound_in_bits():
     model = VAE(encoder, keras.Sequential([keras.Input((2,)), keras.layers.Dense(4)]))
     bound = model.elbo(x, seed=0, verbose=0)
     np.testing.assert_allclose(model.bits_per_dim(x, seed=0, verbose=0), -bound / (4 * np.log(2)), rtol=1e-5)
+
+
+class Mean(GaussianLikelihood):
+    """The mean over the batch instead of one value for each sample."""
+
+    def nll(self, x, output):
+        return ops.mean(super().nll(x, output))
+
+
+def test_a_likelihood_of_no_samples_is_refused():
+    model = VAE(*networks(), Mean(), seed=0)
+    model.compile("sgd")
+    x = np.zeros((4, 6), "float32")
+    message = r"`likelihood` must return one value for each sample from `nll`.*=Mean, whose `nll` has shape \(\)"
+    for use in (lambda: model.fit(x, verbose=0), lambda: model.elbo(x, verbose=0)):
+        with pytest.raises(ValueError, match=message):
+            use()

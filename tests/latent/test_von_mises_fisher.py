@@ -137,7 +137,7 @@ def test_model_has_a_constant_divergence_and_goes_on_from_a_file(digits):
 @pytest.mark.parametrize(
     ("use", "match"),
     [
-        (lambda: VonMisesFisherSampling(-1), "`kappa` must be >= 0. Received: kappa=-1"),
+        (lambda: VonMisesFisherSampling(-1), "`kappa` must be >= 0 and finite. Received: kappa=-1"),
         (lambda: VonMisesFisherSampling(float("nan")), "`kappa` must be >= 0"),
         (lambda: VonMisesFisherSampling("20"), "`kappa` must be >= 0"),
         (lambda: VonMisesFisherSampling()(ops.zeros((2, 1))), r"`x` must have shape \(batch, dim >= 2\). Received: x="),

@@ -104,7 +104,7 @@ def test_refused():
     cases += [
         ("size_dim", lambda: network(pooled_dim=6, size_dim=5), "`size_dim` must be even"),
         ("depth", lambda: SpatialTransformer(depth=0), "`depth` must be an integer >= 1. Received: depth=0"),
-        ("epsilon", lambda: SpatialTransformer(epsilon=0), "`epsilon` must be > 0. Received: epsilon=0"),
+        ("epsilon", lambda: SpatialTransformer(epsilon=0), "`epsilon` must be > 0 and finite. Received: epsilon=0"),
         ("image", lambda: transformer([TOKENS, TOKENS]), "`x` must have shape .batch, height, width, channels."),
         ("tokens", lambda: transformer([IMAGES, IMAGES]), "`condition` must have shape .batch, tokens, dim."),
         ("heads", lambda: SpatialTransformer(3, groups=2)([IMAGES, TOKENS]), "`num_heads` must divide 8 channels"),

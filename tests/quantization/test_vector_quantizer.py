@@ -338,7 +338,7 @@ def test_a_model_that_holds_one_is_converted_to_integers():
         ({"num_codes": 0}, "`num_codes` must be an integer >= 1. Received: num_codes=0"),
         ({"num_codes": 2.5}, "`num_codes` must be an integer >= 1"),
         ({"num_codes": True}, "`num_codes` must be an integer >= 1"),
-        ({"commitment_cost": -0.1}, "`commitment_cost` must be >= 0. Received: commitment_cost=-0.1"),
+        ({"commitment_cost": -0.1}, "`commitment_cost` must be >= 0 and finite. Received: commitment_cost=-0.1"),
         ({"commitment_cost": float("nan")}, "`commitment_cost` must be >= 0"),
         ({"codebook_update": "sgd"}, "`codebook_update` must be one of 'ema', 'loss'. Received"),
         ({"decay": 1.0}, r"`decay` must be in \(0, 1\). Received: decay=1.0"),

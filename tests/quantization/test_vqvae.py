@@ -196,7 +196,7 @@ VECTORS = np.zeros((2, 4, 4, 4), "float32")
         (lambda m: m.interpolate(IMAGES, IMAGES[:2]), r"`x_b` must have the shape of x_a"),
         (lambda m: m.interpolate(IMAGES, IMAGES, points=1), "`points` must be an integer >= 2"),
         (lambda m: m.sample(0), "`n` must be an integer >= 1"),
-        (lambda m: m.sample(3, noise=CODES), "`noise` must hold codes for 3 samples. Received: noise=2"),
+        (lambda m: m.sample(3, noise=CODES), "`noise` must hold codes for 3 samples. Received: noise=shape \\(2,"),
         (lambda m: m.sample(2, seed=-1), "`seed` must be an integer >= 0"),
         (lambda m: m.compile("adam", loss="mse"), "`loss` must be left out"),
     ],

@@ -5,6 +5,7 @@ import pytest
 from keras import ops
 
 from keras_gen.data import denormalize_images, normalize_images, train_test_split
+from keras_gen.ops import image_grid
 
 LEVELS = np.arange(256).reshape(4, 8, 8)
 
@@ -81,3 +82,11 @@ def test_both_parts_of_a_split_hold_a_sample():
 def test_what_cannot_be_split_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         train_test_split(**arguments)
+
+
+def test_pixels_are_not_scaled_twice():
+    pixels = np.zeros((2, 4, 4, 1), "uint8")
+    message = r"`images` must be in \[-1, 1\], as `normalize_images` makes them of pixels. Received: images=dtype uint8"
+    for draw in (denormalize_images, image_grid):
+        with pytest.raises(ValueError, match=message):
+            draw(pixels)

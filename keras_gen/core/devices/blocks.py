@@ -1,15 +1,20 @@
 """How much to compute at a time: what a CPU keeps in its caches, and a share of an accelerator's memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import keras
+from keras import ops
+
+from keras_gen.core.torch.kernels import map_chunks
 
 Result = TypeVar("Result")
 
 MOST_CELLS = 2**28  # 1 GB of float32: larger blocks keep an accelerator no busier
 UNKNOWN_CELLS = 2**26  # on an accelerator that does not say how much memory is free
 BYTES_PER_CELL = 64  # a cell and what is computed from it, in a quarter of the free memory
+# In the messages of backends, in lower case.
+OUT_OF_MEMORY = ("out of memory", "resource_exhausted", "resourceexhausted", "not enough memory")
 
 
 def on_cpu(x: Any) -> bool:
@@ -74,7 +79,29 @@ def halved_until_it_fits(function: Callable[[int], Result], size: int) -> Result
         size //= 2  # after the handler, whose error holds the tensors of the failed call
 
 
-OUT_OF_MEMORY = ("out of memory", "resource_exhausted", "resourceexhausted", "not enough memory")
+def by_chunks(function: Callable[..., Any], rows: Sequence[Any], chunk: Any) -> Any:
+    """Computes `function(*rows)`, a chunk of rows at a time.
+
+    Args:
+        function: takes tensors `(chunk, ...)`, and returns one whose rows do not depend on other rows. The result is
+            small beside what is computed on the way, and has no gradient.
+        rows: tensors `(n, ...)`.
+        chunk: int or int tensor, number of rows at a time; at least one is computed.
+
+    Returns:
+        A tensor `(n, ...)`.
+    """
+    n = ops.shape(rows[0])[0]
+    if isinstance(n, int):
+        chunk = max(1, chunk)
+        if n <= chunk:
+            return function(*rows)
+    else:  # TensorFlow traces for any batch size
+        chunk = ops.maximum(ops.minimum(chunk, n), 1)
+    padding = -n % chunk
+    whole = [ops.concatenate([x, ops.zeros((padding, *x.shape[1:]), x.dtype)]) for x in rows]
+    results = map_chunks(function, *(ops.reshape(x, (-1, chunk, *x.shape[1:])) for x in whole))
+    return ops.reshape(results, (-1, *results.shape[2:]))[:n]
 
 
 def _is_out_of_memory(error: Exception) -> bool:

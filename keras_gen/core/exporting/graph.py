@@ -1,4 +1,4 @@
-"""What is written to a file: a function of tensors, its inputs, and the layers whose weights it reads."""
+"""The content of an exported file: a function of tensors, its inputs, and the layers whose weights it reads."""
 
 import dataclasses
 from collections.abc import Callable, Sequence

@@ -15,7 +15,7 @@ Writer = Callable[[Graph, pathlib.Path], None]
 
 
 def writer_for(path: pathlib.Path) -> Writer:
-    """Returns what writes a graph to `path` on this backend, by its suffix."""
+    """Returns the function that writes a graph to `path` on this backend, chosen by the suffix."""
     check(path.suffix in WRITERS, "path", "end with .onnx or .stablehlo, or have no suffix (SavedModel)", path)
     writers, backend = WRITERS[path.suffix], keras.backend.backend()
     can = " or ".join(sorted(writers))
@@ -103,7 +103,7 @@ def onnx_of_tensorflow(graph: Graph, path: pathlib.Path) -> None:
 
 
 def _save_onnx(graph: Graph, proto: Any, path: pathlib.Path) -> None:
-    """Writes a whole file: exporters also return what no runtime loads, or takes one size of the batch only."""
+    """Writes a graph after checking it: exporters may return one that no runtime loads, or with a fixed batch size."""
     import onnx
 
     with _refusing(graph, onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
@@ -120,7 +120,7 @@ def _save_onnx(graph: Graph, proto: Any, path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _refusing(graph: Graph, *errors: type[Exception]) -> Iterator[None]:
-    """Gives the errors of exporters the common form, with the name of what they cannot write."""
+    """Converts the errors of exporters to the common form, with the name of the graph that they cannot write."""
     try:
         yield
     except errors as error:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from keras_gen.core.checks import check, is_integer, is_number
 
-LARGEST_IMAGE = 2**16  # pixels along a side, to which no weight bears witness
+LARGEST_IMAGE = 2**16  # pixels along a side, which no shape of a weight confirms
 
 
 class Rule(NamedTuple):
@@ -75,7 +75,7 @@ def checked_config(
         config: the configuration.
         defaults: values of the keys that it may lack.
         rules: a rule for each of these keys, except those with `possible` values.
-        possible: of keys of which only some values are supported, all these values; the first is that of a missing key.
+        possible: the values of each key of which only some are supported; the first one is the default.
         name: str. The network, as in "be 'silu' for a UNet".
     """
     for key, values in possible.items():

@@ -30,7 +30,7 @@ class Tensors(NamedTuple):
 
 
 class _Header(NamedTuple):
-    """What a file tells of a tensor in it, whose bytes begin at `start`."""
+    """What a file says about one of its tensors, whose bytes begin at `start`."""
 
     file: pathlib.Path
     start: int
@@ -47,7 +47,7 @@ def open_source(
         source: path of a folder, or a module.
         classes: names of the module's possible classes.
         stem: str. Name of the file of weights, without its suffixes.
-        variant: str or `None`. What stands between the name and the suffix, such as `"fp16"`.
+        variant: str or `None`. The part of the name before the suffix, such as `"fp16"`.
     """
     if hasattr(source, "config") and hasattr(source, "state_dict"):
         check(variant is None, "variant", "be None for a module", repr(variant))
@@ -69,7 +69,7 @@ def _module_tensors(module: Any) -> Tensors:
 
     def read(name: str) -> np.ndarray:
         tensor = tensors[name].cpu()
-        # NumPy's arrays of PyTorch know no bfloat16.
+        # PyTorch converts no bfloat16 to NumPy.
         return (tensor.float() if dtypes[name] == "bfloat16" else tensor).numpy()
 
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -88,7 +88,7 @@ def _checked_folder(source: Any, classes: Sequence[str], stem: str) -> pathlib.P
 
 
 def how_to_get(folder: Any) -> str:
-    """Returns the end of an error message: how what is not a folder, but a file or a repository, becomes one."""
+    """Returns the end of an error message: how to turn a file or a repository into a folder."""
     path = pathlib.Path(folder)
     if path.is_file():
         return ": one file, as of the original layout, becomes a folder by `from_single_file` of diffusers"
@@ -104,7 +104,7 @@ def _parts_of(pipeline: pathlib.Path, classes: Sequence[str]) -> str:
 
 
 def read_object(file: pathlib.Path, name: str = "source") -> dict[str, Any]:
-    """Returns the object in a JSON file; errors name the argument that the file comes of."""
+    """Returns the object in a JSON file; errors name the argument that led to the file."""
     with reading(name, file, "have an object in JSON", *DAMAGE):
         value = json.loads(file.read_text(encoding="utf-8"))
         check(isinstance(value, dict), "config", "be an object with keys and values", repr(value)[:80])
@@ -139,7 +139,7 @@ def _tensors(place: pathlib.Path, files: Sequence[pathlib.Path]) -> Tensors:
         headers |= own
 
     def read(name: str) -> np.ndarray:
-        # A map of this tensor alone: that of a whole file would count beside the network's memory.
+        # Maps this tensor alone: a map of the whole file would count as memory, in addition to the network's.
         header = headers[name]
         return np.memmap(header.file, NUMPY[header.dtype], "r", header.start, header.shape)
 
@@ -168,7 +168,7 @@ def _safetensors() -> Any:
 
 
 def _headers(file: pathlib.Path) -> dict[str, _Header]:
-    """Returns what a file of weights tells of its tensors, after safetensors has checked that they fill it."""
+    """Returns the headers of the tensors in a file, after safetensors has checked that they fill the file."""
     library = _safetensors()
     damage = reading("source", file, "have a whole file of weights", *DAMAGE, library.SafetensorError)
     with damage, library.safe_open(file, framework="numpy"), open(file, "rb") as opened:
@@ -186,8 +186,8 @@ def write_folder(
 ) -> None:
     """Writes a configuration and weights, in one file or as shards with an index.
 
-    All is written beside before anything takes its place, and the configuration is the last that does: a folder
-    without it is no model.
+    All files are complete before any of them is moved to its place. The configuration comes last: a folder without it
+    is not a model.
 
     Args:
         folder: path of the folder, which is created if it does not exist.
@@ -210,7 +210,7 @@ def write_folder(
 
 
 def _weights_in(folder: pathlib.Path, stem: str) -> Iterable[pathlib.Path]:
-    """Returns the files that could be taken for those of the network, were they left; variants have other names."""
+    """Returns the older files that could be mistaken for the network's; those of variants have other names."""
     pattern = rf"{re.escape(stem)}(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
     return [file for file in folder.iterdir() if re.fullmatch(pattern, file.name)]
 

@@ -1,4 +1,4 @@
-"""Memory of weights: read from a file without a copy, and written once where a variable keeps it."""
+"""Memory of weights, which are read from a file without a copy and written once, to where a variable keeps them."""
 
 import mmap
 from collections.abc import Sequence
@@ -34,10 +34,10 @@ def copy_to(target: np.ndarray, source: np.ndarray) -> None:
 
 
 def room_for(shape: Sequence[int], dtype: Any) -> np.ndarray:
-    """Returns an array to be filled, whose memory begins at a page: all backends take it as it is.
+    """Returns an array to be filled, whose memory begins at a page, so that all backends take it without a copy.
 
-    NumPy's own begins anywhere, and asks Linux for huge pages, which beside a cache full of files takes it seconds to
-    find.
+    That of NumPy's own arrays begins anywhere, and consists of huge pages, which Linux needs seconds to find where the
+    page cache is full of files.
     """
     dtype = np.dtype(dtype)
     size = int(np.prod(shape)) * dtype.itemsize
@@ -52,7 +52,7 @@ def is_finite(array: np.ndarray) -> bool:
 
 def as_value(array: np.ndarray) -> Any:
     """Returns an array from `room_for` as a tensor of the backend, which takes over its memory."""
-    is_bfloat16 = array.dtype.name == "bfloat16"  # which neither `from_numpy` nor NumPy's DLPack know
+    is_bfloat16 = array.dtype.name == "bfloat16"  # unknown to both `from_numpy` and NumPy's DLPack
     backend = keras.backend.backend()
     if backend == "torch":
         import torch

@@ -18,10 +18,11 @@ class CudaGraph:
 
     The host takes 5 to 10 microseconds to launch an operation, whatever its size, so that a GPU waits for it during the
     calls of a small network. A CUDA graph launches all operations at once. It reads and writes fixed addresses: inputs
-    are copied there and outputs from there. Weights are read where they are, so that assigned ones are seen; while they
-    are elsewhere, as those of a `StatelessScope`, and on other streams, the operations are launched one by one.
+    are copied there and outputs from there. Weights are read in place, so that assignments take effect. While they are
+    elsewhere, such as in a `StatelessScope`, and on other streams, the operations are launched one by one.
 
-    So they are for good, with a warning, if capturing fails or the outputs of the first replay are not theirs.
+    If capturing fails, or the first replay has other outputs, there is a warning, and operations are always launched
+    one by one.
 
     Args:
         name: name of the network, for the warning.
@@ -99,12 +100,12 @@ class Recording:
 def with_cuda_graph(name: str, trace: Callable[[], Any], values: list[Any], flat: list[Any]) -> Callable[..., Any]:
     """Traces a network, and returns its graph as a `CudaGraph` where that is possible.
 
-    It is on one GPU, without gradients and without random numbers.
+    It is possible on one GPU, without gradients and without random numbers.
 
     Args:
         name: name of the network.
         trace: returns a module of `torch.fx`, `graph(values, flat)`.
-        values: the values of the weights; each later call has such.
+        values: the values of the weights, like those of every later call.
         flat: the inputs, likewise.
     """
     import torch

@@ -50,7 +50,7 @@ def compiled_graph(name: str, trace: Callable[[], Any], values: list[Any], flat:
 
 
 def warn_untraceable(name: str, error: Exception) -> None:
-    """Warns that a network is called plainly that should be compiled, or that this PyTorch cannot trace."""
+    """Warns that a network is called plainly although it should be compiled, or because this PyTorch cannot trace."""
     if compiles_graphs() or isinstance(error, ImportError):
         warnings.warn(f"`{name}` is called plainly, neither traced nor compiled: {_reason(error)}", stacklevel=2)
 

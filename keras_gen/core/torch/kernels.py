@@ -12,6 +12,7 @@ from keras_gen.core.checks import check
 from keras_gen.core.torch.switch import takes_fast_paths
 
 LARGE = 2**24  # multiplications; for smaller products, starting the other kernel takes longer than the product
+LARGE_KERNEL = 2**18  # weights of a convolution
 CACHED_CELLS = 2**23  # 32 MB: glibc frees larger buffers at once, and allocates each again, page by page
 
 
@@ -59,10 +60,10 @@ def _convolve_views(x: Any, kernel: Any, bias: Any, strides: tuple[int, int], pa
     pads = [_same_padding(*sizes) for sizes in zip(x.shape[1:3], kernel.shape[:2], strides, strict=True)]
     if groups == 1 and _has_few_pixels(x, kernel, strides):
         return _product_of_patches(x, kernel, bias, strides, pads if padding == "same" else [(0, 0), (0, 0)])
-    x, kernel = x.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1)
-    if len(kernel) == 1 and (x.shape[0] == 1 or x.dtype == torch.float64):
-        # PyTorch (2.13) takes one filter for channels first, and its kernel for one image, as that for float64, then
-        # wants this layout in the backward pass: "grad_weight must be contiguous".
+    x, kernel = x.permute(0, 3, 1, 2), _filters_first(kernel)
+    if len(kernel) == 1 and (x.shape[0] == 1 or x.dtype in (torch.float64, torch.float16)):
+        # PyTorch (2.13) takes one filter for channels first, and its kernel for one image, as those for float64 and
+        # float16, then wants this layout in the backward pass: "grad_weight must be contiguous".
         kernel = kernel.contiguous()
     if padding == "valid":
         pads = [(0, 0), (0, 0)]
@@ -71,6 +72,16 @@ def _convolve_views(x: Any, kernel: Any, bias: Any, strides: tuple[int, int], pa
         x, pads = functional.pad(x, (left, right, top, bottom)), [(0, 0), (0, 0)]
     y = functional.conv2d(x, kernel, bias, strides, [before for before, _ in pads], groups=groups)
     return y.permute(0, 2, 3, 1)
+
+
+def _filters_first(kernel: Any) -> Any:
+    """Returns a kernel with shape `(filters, channels, height, width)`, a large one in the channels-last layout."""
+    if kernel.device.type != "cpu" or kernel.numel() < LARGE_KERNEL:
+        return kernel.permute(3, 2, 0, 1)
+    height, width, channels, filters = kernel.shape
+    # PyTorch would copy it number by number; it transposes a matrix in blocks.
+    matrix = kernel.reshape(-1, filters).t().contiguous()
+    return matrix.reshape(filters, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _has_few_pixels(x: Any, kernel: Any, strides: tuple[int, int]) -> bool:

@@ -1,7 +1,7 @@
-"""A step of Adam or AdamW on PyTorch in few passes over the weights, with Keras's numbers.
+"""A step of Adam or AdamW on PyTorch in few passes over the weights, with the results of Keras.
 
-Keras goes over all weights eleven times for the update, and clips and averages one weight after the other, in a dozen
-operations each. On a GPU each of these is the launch of a kernel, on a CPU it is time to read and write the weights.
+Keras passes over all weights eleven times for the update, and clips and averages them one by one, in a dozen operations
+each. On a GPU, each operation launches a kernel; on a CPU, it reads and writes the weights.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from keras_gen.core.torch.switch import takes_fast_paths
 def few_passes(optimizer: Any) -> Iterator[None]:
     """Context in which Keras's Adam and AdamW update, clip and average all weights at once, on PyTorch.
 
-    What an optimizer keeps, its variables and their values, is what Keras keeps, up to rounding. Optimizers of other
-    classes, also those derived from Adam, step as they do elsewhere.
+    The optimizer's variables and their values are those of Keras, up to rounding. Optimizers of other classes, also
+    those derived from Adam, are left as they are.
 
     Args:
         optimizer: the optimizer of a model, or one that holds others, such as a `LossScaleOptimizer`; or `None`.
@@ -65,8 +65,8 @@ def _update(optimizer: Any, plain: Any, gradients: Sequence[Any], variables: Seq
         plain(gradients, variables, learning_rate)
         return
     alpha = _step_size(optimizer, learning_rate)
-    # Keras adds epsilon before it corrects the bias of the moments, PyTorch after it. So PyTorch is told that there is
-    # none, as after infinitely many steps: alpha holds both corrections. Weight decay has been a pass of Keras's.
+    # Keras adds epsilon before it corrects the bias of the moments, PyTorch after it. PyTorch is therefore told that
+    # there is no bias, as after infinitely many steps: alpha holds both corrections. Keras has applied weight decay.
     options: dict[str, Any] = {
         "state_steps": [torch.full_like(alpha, math.inf)] * len(places),
         "lr": alpha,
@@ -136,7 +136,7 @@ METHODS: dict[str, Callable[..., Any]] = {
 
 
 def _are_plain(*lists: Sequence[Any]) -> bool:
-    """Returns whether all tensors are ones for a fused kernel of a device, which reads them in the order of memory."""
+    """Returns whether a fused kernel takes all tensors, which it reads in the order of memory, on one device."""
     import torch
 
     devices = {x.device for x in itertools.chain(*lists)}

@@ -1,4 +1,4 @@
-"""What PyTorch is set to compute in less than float32."""
+"""The operations that PyTorch is set to compute with less precision than float32."""
 
 import operator
 

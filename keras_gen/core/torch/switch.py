@@ -8,10 +8,10 @@ eighth, in about the time of three; at most four graphs are kept, each with the 
 
 With `compile(..., jit_compile=True)` these graphs also go through Inductor (`inductor.py`), in training too, at the
 second call with the same signature. That takes from 10 seconds to minutes for each signature and, in training, as
-much again at the first gradient, and it needs a C++ compiler, on CUDA Triton. All else in a model's step is called as
-ever. Compiled results differ by rounding, under mixed dtypes by that of the half precision.
+much again at the first gradient, and it needs a C++ compiler, on CUDA Triton. Everything else in a model's step is
+called as usual. Compiled results differ by rounding, under mixed dtypes by that of half precision.
 
-Where a tool or a private name of PyTorch is missing, a warning says so, and the slower path is taken.
+If a tool or a private name of PyTorch is missing, there is a warning, and the slower path is taken.
 """
 
 import os

@@ -1,6 +1,8 @@
 """Traced calls of a network on PyTorch: its operations without the overhead of Keras and Python."""
 
+import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +19,7 @@ from keras_gen.core.torch.switch import takes_fast_paths
 
 PLAIN_CALLS = 8  # tracing takes as long as some 30 traced calls save
 WATCHED_CALLS = 2  # at the second call a graph is compiled where that is wanted: the first one shows that it can be
+LONGEST_CALL = 1.0  # seconds of a plain call, beside which Keras's overhead is small, and a trace large
 KEPT = 16  # traced graphs per network: each keeps the tensors that its operations created from constants
 
 
@@ -32,6 +35,8 @@ class Trace:
     layers set after tracing, other than weights and their number, have no effect. The network is called normally
     wherever a trace would be incorrect: if the call changes state, such as that of random generators, or adds losses;
     with custom gradients; in int8; with module hooks; and in threads other than the main one, where nothing is traced.
+    It is also called normally where a call takes a second or more, as on a CPU that of a network of Stable Diffusion:
+    there the trace would save some percent, and cost a gigabyte.
 
     Within `compiling(True)` graphs are compiled, unless an input wants a gradient: compiled code has no second
     derivative. Otherwise, without gradients and on a GPU, they become CUDA graphs.
@@ -47,6 +52,7 @@ class Trace:
         self.owned: list[int] | None = None
         self.variables: list[Any] = []
         self.calls: Counter[str] = Counter()
+        self.shortest: dict[str, float] = {}  # seconds of a plain call
         self.untraceable: set[str] = set()
         self.graphs: dict[str, Callable[..., Any]] = {}
 
@@ -69,7 +75,10 @@ class Trace:
         if self.calls[key] < (WATCHED_CALLS if compiles_graphs() else PLAIN_CALLS):
             return self._watched_call(key, inputs, training)
         del self.calls[key]
-        self._keep_graph(key, values, inputs, training)
+        if self.shortest.pop(key) > LONGEST_CALL and not compiles_graphs():
+            self.untraceable.add(key)
+        else:
+            self._keep_graph(key, values, inputs, training)
         return self(inputs, training)
 
     def _refresh_variables(self) -> None:
@@ -78,7 +87,7 @@ class Trace:
         owned = [id(v) for layer in self.layers for v in (*layer._trainable_variables, *layer._non_trainable_variables)]
         if owned != self.owned:
             self.owned, self.variables = owned, self.network.variables
-            for cache in (self.graphs, self.calls, self.untraceable):
+            for cache in (self.graphs, self.calls, self.shortest, self.untraceable):
                 cache.clear()
 
     def _check_devices(self, values: list[Any], inputs: Any) -> None:
@@ -100,7 +109,9 @@ class Trace:
 
     def _watched_call(self, key: str, inputs: Any, training: bool) -> Any:
         state = [(variable, variable.value.clone()) for variable in self.variables if not variable.trainable]
+        began = time.perf_counter()
         output = self.call(inputs, training=training)
+        self.shortest[key] = min(time.perf_counter() - began, self.shortest.get(key, math.inf))
         same = all(value.equal(variable.value) for variable, value in state)
         if not same or self.network.losses or any(map(_has_own_gradient, keras.tree.flatten(output))):
             self.untraceable.add(key)

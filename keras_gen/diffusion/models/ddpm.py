@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gen.core import jax_weights
 from keras_gen.core.arrays import array_module, mean_square
 from keras_gen.core.checks import check, check_choice
 from keras_gen.diffusion.models.diffusion_model import DiffusionModel
@@ -118,7 +119,7 @@ class DDPM(DiffusionModel):
     def coefficients(self, t: Any) -> dict[str, Any]:
         row = super().coefficients(t)
         if array_module(t) is np:  # for the table of a sampler
-            self._check_weights_are_here()
+            jax_weights.fetch(self)
             row["noise_power"] = ops.convert_to_numpy(self.noise_power)[t]
         return row
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import mean_square
+from keras_gen.core.arrays import broadcastable, mean_square
 from keras_gen.core.checks import (
     as_images,
     batch_of,
@@ -15,12 +15,15 @@ from keras_gen.core.checks import (
     check_given,
     check_images_dtype,
     check_integer,
+    check_layer,
+    check_positive,
+    check_rate,
     is_array,
-    is_number,
     known_shape,
     real_array,
 )
 from keras_gen.core.conditions import check_parts, map_parts, parts_of
+from keras_gen.core.configured import check_configured
 from keras_gen.core.generative_model import GenerativeModel
 from keras_gen.core.random import starting_noise
 from keras_gen.diffusion.loss_weight import WEIGHTINGS, loss_weight
@@ -81,15 +84,17 @@ class DiffusionModel(GenerativeModel):
         **kwargs: Any,
     ):
         super().__init__(seed=seed, **kwargs)
-        check(isinstance(network, keras.Layer), "network", "be a keras.Layer or keras.Model", network)
+        check_layer("network", network)
         check_choice("weighting", weighting, WEIGHTINGS)
         time_sampler = UniformTime() if time_sampler is None else time_sampler
         check(isinstance(time_sampler, TimeSampler), "time_sampler", "be a TimeSampler or None", time_sampler)
-        check(is_number(sigma_data) and sigma_data > 0, "sigma_data", "be > 0", repr(sigma_data))
+        check_positive("sigma_data", sigma_data)
         prediction = as_prediction(prediction, sigma_data)
         check_prediction(prediction, schedule)
-        in_range = is_number(condition_dropout) and 0 <= condition_dropout < 1
-        check(in_range, "condition_dropout", "be in [0, 1)", repr(condition_dropout))
+        parts = {"schedule": schedule, "prediction": prediction, "time_sampler": time_sampler}
+        for name, part in parts.items():
+            check_configured(name, part)
+        self.condition_dropout = check_rate("condition_dropout", condition_dropout)
         self.null_condition = NullCondition(network, null_condition)
         rule = "be 0 for a network without a null condition (`num_classes` for labels, or conditions that are vectors)"
         is_known = condition_dropout == 0 or self.null_condition.is_known()
@@ -99,11 +104,10 @@ class DiffusionModel(GenerativeModel):
         self.prediction = prediction
         self.weighting = weighting
         self.time_sampler = time_sampler
-        self.condition_dropout = float(condition_dropout)
         self.sigma_data = float(getattr(prediction, "sigma_data", sigma_data))
         rule = f"be that of the prediction, {self.sigma_data}, or be left out"
         check(sigma_data in (SIGMA_DATA, self.sigma_data), "sigma_data", rule, sigma_data)
-        self.takes_unit_images = self.sigma_data == SIGMA_DATA  # another one says that the data have another scale
+        self.takes_unit_images = self.sigma_data == SIGMA_DATA  # any other value is that of data with another scale
         self.outputs_per_channel = outputs_per_channel
         self.real_times = takes_real_times(prediction, schedule)
         self.image_shape: tuple[int | None, ...] | None = None
@@ -134,7 +138,7 @@ class DiffusionModel(GenerativeModel):
         meet_condition(self.network, as_images("x", x), y, self.real_times)
 
     def check_batch(self, x: Any, y: Any) -> None:
-        """Checks a batch while it is traced: its dtype, and whether it has the condition that the network takes."""
+        """Checks a batch while it is traced: floating-point images, with the condition that the network takes."""
         check_images_dtype("x", x)
         taken = condition_of(self.network)
         check(taken is not None or y is None, "y", "be None: the network takes no condition", "a value")
@@ -221,8 +225,7 @@ class DiffusionModel(GenerativeModel):
 
     def columns(self, row: dict[str, Any], x0: Any) -> dict[str, Any]:
         """Reshapes coefficients `(batch,)` to broadcast to the images."""
-        shape = (-1, *[1] * (len(x0.shape) - 1))
-        return {name: ops.reshape(value, shape) for name, value in row.items()}
+        return {name: broadcastable(value, x0) for name, value in row.items()}
 
     def default_sampler(self) -> DiffusionSampler:
         """Returns the default sampler."""
@@ -576,6 +579,6 @@ class DiffusionModel(GenerativeModel):
         dropped = keras.random.uniform((rows,), dtype="float32", seed=self.seed_generator) < self.condition_dropout
 
         def replaced(part: Any, null: Any) -> Any:
-            return ops.where(ops.reshape(dropped, (-1, *[1] * (len(part.shape) - 1))), null, part)
+            return ops.where(broadcastable(dropped, part), null, part)
 
         return map_parts(replaced, condition, self.null_condition.like(condition))

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from keras_gen.core.arrays import straight_paths
+from keras_gen.core.arrays import broadcastable, straight_paths
 from keras_gen.core.checks import check, check_fraction, check_integer, finite_samples, real_array
 from keras_gen.core.conditions import map_parts
 from keras_gen.core.random import check_seed, starting_noise
 from keras_gen.diffusion.samplers.base import (
     Denoiser,
     DiffusionSampler,
-    key_of,
+    key_of_guidance,
     prepared_condition,
     reverse_process,
     with_attributes,
@@ -35,7 +35,7 @@ def add_noise(model: Any, x0: Any, t: Any, noise: Any, seed: int | None) -> np.n
     x0 = model.prepare_images("x0", x0)
     t = _times(model, t, len(x0))
     eps = model.prepare_noise(len(x0), noise, model.draw_seed(seed))
-    t = np.reshape(t, (-1, *[1] * (x0.ndim - 1)))
+    t = broadcastable(t, x0)
     return (model.schedule.alpha(t) * x0 + model.schedule.sigma(t) * eps).astype("float32")
 
 
@@ -49,7 +49,7 @@ def predict_x0(
     if guidance is None:
         return _predict_x0(model, x_t, t, given, None, **options)
     x0 = np.empty_like(x_t)
-    for time in np.unique(t):  # guidance evaluates a network several times for each image, all at one time
+    for time in np.unique(t):  # guidance takes the coefficients of a single time
         rows = t == time
         own = None if given is None else map_parts(lambda part, rows=rows: part[rows], given)
         x0[rows] = _predict_x0(model, x_t[rows], t[rows], own, guidance, **options)
@@ -77,7 +77,7 @@ def _predict_x0(
         row = model.columns(inputs, x_t) if guidance is None else {name: value[0] for name, value in inputs.items()}
         return denoise(x_t, row)[0]
 
-    key = ("predict_x0", tuple(arrays), key_of(guidance))
+    key = ("predict_x0", tuple(arrays), key_of_guidance(guidance))
     layers = () if guidance is None else guidance.layers
     return finite_samples(model.in_batches(key, function, x_t, *arrays.values(), extra_layers=layers, **options), given)
 

@@ -1,4 +1,4 @@
-"""Base class of diffusion models whose data are encoded first, by parts that are frozen."""
+"""Base class of diffusion models whose data are first encoded by frozen parts."""
 
 import functools
 from collections.abc import Callable
@@ -8,18 +8,18 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core import replicas
 from keras_gen.core.checks import check, check_integer, is_array
 from keras_gen.core.compiled import even_batches, progress_bar
 from keras_gen.core.generative_model import GenerativeModel
+from keras_gen.core.replicas import sharing
 from keras_gen.diffusion.models.diffusion_model import DiffusionModel
 
 
 class EncodedModel(GenerativeModel):
-    """A diffusion model, and frozen parts that encode images, and what is told of them, before it is trained.
+    """A diffusion model, and frozen parts that encode images and their conditions before it is trained.
 
-    To implement one: set the attribute `diffusion`, define `frozen_parts` and `encoded` and, if training data leave
-    something behind, `encoded_for_training`.
+    To implement one: set the attribute `diffusion`, define `frozen_parts` and `encoded` and, if statistics of the
+    training data are to be measured, `encoded_for_training`.
     """
 
     diffusion: DiffusionModel
@@ -30,7 +30,7 @@ class EncodedModel(GenerativeModel):
         raise NotImplementedError
 
     def encoded(self, x: Any, y: Any, verbose: str | int) -> tuple[Any, Any]:
-        """Returns what the diffusion model takes in place of images and what is told of them."""
+        """Returns the data and conditions of the diffusion model for images `x` with conditions `y`."""
         raise NotImplementedError
 
     def encoded_for_training(self, x: Any, y: Any, verbose: str | int) -> tuple[Any, Any]:
@@ -58,15 +58,15 @@ class EncodedModel(GenerativeModel):
         verbose: str | int = "auto",
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        """Encodes the data once, and trains the diffusion model on them; see `keras.Model.fit`.
+        """Encodes the data once, and trains the diffusion model on the result; see `keras.Model.fit`.
 
-        All encodings are in memory while it trains.
+        All encodings are kept in memory during training.
 
         Args:
             x: images `(n, height, width, channels)`. A dataset or `keras.utils.PyDataset` must yield latents instead,
                 as returned by `encode`, and conditions as the network takes them.
-            y: what is told of each image: captions of a text-to-image model; labels or conditions `(n, ...)`, or a dict
-                of them, of another one with a conditional network. Defaults to `None`.
+            y: the conditions of the images: captions for a text-to-image model; for any other one with a conditional
+                network, labels or conditions `(n, ...)`, or a dict of them. Defaults to `None`.
             batch_size: as for `keras.Model.fit`.
             epochs: as for `keras.Model.fit`.
             verbose: as for `keras.Model.fit`; also whether to show the progress of encoding.
@@ -79,7 +79,7 @@ class EncodedModel(GenerativeModel):
             ValueError: if the data are incompatible with the model.
         """
         validation = kwargs.get("validation_data")
-        with replicas.alone():  # processes encode their own images
+        with sharing.alone():  # processes encode their own images
             if is_array(x):
                 x, y = self.encoded_for_training(x, y, verbose)
             if isinstance(validation, tuple | list):
@@ -97,10 +97,10 @@ class EncodedModel(GenerativeModel):
         verbose: str | int = "auto",
         **kwargs: Any,
     ) -> Any:
-        """Returns the loss on images `x`, of which `y` tells, or on a dataset; see `fit` and `keras.Model.evaluate`."""
+        """Returns the loss on images `x` with conditions `y`, or on a dataset; see `fit` and `keras.Model.evaluate`."""
         # Keras's `fit` calls this for validation, with this argument; its data are already encoded by `fit` above.
         if is_array(x) and not kwargs.get("_use_cached_eval_dataset", False):
-            with replicas.alone():
+            with sharing.alone():
                 x, y = self.encoded(x, y, verbose)
         return super().evaluate(x, y, batch_size, verbose, **kwargs)
 
@@ -110,9 +110,9 @@ class EncodedModel(GenerativeModel):
 
 
 def serialized(part: Any) -> Any:
-    """Returns the configuration of a part, or `None` for none, without that of its training.
+    """Returns the configuration of a part, or `None` for `None`, without that of its training.
 
-    Loading would recreate its optimizer, whose weights are frozen or trained by another one.
+    Otherwise loading would recreate its optimizer, although its weights are frozen or trained by another one.
     """
     config = keras.saving.serialize_keras_object(part)
     return config and {key: value for key, value in config.items() if key != "compile_config"}

@@ -13,7 +13,13 @@ from keras_gen.core.compiled import as_tensor
 from keras_gen.core.conditions import map_parts, packed, parts_of
 from keras_gen.core.exporting.graph import Graph, Input
 from keras_gen.core.exporting.writers import writer_for
-from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler, coefficient_table, prepared_condition
+from keras_gen.diffusion.samplers.base import (
+    Denoiser,
+    DiffusionSampler,
+    coefficient_table,
+    prepared_condition,
+    row_of,
+)
 from keras_gen.diffusion.samplers.guidance import Guidance
 from keras_gen.networks.backbones.image_network import condition_of
 
@@ -33,7 +39,7 @@ class SamplerGraph(Graph):
         self.model, self.sampler, self.guidance = model, sampler, guidance
         self.times = sampler.times(model.schedule)
         self.steps = len(self.times) - 1
-        # As arrays, so that they become constants of the graph: some exporters take tensors for further inputs.
+        # Arrays become constants of the graph, while some exporters treat tensors as further inputs.
         table = coefficient_table(model, sampler.rows(model.schedule, self.times))
         self.rows = keras.tree.map_structure(ops.convert_to_numpy, table)
         shape = known_image_shape(model)
@@ -68,14 +74,14 @@ class SamplerGraph(Graph):
             return x
 
         parts = [as_tensor(one.example(1)) for one in self.conditions]
-        row = keras.tree.map_structure(lambda column: as_tensor(column[0]), self.rows)
+        row = keras.tree.map_structure(as_tensor, row_of(self.rows, 0))
         self.sampler.step(self._denoiser(parts), self.sampler.start(x), row, noise)
         draws = () if self.sampler.draws == 1 else (self.sampler.draws,)
         return [Input("step_noise", (self.steps, *draws, None, *shape))] if asked else []
 
 
 def condition_inputs(model: Any, guidance: Guidance | None = None) -> list[Input]:
-    """Returns the parts of the condition as inputs of graphs; of an unconditional model none."""
+    """Returns the parts of the condition as inputs of graphs: none for an unconditional model."""
     taken = condition_of(model.network)
     prepared = prepared_condition(model, guidance, None if taken is None else map_parts(_zeros, taken), 1)
     if prepared is None:
@@ -92,7 +98,7 @@ def _zeros(part: Any) -> np.ndarray:
 
 
 def packed_condition(model: Any, parts: Sequence[Any]) -> Any:
-    """Returns the condition, given tensors for the inputs of `condition_inputs`; without any `None`."""
+    """Returns the condition, given tensors for the inputs of `condition_inputs`: `None` if there are none."""
     return packed(condition_of(model.network), parts) if parts else None
 
 

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core import replicas
 from keras_gen.core.checks import as_numpy, check, is_array, is_integer
+from keras_gen.core.replicas import sharing
 from keras_gen.diffusion.models.ddpm import DDPM
 from keras_gen.diffusion.models.diffusion_model import DiffusionModel
 from keras_gen.diffusion.models.encoded_model import (
@@ -26,7 +26,7 @@ from keras_gen.pretrained.writing import write_pipeline
 
 
 def check_labels(labels: Any) -> None:
-    """Checks that `labels` is `None` or a dict of classes by their names."""
+    """Checks that `labels` is `None` or a dict from names to classes."""
     named = labels.items() if isinstance(labels, dict) else ()
     are_classes = len(named) > 0 and all(isinstance(name, str) and is_integer(number) for name, number in named)
     check(labels is None or are_classes, "labels", "be a dict of integers by name, or None", repr(labels))
@@ -35,9 +35,9 @@ def check_labels(labels: Any) -> None:
 def moments(vectors: np.ndarray) -> tuple[np.ndarray, np.float32]:
     """Returns the mean of each channel, and the standard deviation of all dimensions around it, float32."""
     rows = vectors.reshape(-1, vectors.shape[-1])
-    count = replicas.total_of_processes(np.array(len(rows)))
-    mean = replicas.total_of_processes(rows.sum(axis=0, dtype="float64")) / count
-    std = np.sqrt(replicas.total_of_processes(np.square(rows - mean).mean(axis=1).sum()) / count)
+    count = sharing.total_of_processes(np.array(len(rows)))
+    mean = sharing.total_of_processes(rows.sum(axis=0, dtype="float64")) / count
+    std = np.sqrt(sharing.total_of_processes(np.square(rows - mean).mean(axis=1).sum()) / count)
     rule = "have a finite, nonzero standard deviation"
     check(0 < std < np.finfo("float32").max, "latents", rule, f"standard deviation {std}")
     return mean.astype("float32"), np.float32(std)
@@ -66,7 +66,7 @@ class LatentDiffusion(EncodedModel):
         seed: int or `None`. Seeds `sample`; training draws from the generator of `diffusion`. Defaults to `None`, a
             seed from Keras's global generator.
         sampler: a `DiffusionSampler`, the default of `sample`. Defaults to `None`, that of `diffusion`.
-        labels: dict of classes by their names, which `sample` takes as conditions. Defaults to `None`, no names.
+        labels: dict from names to classes. `sample` then also takes names as conditions. Defaults to `None`, no names.
         origin: dict or `None`. What `from_diffusers` remembers for `to_diffusers`. Defaults to `None`.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras model.
 
@@ -141,7 +141,7 @@ class LatentDiffusion(EncodedModel):
         """
         pipeline = read_pipeline("LatentDiffusion", folder, variant, dtype)
         network = pipeline.network
-        # Twice the channels: the second half tells the variance.
+        # Twice the channels: the second half determines the variance.
         learns_variance = network.output_shape[-1] == 2 * network.input_shape[0][-1]
         variance = "learned_range" if learns_variance else pipeline.variance
         diffusion = DDPM(network, pipeline.schedule, pipeline.prediction, variance, condition_dropout=DROPOUT)
@@ -160,8 +160,8 @@ class LatentDiffusion(EncodedModel):
             folder: path of the folder. If it does not exist, it is created.
 
         Raises:
-            ValueError: if diffusers has no such pipeline, the latents have other statistics than those that the
-                autoencoder tells, or `folder` is not the path of a folder.
+            ValueError: if diffusers has no such pipeline, the statistics of the latents are not given by the
+                autoencoder's `scaling_factor` and `shift_factor`, or `folder` is not the path of a folder.
             ImportError: if `safetensors` is not installed.
         """
         mean, deviation = self._moments()
@@ -195,7 +195,7 @@ class LatentDiffusion(EncodedModel):
         self.diffusion.check_sampling(n, **{**options, "condition": self._classes(options.get("condition"))})
 
     def adapt(self, x: Any, batch_size: int = 256, verbose: str | int = "auto") -> None:
-        """Measures mean and standard deviation of the latents of images; the diffusion model must be retrained then.
+        """Measures mean and standard deviation of the latents of images; afterwards, retrain the diffusion model.
 
         Args:
             x: images `(n, height, width, channels)`, the training set or a few thousand images of it.
@@ -328,7 +328,7 @@ class LatentDiffusion(EncodedModel):
         return self._standardized(vectors), y
 
     def _vectors_with(self, x: Any, y: Any, verbose: str | int) -> np.ndarray:
-        """Returns the autoencoder's latents of images, after checking what is told of them."""
+        """Returns the autoencoder's latents of images, after checking the images' conditions."""
         if not self.diffusion.built:
             self.diffusion.meet(encode_with(self.autoencoder, as_numpy("x", x)[:1]), y)
         self.diffusion.prepare_condition(y, len(x), "y")

@@ -12,10 +12,10 @@ from keras import ops
 from keras_gen.core.arrays import mean_per_sample, mean_square, sum_per_sample
 from keras_gen.core.calculus.divergence import exact_divergence, hutchinson_divergence, random_signs
 from keras_gen.core.calculus.ode import dormand_prince
-from keras_gen.core.checks import check, check_broadcast, check_choice, check_finite, check_integer, is_number
+from keras_gen.core.checks import check, check_broadcast, check_choice, check_finite, check_integer, check_positive
 from keras_gen.core.compiled import sequential_loop
 from keras_gen.core.random import StepSeed
-from keras_gen.diffusion.samplers.base import Denoiser, coefficient_table, epsilon_of
+from keras_gen.diffusion.samplers.base import Denoiser, coefficient_table, epsilon_of, row_of
 from keras_gen.diffusion.samplers.ddpm import DDPMSampler
 from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
 from keras_gen.diffusion.schedules.posterior import log_variance
@@ -95,6 +95,13 @@ def prior_term(x0: np.ndarray, schedule: DiscreteSchedule) -> np.ndarray:
     return nats.mean(axis=tuple(range(1, x0.ndim))) / np.log(2)
 
 
+def check_pixels(x: np.ndarray, levels: int) -> None:
+    """Checks that images have values in [-1, 1], and that `levels`, the number of these values, is at least 2."""
+    check_integer("levels", levels, at_least=2)
+    largest = np.abs(x).max()
+    check(largest <= 1, "x", "have pixel values in [-1, 1]", f"values up to {largest}")
+
+
 def variational_bound(
     model: Any,
     x: np.ndarray,
@@ -107,8 +114,7 @@ def variational_bound(
     verbose: str | int,
 ) -> np.ndarray:
     """Sums all terms for each image, each with one noise draw; see `DDPM.elbo`."""
-    check_integer("levels", levels, at_least=2)
-    check(np.abs(x).max() <= 1, "x", "have pixel values in [-1, 1]", f"values up to {np.abs(x).max()}")
+    check_pixels(x, levels)
     bound = DDPMSampler(clip_x0=clip_x0).clip_x0
     condition = model.prepare_condition(condition, len(x))
 
@@ -116,7 +122,7 @@ def variational_bound(
         x0, denoise = inputs["x0"], Denoiser(model, inputs.get("condition"), clip_x0=bound)
 
         def body(t: Any, total: Any) -> Any:
-            row = {name: table[t] for name, table in inputs["rows"].items()}
+            row = row_of(inputs["rows"], t)
             eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=StepSeed(inputs["seeds"][t, 0]))
             x0_hat, variance_weight = denoise(row["alpha"] * x0 + row["sigma"] * eps, row)
             return total + bound_term(x0, x0_hat, variance_weight, row, levels)
@@ -155,7 +161,7 @@ def noise_power(
         x0 = inputs["x0"]
 
         def body(i: Any, power: Any) -> Any:
-            row = {name: column[i] for name, column in inputs["rows"].items()}
+            row = row_of(inputs["rows"], i)
             eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=StepSeed(inputs["seeds"][i, 0]))
             x_t = row["alpha"] * x0 + row["sigma"] * eps
             x0_hat, _ = model.denoise(x_t, row, inputs.get("condition"))
@@ -193,14 +199,14 @@ def flow_log_prob(
 ) -> np.ndarray:
     """Integrates velocity and divergence from the clean end to `t_max`; see `ScoreSDE.log_prob`."""
     check_choice("trace", trace, ("exact", "hutchinson"))
-    check(is_number(tolerance) and tolerance > 0, "tolerance", "be > 0", repr(tolerance))
+    tolerance = check_positive("tolerance", tolerance)
     arrays = [x] if condition is None else [x, condition]
     name, function = ("log_prob", trace, tolerance), flow_log_density(model, trace, tolerance)
     return model.in_batches(name, function, *arrays, batch_size=batch_size, verbose=verbose, seed=seed)
 
 
 def flow_log_density(model: Any, trace: str = "exact", tolerance: float = 1e-5) -> Callable[..., Any]:
-    """Returns the same as a function of tensors."""
+    """Returns the log-density `(batch,)` as a function of tensors, data and condition; see `ScoreSDE.log_prob`."""
     schedule = model.schedule
     std = float(schedule.sigma(schedule.t_max))
 

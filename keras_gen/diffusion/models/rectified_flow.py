@@ -4,10 +4,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core import replicas
 from keras_gen.core.arrays import mean_square
 from keras_gen.core.checks import check, check_choice, check_integer
 from keras_gen.core.devices.products import precise_product
+from keras_gen.core.replicas import sharing
 from keras_gen.diffusion.models.score_sde import ScoreSDE
 from keras_gen.diffusion.samplers.base import DiffusionSampler
 from keras_gen.diffusion.samplers.euler import EulerSampler
@@ -139,8 +139,8 @@ class RectifiedFlow(ScoreSDE):
         sampler = EulerSampler(100) if sampler is None else sampler
         x0 = self.sample(n, sampler, noise=eps, seed=seed, **options)
         condition = self.prepare_condition(condition, n)
-        y = None if condition is None else replicas.own_rows(condition)
-        return self.fit(replicas.own_rows((x0, eps)), y, **fit)
+        y = None if condition is None else sharing.own_rows(condition)
+        return self.fit(sharing.own_rows((x0, eps)), y, **fit)
 
     def check_data(self, x: Any, y: Any) -> None:
         for part in x if isinstance(x, list | tuple) else (x,):

@@ -4,11 +4,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gen.core.checks import check, check_integer
 from keras_gen.core.exporting.graph import Graph, Input
 from keras_gen.diffusion.models.diffusion_model import DiffusionModel
 from keras_gen.diffusion.models.exporting import condition_inputs, known_image_shape, packed_condition
-from keras_gen.diffusion.models.likelihood import flow_log_density, flow_log_prob
+from keras_gen.diffusion.models.likelihood import check_pixels, flow_log_density, flow_log_prob
 from keras_gen.diffusion.prediction import Prediction, short_form
 from keras_gen.diffusion.samplers.base import DiffusionSampler
 from keras_gen.diffusion.samplers.euler import EulerSampler
@@ -152,9 +151,8 @@ class ScoreSDE(DiffusionModel):
         Raises:
             ValueError: as for `log_prob`, and if pixel values are outside [-1, 1] or `levels` is less than 2.
         """
-        check_integer("levels", levels, at_least=2)
         x = self.prepare_images("x", x)
-        check(np.abs(x).max() <= 1, "x", "have pixel values in [-1, 1]", f"values up to {np.abs(x).max()}")
+        check_pixels(x, levels)
         seed = self.draw_seed(options.pop("seed", None))
         step = 2 / (levels - 1)
         dequantized = x + step * (np.random.default_rng(seed).random(x.shape, dtype="float32") - 0.5)

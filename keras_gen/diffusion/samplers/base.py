@@ -2,7 +2,6 @@
 
 import abc
 import copy
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,14 +13,14 @@ from keras_gen.core.checks import (
     check,
     check_choice,
     check_given,
-    check_integer,
+    check_integer_or_none,
     check_numbers,
     finite_array,
     finite_samples,
     is_number,
 )
 from keras_gen.core.compiled import as_tensor, sequential_loop
-from keras_gen.core.configured import Configured
+from keras_gen.core.configured import Configured, check_configured, key_of
 from keras_gen.core.random import normal_rows
 from keras_gen.diffusion.samplers.guidance import Guidance
 from keras_gen.diffusion.samplers.threshold import DynamicThreshold
@@ -123,7 +122,7 @@ class DiffusionSampler(Configured, abc.ABC):
             check_choice("spacing", spacing, SPACINGS)
         is_valid = clip_x0 is None or isinstance(clip_x0, DynamicThreshold) or (is_number(clip_x0) and clip_x0 > 0)
         check(is_valid, "clip_x0", "be > 0, a DynamicThreshold or None", repr(clip_x0))
-        self.steps = None if steps is None else check_integer("steps", steps)
+        self.steps = check_integer_or_none("steps", steps)
         self.spacing = spacing
         self.clip_x0 = float(clip_x0) if is_number(clip_x0) else clip_x0
         self.given_times = None if times is None else check_numbers("times", times, at_least=2)
@@ -190,8 +189,7 @@ class DiffusionSampler(Configured, abc.ABC):
                     return inputs["step_noise"][:, i, k]
                 return normal_rows(ops.shape(x_t), inputs["seeds"][i, k])
 
-            row = keras.tree.map_structure(lambda column: column[i], inputs["rows"])
-            return self.step(denoise, state, row, noise)
+            return self.step(denoise, state, row_of(inputs["rows"], i), noise)
 
         return sequential_loop(first, last, body, state)
 
@@ -215,6 +213,8 @@ def check_sampler(sampler: Any) -> None:
     """Checks that `sampler` is a `DiffusionSampler`, or `None` for a default."""
     is_sampler = sampler is None or isinstance(sampler, DiffusionSampler)
     check(is_sampler, "sampler", "be a DiffusionSampler or None", repr(sampler))
+    if sampler is not None:
+        check_configured("sampler", sampler)
 
 
 def has_step_of(sampler: Any, cls: type[DiffusionSampler]) -> bool:
@@ -285,7 +285,7 @@ def reverse_process(
     if guidance is not None:
         shared["guidance"] = {name: as_tensor(np.float32(getattr(guidance, name))) for name in guidance.scalars}
     states = model.run_steps(
-        (type(sampler), json.dumps(sampler.traced_config()), key_of(guidance)),
+        (type(sampler), key_of(sampler.traced_config()), key_of_guidance(guidance)),
         loop,
         arrays,
         lambda inputs: sampler.start(inputs["x_t"]),
@@ -306,8 +306,13 @@ def reverse_process(
 
 
 def frame_steps(steps: int, frames: int) -> list[int]:
-    """Returns the numbers of steps after which there is a frame, evenly spaced up to `steps`."""
+    """Returns the numbers of steps after which frames are taken, evenly spaced up to `steps`."""
     return np.linspace(0, steps, frames + 1).round().astype(int)[1:].tolist()
+
+
+def row_of(table: dict[str, Any], i: Any) -> dict[str, Any]:
+    """Returns the coefficients of step `i`, in a table and in those nested in it."""
+    return keras.tree.map_structure(lambda column: column[i], table)
 
 
 def coefficient_table(model: Any, rows: dict[str, Any]) -> dict[str, Any]:
@@ -344,14 +349,13 @@ def with_attributes(thing: Any, values: dict[str, Any]) -> Any:
     return result
 
 
-def key_of(guidance: Guidance | None) -> Any:
-    """Returns a cache key: type, settings without `scalars`, and, since weights may change, the identity of layers."""
+def key_of_guidance(guidance: Guidance | None) -> Any:
+    """Returns a cache key: type and settings without `scalars`; of layers, since weights may change, the identity."""
     if guidance is None:
         return None
     # Not `get_config`, which would serialize a whole classifier, or fail if the classifier has none.
-    others = ("layers", *guidance.scalars)
-    own = {k: v for k, v in vars(guidance).items() if k not in others and not isinstance(v, keras.Layer)}
-    return type(guidance), repr(own), tuple(map(id, guidance.layers))
+    own = {name: value for name, value in vars(guidance).items() if name not in guidance.scalars}
+    return type(guidance), key_of(own)
 
 
 def _checked_noise(step_noise: Any, sampler: DiffusionSampler, shape: tuple[int, ...]) -> np.ndarray | None:

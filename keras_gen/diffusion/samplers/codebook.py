@@ -1,19 +1,18 @@
 """DDCM: diffusion with noise from a codebook, which represents images by a few indices."""
 
 import functools
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_integer, on_host
 from keras_gen.core.compiled import as_tensor, sequential_loop
+from keras_gen.core.configured import key_of
 from keras_gen.core.devices.products import precise_product
-from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler, coefficient_table, has_step_of
+from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler, coefficient_table, has_step_of, row_of
 from keras_gen.diffusion.samplers.ddim import DDIMSampler
 from keras_gen.diffusion.samplers.ddpm import DDPMSampler
 from keras_gen.export import keras_gen_export
@@ -190,7 +189,7 @@ class CodebookDiffusion:
         arrays |= {"x0": images, "condition": self.model.prepare_condition(condition, n)}
         chunk = min(book.steps_at_once, self.steps)
         states = self.model.run_steps(
-            ("codebook", type(self.sampler), json.dumps(self.sampler.get_config()), encode, chunk, first.shape),
+            ("codebook", type(self.sampler), key_of(self.sampler.get_config()), encode, chunk, first.shape),
             functools.partial(self._steps, encode),
             arrays,
             lambda inputs: (inputs["x_T"], inputs["chosen"]),
@@ -217,7 +216,7 @@ class CodebookDiffusion:
 
         def body(i: Any, state: tuple[Any, Any]) -> tuple[Any, Any]:
             x_t, chosen = state
-            row = keras.tree.map_structure(lambda column: column[i], inputs["rows"])
+            row = row_of(inputs["rows"], i)
             codes = ops.reshape(inputs["entries"][i - inputs["start"]], (self.codebook_size, -1))
             is_step = ops.arange(self.steps, dtype="int32") == i
             index = ops.sum(ops.where(is_step, chosen, 0), axis=1)

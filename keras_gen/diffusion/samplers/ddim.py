@@ -71,8 +71,8 @@ class ClippedDDIMSampler(DDIMSampler):
 
         x_s = alpha_s clip(x0) + sqrt(sigma_s^2 - d^2) eps_hat + d eps,   eps_hat = (x_t - alpha_t x0) / sigma_t
 
-    Where x0 is bounded, `alpha_t clip(x0) + sigma_t eps_hat` is no longer x_t: `DDIMSampler` keeps the two consistent
-    and is to be preferred, unless images of a pipeline are to be reproduced.
+    Where x0 is bounded, `alpha_t clip(x0) + sigma_t eps_hat` is no longer x_t. `DDIMSampler` keeps the two consistent:
+    prefer it, unless you want to reproduce the images of a pipeline.
 
     Args:
         steps: as for `DDIMSampler`. Defaults to `50`.

@@ -51,10 +51,10 @@ class EulerSampler(DiffusionSampler):
 
 @keras_gen_export("keras_gen.samplers.UnscaledEulerSampler")
 class UnscaledEulerSampler(EulerSampler):
-    """Euler's method from noise without a trace of data: `x_T = sigma_T eps`, where `EulerSampler` starts from eps.
+    """Euler's method from the noise of x_T without its signal: `x_T = sigma_T eps`, while `EulerSampler` takes eps.
 
-    Where the schedule ends with some signal, as that of Stable Diffusion with sigma_T = 0.998, the images differ a
-    little. It is the start of diffusers' Euler scheduler with the spacings "linspace" and "trailing".
+    If the schedule ends with some signal, as that of Stable Diffusion with sigma_T = 0.998, the images differ slightly.
+    The Euler scheduler of diffusers starts in this way with the spacings "linspace" and "trailing".
 
     Args:
         steps: as for `EulerSampler`. Defaults to `50`.

@@ -151,7 +151,7 @@ class NegativeGuidance(ClassifierFreeGuidance):
 
         prediction = (1 - w) prediction given the negative condition + w prediction given the condition
 
-    The condition of the images is a pair of both. The model need not know a null condition.
+    The condition of the images is a pair of both. The model needs no null condition.
     """
 
     sides = "condition", "negative"

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_interval, is_number
+from keras_gen.core.checks import check, check_interval, check_nonnegative, check_positive
 from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler
 from keras_gen.diffusion.samplers.euler import slope, straight_coordinates
 from keras_gen.diffusion.samplers.threshold import DynamicThreshold
@@ -52,9 +52,8 @@ class HeunSampler(DiffusionSampler):
         times: Sequence[float] | None = None,
     ):
         super().__init__(steps, spacing, clip_x0, times)
-        check(is_number(churn) and churn >= 0, "churn", "be >= 0", repr(churn))
-        check(is_number(churn_noise) and churn_noise > 0, "churn_noise", "be > 0", repr(churn_noise))
-        self.churn, self.churn_noise = float(churn), float(churn_noise)
+        self.churn = check_nonnegative("churn", churn)
+        self.churn_noise = check_positive("churn_noise", churn_noise)
         self.churn_range = check_interval("churn_range", churn_range)
 
     def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:

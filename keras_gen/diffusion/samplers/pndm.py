@@ -24,7 +24,9 @@ class PLMSSampler(DiffusionSampler):
         eps' = (55 eps_0 - 59 eps_1 + 37 eps_2 - 9 eps_3) / 24,   eps_0 the newest noise prediction
 
     The first step is a Heun step, `eps' = (eps_0 + eps_hat(x_s, s)) / 2`; the next two have orders 2 and 3. `N` steps
-    take `N + 1` evaluations. The weights are those of equal steps: on other grids the error is of second order.
+    take `N + 1` evaluations. The weights are those of equal steps: on other grids the error is of second order. A first
+    step from almost no signal, as with a `CosineSchedule` and "trailing", multiplies errors of the network, and of
+    rounding, by alpha_s / alpha_t: "leading" omits it.
 
     Args:
         steps: int >= 1, number of steps, or `None`: the number of steps of the schedule. Defaults to `50`.

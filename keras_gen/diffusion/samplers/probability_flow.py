@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 
 from keras_gen.core.calculus.ode import dormand_prince
-from keras_gen.core.checks import check, is_number
+from keras_gen.core.checks import check_positive
 from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler
 from keras_gen.diffusion.samplers.threshold import DynamicThreshold
 from keras_gen.diffusion.schedules.base import NoiseSchedule
@@ -32,8 +32,7 @@ class ProbabilityFlowSampler(DiffusionSampler):
 
     def __init__(self, tolerance: float = 1e-5, clip_x0: float | DynamicThreshold | None = None):
         super().__init__(1, None, clip_x0)
-        check(is_number(tolerance) and tolerance > 0, "tolerance", "be > 0", repr(tolerance))
-        self.tolerance = float(tolerance)
+        self.tolerance = check_positive("tolerance", tolerance)
 
     def times(self, schedule: NoiseSchedule) -> np.ndarray:
         check_continuous(schedule)

@@ -1,11 +1,12 @@
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from keras import ops
 
-from keras_gen.core.arrays import sum_per_sample
-from keras_gen.core.checks import check, check_integer, is_number
+from keras_gen.core.arrays import broadcastable, sum_per_sample
+from keras_gen.core.checks import check, check_integer, check_positive
 from keras_gen.diffusion.samplers.base import Denoiser, DiffusionSampler, epsilon_of
 from keras_gen.diffusion.samplers.threshold import DynamicThreshold
 from keras_gen.diffusion.schedules.base import NoiseSchedule
@@ -18,9 +19,11 @@ class ReverseSDESampler(DiffusionSampler):
     """Solves the reverse SDE by the Euler-Maruyama method, optionally with Langevin corrector steps.
 
         predictor   x_s = x_t - (f x_t - g^2 score) (t - s) + g sqrt(t - s) eps,   score = -eps_hat / sigma
-        corrector   x_s = x_s + e score + sqrt(2 e) eps,   e = 2 (snr |eps| / |score|)^2 per sample
+        corrector   x_s = x_s + e score + sqrt(2 e) eps,   e = 2 D (snr / |score|)^2 in D dimensions
 
-    The last step, to clean data, returns the predicted x0.
+    The score vanishes at peaks of the density, which are often met in few dimensions. The mean of `|score|^2 / D`,
+    however, is at least 1 over the variance of x_t: so e is at most `2 snr^2 (alpha^2 + sigma^2)`, its size for
+    Gaussian data of deviation 1. The last step, to clean data, returns the predicted x0.
 
     Args:
         steps: int >= 1. Defaults to `500`.
@@ -47,8 +50,7 @@ class ReverseSDESampler(DiffusionSampler):
     ):
         super().__init__(check_integer("steps", steps), spacing, clip_x0, times)
         self.corrector_steps = check_integer("corrector_steps", corrector_steps, at_least=0)
-        check(is_number(snr) and snr > 0, "snr", "be > 0", repr(snr))
-        self.snr = float(snr)
+        self.snr = check_positive("snr", snr)
         self.draws = 1 + self.corrector_steps
 
     def rows(self, schedule: NoiseSchedule, times: np.ndarray) -> dict[str, Any]:
@@ -85,8 +87,10 @@ class ReverseSDESampler(DiffusionSampler):
 
     def _correct(self, denoise: Denoiser, x: Any, row: dict[str, Any], eps: Any) -> Any:
         score = -epsilon_of(x, denoise(x, row)[0], row) / row["sigma"]
-        ratio = sum_per_sample(ops.square(eps)) / ops.maximum(sum_per_sample(ops.square(score)), 1e-20)
-        size = ops.reshape(2 * self.snr**2 * ratio, (-1, *[1] * (len(x.shape) - 1)))
+        # Of x_t, if its density is Gaussian.
+        variance = math.prod(x.shape[1:]) / ops.maximum(sum_per_sample(ops.square(score)), 1e-20)
+        variance = ops.minimum(variance, row["alpha"] ** 2 + row["sigma"] ** 2)
+        size = broadcastable(2 * self.snr**2 * variance, x)
         return x + size * score + ops.sqrt(2 * size) * eps
 
     def get_config(self) -> dict[str, Any]:

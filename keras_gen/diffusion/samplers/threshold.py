@@ -2,6 +2,7 @@ from typing import Any
 
 from keras import ops
 
+from keras_gen.core.arrays import broadcastable
 from keras_gen.core.checks import check_fraction
 from keras_gen.core.configured import Configured
 from keras_gen.export import keras_gen_export
@@ -29,8 +30,7 @@ class DynamicThreshold(Configured):
 
     def __call__(self, x0: Any) -> Any:
         pixels = ops.reshape(ops.abs(x0), (ops.shape(x0)[0], -1))
-        s = ops.maximum(ops.quantile(pixels, self.percentile, axis=1), 1.0)
-        s = ops.reshape(s, (-1, *[1] * (len(x0.shape) - 1)))
+        s = broadcastable(ops.maximum(ops.quantile(pixels, self.percentile, axis=1), 1.0), x0)
         return ops.clip(x0 / s, -1.0, 1.0)
 
     def get_config(self) -> dict[str, Any]:

@@ -6,7 +6,16 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.arrays import array_module
-from keras_gen.core.checks import check, check_fraction, check_integer, is_integer, is_number, real_array
+from keras_gen.core.checks import (
+    check,
+    check_fraction,
+    check_integer,
+    check_nonnegative,
+    check_positive,
+    is_integer,
+    is_number,
+    real_array,
+)
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.export import keras_gen_export
 
@@ -173,8 +182,7 @@ class CosineSchedule(DiscreteSchedule):
 
     def __init__(self, num_steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999):
         check_integer("num_steps", num_steps)
-        check(is_number(offset) and offset >= 0, "offset", "be a number >= 0", repr(offset))
-        self.offset = float(offset)
+        self.offset = check_nonnegative("offset", offset)
         self.max_beta = check_fraction("max_beta", max_beta)
         u = np.arange(num_steps + 1) / num_steps
         f = np.cos((u + offset) / (1 + offset) * np.pi / 2) ** 2
@@ -214,8 +222,7 @@ class SigmoidSchedule(DiscreteSchedule):
     ):
         check_integer("num_steps", num_steps)
         check(is_number(start) and is_number(end) and start < end, "start", f"be a number < end={end!r}", repr(start))
-        check(is_number(tau) and tau > 0, "tau", "be > 0", repr(tau))
-        self.start, self.end, self.tau = float(start), float(end), float(tau)
+        self.start, self.end, self.tau = float(start), float(end), check_positive("tau", tau)
         self.max_beta = check_fraction("max_beta", max_beta)
         u = np.arange(num_steps + 1) / num_steps
         sigmoid = 1 / (1 + np.exp(-(self.start + u * (self.end - self.start)) / self.tau))

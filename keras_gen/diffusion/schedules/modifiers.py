@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_gen.core.arrays import as_float64
-from keras_gen.core.checks import check, is_number
+from keras_gen.core.checks import check, check_positive
 from keras_gen.diffusion.schedules.continuous import ContinuousSchedule
 from keras_gen.diffusion.schedules.discrete import DiscreteSchedule
 from keras_gen.export import keras_gen_export
@@ -62,9 +62,8 @@ class Shifted(ContinuousSchedule):
         check(not isinstance(schedule, Shifted), "schedule", rule, schedule)
         is_unit = isinstance(schedule, ContinuousSchedule) and (schedule.t_clean, schedule.t_max) == (0, 1)
         check(is_unit, "schedule", "be a ContinuousSchedule whose times run from 0 to 1", schedule)
-        check(is_number(shift) and shift > 0, "shift", "be > 0", repr(shift))
         self.schedule = schedule
-        self.shift = float(shift)
+        self.shift = check_positive("shift", shift)
         self.t_start, self.t_min = self._unwarp(schedule.t_start), self._unwarp(schedule.t_min)
         self.spacing = schedule.spacing
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, is_number
+from keras_gen.core.checks import check, check_positive, is_number
 from keras_gen.core.configured import Configured
 from keras_gen.diffusion.schedules.base import NoiseSchedule
 from keras_gen.export import keras_gen_export
@@ -105,8 +105,7 @@ class LogNormalSigma(TimeSampler):
 
     def __init__(self, mean: float = -1.2, std: float = 1.2):
         check(is_number(mean), "mean", "be a number", repr(mean))
-        check(is_number(std) and std > 0, "std", "be > 0", repr(std))
-        self.mean, self.std = float(mean), float(std)
+        self.mean, self.std = float(mean), check_positive("std", std)
 
     def draw(self, batch: Any, schedule: NoiseSchedule, seed: Any) -> Any:
         log_sigma = self.mean + self.std * standard_normal(batch, seed)
@@ -134,8 +133,7 @@ class LogitNormalTime(TimeSampler):
 
     def __init__(self, mean: float = 0.0, std: float = 1.0):
         check(is_number(mean), "mean", "be a number", repr(mean))
-        check(is_number(std) and std > 0, "std", "be > 0", repr(std))
-        self.mean, self.std = float(mean), float(std)
+        self.mean, self.std = float(mean), check_positive("std", std)
 
     def draw(self, batch: Any, schedule: NoiseSchedule, seed: Any) -> Any:
         n = standard_normal(batch, seed)

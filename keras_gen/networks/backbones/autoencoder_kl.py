@@ -12,15 +12,15 @@ from keras_gen.networks.blocks.norms import GroupNorm
 from keras_gen.networks.blocks.residual import ResidualBlock
 
 EPSILON = 1e-6
-LOG_VARIANCES = (-30.0, 20.0)  # to which they are clipped
+LOG_VARIANCES = (-30.0, 20.0)  # lowest and highest
 
 
 @dataclasses.dataclass(frozen=True)
 class AutoencoderNetworks:
-    """Architecture of an encoder and a decoder for images of any height and width that halve from level to level.
+    """Architecture of an encoder and a decoder for images of any height and width, which are halved at each level.
 
-    Each level has residual blocks without an embedding, the decoder's one more. On the coarsest one, between two
-    further blocks, pixels attend to each other.
+    Each level has residual blocks without an embedding, one more in the decoder than in the encoder. At the coarsest
+    level, there is self-attention over pixels between two further blocks.
 
     Args:
         channels: int. Channels of the images.

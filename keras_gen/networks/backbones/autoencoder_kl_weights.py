@@ -18,7 +18,7 @@ from keras_gen.core.foreign.config import (
     image_size,
     sample_size,
 )
-from keras_gen.core.foreign_weights import Entry, entries
+from keras_gen.core.foreign.weights import Entry, entries
 from keras_gen.networks.backbones.unet_weights import attention_entries, block_entries, diffusers_name
 from keras_gen.networks.blocks.attention import SelfAttention2D
 from keras_gen.networks.blocks.residual import ResidualBlock

@@ -5,8 +5,17 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_gen.core.checks import check, check_choice, check_depth, check_flag, check_integer, is_number
-from keras_gen.core.foreign_weights import Entry, ForeignWeights
+from keras_gen.core.checks import (
+    check,
+    check_choice,
+    check_depth,
+    check_flag,
+    check_greater,
+    check_integer,
+    check_integer_or_none,
+    check_positive,
+)
+from keras_gen.core.foreign.weights import Entry, ForeignWeights
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.dit_weights import dit_arguments, dit_config, dit_table
 from keras_gen.networks.backbones.image_network import ImageNetwork
@@ -50,11 +59,9 @@ class DiTConventions:
         max_period: float = 10000.0,
     ):
         self.qk_norm = check_flag("qk_norm", qk_norm)
-        check(is_number(mlp_epsilon) and mlp_epsilon > 0, "mlp_epsilon", "be > 0", repr(mlp_epsilon))
-        self.mlp_epsilon = float(mlp_epsilon)
+        self.mlp_epsilon = check_positive("mlp_epsilon", mlp_epsilon)
         self.columns_first = check_flag("columns_first", columns_first)
-        check(is_number(max_period) and max_period > 1, "max_period", "be > 1", repr(max_period))
-        self.max_period = float(max_period)
+        self.max_period = check_greater("max_period", max_period, 1)
 
     def get_config(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -141,8 +148,7 @@ class DiT(SplitWeights, ForeignWeights, ImageNetwork):
         check_choice("positions", positions, ("rotary", "sincos"))
         multiple = 4 * num_heads if positions == "rotary" else np.lcm(4, num_heads)
         check(width % multiple == 0, "width", f"be a multiple of {multiple}, with {num_heads} heads", width)
-        if out_channels is not None:
-            check_integer("out_channels", out_channels)
+        check_integer_or_none("out_channels", out_channels)
         own = DiTConventions() if conventions is None else conventions
         check(isinstance(own, DiTConventions), "conventions", "be a DiTConventions", conventions)
         options = {"dtype": dtype}

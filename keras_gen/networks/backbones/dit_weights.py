@@ -11,7 +11,7 @@ import keras
 
 from keras_gen.core.checks import check
 from keras_gen.core.foreign.config import COUNT, COUNT_OR_NONE, POSITIVE, checked_config
-from keras_gen.core.foreign_weights import (
+from keras_gen.core.foreign.weights import (
     CONVOLUTION,
     SAME,
     TRANSPOSED,
@@ -24,7 +24,7 @@ from keras_gen.core.foreign_weights import (
     rolled,
 )
 
-# Values of keys; of those that are missing in a configuration, the defaults.
+# Defaults of keys that are missing in a configuration.
 DEFAULTS = {
     "sample_size": 32,
     "patch_size": 2,
@@ -52,7 +52,7 @@ POSSIBLE = {
     "num_vector_embeds": (None,),
     "only_cross_attention": (False,),
 }
-MOST_POSITIONS = 2**27  # values of all position embeddings, to which no weight bears witness
+MOST_POSITIONS = 2**27  # values of all position embeddings, whose number no shape of a weight confirms
 MAX_PERIOD = 10000.0 ** (128 / 127)  # 128 frequencies, "frequency shift 1"
 
 # The vectors of modulations there, in our order: scale and shift, and twice with a gate.
@@ -98,7 +98,7 @@ def dit_conventions(norm_eps: float) -> dict[str, Any]:
 
 
 def dit_config(network: Any) -> dict[str, Any]:
-    """Returns the configuration of a `DiT`, which must be one that diffusers has."""
+    """Returns the configuration of a `DiT`, which must have an equivalent in diffusers."""
     epsilon = network.conventions.mlp_epsilon
     conventions = dit_conventions(epsilon)
     own, rule = network.conventions.get_config(), f"be those of diffusers, {conventions}"

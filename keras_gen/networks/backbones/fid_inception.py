@@ -11,7 +11,7 @@ from keras.layers import AveragePooling2D, MaxPooling2D
 
 from keras_gen.core.checks import check, check_choice, check_images_dtype
 from keras_gen.core.foreign.files import open_file
-from keras_gen.core.foreign_weights import Entry, ForeignTensors, entries
+from keras_gen.core.foreign.weights import Entry, ForeignTensors, entries
 from keras_gen.core.torch.kernels import Conv2D
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.resizing import bicubic_weights, bilinear_weights, resize

@@ -9,8 +9,9 @@ of classifier-free guidance; for conditions that are vectors or tokens, the null
 model is given another one, see `NullCondition`. If the network has an attribute `num_steps`, it supports the times
 0 .. num_steps - 1.
 
-Of the first call of a layer that is not functional, Keras keeps the shapes but no dtypes: labels count as integers,
-all else as real numbers. Such a network reads token ids by `keras.layers.Embedding`, which takes both.
+Keras records the shapes, but not the dtypes, of the first call of a layer that is not functional: its labels are then
+taken to be integers, and everything else real numbers. If its condition consists of token ids, such a network should
+read them by `keras.layers.Embedding`, which takes both.
 """
 
 import functools
@@ -275,11 +276,17 @@ def prepare_condition(network: keras.Layer, condition: Any, n: int, name: str = 
     classes = classes_of(network)
     if classes is not None:
         return as_labels(name, condition, n, classes)
-    return map_parts(functools.partial(_prepare_part, n), names_of(name, taken), taken, condition)
+    prepare = functools.partial(_prepare_part, n, bool(inputs_of(network)))
+    return map_parts(prepare, names_of(name, taken), taken, condition)
 
 
-def _prepare_part(n: int, name: str, taken: Any, part: Any) -> np.ndarray:
+def _prepare_part(n: int, has_dtypes: bool, name: str, taken: Any, part: Any) -> np.ndarray:
     part, shape = _flat_part(taken, as_condition(name, part)), taken.shape[1:]
+    if part.dtype.kind == "f":
+        check(bool(np.isfinite(part).all()), name, "be finite", "NaN or infinite values")
+        takes_fractions = not has_dtypes or keras.backend.is_float_dtype(taken.dtype)
+        is_taken = takes_fractions or bool((part == np.round(part)).all())
+        check(is_taken, name, "be integers, as the network takes them", f"dtype {part.dtype}, with fractions")
     if part.ndim == 0:
         part = np.full(n, part)
     check(len(part) == n, name, f"have one entry for each of {n} images", f"shape {part.shape}")

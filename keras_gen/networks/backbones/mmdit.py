@@ -10,10 +10,11 @@ from keras_gen.core.checks import (
     check_flag,
     check_image_shape,
     check_integer,
+    check_integer_or_none,
     is_integer,
     known_size,
 )
-from keras_gen.core.foreign_weights import Entry, ForeignWeights
+from keras_gen.core.foreign.weights import Entry, ForeignWeights
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import ImageNetwork
 from keras_gen.networks.backbones.mmdit_weights import mmdit_arguments, mmdit_config, mmdit_table
@@ -110,8 +111,7 @@ class MMDiT(SplitWeights, ForeignWeights, ImageNetwork):
             is_integer(i) and 0 <= i < depth for i in dual_attention
         )
         check(are_blocks, "dual_attention", f"be a sequence of blocks in 0 .. {depth - 1}", dual_attention)
-        if out_channels is not None:
-            check_integer("out_channels", out_channels)
+        check_integer_or_none("out_channels", out_channels)
         options = {"dtype": dtype}
 
         x_t, t, condition = inputs = mmdit_inputs(image_shape, tokens_dim, pooled_dim)

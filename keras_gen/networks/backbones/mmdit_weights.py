@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_gen.core.checks import check, is_integer
 from keras_gen.core.foreign.config import COUNT, COUNT_OR_NONE, Rule, checked_config
-from keras_gen.core.foreign_weights import TRANSPOSED, Entry, entries
+from keras_gen.core.foreign.weights import TRANSPOSED, Entry, entries
 from keras_gen.networks.backbones.dit_weights import (
     SCALE_SHIFT_GATE,
     inner_width,
@@ -16,7 +16,7 @@ from keras_gen.networks.backbones.dit_weights import (
     time_layout,
 )
 
-# Values of keys; of those that are missing in a configuration, the defaults.
+# Defaults of keys that are missing in a configuration.
 DEFAULTS = {
     "sample_size": 128,
     "patch_size": 2,
@@ -138,7 +138,7 @@ def _block_entries(block: Any, name: str) -> list[Entry]:
     table += _mlp_entries(block.image_mlp, f"{name}.ff")
     if block.dual_attention:
         table += _heads_entries(block.image_alone, f"{name}.attn2", IMAGE)
-    if block.last:  # whose modulation is scale, shift there, too
+    if block.last:  # whose modulation has the same order there: scale, shift
         return [*table, *entries(block.text_modulation, f"{name}.norm1_context.linear"), *_unused(block.text, name)]
     table += modulation_entries(block.text_modulation, f"{name}.norm1_context.linear", SCALE_SHIFT_GATE)
     return [*table, *_mlp_entries(block.text_mlp, f"{name}.ff_context")]

@@ -1,4 +1,4 @@
-"""The null condition: what replaces the condition of a sample that is to be generated or denoised without one."""
+"""The null condition, which replaces the condition of a sample that is to be generated or denoised without one."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ class NullCondition:
 
     Args:
         network: the network.
-        given: an array like the condition of one sample, a dict of such arrays, of which those that are `None` are
-            never replaced, or `None`.
+        given: an array like the condition of one sample; or a dict of such arrays, in which parts that are `None` are
+            never replaced; or `None`.
 
     Raises:
         ValueError: if `given` does not have the parts and shapes of the network's condition.
@@ -45,7 +45,7 @@ class NullCondition:
             map_parts(_check_like, names_of(name, condition), condition, self.given)
 
     def is_known(self) -> bool:
-        """Returns whether there is a null condition: integers without classes have none unless it is given."""
+        """Returns whether there is a null condition: for integers that are not classes, only if it is given."""
         if self.given is not None or classes_of(self.network) is not None:
             return True
         taken = condition_of(self.network)

@@ -3,7 +3,7 @@ from typing import Any
 
 from keras import layers
 
-from keras_gen.core.checks import check_depth, check_flag, check_integer
+from keras_gen.core.checks import check_depth, check_flag, check_integer, check_integer_or_none
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import ImageNetwork
 from keras_gen.networks.blocks.conditioning import embed, network_inputs
@@ -70,8 +70,7 @@ class PixelTransformer(ImageNetwork):
         check_integer("width", width)
         check_depth("depth", depth)
         check_flag("remat", remat)
-        if out_channels is not None:
-            check_integer("out_channels", out_channels)
+        check_integer_or_none("out_channels", out_channels)
         options = {"dtype": dtype}
 
         inputs = network_inputs(image_shape, num_classes, condition_dim)

@@ -21,18 +21,18 @@ def u_shape(
     symmetric_padding: bool,
     dtype: Any,
 ) -> Any:
-    """Returns what a U-Net makes of symbolic images, without its last layers: `(batch, height, width, widths[0])`.
+    """Applies a U-Net without its last layers to symbolic images; returns `(batch, height, width, widths[0])`.
 
-    Level 0 is the finest. Each level of the decoder has one more block than the encoder's; its blocks get their input
-    together with the skip connections.
+    Level 0 is the finest. Each level of the decoder has one more block than that of the encoder. The inputs of its
+    blocks are concatenated with the skip connections.
 
     Args:
         x: symbolic images `(batch, height, width, channels)`.
         widths: channels of each level.
         blocks_per_level: int. Blocks per level of the encoder.
         block: `block(h, level, name)`, a block of a level.
-        middle: `middle(h)`, what lies between encoder and decoder.
-        doublings: layers that double height and width, one for each level but the coarsest.
+        middle: `middle(h)`, the part between encoder and decoder.
+        doublings: layers that double height and width, one for each level except the coarsest.
         symmetric_padding: bool. Whether strided convolutions pad all four borders, instead of right and bottom only.
         dtype: the dtype policy of the layers that are made here.
     """

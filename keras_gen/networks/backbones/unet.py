@@ -7,8 +7,17 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_gen.core.checks import check, check_choice, check_flag, check_integer, is_number, known_size
-from keras_gen.core.foreign_weights import Entry, ForeignWeights
+from keras_gen.core.checks import (
+    check,
+    check_choice,
+    check_divides,
+    check_flag,
+    check_greater,
+    check_integer_or_none,
+    check_positive,
+    known_size,
+)
+from keras_gen.core.foreign.weights import Entry, ForeignWeights
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import (
     ImageNetwork,
@@ -68,12 +77,10 @@ class UNetConventions:
         scale_shift: bool = False,
         cosines_first: bool = False,
     ):
-        self.groups = None if groups is None else check_integer("groups", groups)
-        check(is_number(epsilon) and epsilon > 0, "epsilon", "be > 0", repr(epsilon))
-        self.epsilon = float(epsilon)
-        self.head_dim = None if head_dim is None else check_integer("head_dim", head_dim)
-        check(is_number(max_period) and max_period > 1, "max_period", "be > 1", repr(max_period))
-        self.max_period = float(max_period)
+        self.groups = check_integer_or_none("groups", groups)
+        self.epsilon = check_positive("epsilon", epsilon)
+        self.head_dim = check_integer_or_none("head_dim", head_dim)
+        self.max_period = check_greater("max_period", max_period, 1)
         self.symmetric_padding = check_flag("symmetric_padding", symmetric_padding)
         check_choice("middle", middle, ("auto", "attention", "plain", "none"))
         self.middle = middle
@@ -83,7 +90,7 @@ class UNetConventions:
     def heads(self, channels: int) -> int:
         """Returns the number of attention heads for a number of channels."""
         head_dim = self.head_dim or channels
-        check(channels % head_dim == 0, "head_dim", f"divide {channels} channels", head_dim)
+        check_divides("head_dim", head_dim, channels)
         return channels // head_dim
 
     def get_config(self) -> dict[str, Any]:
@@ -175,8 +182,7 @@ class UNet(SplitWeights, ForeignWeights, ImageNetwork):
         levels = range(len(widths))
         are_levels = isinstance(attention_levels, Sequence) and all(level in levels for level in attention_levels)
         check(are_levels, "attention_levels", f"be a sequence of levels in 0 .. {len(widths) - 1}", attention_levels)
-        if out_channels is not None:
-            check_integer("out_channels", out_channels)
+        check_integer_or_none("out_channels", out_channels)
         own = UNetConventions() if conventions is None else conventions
         check(isinstance(own, UNetConventions), "conventions", "be a UNetConventions", conventions)
         doublings = upsampling_layers(upsampling, len(widths), dtype)

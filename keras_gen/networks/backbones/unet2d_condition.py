@@ -6,8 +6,16 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_gen.core.checks import check, check_flag, check_integer, is_integer, is_number, known_size
-from keras_gen.core.foreign_weights import Entry, ForeignWeights
+from keras_gen.core.checks import (
+    check,
+    check_flag,
+    check_integer,
+    check_integer_or_none,
+    check_positive,
+    is_integer,
+    known_size,
+)
+from keras_gen.core.foreign.weights import Entry, ForeignWeights
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.backbones.image_network import (
     ImageNetwork,
@@ -120,9 +128,8 @@ class UNet2DCondition(SplitWeights, ForeignWeights, ImageNetwork):
         check_integer("middle_depth", middle_depth)
         check_integer("size_dim", size_dim, at_least=2)
         check(size_dim % 2 == 0, "size_dim", "be even", size_dim)
-        check(is_number(epsilon) and epsilon > 0, "epsilon", "be > 0", repr(epsilon))
-        if out_channels is not None:
-            check_integer("out_channels", out_channels)
+        epsilon = check_positive("epsilon", epsilon)
+        check_integer_or_none("out_channels", out_channels)
         linear_projections = check_flag("linear_projections", linear_projections)
         options = {"dtype": dtype}
         channels = known_size("image_shape", image_shape)
@@ -167,7 +174,7 @@ class UNet2DCondition(SplitWeights, ForeignWeights, ImageNetwork):
         self.pooled_dim = pooled_dim
         self.size_dim = size_dim
         self.groups = groups
-        self.epsilon = float(epsilon)
+        self.epsilon = epsilon
         self.linear_projections = linear_projections
         self.upcast_attention = upcast_attention
         self.out_channels = out_channels

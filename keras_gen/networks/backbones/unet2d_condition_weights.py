@@ -19,7 +19,7 @@ from keras_gen.core.foreign.config import (
     image_size,
     sample_size,
 )
-from keras_gen.core.foreign_weights import POINTWISE, TRANSPOSED, Entry, Layout, entries
+from keras_gen.core.foreign.weights import POINTWISE, TRANSPOSED, Entry, Layout, entries
 from keras_gen.networks.backbones.unet_weights import attention_levels, block_entries, diffusers_name
 from keras_gen.networks.blocks.residual import ResidualBlock
 from keras_gen.networks.blocks.spatial_transformer import Attention, SpatialTransformer
@@ -132,7 +132,7 @@ def unet2d_condition_arguments(config: dict[str, Any]) -> dict[str, Any]:
     check(widths[0] % 2 == 0, "block_out_channels", "start with an even number", widths)
     dim, rule = config["time_embedding_dim"], f"be {4 * widths[0]} or None for a UNet2DCondition"
     check(dim in (None, 4 * widths[0]), "time_embedding_dim", rule, dim)
-    # The number of heads, whatever its name says.
+    # In spite of its name, this is the number of heads.
     heads = _by_level(config, "attention_head_dim", len(widths))
     for level in {*attending, len(widths) - 1}:
         rule = f"be numbers of heads that divide the widths {widths}"
@@ -157,7 +157,7 @@ def unet2d_condition_arguments(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def unet2d_condition_config(network: Any) -> dict[str, Any]:
-    """Returns the configuration of a `UNet2DCondition`, which must have nothing that diffusers has not."""
+    """Returns the configuration of a `UNet2DCondition`, which must have nothing that diffusers lacks."""
     widths, depths = network.widths, network.depths
     check(widths[0] % 2 == 0, "widths", "start with an even number for a UNet2DConditionModel", widths)
     rule = f"end with 0 or middle_depth={network.middle_depth} for a UNet2DConditionModel"
@@ -226,7 +226,7 @@ def transformer_entries(transformer: SpatialTransformer, name: str, projection: 
 
 
 def attention_entries(attention: Attention, name: str) -> list[Entry]:
-    """Returns the entries of an attention."""
+    """Returns the entries of an attention layer."""
     parts = [(getattr(attention, ours), theirs) for ours, theirs in ATTENTION.items()]
     return [entry for part, theirs in parts for entry in entries(part, f"{name}.{theirs}")]
 
@@ -249,7 +249,7 @@ def _by_level(config: dict[str, Any], key: str, levels: int) -> tuple[int, ...]:
 
 
 def _size_arguments(config: dict[str, Any]) -> dict[str, int]:
-    """Returns the arguments for a pooled vector and sizes, none of them without."""
+    """Returns the arguments for a pooled vector and sizes, or no arguments if the network takes neither."""
     if config["addition_embed_type"] is None:
         return {}
     key, inputs_key = "addition_time_embed_dim", "projection_class_embeddings_input_dim"

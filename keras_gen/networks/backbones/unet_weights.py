@@ -1,6 +1,6 @@
 """`UNet` as a `UNet2DModel` of diffusers: its configuration and its weights by name.
 
-diffusers counts up blocks from the coarsest level, `UNet` counts levels always from the finest.
+diffusers counts the levels of the decoder from the coarsest one; `UNet` counts all levels from the finest one.
 """
 
 import math
@@ -24,7 +24,7 @@ from keras_gen.core.foreign.config import (
     image_size,
     sample_size,
 )
-from keras_gen.core.foreign_weights import SAME, TRANSPOSED, Entry, Layout, entries, joined, rolled
+from keras_gen.core.foreign.weights import SAME, TRANSPOSED, Entry, Layout, entries, joined, rolled
 from keras_gen.networks.blocks.attention import SelfAttention2D
 from keras_gen.networks.blocks.norms import GroupNorm
 from keras_gen.networks.blocks.residual import ResidualBlock
@@ -112,7 +112,7 @@ NAMES = {
 MEMBERS = {"block": "resnets.{}", "attention": "attentions.{}"}
 
 
-# The row of the null class, which diffusers has not: zero after reading, and one more class if it was trained.
+# The row of the null class, which diffusers lacks: zero after reading, and written as another class if it was trained.
 NULL_CLASS = Layout.of_one(
     lambda vectors: np.pad(vectors, [(0, 1), (0, 0)]), lambda vectors: vectors if vectors[-1].any() else vectors[:-1]
 )
@@ -164,7 +164,7 @@ def unet_arguments(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def unet_config(network: Any) -> dict[str, Any]:
-    """Returns the configuration of a `UNet`, which must have nothing that a `UNet2DModel` has not."""
+    """Returns the configuration of a `UNet`, which must have nothing that a `UNet2DModel` lacks."""
     own, levels, middle = network.conventions, range(len(network.widths)), _middle(network)
     check(network.condition_dim is None, "condition_dim", "be None for a UNet2DModel", network.condition_dim)
     check(network.upsampling is None, "upsampling", "be None for a UNet2DModel", network.upsampling)
@@ -199,7 +199,7 @@ def unet_config(network: Any) -> dict[str, Any]:
 
 
 def _middle(network: Any) -> str:
-    """Returns what `UNetConventions.middle` comes to."""
+    """Returns the kind of middle block, for which `UNetConventions.middle` may be `"auto"`."""
     if network.conventions.middle != "auto":
         return network.conventions.middle
     return "attention" if len(network.widths) - 1 in network.attention_levels else "plain"
@@ -236,7 +236,7 @@ def block_entries(block: ResidualBlock, name: str) -> list[Entry]:
 
 
 def attention_entries(attention: SelfAttention2D, name: str) -> list[Entry]:
-    """Returns the entries of a self-attention, which has other names in older files."""
+    """Returns the entries of a self-attention layer, whose names differ in older files."""
 
     def qkv(names: list[str], kind: str) -> tuple[str, ...]:
         return tuple(f"{name}.{part}.{kind}" for part in names)

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_flag, check_integer, known_size
+from keras_gen.core.checks import check, check_divides, check_flag, check_integer, known_size
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.layouts import heads_of
@@ -13,8 +13,28 @@ from keras_gen.networks.blocks.norms import GroupNorm
 from keras_gen.networks.blocks.recomputing import recomputed
 
 
+class PixelAttention(StaysFrozen, keras.layers.Layer):
+    """Base class of the layers whose queries are pixels: their arguments, and the normalization of the image."""
+
+    def __init__(self, num_heads: int = 1, groups: int = 8, epsilon: float = 1e-5, remat: bool = False, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.num_heads = check_integer("num_heads", num_heads)
+        self.groups = check_integer("groups", groups)
+        self.remat = check_flag("remat", remat)
+        self.norm = GroupNorm(groups, epsilon, dtype=self.dtype_policy, name="norm")
+
+    def get_config(self) -> dict[str, Any]:
+        own = {
+            "num_heads": self.num_heads,
+            "groups": self.groups,
+            "epsilon": self.norm.epsilon,
+            "remat": self.remat,
+        }
+        return {**super().get_config(), **own}
+
+
 @keras_gen_export("keras_gen.layers.SelfAttention2D")
-class SelfAttention2D(StaysFrozen, keras.layers.Layer):
+class SelfAttention2D(PixelAttention):
     """Self-attention over pixels: `x + W softmax(q k^T / sqrt(d)) v`, with `q, k, v` from `GroupNorm(x)`.
 
     `W` is initialized to zero, so that the layer starts as the identity.
@@ -40,17 +60,10 @@ class SelfAttention2D(StaysFrozen, keras.layers.Layer):
     Reference: Ho et al. 2020, arXiv:2006.11239, appendix B.
     """
 
-    def __init__(self, num_heads: int = 1, groups: int = 8, epsilon: float = 1e-5, remat: bool = False, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.num_heads = check_integer("num_heads", num_heads)
-        self.groups = check_integer("groups", groups)
-        self.remat = check_flag("remat", remat)
-        self.norm = GroupNorm(groups, epsilon, dtype=self.dtype_policy, name="norm")
-
     def build(self, x_shape: tuple[int | None, ...]) -> None:
         check(len(x_shape) == 4, "x", "have shape (batch, height, width, channels)", f"shape {tuple(x_shape)}")
         channels = known_size("x", x_shape)
-        check(channels % self.num_heads == 0, "num_heads", f"divide {channels} channels", self.num_heads)
+        check_divides("num_heads", self.num_heads, channels)
         self.norm.build(x_shape)
         self.qkv = keras.layers.Dense(3 * channels, dtype=self.dtype_policy, name="qkv")
         self.qkv.build(x_shape)
@@ -71,18 +84,9 @@ class SelfAttention2D(StaysFrozen, keras.layers.Layer):
     def compute_output_shape(self, x_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return x_shape
 
-    def get_config(self) -> dict[str, Any]:
-        own = {
-            "num_heads": self.num_heads,
-            "groups": self.groups,
-            "epsilon": self.norm.epsilon,
-            "remat": self.remat,
-        }
-        return {**super().get_config(), **own}
-
 
 @keras_gen_export("keras_gen.layers.CrossAttention2D")
-class CrossAttention2D(StaysFrozen, keras.layers.Layer):
+class CrossAttention2D(PixelAttention):
     """Cross-attention from pixels to the tokens of a condition, such as the words of a text.
 
         x + W softmax(q k^T / sqrt(d)) v,   q = Q GroupNorm(x) + b,   k = K condition,   v = V condition
@@ -112,13 +116,6 @@ class CrossAttention2D(StaysFrozen, keras.layers.Layer):
     Reference: Rombach et al. 2021, arXiv:2112.10752, section 3.3.
     """
 
-    def __init__(self, num_heads: int = 1, groups: int = 8, epsilon: float = 1e-5, remat: bool = False, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.num_heads = check_integer("num_heads", num_heads)
-        self.groups = check_integer("groups", groups)
-        self.remat = check_flag("remat", remat)
-        self.norm = GroupNorm(groups, epsilon, dtype=self.dtype_policy, name="norm")
-
     def build(self, inputs_shape: Any) -> None:
         x_shape, condition_shape = map(tuple, inputs_shape)
         channels = check_image_and_tokens(x_shape, condition_shape, self.num_heads)
@@ -146,20 +143,11 @@ class CrossAttention2D(StaysFrozen, keras.layers.Layer):
     def compute_output_shape(self, inputs_shape: Any) -> tuple[int | None, ...]:
         return tuple(inputs_shape[0])
 
-    def get_config(self) -> dict[str, Any]:
-        own = {
-            "num_heads": self.num_heads,
-            "groups": self.groups,
-            "epsilon": self.norm.epsilon,
-            "remat": self.remat,
-        }
-        return {**super().get_config(), **own}
-
 
 def check_image_and_tokens(x_shape: tuple[Any, ...], condition_shape: tuple[Any, ...], num_heads: int) -> int:
     """Checks the shapes of images and of the tokens to which their pixels attend; returns the number of channels."""
     check(len(x_shape) == 4, "x", "have shape (batch, height, width, channels)", f"shape {x_shape}")
     check(len(condition_shape) == 3, "condition", "have shape (batch, tokens, dim)", f"shape {condition_shape}")
     channels = known_size("x", x_shape)
-    check(channels % num_heads == 0, "num_heads", f"divide {channels} channels", num_heads)
+    check_divides("num_heads", num_heads, channels)
     return channels

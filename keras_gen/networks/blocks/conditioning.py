@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_gen.core.checks import check, check_integer, is_integer, is_number
+from keras_gen.core.checks import check, check_greater, check_integer, is_integer
 from keras_gen.export import keras_gen_export
 
 
@@ -42,8 +42,7 @@ class SinusoidalEmbedding(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         self.dim = check_integer("dim", dim, at_least=2)
         check(dim % 2 == 0, "dim", "be even", dim)
-        check(is_number(max_period) and max_period > 1, "max_period", "be > 1", repr(max_period))
-        self.max_period = float(max_period)
+        self.max_period = check_greater("max_period", max_period, 1)
 
     def call(self, t: Any) -> Any:
         half = self.dim // 2

@@ -3,15 +3,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_flag, check_integer, is_number
-from keras_gen.core.frozen import StaysFrozen
+from keras_gen.core.checks import check, check_divides, check_flag, check_integer, check_positive
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.layouts import heads_of
 from keras_gen.networks.blocks.recomputing import recomputed
+from keras_gen.networks.blocks.rotary import RotatedAttention, check_positions
 
 
 @keras_gen_export("keras_gen.layers.DiTBlock")
-class DiTBlock(StaysFrozen, keras.layers.Layer):
+class DiTBlock(RotatedAttention):
     """Block of a diffusion transformer: attention and feed-forward layer, modulated by an embedding (adaLN-Zero).
 
         a_1, b_1, g_1, a_2, b_2, g_2 = embedding W
@@ -60,12 +60,10 @@ class DiTBlock(StaysFrozen, keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_heads = check_integer("num_heads", num_heads)
         self.expansion = check_integer("expansion", expansion)
-        check(positions is None or isinstance(positions, keras.Layer), "positions", "be a layer or None", positions)
-        self.positions = positions
+        self.positions = check_positions(positions)
         self.remat = check_flag("remat", remat)
         self.qk_norm = check_flag("qk_norm", qk_norm)
-        check(is_number(mlp_epsilon) and mlp_epsilon > 0, "mlp_epsilon", "be > 0", repr(mlp_epsilon))
-        self.mlp_epsilon = float(mlp_epsilon)
+        self.mlp_epsilon = check_positive("mlp_epsilon", mlp_epsilon)
         options = {"dtype": self.dtype_policy}
         epsilons = {"norm_1": 1e-6, "norm_2": self.mlp_epsilon}
         self.norms = [plain_layer_norm(epsilon, name=name, **options) for name, epsilon in epsilons.items()]
@@ -78,7 +76,7 @@ class DiTBlock(StaysFrozen, keras.layers.Layer):
         x_shape, embedding_shape = inputs_shape
         check(len(x_shape) == 3, "tokens", "have shape (batch, tokens, channels)", f"shape {tuple(x_shape)}")
         channels = x_shape[-1]
-        check(channels % self.num_heads == 0, "num_heads", f"divide {channels} channels", self.num_heads)
+        check_divides("num_heads", self.num_heads, channels)
         dense, options = keras.layers.Dense, {"dtype": self.dtype_policy}
         self.modulation = dense(6 * channels, kernel_initializer="zeros", name="modulation", **options)
         self.qkv = dense(3 * channels, name="qkv", **options)
@@ -90,9 +88,10 @@ class DiTBlock(StaysFrozen, keras.layers.Layer):
             layer.build(x_shape)
         self.mlp_2.build((*x_shape[:-1], self.expansion * channels))
         heads_shape = (*x_shape[:-1], self.num_heads, channels // self.num_heads)
-        for layer in (self.q_norm, self.k_norm, self.positions):
-            if layer is not None and not layer.built:
+        for layer in (self.q_norm, self.k_norm):
+            if layer is not None:
                 layer.build(heads_shape)
+        self.build_positions(heads_shape)
 
     def call(self, inputs: Any) -> Any:
         return recomputed(self._block, self.remat)(*inputs)
@@ -118,18 +117,13 @@ class DiTBlock(StaysFrozen, keras.layers.Layer):
         }
         return {**super().get_config(), **own}
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "DiTBlock":
-        return cls(**keras.saving.deserialize_keras_object(config))
-
     def _attention(self, h: Any) -> Any:
         tokens, channels = h.shape[1:]
         q, k, v = heads_of(self.qkv, h, self.num_heads)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        if self.positions is not None:
-            q, k = (ops.cast(self.positions(heads), self.compute_dtype) for heads in (q, k))
-        return self.output_dense(ops.reshape(ops.dot_product_attention(q, k, v), (-1, tokens, channels)))
+        attended = ops.dot_product_attention(*self.rotated(q, k), v)
+        return self.output_dense(ops.reshape(attended, (-1, tokens, channels)))
 
 
 def plain_layer_norm(epsilon: float = 1e-6, **options: Any) -> keras.layers.LayerNormalization:

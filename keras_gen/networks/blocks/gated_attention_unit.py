@@ -5,13 +5,13 @@ import keras
 from keras import ops
 
 from keras_gen.core.checks import check, check_flag, check_integer, known_size
-from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.recomputing import recomputed
+from keras_gen.networks.blocks.rotary import RotatedAttention, check_positions
 
 
 @keras_gen_export("keras_gen.layers.GatedAttentionUnit")
-class GatedAttentionUnit(StaysFrozen, keras.layers.Layer):
+class GatedAttentionUnit(RotatedAttention):
     """Gated attention unit (GAU): attention and feed-forward layer in one, with attention outputs gated by each token.
 
         h = RMSNorm(x),   u = silu(h W_u),   v = silu(h W_v),   z = silu(h W_z)
@@ -55,8 +55,7 @@ class GatedAttentionUnit(StaysFrozen, keras.layers.Layer):
         super().__init__(**kwargs)
         self.intermediate_dim = check_integer("intermediate_dim", intermediate_dim)
         self.key_dim = check_integer("key_dim", key_dim)
-        check(positions is None or isinstance(positions, keras.Layer), "positions", "be a layer or None", positions)
-        self.positions = positions
+        self.positions = check_positions(positions)
         self.remat = check_flag("remat", remat)
         self.norm = keras.layers.RMSNormalization(epsilon=1e-6, name="norm", dtype=self.dtype_policy)
         self.dense = self._dense(2 * self.intermediate_dim + self.key_dim, "dense", activation="silu")
@@ -68,8 +67,7 @@ class GatedAttentionUnit(StaysFrozen, keras.layers.Layer):
         self.gammas = self.add_weight(name="gammas", shape=(2, self.key_dim), initializer="ones")
         self.output_dense = self._dense(known_size("x", x_shape), "output", kernel_initializer="zeros")
         self.output_dense.build((*x_shape[:-1], self.intermediate_dim))
-        if self.positions is not None and not self.positions.built:
-            self.positions.build((*x_shape[:-1], 1, self.key_dim))
+        self.build_positions((*x_shape[:-1], 1, self.key_dim))
 
     def call(self, x: Any) -> Any:
         # Read here, in the compute dtype: in the backward pass they would be in that of the weights.
@@ -80,8 +78,8 @@ class GatedAttentionUnit(StaysFrozen, keras.layers.Layer):
         u, v, z = ops.split(self.dense(self.norm(x)), [e, 2 * e], axis=-1)
         q, k = (z * gammas[i] for i in range(2))
         if self.positions is not None:
-            rotated = (ops.squeeze(self.positions(ops.expand_dims(head, 2)), 2) for head in (q, k))
-            q, k = (ops.cast(head, self.compute_dtype) for head in rotated)
+            rotated = self.rotated(*(ops.expand_dims(head, 2) for head in (q, k)))
+            q, k = (ops.squeeze(head, 2) for head in rotated)
         logits = ops.matmul(q, ops.transpose(k, (0, 2, 1))) * (1 / math.sqrt(self.key_dim))
         attention = ops.cast(ops.softmax(ops.cast(logits, "float32"), axis=-1), self.compute_dtype)
         return x + self.output_dense(u * ops.matmul(attention, v))
@@ -97,10 +95,6 @@ class GatedAttentionUnit(StaysFrozen, keras.layers.Layer):
             "remat": self.remat,
         }
         return {**super().get_config(), **own}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "GatedAttentionUnit":
-        return cls(**keras.saving.deserialize_keras_object(config))
 
     def _dense(self, units: int, name: str, **options: Any) -> keras.layers.Dense:
         return keras.layers.Dense(units, use_bias=False, name=name, dtype=self.dtype_policy, **options)

@@ -67,7 +67,7 @@ class GatedPixelBlock(StaysFrozen, keras.layers.Layer):
         row, conv = (1, self.kernel_size), keras.layers.Conv2D
         self.from_left = MaskedConv2D(2 * self.filters, row, self.strict, name="from_left", **options)
         self.output_conv = MaskedConv2D(self.filters, 1, name="output", **options)
-        # Padded explicitly, to see no row below.
+        # Padded explicitly, so that no row below is seen.
         rows = (self.kernel_size // 2 + 1, self.kernel_size)
         self.from_above = conv(2 * self.filters, rows, name="from_above", **plain)
         self.down = conv(2 * self.filters, 1, name="down", **plain)

@@ -10,10 +10,10 @@ from keras_gen.core.checks import check
 
 
 class Split(NamedTuple):
-    """Layers of which devices compute shares, by their names, as regular expressions.
+    """Layers that are split over devices, given by regular expressions of their names.
 
-    Those of `columns` are split by their outputs, those of `rows` by their inputs; their outputs are added up over the
-    devices. So a layer of rows that takes what a layer of columns gives needs nothing from other devices. Layers of
+    Layers of `columns` are split along their outputs, those of `rows` along their inputs, with their outputs summed
+    over the devices. Thus a layer of rows that follows one of columns needs no inputs from other devices. Layers of
     `parts`, which have several outputs side by side, are called by `parts_of`.
     """
 
@@ -52,14 +52,14 @@ class SplitWeights:
         """Returns a layout of the weights for `keras.distribution.ModelParallel`, on JAX.
 
         The projections of attention, the hidden layers of transformer blocks and the convolutions of residual blocks
-        are split over the axis: of each pair of products the first by its outputs, the second by its inputs, so that
-        what is between them stays on its device, as whole heads of attention do. All other weights are whole on each
-        device. With the axis of the batch, each device keeps its share of them and of the optimizer's variables, and
-        fetches the rest when it needs them (fully sharded data parallelism).
+        are split over the axis: in each pair of products, the first one along its outputs and the second one along its
+        inputs, so that intermediate values, such as whole heads of attention, stay on their device. Each device has all
+        other weights as a whole. If the axis is that of the batch, each device stores its share of the split weights
+        and of the optimizer's variables, and fetches the rest when needed (fully sharded data parallelism).
 
         Args:
-            mesh: `keras.distribution.DeviceMesh`. The size of the axis must divide the numbers of channels; heads of
-                which it does not divide the number are computed by each device.
+            mesh: `keras.distribution.DeviceMesh`. The size of the axis must divide the numbers of channels. If it does
+                not divide the number of heads, each device computes all of them.
             axis: str, the name of an axis of the mesh. Defaults to `"model"`.
 
         Returns:
@@ -132,7 +132,7 @@ def heads_of(layer: keras.layers.Dense, x: Any, num_heads: int, number: int = 3)
 def _layout_of_parts(layer: keras.layers.Dense, shares: int | None) -> Any:
     """Returns the layout of a kernel `(inputs, parts, channels)` where it is used, or `None` where nothing is split."""
     distribution = keras.distribution.distribution()
-    if distribution is None or layer.quantization_mode is not None:  # whose kernel is no matrix of numbers
+    if distribution is None or layer.quantization_mode is not None:  # a quantized kernel is not a plain matrix
         return None
     layout = distribution.get_tensor_layout(f"{layer.path}/parts")
     if layout is None:

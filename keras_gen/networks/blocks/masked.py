@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_flag, check_integer, is_integer
+from keras_gen.core.checks import check, check_divides, check_flag, check_integer, is_integer
 from keras_gen.core.torch.kernels import convolve, product
 from keras_gen.export import keras_gen_export
 
@@ -154,7 +154,7 @@ class MaskedConv2D(keras.layers.Layer):
     def build(self, x_shape: Any) -> None:
         check(len(x_shape) == 4, "x", "have shape (batch, height, width, channels)", f"shape {tuple(x_shape)}")
         channels = x_shape[-1]
-        check(channels % self.groups == 0, "groups", f"divide {channels} channels", self.groups)
+        check_divides("groups", self.groups, channels)
         self.mask = self._mask(channels)
         self.kernel = self.add_weight(name="kernel", shape=self.mask.shape, initializer=self.kernel_initializer)
         self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_flag, check_integer, known_size
+from keras_gen.core.checks import check, check_divides, check_flag, check_integer, known_size
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.dit_block import plain_layer_norm
@@ -32,8 +32,8 @@ class MMDiTBlock(StaysFrozen, keras.layers.Layer):
             `True`.
         dual_attention: bool. Whether the image, modulated a third time, also attends to itself alone. Defaults to
             `False`.
-        last: bool. Whether the text ends here: it is attended to, but has no output. Its queries are then weights that
-            are neither used nor trained, as files of Stable Diffusion 3 hold them. Defaults to `False`.
+        last: bool. Whether the text ends here: it is attended to but has no output. The weights of its queries, which
+            files of Stable Diffusion 3 contain, are then neither used nor trained. Defaults to `False`.
         remat: bool. Whether to recompute the block in the backward pass instead of storing its activations (gradient
             checkpointing). Defaults to `False`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
@@ -87,7 +87,7 @@ class MMDiTBlock(StaysFrozen, keras.layers.Layer):
         x_shape, y_shape, embedding_shape = inputs_shape
         channels = known_size("image", x_shape)
         check(len(x_shape) > 2, "image", "have shape (batch, ..., channels)", f"shape {tuple(x_shape)}")
-        check(channels % self.num_heads == 0, "num_heads", f"divide {channels} channels", self.num_heads)
+        check_divides("num_heads", self.num_heads, channels)
         is_text = len(y_shape) == 3 and y_shape[-1] == channels
         check(is_text, "text", f"have shape (batch, tokens, {channels})", f"shape {tuple(y_shape)}")
         vectors = {"image_modulation": 9 if self.dual_attention else 6, "text_modulation": 2 if self.last else 6}
@@ -184,7 +184,7 @@ class KeysAndValues(StaysFrozen, keras.layers.Layer):
 
 
 class Heads(KeysAndValues):
-    """Queries, keys and values of tokens, in heads, and the layer that makes tokens of what they attend to."""
+    """Queries, keys and values of tokens, in heads, and the layer that joins the results of attention to tokens."""
 
     def __init__(self, num_heads: int, qk_norm: bool, **kwargs: Any):
         super().__init__(num_heads, qk_norm, **kwargs)
@@ -206,7 +206,7 @@ class Heads(KeysAndValues):
 
 
 class LastHeads(KeysAndValues):
-    """Keys and values alone. The weights of queries are kept for files, unused: no gradient would reach them."""
+    """Keys and values alone. The weights of queries are kept for files but not trained, as they are not used."""
 
     def build(self, x_shape: Any) -> None:
         super().build(x_shape)

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer, is_number, known_size
+from keras_gen.core.checks import check, check_divides, check_integer, check_positive, known_size
 from keras_gen.core.torch.kernels import normalize_groups
 from keras_gen.export import keras_gen_export
 
@@ -38,14 +38,13 @@ class GroupNorm(keras.layers.Layer):
 
     def __init__(self, groups: int = 8, epsilon: float = 1e-5, **kwargs: Any):
         super().__init__(**kwargs)
-        check(is_number(epsilon) and epsilon > 0, "epsilon", "be > 0", repr(epsilon))
         self.groups = check_integer("groups", groups)
-        self.epsilon = float(epsilon)
+        self.epsilon = check_positive("epsilon", epsilon)
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
         check(len(x_shape) > 2, "x", "have shape (batch, ..., channels)", f"shape {tuple(x_shape)}")
         channels = known_size("x", x_shape)
-        check(channels % self.groups == 0, "groups", f"divide {channels} channels", self.groups)
+        check_divides("groups", self.groups, channels)
         self.gamma = self.add_weight(name="gamma", shape=(channels,), initializer="ones")
         self.beta = self.add_weight(name="beta", shape=(channels,), initializer="zeros")
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer, known_size
+from keras_gen.core.checks import check, check_integer, check_integer_or_none, known_size
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.rotary import inverse_frequencies
 
@@ -62,13 +62,13 @@ class SinusoidalPositions2D(keras.layers.Layer):
     def __init__(self, size: int, base_size: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.size = check_integer("size", size)
-        self.base_size = None if base_size is None else check_integer("base_size", base_size)
+        self.base_size = check_integer_or_none("base_size", base_size)
 
     def build(self, x_shape: Any) -> None:
         check(len(x_shape) == 4, "x", "have shape (batch, rows, columns, channels)", f"shape {tuple(x_shape)}")
         channels = known_size("x", x_shape)
         check(channels % 4 == 0, "x", "have a multiple of 4 channels", f"shape {tuple(x_shape)}")
-        # The axis of size one is that of files, which hold the table.
+        # With an axis of size one, as in files.
         self.table = self.add_weight(
             name="table", shape=(1, self.size**2, channels), initializer=self._table, trainable=False, autocast=False
         )

@@ -7,13 +7,14 @@ import keras
 
 
 def recomputed(function: Callable[..., Any], remat: bool = True) -> Callable[..., Any]:
-    """Returns `function`, of which, if `remat`, only the arguments are stored for the backward pass.
+    """Returns `function`; if `remat`, only its arguments are stored, and the backward pass computes it again.
 
-    There it is computed again. So it must neither draw random numbers, which would be others the second time, nor
-    change any state: masks of dropout are drawn before. What needs a gradient is an argument, or a weight of a layer
-    that is called; a mask may be read from outside. TensorFlow has no second derivative of it.
+    It must therefore neither draw random numbers, which would differ the second time, nor change any state: dropout
+    masks are drawn beforehand. Gradients reach its arguments and the weights of layers that it calls; a mask may be
+    read from outside. On TensorFlow there are no second derivatives.
 
-    Wrap a function in each call: on JAX, one that is wrapped once and called twice keeps the weights of the first call.
+    Wrap a function anew for each call: on JAX, one that is wrapped once and called twice keeps the weights of the first
+    call.
     """
     if not remat:
         return function
@@ -23,8 +24,8 @@ def recomputed(function: Callable[..., Any], remat: bool = True) -> Callable[...
 def _without_early_stop(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns `function` with recomputations that run to their end.
 
-    PyTorch leaves them by an exception as soon as it has all that it needs. The layers of Keras that the exception
-    passes keep it, and with it what was computed, until Python collects garbage: more than was saved.
+    PyTorch leaves a recomputation by an exception as soon as it has all that it needs. Keras's layers keep a reference
+    to this exception, and thus to the recomputed tensors, until Python collects garbage: more memory than was saved.
     """
     from torch.utils.checkpoint import set_checkpoint_early_stop
 

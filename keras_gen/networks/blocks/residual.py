@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_flag, check_integer, is_number
+from keras_gen.core.checks import check, check_flag, check_integer, check_rate
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.core.random import check_seed, seed_generator
 from keras_gen.core.torch.kernels import Conv2D
@@ -67,9 +67,8 @@ class ResidualBlock(StaysFrozen, keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.width = check_integer("width", width)
-        check(is_number(dropout) and 0 <= dropout < 1, "dropout", "be in [0, 1)", repr(dropout))
         self.groups = groups
-        self.dropout = float(dropout)
+        self.dropout = check_rate("dropout", dropout)
         self.remat = check_flag("remat", remat)
         self.seed = check_seed(seed)
         self.scale_shift = check_flag("scale_shift", scale_shift)
@@ -81,7 +80,7 @@ class ResidualBlock(StaysFrozen, keras.layers.Layer):
         self.shortcut: keras.Layer | None = None
 
     def build(self, inputs_shape: Any) -> None:
-        # In this order, which is that of the optimizer's variables in files.
+        # The order of these layers is that of the optimizer's variables in files.
         width, options = self.width, {"dtype": self.dtype_policy}
         has_embedding = isinstance(inputs_shape[0], list | tuple)
         x_shape, embedding_shape = inputs_shape if has_embedding else (inputs_shape, None)
@@ -104,7 +103,7 @@ class ResidualBlock(StaysFrozen, keras.layers.Layer):
         x, *embeddings = inputs if isinstance(inputs, list | tuple) else [inputs]
         masks = []
         if training and self.dropout > 0:
-            # Outside of what may be recomputed, which must not draw again.
+            # Drawn here, since a recomputation must not draw again.
             kept = ops.ones((*ops.shape(x)[:-1], self.width), self.compute_dtype)
             masks = [keras.random.dropout(kept, self.dropout, seed=self.seed_generator)]
         return recomputed(self._block, self.remat)(x, *embeddings, *masks)

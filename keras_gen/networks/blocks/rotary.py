@@ -1,12 +1,13 @@
-"""Rotary position embeddings: pairs of channels are rotated by angles proportional to the position."""
+"""Rotary position embeddings, which rotate pairs of channels by angles proportional to the position, and their use."""
 
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_gen.core.checks import check, check_integer, is_number, known_size
+from keras_gen.core.checks import check, check_greater, check_integer, known_size
+from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
 
 
@@ -60,8 +61,7 @@ class RotaryEmbedding(keras.layers.Layer):
 
     def __init__(self, base: float = 10000.0, **kwargs: Any):
         super().__init__(**kwargs)
-        check(is_number(base) and base > 1, "base", "be > 1", repr(base))
-        self.base = float(base)
+        self.base = check_greater("base", base, 1)
 
     def build(self, x_shape: Any, positions_shape: Any = None) -> None:
         even = len(x_shape) == 4 and x_shape[3] % 2 == 0
@@ -112,8 +112,7 @@ class RotaryEmbedding2D(keras.layers.Layer):
         super().__init__(**kwargs)
         self.height = check_integer("height", height)
         self.width = check_integer("width", width)
-        check(is_number(base) and base > 1, "base", "be > 1", repr(base))
-        self.base = float(base)
+        self.base = check_greater("base", base, 1)
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
         tokens = self.height * self.width
@@ -135,3 +134,34 @@ class RotaryEmbedding2D(keras.layers.Layer):
         row, column = np.divmod(np.arange(self.height * self.width), self.width)
         frequencies = inverse_frequencies(dim // 4, self.base)
         return np.concatenate([np.outer(row, frequencies), np.outer(column, frequencies)], axis=-1)[:, None]
+
+
+class RotatedAttention(StaysFrozen, keras.layers.Layer):
+    """Base class of attention layers that rotate queries and keys by a layer such as `RotaryEmbedding`, if given one.
+
+    Subclasses take it as their argument `positions`, set it by `check_positions`, and serialize it in `get_config`.
+    """
+
+    positions: keras.Layer | None
+
+    def build_positions(self, heads_shape: tuple[int | None, ...]) -> None:
+        """Builds the layer of positions for queries of shape `(batch, tokens, heads, dim)`, unless it is built."""
+        if self.positions is not None and not self.positions.built:
+            self.positions.build(heads_shape)
+
+    def rotated(self, q: Any, k: Any, *token_positions: Any) -> tuple[Any, Any]:
+        """Returns queries and keys `(batch, tokens, heads, dim)`, rotated if there is a layer of positions."""
+        if self.positions is None:
+            return q, k
+        q, k = (ops.cast(self.positions(heads, *token_positions), self.compute_dtype) for heads in (q, k))
+        return q, k
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        return cls(**keras.saving.deserialize_keras_object(config))
+
+
+def check_positions(positions: Any) -> keras.Layer | None:
+    """Checks that `positions` is a layer or `None`, and returns it."""
+    check(positions is None or isinstance(positions, keras.Layer), "positions", "be a layer or None", positions)
+    return positions

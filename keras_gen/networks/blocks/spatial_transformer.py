@@ -151,7 +151,7 @@ class SpatialTransformerBlock(StaysFrozen, keras.layers.Layer):
 
 
 class Attention(StaysFrozen, keras.layers.Layer):
-    """Attention of tokens to a context, with projections that are layers of their own, as adapters need them."""
+    """Attention of tokens to a context. Its projections are separate layers, as adapters require."""
 
     def __init__(self, num_heads: int, upcast: bool, **kwargs: Any):
         super().__init__(**kwargs)
@@ -181,7 +181,7 @@ class Attention(StaysFrozen, keras.layers.Layer):
     def _heads(self, h: Any) -> Any:
         batch, tokens, channels = ops.shape(h)
         h = ops.reshape(h, (batch, tokens, self.num_heads, channels // self.num_heads))
-        # In float16, scores of some networks are beyond the largest number.
+        # The scores of some networks exceed the range of float16.
         return ops.cast(h, "float32") if self.upcast else h
 
     def get_config(self) -> dict[str, Any]:

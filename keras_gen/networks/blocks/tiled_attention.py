@@ -69,11 +69,7 @@ def tiled_attention(
     check_flag("is_causal", is_causal)
     check(scale is None or is_number(scale), "scale", "be a finite number or None", repr(scale))
     check_integer("tile", tile)
-    is_compatible = len(query.shape) == len(key.shape) == 4 and tuple(query.shape[2:]) == tuple(key.shape[2:])
-    shapes = f"shape {tuple(key.shape)}, query {tuple(query.shape)}"
-    check(is_compatible, "key", "have the query's heads and dim", shapes)
-    check(tuple(key.shape) == tuple(value.shape), "value", "have the key's shape", f"shape {tuple(value.shape)}")
-    check(same_shape(query.shape[:1], key.shape[:1]), "key", "have the query's batch size", f"shape {tuple(key.shape)}")
+    _check_shapes(query, key, value)
     tokens, dim, keys = query.shape[1], query.shape[3], key.shape[1]
     scale = 1 / math.sqrt(dim) if scale is None else scale
     # (batch, heads, tokens, dim), padded to whole tiles.
@@ -114,8 +110,16 @@ def tiled_attention(
     return ops.cast(ops.transpose(output[:, :, :tokens], (0, 2, 1, 3)), query.dtype)
 
 
+def _check_shapes(query: Any, key: Any, value: Any) -> None:
+    is_compatible = len(query.shape) == len(key.shape) == 4 and tuple(query.shape[2:]) == tuple(key.shape[2:])
+    shapes = f"shape {tuple(key.shape)}, query {tuple(query.shape)}"
+    check(is_compatible, "key", "have the query's heads and dim", shapes)
+    check(tuple(key.shape) == tuple(value.shape), "value", "have the key's shape", f"shape {tuple(value.shape)}")
+    check(same_shape(query.shape[:1], key.shape[:1]), "key", "have the query's batch size", f"shape {tuple(key.shape)}")
+
+
 def _one_after_the_other(function: Callable[[Any], Any], n: int) -> Any:
-    """Stacks the results for 0 .. n - 1: by a compiled loop, as side by side all of their scores would be kept."""
+    """Stacks the results for 0 .. n - 1, computed by a compiled loop: in parallel, all scores would be in memory."""
     if keras.backend.backend() == "torch":  # where nothing is compiled, and Python's integers cost less than tensors
         return ops.stack([function(i) for i in range(n)])
     return ops.map(function, ops.arange(n, dtype="int32"))

@@ -4,13 +4,22 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_choice, check_flag, check_integer, check_positive, is_number
-from keras_gen.core.frozen import StaysFrozen
+from keras_gen.core.checks import (
+    check,
+    check_choice,
+    check_divides,
+    check_flag,
+    check_integer,
+    check_integer_or_none,
+    check_positive,
+    check_rate,
+)
 from keras_gen.core.random import check_seed, keras_seed
 from keras_gen.core.torch.kernels import put_token
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.layouts import heads_of
 from keras_gen.networks.blocks.recomputing import recomputed
+from keras_gen.networks.blocks.rotary import RotatedAttention, check_positions
 
 # The logistic function of 1.702 x is within 0.01 of the normal distribution function.
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
@@ -21,7 +30,7 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
 
 
 @keras_gen_export("keras_gen.layers.TransformerBlock")
-class TransformerBlock(StaysFrozen, keras.layers.Layer):
+class TransformerBlock(RotatedAttention):
     """Block of a causal transformer: masked self-attention, then a feed-forward layer, both with pre-normalization.
 
         h = x + W softmax(q k^T / sqrt(d)) v,   q, k, v from LayerNorm(x)
@@ -35,8 +44,8 @@ class TransformerBlock(StaysFrozen, keras.layers.Layer):
         seed: int or `None`. Seeds the dropout. Defaults to `None`, a seed from Keras's global generator.
         remat: bool. Whether to recompute the block in the backward pass instead of storing its activations (gradient
             checkpointing). Defaults to `False`.
-        hidden_dim: int >= 1 or `None`. Hidden width of the feed-forward layer where it is no such multiple. Defaults to
-            `None`.
+        hidden_dim: int >= 1 or `None`. Hidden width of the feed-forward layer, if it is not such a multiple. Defaults
+            to `None`.
         activation: `"gelu_tanh"`, `"gelu"` (exact) or `"quick_gelu"`, `x sigmoid(1.702 x)`. Defaults to `"gelu_tanh"`.
         epsilon: float > 0. Epsilon of the normalizations. Defaults to `1e-6`.
         **kwargs: `name`, `dtype`, as for any Keras layer.
@@ -78,15 +87,12 @@ class TransformerBlock(StaysFrozen, keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_heads = check_integer("num_heads", num_heads)
         self.expansion = check_integer("expansion", expansion)
-        self.hidden_dim = None if hidden_dim is None else check_integer("hidden_dim", hidden_dim)
+        self.hidden_dim = check_integer_or_none("hidden_dim", hidden_dim)
         check_choice("activation", activation, ACTIVATIONS)
         self.activation = activation
-        check_positive("epsilon", epsilon)
-        self.epsilon = float(epsilon)
-        check(positions is None or isinstance(positions, keras.Layer), "positions", "be a layer or None", positions)
-        self.positions = positions
-        check(is_number(dropout) and 0 <= dropout < 1, "dropout", "be in [0, 1)", repr(dropout))
-        self.dropout = float(dropout)
+        self.epsilon = check_positive("epsilon", epsilon)
+        self.positions = check_positions(positions)
+        self.dropout = check_rate("dropout", dropout)
         self.seed = check_seed(seed)
         self.remat = check_flag("remat", remat)
         options = {"dtype": self.dtype_policy}
@@ -98,7 +104,7 @@ class TransformerBlock(StaysFrozen, keras.layers.Layer):
     def build(self, x_shape: Any) -> None:
         check(len(x_shape) == 3, "x", "have shape (batch, tokens, channels)", f"shape {tuple(x_shape)}")
         channels = x_shape[-1]
-        check(channels % self.num_heads == 0, "num_heads", f"divide {channels} channels", self.num_heads)
+        check_divides("num_heads", self.num_heads, channels)
         self.head_dim = channels // self.num_heads
         dense, options = keras.layers.Dense, {"dtype": self.dtype_policy}
         self.qkv = dense(3 * channels, name="qkv", **options)
@@ -109,13 +115,12 @@ class TransformerBlock(StaysFrozen, keras.layers.Layer):
         for layer in (self.norm_1, self.norm_2, self.qkv, self.output_dense, self.mlp_1):
             layer.build(x_shape)
         self.mlp_2.build((*x_shape[:-1], hidden))
-        if self.positions is not None and not self.positions.built:
-            self.positions.build((*x_shape[:-1], self.num_heads, self.head_dim))
+        self.build_positions((*x_shape[:-1], self.num_heads, self.head_dim))
 
     def call(self, x: Any, attention_mask: Any = None, token_positions: Any = None, training: bool = False) -> Any:
         dropout_masks = []
         if training and self.dropout > 0:
-            # Outside of what may be recomputed, which must not draw again.
+            # Drawn here, since a recomputation must not draw again.
             dropout_masks = [self.drop(ops.ones_like(x), training=True) for _ in range(2)]
 
         def block(x: Any) -> Any:
@@ -153,9 +158,7 @@ class TransformerBlock(StaysFrozen, keras.layers.Layer):
 
     def _heads(self, x: Any, token_positions: Any) -> list[Any]:
         q, k, v = heads_of(self.qkv, self.norm_1(x), self.num_heads)
-        if self.positions is not None:
-            q, k = (ops.cast(self.positions(heads, token_positions), self.compute_dtype) for heads in (q, k))
-        return [q, k, v]
+        return [*self.rotated(q, k, token_positions), v]
 
     def _outputs(self, x: Any, attended: Any, attention_mask: Any = None, mlp_mask: Any = None) -> Any:
         h = x + dropped(self.output_dense(ops.reshape(attended, ops.shape(x))), attention_mask)
@@ -175,10 +178,6 @@ class TransformerBlock(StaysFrozen, keras.layers.Layer):
             "epsilon": self.epsilon,
         }
         return {**super().get_config(), **own}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "TransformerBlock":
-        return cls(**keras.saving.deserialize_keras_object(config))
 
 
 def dropped(x: Any, mask: Any) -> Any:

@@ -4,17 +4,24 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_choice, check_integer, known_size
-from keras_gen.core.frozen import StaysFrozen
+from keras_gen.core.checks import (
+    check,
+    check_choice,
+    check_divides,
+    check_integer,
+    check_integer_or_none,
+    known_size,
+)
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.layouts import heads_of
+from keras_gen.networks.blocks.rotary import RotatedAttention, check_positions
 from keras_gen.networks.blocks.tiled_attention import MASKED
 
 POWERS = {"softmax": 1.0, "l2": 2.0}  # p of the norm by which a row of exp(B) is divided
 
 
 @keras_gen_export("keras_gen.layers.UniversalAttention")
-class UniversalAttention(StaysFrozen, keras.layers.Layer):
+class UniversalAttention(RotatedAttention):
     """Attention that knows absolute positions from relative ones alone: the rows of its weights need not sum to 1.
 
         B = q k^T / sqrt(d),   A = softmax(B),   y = W ((A * C) v),   c_ij = g_h(i - j)
@@ -67,16 +74,15 @@ class UniversalAttention(StaysFrozen, keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.num_heads = check_integer("num_heads", num_heads)
-        self.max_distance = None if max_distance is None else check_integer("max_distance", max_distance)
+        self.max_distance = check_integer_or_none("max_distance", max_distance)
         check_choice("normalization", normalization, POWERS)
         self.normalization = normalization
-        check(positions is None or isinstance(positions, keras.Layer), "positions", "be a layer or None", positions)
-        self.positions = positions
+        self.positions = check_positions(positions)
 
     def build(self, x_shape: Any) -> None:
         check(len(x_shape) == 3, "x", "have shape (batch, tokens, channels)", f"shape {tuple(x_shape)}")
         channels = known_size("x", x_shape)
-        check(channels % self.num_heads == 0, "num_heads", f"divide {channels} channels", self.num_heads)
+        check_divides("num_heads", self.num_heads, channels)
         self.head_dim = channels // self.num_heads
         self.qkv = keras.layers.Dense(3 * channels, dtype=self.dtype_policy, name="qkv")
         self.qkv.build(x_shape)
@@ -85,15 +91,12 @@ class UniversalAttention(StaysFrozen, keras.layers.Layer):
         if self.max_distance is not None:
             shape = (self.num_heads, 2 * self.max_distance + 1)
             self.toeplitz = self.add_weight(name="toeplitz", shape=shape, initializer="ones", autocast=False)
-        if self.positions is not None and not self.positions.built:
-            self.positions.build((*x_shape[:-1], self.num_heads, self.head_dim))
+        self.build_positions((*x_shape[:-1], self.num_heads, self.head_dim))
 
     def call(self, x: Any, attention_mask: Any = None) -> Any:
         batch, tokens, channels = ops.shape(x)
         q, k, v = heads_of(self.qkv, x, self.num_heads)
-        if self.positions is not None:
-            q, k = (ops.cast(self.positions(heads), self.compute_dtype) for heads in (q, k))
-        logits = ops.einsum("bihd,bjhd->bhij", q, k)
+        logits = ops.einsum("bihd,bjhd->bhij", *self.rotated(q, k))
         weights = self._weights(ops.cast(logits, "float32") / math.sqrt(self.head_dim), attention_mask)
         attended = ops.einsum("bhij,bjhd->bihd", ops.cast(weights, self.compute_dtype), v)
         return self.output_dense(ops.reshape(attended, (batch, tokens, channels)))
@@ -122,10 +125,6 @@ class UniversalAttention(StaysFrozen, keras.layers.Layer):
             "positions": keras.saving.serialize_keras_object(self.positions),
         }
         return {**super().get_config(), **own}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "UniversalAttention":
-        return cls(**keras.saving.deserialize_keras_object(config))
 
 
 def normalized(logits: Any, normalization: str) -> Any:

@@ -3,8 +3,16 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gen.core.checks import check, check_choice, check_depth, check_flag, check_integer, check_positive
-from keras_gen.core.foreign_weights import Entry, ForeignWeights
+from keras_gen.core.checks import (
+    check,
+    check_choice,
+    check_depth,
+    check_flag,
+    check_integer,
+    check_integer_or_none,
+    check_positive,
+)
+from keras_gen.core.foreign.weights import Entry, ForeignWeights
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.transformer_block import ACTIVATIONS, TransformerBlock
 from keras_gen.networks.text.clip_text_encoder_weights import (
@@ -95,14 +103,13 @@ class CLIPTextEncoder(ForeignWeights, TextNetwork):
         self.num_heads = check_integer("num_heads", num_heads)
         check(self.dim % self.num_heads == 0, "num_heads", f"divide dim, {dim}", num_heads)
         self.hidden_dim = check_integer("hidden_dim", hidden_dim)
-        self.projection_dim = None if projection_dim is None else check_integer("projection_dim", projection_dim)
+        self.projection_dim = check_integer_or_none("projection_dim", projection_dim)
         check_choice("activation", activation, ACTIVATIONS)
         self.activation = activation
-        self.end_id = None if end_id is None else check_integer("end_id", end_id, at_least=0)
+        self.end_id = check_integer_or_none("end_id", end_id, at_least=0)
         is_known = self.end_id is None or self.end_id < self.vocabulary_size
         check(is_known, "end_id", f"be in 0 .. {self.vocabulary_size - 1}", end_id)
-        check_positive("epsilon", epsilon)
-        self.epsilon = float(epsilon)
+        self.epsilon = check_positive("epsilon", epsilon)
         self.remat = check_flag("remat", remat)
 
         options = {"dtype": self.dtype_policy}

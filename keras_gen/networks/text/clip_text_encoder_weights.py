@@ -1,6 +1,6 @@
 """Table of the weights of transformers' `CLIPTextModel`, with and without projection, and of their configurations.
 
-Version 5 of transformers writes names of `CLIPTextModel` without the prefix "text_model.", all others are with it.
+Version 5 of transformers writes the names of `CLIPTextModel` without the prefix "text_model."; all other names have it.
 """
 
 from typing import Any
@@ -9,12 +9,12 @@ import keras
 
 from keras_gen.core.checks import check, is_integer
 from keras_gen.core.foreign.config import COUNT, POSITIVE, Rule, checked_config
-from keras_gen.core.foreign_weights import SAME, TRANSPOSED, Entry, entries, joined
+from keras_gen.core.foreign.weights import SAME, TRANSPOSED, Entry, entries, joined
 
 CLASSES = ("CLIPTextModel", "CLIPTextModelWithProjection")
 PREFIX = "text_model."
 
-# Configurations have more keys, such as those of initial values and of dropout, which the encoder has not.
+# Configurations have more keys, such as those of initial values and of dropout, for which the encoder has no use.
 DEFAULTS = {
     "vocab_size": 49408,
     "hidden_size": 512,
@@ -47,7 +47,7 @@ POSSIBLE = {"hidden_act": tuple(ACTIVATIONS)}
 # Keys whose values are sizes of weights, and numbers of layers.
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings")
 LAYERS = ("num_hidden_layers",)
-LARGEST_ID = 2  # as the end of text, in older configurations: the text ends at the largest id
+LARGEST_ID = 2  # where older configurations give this as the end token, a text ends at its largest id
 
 
 def clip_arguments(config: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_gen.core.checks import check, check_depth, check_flag, check_integer, check_positive
-from keras_gen.core.foreign_weights import Entry, ForeignWeights
+from keras_gen.core.foreign.weights import Entry, ForeignWeights
 from keras_gen.core.frozen import StaysFrozen
 from keras_gen.export import keras_gen_export
 from keras_gen.networks.blocks.layouts import ATTENTION, GATED_MLP, heads_of, parts_of
@@ -98,8 +98,7 @@ class T5Encoder(ForeignWeights, TextNetwork):
         check(self.num_buckets % 2 == 0, "num_buckets", "be even", num_buckets)
         self.max_distance = check_integer("max_distance", max_distance, at_least=self.num_buckets // 4 + 1)
         check(self.max_distance <= LARGEST_DISTANCE, "max_distance", f"be at most {LARGEST_DISTANCE}", max_distance)
-        check_positive("epsilon", epsilon)
-        self.epsilon = float(epsilon)
+        self.epsilon = check_positive("epsilon", epsilon)
         self.remat = check_flag("remat", remat)
 
         options = {"dtype": self.dtype_policy}
@@ -253,8 +252,8 @@ class DistanceBias(StaysFrozen, keras.layers.Layer):
 def bucket_table(buckets: int, max_distance: int) -> np.ndarray:
     """Returns the buckets 0 .. buckets - 1 of the distances 0 .. max_distance, int32.
 
-    Half of them hold one distance each, the other half geometrically more. In float32, whose rounding of the logarithm
-    decides on the bounds that the weights were trained with.
+    The first half hold one distance each, the others geometrically increasing ranges. Computed in float32: its rounding
+    of the logarithm determines the bounds with which the weights were trained.
     """
     exact = buckets // 2
     distance = np.arange(max_distance + 1, dtype="float32")
@@ -269,5 +268,5 @@ def wide(layer: keras.Layer) -> str:
 
 
 def wide_norm(layer: keras.Layer, name: str, epsilon: float) -> keras.layers.RMSNormalization:
-    """Returns an RMS normalization for `layer` that computes in `wide(layer)`, and so takes values of any size."""
+    """Returns an RMS normalization for `layer` that computes in `wide(layer)`, for values of any size."""
     return keras.layers.RMSNormalization(epsilon=epsilon, name=name, dtype=wide(layer))

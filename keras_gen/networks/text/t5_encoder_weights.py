@@ -5,12 +5,12 @@ from typing import Any
 import keras
 
 from keras_gen.core.foreign.config import COUNT, POSITIVE, checked_config
-from keras_gen.core.foreign_weights import TRANSPOSED, Entry, entries, joined
+from keras_gen.core.foreign.weights import TRANSPOSED, Entry, entries, joined
 
 CLASSES = ("T5EncoderModel",)
 TWIN = "encoder.embed_tokens.weight"  # of "shared.weight" in older files
 
-# Configurations have more keys, such as those of the decoder and of dropout, which the encoder has not.
+# Configurations have more keys, such as those of the decoder and of dropout, for which the encoder has no use.
 DEFAULTS = {
     "vocab_size": 32128,
     "d_model": 512,
@@ -34,7 +34,7 @@ COUNTS = {
     "max_distance": "relative_attention_max_distance",
 }
 RULES = {**dict.fromkeys(COUNTS.values(), COUNT), "layer_norm_epsilon": POSITIVE}
-# That of version 1.1. The first T5 has "relu", without gates.
+# The feed-forward layers of version 1.1. The first T5 has "relu", without gates.
 POSSIBLE = {"feed_forward_proj": ("gated-gelu",)}
 # Keys whose values are sizes of weights, and numbers of layers.
 SIZES = ("vocab_size", "d_model", "d_ff", "num_heads", "relative_attention_num_buckets")

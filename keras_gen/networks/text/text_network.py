@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gen.core.checks import check, check_integer, is_array
+from keras_gen.core.checks import check, check_integer, check_integer_or_none, is_array
 from keras_gen.core.frozen import freeze_layers, frozen_layers, pass_on_frozen
 from keras_gen.networks.blocks.layouts import ATTENTION, MLP, SplitWeights
 
@@ -30,7 +30,7 @@ class TextNetwork(SplitWeights, keras.Model):
     def __init__(self, vocabulary_size: int, max_length: int | None, **kwargs: Any):
         super().__init__(**kwargs)
         self.vocabulary_size = check_integer("vocabulary_size", vocabulary_size)
-        self.max_length = None if max_length is None else check_integer("max_length", max_length)
+        self.max_length = check_integer_or_none("max_length", max_length)
 
     def finish(self) -> None:
         """Builds the network, whose shapes do not depend on data."""

@@ -1,9 +1,9 @@
 """Tokenizers: texts as arrays of token ids, padded and cut to one length.
 
-The pairs of bytes of CLIP and the unigrams of T5 are those of the library `tokenizers`, which is imported when it is
-used. It is what the files come from, so that any `tokenizer.json` means the same here, Unicode's normalizations and
-added tokens included; it is compiled, and needs no backend. What is written here is what it leaves open: which files of
-a folder are read, what is padded and cut, and how a model's `.keras` file holds it all.
+The byte pairs of CLIP and the unigrams of T5 are computed by the library `tokenizers`, which is imported when it is
+used. Since it also writes the files, any `tokenizer.json` means the same here, including Unicode normalization and
+added tokens. It is compiled, and needs no backend. This file adds what the library leaves open: which files of a folder
+are read, how texts are padded and cut, and how the vocabulary is stored in a model's `.keras` file.
 """
 
 import json
@@ -23,17 +23,17 @@ from keras_gen.export import keras_gen_export
 
 DEFINITION = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
-MOST_TOKENS = 10**6  # a larger `model_max_length` means that there is none
+MOST_TOKENS = 10**6  # a larger `model_max_length` means that there is no limit
 CLIP_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 class Tokenizer(keras.layers.Layer):
     """Base class of tokenizers: layers without weights, so that models hold them, and `.keras` files with them.
 
-    A file holds the vocabulary as an asset, not in its configuration; a copy by `from_config` has none.
+    A file holds the vocabulary as an asset, not in its configuration: a copy made by `from_config` has none.
 
-    To implement a tokenizer: set the attributes of the class, and write `files`, `read` and, if they are to be written
-    besides `tokenizer.json`, `write`.
+    To implement a tokenizer: set the attributes of the class, and define `read`. Define `further_config` or `write` if
+    `save` is to write more than `tokenizer.json` and the common configuration.
 
     Args:
         definition: str or `None`. The text of a `tokenizer.json`.
@@ -42,9 +42,9 @@ class Tokenizer(keras.layers.Layer):
         **kwargs: `name`, as for any Keras layer.
     """
 
-    files: ClassVar[tuple[str, ...]]  # that take the place of a missing `tokenizer.json`
-    classes: ClassVar[tuple[str, ...]]  # of transformers, the first of which is written
-    tokens: ClassVar[dict[str, str]]  # the special tokens but for padding, by their keys in a configuration
+    files: ClassVar[tuple[str, ...]]  # to read if `tokenizer.json` is missing
+    classes: ClassVar[tuple[str, ...]]  # names in transformers, of which the first one is written
+    tokens: ClassVar[dict[str, str]]  # the special tokens except for padding, by their keys in a configuration
     shortest: ClassVar[int]  # the number of tokens of an empty text
 
     def __init__(self, definition: str | None, max_length: int, pad_token: str, **kwargs: Any):
@@ -116,7 +116,7 @@ class Tokenizer(keras.layers.Layer):
         special = {**self.tokens, "pad_token": self.pad_token}
         for name, token in special.items():
             check(encoder.token_to_id(token) is not None, name, "be a token of the vocabulary", repr(token))
-        encoder.add_special_tokens(list(special.values()))  # that no text is to spell by chance
+        encoder.add_special_tokens(list(special.values()))  # so that they are not split into pieces
         self._encoder = encoder
 
     @classmethod
@@ -124,14 +124,15 @@ class Tokenizer(keras.layers.Layer):
         """Reads the tokenizer of a folder of transformers.
 
         Args:
-            folder: path with `tokenizer.json`, or the files that were usual before it, and, for the length and the
-                token of padding, `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
+            folder: path of a folder with `tokenizer.json`, or with the older files that it replaces; and optionally
+                `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`, for the length, the padding
+                token and added tokens.
 
         Returns:
             The tokenizer.
 
         Raises:
-            ValueError: if the folder has no such files, or they are damaged, or of another kind of tokenizer.
+            ValueError: if the folder has no such files, or they are damaged or of another kind of tokenizer.
             ImportError: if the library `tokenizers` is not installed.
         """
         rule = f"be a folder with {DEFINITION} or {' and '.join(cls.files)}"
@@ -154,7 +155,7 @@ class Tokenizer(keras.layers.Layer):
 
     @classmethod
     def _arguments(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Returns the constructor's arguments for a configuration, without those that it leaves open."""
+        """Returns those of the constructor's arguments that a configuration determines."""
         kind = config.get("tokenizer_class", cls.classes[0])
         check(kind in cls.classes, "tokenizer_class", f"be {' or '.join(map(repr, cls.classes))}", repr(kind))
         for key, token in cls.tokens.items():
@@ -174,7 +175,7 @@ class Tokenizer(keras.layers.Layer):
         raise NotImplementedError
 
     def save(self, folder: Any) -> None:
-        """Writes the tokenizer so that transformers, and `from_folder`, read it.
+        """Writes the tokenizer to a folder that transformers and `from_folder` can read.
 
         Args:
             folder: path of the folder. If it does not exist, it is created.
@@ -201,7 +202,7 @@ class Tokenizer(keras.layers.Layer):
         return {}
 
     def write(self) -> dict[str, str]:
-        """Returns the texts of the files that `save` writes besides."""
+        """Returns the texts of further files that `save` writes, by name."""
         return {}
 
     def save_assets(self, folder: str) -> None:
@@ -220,12 +221,13 @@ class Tokenizer(keras.layers.Layer):
 
 @keras_gen_export("keras_gen.tokenizers.CLIPTokenizer")
 class CLIPTokenizer(Tokenizer):
-    """Tokenizer of CLIP: pairs of bytes, of texts in lower case, between a start and an end token.
+    """Tokenizer of CLIP: byte pair encoding of texts in lower case, between a start and an end token.
 
     Read one with `from_folder`. The library `tokenizers` is needed: `pip install tokenizers`.
 
-    A text is cut into words, these into bytes, and the pairs that come first in the list of merges are joined until
-    there are none. Padding is the end token again for CLIP ViT-L/14, and "!", the id 0, for OpenCLIP's ViT-bigG/14.
+    A text is split into words, and these into bytes. Then the adjacent pair that comes first in the list of merges is
+    joined, until there are no such pairs. The padding token is the end token for CLIP ViT-L/14, and "!", whose id is 0,
+    for OpenCLIP's ViT-bigG/14.
 
     Args:
         definition: str or `None`. The text of a `tokenizer.json`. Defaults to `None`, for a file that will be loaded.
@@ -293,7 +295,7 @@ class CLIPTokenizer(Tokenizer):
         return encoder
 
     def write(self) -> dict[str, str]:
-        # For versions of transformers before 5, which read these alone.
+        # For versions of transformers before 5, which read only these.
         model = json.loads(self.definition)["model"]
         lines = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]
         return {"vocab.json": json.dumps(model["vocab"]), "merges.txt": "\n".join(lines) + "\n"}
@@ -412,12 +414,12 @@ def _object_in(file: pathlib.Path) -> dict[str, Any]:
 
 
 def _content(token: Any) -> Any:
-    """Returns the text of a token, which configurations have as a string or as an object."""
+    """Returns the text of a token, which in a configuration is a string or an object."""
     return token["content"] if isinstance(token, dict) and "content" in token else token
 
 
 def _add_tokens(encoder: Any, config: dict[str, Any]) -> None:
-    """Adds the tokens that a configuration has beside the vocabulary, such as those of textual inversion."""
+    """Adds the tokens that a configuration has in addition to the vocabulary, such as those of textual inversion."""
     added = {int(number): token for number, token in config.get("added_tokens_decoder", {}).items()}
     added |= {number: {"content": token} for token, number in config["added_tokens"].items()}
     for number, token in sorted(added.items()):

@@ -7,7 +7,7 @@ import keras
 
 
 class Reconstruction(keras.layers.Layer):
-    """Layer of a function and the layers whose weights it reads, for a functional model of it."""
+    """Layer that applies a function, and holds the layers whose weights it reads, for use in a functional model."""
 
     def __init__(self, function: Callable[[Any], Any], parts: Sequence[keras.Layer], **kwargs: Any):
         super().__init__(**kwargs)

@@ -1,7 +1,7 @@
 """Weights of diffusers and transformers, read and written by a table that each network has beside it.
 
-A table is a list of `Entry`: a variable, the names of its tensors in a file, and the layout that makes one of the
-other. This file knows no network. See `ForeignWeights` for how to write one that reads and writes such files.
+A table is a list of `Entry`: a variable, the names of its tensors in a file, and the layout that converts between the
+two. This file depends on no network. See `ForeignWeights` for how to write one that reads and writes such files.
 """
 
 import contextlib
@@ -75,7 +75,7 @@ def joined(layout: Layout) -> Layout:
 
 
 def copied(layout: Layout) -> Layout:
-    """Returns the layout of a variable of which a file holds several copies, all equal."""
+    """Returns the layout of a variable of which files hold several equal copies."""
 
     def read(tensors: Sequence[np.ndarray]) -> np.ndarray:
         are_equal = all(np.array_equal(tensors[0], tensor) for tensor in tensors)
@@ -97,7 +97,7 @@ def reordered(layout: Layout, order: Sequence[int]) -> Layout:
 
 
 def rolled(layout: Layout) -> Layout:
-    """Returns the layout of a matrix after sines and cosines, which in a file come in the other order."""
+    """Returns the layout of a matrix whose inputs are sines, then cosines, in files in the opposite order."""
 
     def exchange(array: np.ndarray) -> np.ndarray:
         return np.roll(array, len(array) // 2, axis=0)
@@ -116,7 +116,7 @@ class Entry:
         variable: `keras.Variable`.
         names: the name of its tensor, or a tuple of names for a layout of several.
         layout: `Layout`. Defaults to `SAME`.
-        older: further names, or tuples of names, under which older files have the same. Defaults to `()`.
+        older: further names, or tuples of names, of the same tensors in older files. Defaults to `()`.
     """
 
     variable: Any
@@ -156,12 +156,12 @@ def entries(layer: keras.Layer, name: str, older: Sequence[str] = (), layout: La
 
 
 class ForeignTensors(Mixin):
-    """Mixin of networks whose weights are read by a table from files of other libraries, before `keras.Model`.
+    """Mixin, before `keras.Model`, of networks whose weights are read by a table from files of other libraries.
 
-    A network has `foreign_table` and these attributes of its class:
+    A network defines `foreign_table` and these attributes of its class:
 
-    - `foreign_ignored`: names of tensors that a file may hold besides, such as buffers.
-    - `foreign_prefixes`: beginnings of all names, which some versions write and others do not.
+    - `foreign_ignored`: names of further tensors that a file may contain, such as buffers.
+    - `foreign_prefixes`: prefixes of all names that some versions write and others do not.
     """
 
     foreign_ignored: ClassVar[tuple[str, ...]] = ()
@@ -182,8 +182,8 @@ class ForeignTensors(Mixin):
             return reading("source", tensors.place, "have the weights of its configuration", ValueError)
 
         failures: list[BaseException] = []
-        # Keras puts off initial values until the end of this scope, and by then they are those of the file: none is
-        # drawn, and none is in memory twice.
+        # Keras postpones initial values to the end of this scope, by when they are those of the file: none is drawn,
+        # and none is in memory twice.
         with keras.StatelessScope():
             network = make()
             table = network.foreign_table()
@@ -200,10 +200,10 @@ class ForeignTensors(Mixin):
 
 
 class ForeignWeights(ForeignTensors):
-    """Mixin of networks that are read from and written to folders of diffusers or transformers, before `keras.Model`.
+    """Mixin, before `keras.Model`, of networks that are read from and written to folders of diffusers or transformers.
 
-    A network has `foreign_arguments`, `foreign_config` and `foreign_table`, whose functions lie in a file beside it,
-    and these attributes of its class, besides those of `ForeignTensors`:
+    A network defines `foreign_arguments`, `foreign_config` and `foreign_table`, whose functions lie in the file beside
+    its own, and these attributes of its class, besides those of `ForeignTensors`:
 
     - `foreign_classes`: names of the classes there.
     - `foreign_file`: name of the file of weights, without suffixes: that of diffusers, or `"model"` of transformers.
@@ -222,15 +222,15 @@ class ForeignWeights(ForeignTensors):
         raise NotImplementedError
 
     def foreign_config(self) -> dict[str, Any]:
-        """Returns the network's configuration there, with the name of its class. What has no equal is refused."""
+        """Returns the network's configuration there, with the name of its class; refuses what has no equivalent."""
         raise NotImplementedError
 
     @classmethod
     def from_diffusers(cls, source: Any, variant: str | None = None, dtype: Any = None) -> Self:
         """Reads a network of the library diffusers or transformers, with its weights.
 
-        A folder takes the package `safetensors`, neither of these libraries nor PyTorch. Each tensor is used exactly
-        once, and read by itself: there is never a second copy of the weights.
+        Reading a folder requires the package `safetensors`, but neither of these libraries nor PyTorch. Each tensor is
+        used exactly once and read individually, so that there is never a second copy of the weights.
 
         Args:
             source: path of a folder with `config.json` and weights in safetensors, in one file or several with an
@@ -258,7 +258,7 @@ class ForeignWeights(ForeignTensors):
             return cls(**arguments, dtype=dtype)
 
     def to_diffusers(self, folder: Any) -> None:
-        """Writes the network so that the library it is of reads it: `config.json`, and weights in safetensors.
+        """Writes the network in the format of diffusers or transformers: `config.json`, and weights in safetensors.
 
         Weights keep their dtype. Above 10 GB they are written as shards with an index. Files of the same names are
         replaced.
@@ -281,8 +281,8 @@ def _hollow(shape: Sequence[int], dtype: Any = None) -> np.ndarray:
 class _Reader:
     """An initializer that reads a variable's tensors.
 
-    It raises no error: Keras would not initialize the remaining variables, and fail at the end of each later scope.
-    Instead errors are added to `failures`, and what follows them is not read.
+    It raises no error, after which Keras would leave the remaining variables uninitialized, and fail at the end of
+    every later scope. Errors are added to `failures` instead, and nothing is read after the first one.
     """
 
     def __init__(self, entry: Entry, names: tuple[str, ...], tensors: Tensors, failures: list[BaseException]):
@@ -296,7 +296,7 @@ class _Reader:
             with np.errstate(over="ignore"):  # refused in the next line
                 copy_to(value, self.entry.layout.read([self.tensors.read(name) for name in self.names]))
             check(is_finite(value), "weights", f"be finite in {dtype}", ", ".join(self.names))
-        except BaseException as error:  # also that the user interrupts it
+        except BaseException as error:  # including an interruption by the user
             self.failures.append(error)
             return _hollow(shape, dtype)
         return as_value(value)

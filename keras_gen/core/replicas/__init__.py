@@ -1,0 +1,1 @@
+"""Replicas of a model on several devices or in several processes, and what each of them does for all."""
