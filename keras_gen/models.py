@@ -24,6 +24,7 @@ from keras_gen.latent.vae import VAE as VAE
 from keras_gen.latent.von_mises_fisher_vae import VonMisesFisherVAE as VonMisesFisherVAE
 from keras_gen.networks.backbones.dit import DiT as DiT
 from keras_gen.networks.backbones.dit import DiTConventions as DiTConventions
+from keras_gen.networks.backbones.fid_inception import FIDInception as FIDInception
 from keras_gen.networks.backbones.light_unet import LightUNet as LightUNet
 from keras_gen.networks.backbones.mmdit import MMDiT as MMDiT
 from keras_gen.networks.backbones.pixel_transformer import PixelTransformer as PixelTransformer

@@ -139,6 +139,7 @@ IN_NO_TABLE = {
     **dict.fromkeys(("Base", "Bijector", "ContinuousSchedule", "DiffusionSampler"), "a base class"),
     **dict.fromkeys(("Guidance", "Prediction", "TimeSampler"), "a base class"),
     "CodebookDiffusion": "has no configuration: a codec around a trained model",
+    "FIDInception": "has 22 million weights, of a file: its laws are in tests/networks/test_fid_inception.py",
     **dict.fromkeys(("CLIPTokenizer", "T5Tokenizer"), "maps texts, not tensors"),
     "TextToImage": "draws from texts: its laws are in tests/diffusion/test_text_to_image.py",
     **dict.fromkeys(("Batches", "PackedSequences"), "has no configuration: data"),

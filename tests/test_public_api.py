@@ -45,8 +45,8 @@ METHODS = (
     *("sample", "denoising_path", "denoise_from", "interpolate", "elbo", "encode", "decode", "reconstruct"),
     *("add_noise", "image_to_image", "inpaint", "invert", "adapt_variance", "reflow", "straightness"),
     *("cluster", "quantize", "adapt", "set_codebook", "log_prob", "bits_per_dim", "map_latents", "pool"),
-    *("quantize_vectors", "encode_vectors", "decode_vectors", "fit_prior"),
-    *("export_sampler", "export_method", "from_diffusers", "to_diffusers", "from_folder", "encode_prompts"),
+    *("quantize_vectors", "encode_vectors", "decode_vectors", "fit_prior", "encode_prompts"),
+    *("export_sampler", "export_method", "from_diffusers", "to_diffusers", "from_folder", "from_safetensors"),
 )
 OURS = {module for name, module in sys.modules.items() if name.startswith("keras_gen.")}
 

@@ -28,8 +28,9 @@ class EvaluateSamples(keras.callbacks.Callback):
     | `PrecisionRecall` | `precision`, `recall` | higher |
     | `DensityCoverage` | `density`, `coverage` | higher |
 
-    With a feature model, an underscore and its name follow: `frechet_inception_v3`. Values of different features cannot
-    be compared. Metrics with the same feature model share its output.
+    With a feature model, an underscore and its name follow: `frechet_inception_v3`, or `frechet_fid_clean` for the FID
+    of `models.FIDInception`. Values of different features cannot be compared. Metrics with the same feature model share
+    its output.
 
     The samples always start from the same noise, so that values differ only because of the weights. If the optimizer
     keeps averages of the weights (`use_ema=True`), the samples are drawn with them. The first epoch of a `fit` is

@@ -77,8 +77,9 @@ class FrechetDistance(FeatureMetric):
         |mean_x - mean_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2))
 
     Only the means and covariances since the last `reset_state` are kept, in float64. The distance is biased upwards for
-    few samples: compare sets of equal size. It depends on the features: say which, beside the number. Those of
-    `keras.applications.InceptionV3` are not those of the network that papers took, and the numbers are not theirs.
+    few samples: compare sets of equal size. It depends on the features: say which, beside the number. With those of
+    `models.FIDInception` it is the Frechet Inception distance (FID) of papers; `keras.applications.InceptionV3` has
+    others.
 
     Args:
         feature_model: a Keras layer or model from data to features, or `None`: the data themselves. All axes but the

@@ -37,6 +37,14 @@ def test_island(name):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
+def test_products_of_any_number_of_axes():
+    """Of these shapes TensorFlow's own product on a CPU is NaN, or crashes (2.21)."""
+    for shape in ((2, 1, 32, 4), (2, 1, 64, 4), (64, 4)):
+        x, y = normal(*shape), normal(4, 16)
+        actual = to_numpy(precise_product(ops.convert_to_tensor(x), ops.convert_to_tensor(y)))
+        np.testing.assert_allclose(actual, x @ y, rtol=1e-5, atol=1e-5)
+
+
 def test_layers_of_networks_are_left_to_the_device():
     """The simulation rounds: products and convolutions change, by 2^-11 or so."""
     if rounds():

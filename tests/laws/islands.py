@@ -7,6 +7,8 @@ from programs import one_program
 
 from keras_gen import layers, losses, metrics
 from keras_gen.core.fixtures import randomize_weights
+from keras_gen.networks.backbones.fid_inception import Pixels
+from keras_gen.networks.blocks.resizing import bicubic_weights
 from keras_gen.ops import gradient, k_occurrence, nearest_code, nearest_neighbors, rational_quadratic_spline
 
 
@@ -89,5 +91,6 @@ ISLANDS = {
     "k_occurrence": lambda: k_occurrence(POINTS, k=2),
     "PrecisionRecall": precision_recall,
     "InfoNCE": info_nce,
+    "FIDInception": lambda: one_program(None, Pixels(bicubic_weights))(tensor(2, 4, 4, 1) / 2),
     "LookupFreeQuantizer": lookup_free,
 }

@@ -1,6 +1,7 @@
 """Matrix products in full float32, where the device would round their factors to TF32 or bfloat16."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -35,11 +36,23 @@ def precise_product(x: Any, y: Any) -> Any:
         import jax.numpy as jnp
 
         return jnp.matmul(x, y, precision="highest")
-    if backend == "tensorflow" and _rounds_on_tensorflow(x):
-        return _split_on_tensorflow()(x, y)
+    if backend == "tensorflow":
+        return _product_of_rows(_split_on_tensorflow() if _rounds_on_tensorflow(x) else product, x, y)
     if backend == "torch" and _rounds_on_torch(x):
         return _split_on_torch().apply(x, y)
     return product(x, y)
+
+
+def _product_of_rows(multiply: Callable[[Any, Any], Any], x: Any, y: Any) -> Any:
+    """Multiplies a tensor of any number of axes as one matrix.
+
+    TensorFlow's own product of shapes (2, 1, 16, 4) and (4, 16) reads beyond its factors on a CPU (2.21, oneDNN): the
+    result is NaN, or the process crashes.
+    """
+    if len(x.shape) == 2:
+        return multiply(x, y)
+    rows = multiply(ops.reshape(x, (-1, x.shape[-1])), y)
+    return ops.reshape(rows, (*ops.shape(x)[:-1], ops.shape(y)[-1]))
 
 
 def _rounds_on_tensorflow(x: Any) -> bool:

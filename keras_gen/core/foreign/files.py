@@ -119,7 +119,18 @@ def _folder_tensors(folder: pathlib.Path, stem: str, variant: str | None) -> Ten
         others = sorted(file.name for file in folder.iterdir() if file.suffix in suffixes and file.name != CONFIG)
         rule = f"hold {whole.name}, or a `variant`: other files are not read, pickles in particular"
         check(False, "source", rule, f"{folder} with {others}")
-    place, files = (whole, [whole]) if whole.is_file() else (index, _shards(index))
+    return _tensors(*((whole, [whole]) if whole.is_file() else (index, _shards(index))))
+
+
+def open_file(source: Any) -> Tensors:
+    """Returns the tensors of one file in safetensors."""
+    rule = "be the path of a file in safetensors: other files are not read, pickles in particular"
+    is_path = isinstance(source, str | os.PathLike) and pathlib.Path(source).suffix == ".safetensors"
+    check(is_path and pathlib.Path(source).is_file(), "source", rule, source)
+    return _tensors(pathlib.Path(source), [pathlib.Path(source)])
+
+
+def _tensors(place: pathlib.Path, files: Sequence[pathlib.Path]) -> Tensors:
     headers: dict[str, _Header] = {}
     for file in files:
         own = _headers(file)
@@ -152,7 +163,7 @@ def _safetensors() -> Any:
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise ImportError("Weights of diffusers need `pip install safetensors`") from error
+        raise ImportError("Weights in safetensors need `pip install safetensors`") from error
     return safetensors
 
 

@@ -155,24 +155,64 @@ def entries(layer: keras.Layer, name: str, older: Sequence[str] = (), layout: La
     return weights if bias is None else [*weights, entry(bias, "bias", SAME)]
 
 
-class ForeignWeights(Mixin):
+class ForeignTensors(Mixin):
+    """Mixin, before `keras.Model`, of networks whose weights are read by a table from files of other libraries.
+
+    A network defines `foreign_table` and these attributes of its class:
+
+    - `foreign_ignored`: names of further tensors that a file may contain, such as buffers.
+    - `foreign_prefixes`: prefixes of all names that some versions write and others do not.
+    """
+
+    foreign_ignored: ClassVar[tuple[str, ...]] = ()
+    foreign_prefixes: ClassVar[tuple[str, ...]] = ()
+
+    def foreign_table(self) -> list[Entry]:
+        """Returns the entries of all weights."""
+        raise NotImplementedError
+
+    @classmethod
+    def with_tensors(cls, make: Callable[[], Self], tensors: Tensors) -> Self:
+        """Returns the network that `make` makes, with the weights of a file.
+
+        Each tensor is used exactly once, and read by itself: there is never a second copy of the weights.
+        """
+
+        def of_weights() -> contextlib.AbstractContextManager[None]:
+            return reading("source", tensors.place, "have the weights of its configuration", ValueError)
+
+        failures: list[BaseException] = []
+        # Keras postpones initial values to the end of this scope, by when they are those of the file: none is drawn,
+        # and none is in memory twice.
+        with keras.StatelessScope():
+            network = make()
+            table = network.foreign_table()
+            _check_whole(network, table)
+            for entry in table:
+                entry.variable._initializer = _hollow  # also after an error, at the end of the scope
+            with of_weights():
+                for entry, names in _matches(cls, table, tensors):
+                    entry.variable._initializer = _Reader(entry, names, tensors, failures)
+        with of_weights():
+            for failure in failures:
+                raise failure
+        return network
+
+
+class ForeignWeights(ForeignTensors):
     """Mixin, before `keras.Model`, of networks that are read from and written to folders of diffusers or transformers.
 
     A network defines `foreign_arguments`, `foreign_config` and `foreign_table`, whose functions lie in the file beside
-    its own, and these attributes of its class:
+    its own, and these attributes of its class, besides those of `ForeignTensors`:
 
     - `foreign_classes`: names of the classes there.
     - `foreign_file`: name of the file of weights, without suffixes: that of diffusers, or `"model"` of transformers.
-    - `foreign_ignored`: names of further tensors that a file may contain, such as buffers.
-    - `foreign_prefixes`: prefixes of all names that some versions write and others do not.
     - `foreign_sizes`: keys of the configuration whose integers are sizes of weights.
     - `foreign_layers`: keys of the configuration whose integers are numbers of layers.
     """
 
     foreign_classes: ClassVar[tuple[str, ...]]
     foreign_file: ClassVar[str] = "diffusion_pytorch_model"
-    foreign_ignored: ClassVar[tuple[str, ...]] = ()
-    foreign_prefixes: ClassVar[tuple[str, ...]] = ()
     foreign_sizes: ClassVar[tuple[str, ...]] = ()
     foreign_layers: ClassVar[tuple[str, ...]] = ()
 
@@ -183,10 +223,6 @@ class ForeignWeights(Mixin):
 
     def foreign_config(self) -> dict[str, Any]:
         """Returns the network's configuration there, with the name of its class; refuses what has no equivalent."""
-        raise NotImplementedError
-
-    def foreign_table(self) -> list[Entry]:
-        """Returns the entries of all weights."""
         raise NotImplementedError
 
     @classmethod
@@ -212,29 +248,14 @@ class ForeignWeights(Mixin):
             ImportError: if `safetensors` is not installed.
         """
         place, config, tensors = open_source(source, cls.foreign_classes, cls.foreign_file, variant)
+        return cls.with_tensors(functools.partial(cls._configured, place, config, tensors.shapes, dtype), tensors)
 
-        def of_weights() -> contextlib.AbstractContextManager[None]:
-            return reading("source", tensors.place, "have the weights of its configuration", ValueError)
-
-        failures: list[BaseException] = []
-        # Keras postpones initial values to the end of this scope, by when they are those of the file: none is drawn,
-        # and none is in memory twice.
-        with keras.StatelessScope():
-            with reading("source", place, f"have a configuration of a {cls.__name__}", ValueError):
-                arguments = cls.foreign_arguments(_with_class(config, cls.foreign_classes, cls.__name__))
-                _check_bounds(config, tensors.shapes, cls.foreign_sizes, cls.foreign_layers)
-                network = cls(**arguments, dtype=dtype)
-            table = network.foreign_table()
-            _check_whole(network, table)
-            for entry in table:
-                entry.variable._initializer = _hollow  # also after an error, at the end of the scope
-            with of_weights():
-                for entry, names in _matches(cls, table, tensors):
-                    entry.variable._initializer = _Reader(entry, names, tensors, failures)
-        with of_weights():
-            for failure in failures:
-                raise failure
-        return network
+    @classmethod
+    def _configured(cls, place: Any, config: dict[str, Any], shapes: dict[str, tuple[int, ...]], dtype: Any) -> Self:
+        with reading("source", place, f"have a configuration of a {cls.__name__}", ValueError):
+            arguments = cls.foreign_arguments(_with_class(config, cls.foreign_classes, cls.__name__))
+            _check_bounds(config, shapes, cls.foreign_sizes, cls.foreign_layers)
+            return cls(**arguments, dtype=dtype)
 
     def to_diffusers(self, folder: Any) -> None:
         """Writes the network in the format of diffusers or transformers: `config.json`, and weights in safetensors.
@@ -314,7 +335,7 @@ def _check_whole(network: keras.Model, table: Sequence[Entry]) -> None:
 
 
 def _matches(
-    cls: type[ForeignWeights], table: Sequence[Entry], tensors: Tensors
+    cls: type[ForeignTensors], table: Sequence[Entry], tensors: Tensors
 ) -> list[tuple[Entry, tuple[str, ...]]]:
     """Returns each entry with the names of its tensors in the file, after checking that all fit and none is left."""
     matches = [(entry, _found(entry, tensors, cls.foreign_prefixes)) for entry in table]
