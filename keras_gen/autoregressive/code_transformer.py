@@ -163,7 +163,7 @@ class CodeTransformer(SplitWeights, ConditionalModel):
             mask, positions = segment_mask(segments), segment_positions(segments)
         if self.positions == "learned":
             h = h + self.position_embedding(
-                ops.arange(x.shape[1], dtype="int32")[None] if positions is None else positions
+                ops.arange(ops.shape(x)[1], dtype="int32")[None] if positions is None else positions
             )
         for block in self.blocks:
             h = block(h, attention_mask=mask, token_positions=positions, training=training)

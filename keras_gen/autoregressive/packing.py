@@ -257,7 +257,7 @@ def segment_mask(segments: Any, causal: bool = True) -> Any:
     segments = segments_tensor(segments)
     mask = ops.logical_and(segments[:, :, None] == segments[:, None, :], segments[:, :, None] > 0)
     if causal:
-        positions = ops.arange(segments.shape[1], dtype="int32")
+        positions = ops.arange(ops.shape(segments)[1], dtype="int32")  # unknown to TensorFlow after a change of length
         mask = ops.logical_and(mask, positions[:, None] >= positions)
     return mask[:, None]
 
