@@ -283,12 +283,20 @@ def check_image_range(name: str, images: Any) -> str | None:
 
     Judges nothing but floats `(n, height, width, channels)` of 1, 3 or 4 channels.
     """
+    extremes = image_range(name, images)
+    return None if extremes is None else check_unit_range(name, *extremes)
+
+
+def image_range(name: str, images: Any) -> tuple[float, float] | None:
+    """Returns the lowest and the highest value of floats `(n, height, width, channels)` of 1, 3 or 4 channels."""
     if not is_array(images) or len(images.shape) != 4 or images.shape[-1] not in (1, 3, 4) or 0 in images.shape:
         return None
     images = as_numpy(name, images)
-    if images.dtype.kind != "f":
-        return None
-    low, high = float(images.min()), float(images.max())
+    return (float(images.min()), float(images.max())) if images.dtype.kind == "f" else None
+
+
+def check_unit_range(name: str, low: float, high: float) -> str | None:
+    """Refuses a range of values far beyond [-1, 1]; returns a warning if it is doubtful."""
     received = f"values in [{low:.4g}, {high:.4g}]"
     far = max(-low, high) > 10
     check(not far, name, f"be images in [-1, 1]: of pixels in 0 .. 255, give `{name} / 127.5 - 1`", received)

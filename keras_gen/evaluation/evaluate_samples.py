@@ -6,7 +6,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gen.core.checks import batch_of, check, check_integer, finite_floats, finite_rows, same_shape
+from keras_gen.core.checks import (
+    batch_of,
+    check,
+    check_integer,
+    check_unit_range,
+    finite_floats,
+    finite_rows,
+    image_range,
+    same_shape,
+)
 from keras_gen.core.replicas import sharing
 from keras_gen.evaluation.feature_metric import FeatureMetric
 from keras_gen.evaluation.sampled import sampled
@@ -80,6 +89,7 @@ class EvaluateSamples(keras.callbacks.Callback):
         images = finite_floats("images", images)
         sharing.check_same("images", [images])
         self.data_shape = images.shape[1:]
+        self.image_range = image_range("images", images)
         self.every = check_integer("every", every)
         self.n = len(images) if n is None else check_integer("n", n, at_least=2)
         for metric in self.metrics:
@@ -104,6 +114,10 @@ class EvaluateSamples(keras.callbacks.Callback):
         if shape is not None:
             rule = f"have shape {batch_of(shape)}, as the samples will have"
             check(same_shape(self.data_shape, shape), "images", rule, f"shape {batch_of(self.data_shape)}")
+        if self.image_range is not None and getattr(model, "takes_unit_images", False):
+            doubt = check_unit_range("images", *self.image_range)
+            if doubt:
+                warnings.warn(f"EvaluateSamples: {doubt}", stacklevel=2)
         model.check_sampling(self.n, **self.options)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

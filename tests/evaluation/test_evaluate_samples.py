@@ -242,4 +242,8 @@ def test_images_and_options_are_checked_before_training():
         evaluate = EvaluateSamples(np.zeros(shape, "float32"), [FrechetDistance(None)], **options)
         with pytest.raises(ValueError, match=match):
             model.fit(images, labels, verbose=0, callbacks=[evaluate])
+    pixels = np.full((6, 8, 8, 1), 255.0, "float32")
+    evaluate = EvaluateSamples(pixels, [FrechetDistance(None)], condition=0)
+    with pytest.raises(ValueError, match=r"`images` must be images in \[-1, 1\].* give `images / 127.5 - 1`"):
+        model.fit(images, labels, verbose=0, callbacks=[evaluate])
     assert int(to_numpy(model.optimizer.iterations)) == 0
