@@ -72,6 +72,18 @@ def test_traced_calls_are_the_calls(name, training, dtype):
     assert np.abs(to_numpy(network(other, training=training)) - outputs[0]).max() > 1e-3
 
 
+@pytest.mark.parametrize("name", ["unet", "dit", "pixel_transformer"])
+def test_constants_are_copied_once(name):
+    """A call of the graph copies none: on a GPU that would be a wait for the host, which no CUDA graph can hold."""
+    network, inputs = network_of(name)
+    call_often(network, inputs)
+    (graph,) = network._trace.graphs.values()
+    constants = [node for node in graph.graph.nodes if node.op == "get_attr"]
+    assert constants
+    users = [str(user.target) for node in constants for user in node.users]
+    assert not [user for user in users if "copy" in user]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_present_weights_count(dtype):
     network, inputs = network_of("dit", dtype)

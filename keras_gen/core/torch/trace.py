@@ -147,7 +147,31 @@ class Trace:
         # depend on when a network is traced. Tensors are distinguished by identity: views, in case one is passed twice.
         with torch.random.fork_rng():
             flat = keras.tree.flatten(inputs)
-            return make_fx(function)([x.view_as(x) for x in values], [x.view_as(x) for x in flat])
+            return _fold_copies(make_fx(function)([x.view_as(x) for x in values], [x.view_as(x) for x in flat]))
+
+
+def _fold_copies(graph: Any) -> Any:
+    """Copies the constants of a traced graph once: each call would copy them to the GPU, and wait for the host."""
+    import torch
+
+    copies = torch.ops.aten.lift_fresh_copy.default, torch.ops.aten._to_copy.default
+    for node in list(graph.graph.nodes):
+        is_copied = node.target in copies and node.args[0].op == "get_attr"
+        if is_copied and not any(map(_writes, node.users)):
+            name = f"constant_{node.name}"
+            graph.register_buffer(name, node.target(getattr(graph, node.args[0].target), **node.kwargs))
+            with graph.graph.inserting_before(node):
+                node.replace_all_uses_with(graph.graph.get_attr(name))
+            graph.graph.erase_node(node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
+
+
+def _writes(node: Any) -> bool:
+    """Returns whether a node of a graph changes one of its arguments in place."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
 
 
 def _observed(layer: Any) -> bool:
