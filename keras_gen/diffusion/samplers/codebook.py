@@ -189,7 +189,7 @@ class CodebookDiffusion:
         arrays |= {"x0": images, "condition": self.model.prepare_condition(condition, n)}
         chunk = min(book.steps_at_once, self.steps)
         states = self.model.run_steps(
-            ("codebook", type(self.sampler), key_of(self.sampler.get_config()), encode, chunk, first.shape),
+            ("codebook", key_of(self.sampler), encode, chunk, first.shape),
             functools.partial(self._steps, encode),
             arrays,
             lambda inputs: (inputs["x_T"], inputs["chosen"]),
