@@ -79,48 +79,48 @@ assert len(history.epoch) == 3
 """
 
 
-def test_time_of_an_example_counts_the_epochs_that_are_left_out(monkeypatch, tmp_path, capsys):
-    keras = pytest.importorskip("keras")
-    needed = {"KERAS_BACKEND": keras.backend.backend(), **dict.fromkeys(environment.THREADS, "1")}
-    for name, value in {**needed, **devices.DEVICES["cpu"].environment}.items():
-        monkeypatch.setenv(name, value)  # as they are, it would start the process again
-    monkeypatch.setattr(environment, "limit_torch", lambda threads: None)
+@pytest.fixture
+def examples(monkeypatch, tmp_path):
+    """A folder of examples, in place of ours, which this process measures."""
     monkeypatch.setattr(example_times, "EXAMPLES", tmp_path)
-    monkeypatch.setattr(example_times, "SECONDS", 0.0)
-    monkeypatch.setattr(keras.Model, "fit", keras.Model.fit)  # restores it
+    monkeypatch.setattr(environment.os, "execv", lambda *_: None)  # else it begins anew in one thread
+    monkeypatch.setattr(environment.os, "environ", dict(os.environ))
+    monkeypatch.setattr(environment, "limit_torch", lambda threads: None)
     monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_time_of_an_example_counts_the_epochs_that_are_left_out(monkeypatch, examples, capsys):
+    keras = pytest.importorskip("keras")
+    monkeypatch.setattr(example_times, "SECONDS", 0.0)
+    monkeypatch.setattr(keras.Model, "fit", keras.Model.fit)  # restores it
     results = {}
     for epochs in (3, 1000):
-        (tmp_path / f"of_{epochs}.py").write_text(EXAMPLE.format(epochs=epochs), encoding="utf-8")
+        (examples / f"of_{epochs}.py").write_text(EXAMPLE.format(epochs=epochs), encoding="utf-8")
         example_times.measure(f"of_{epochs}", keras.backend.backend(), whole=False)
-        os.chdir(tmp_path)
+        os.chdir(examples)
         results[epochs] = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert results[3]["left_out"] == 0
     assert results[1000]["left_out"] > 0
     assert example_times.cell({"measured": 299.0, "left_out": 2.0, "whole": False}) == "**301**"
 
 
-def test_times_of_examples(monkeypatch, tmp_path, capsys):
+def test_times_of_examples(monkeypatch, examples, capsys):
     """An example runs in a folder of its own, and the table keeps the cells of the others."""
-    (tmp_path / "draw.py").write_text("if __name__ == '__main__':\n    open('picture.png', 'w').close()\n")
-    (tmp_path / "page.md").write_text("before\n<!-- times -->\n<!-- /times -->\nafter\n")
-    for name, value in (("EXAMPLES", tmp_path), ("PAGE", tmp_path / "page.md"), ("names", lambda: ["draw", "paint"])):
-        monkeypatch.setattr(example_times, name, value)
-    monkeypatch.setattr(environment.os, "execv", lambda *_: None)  # else it begins anew in one thread
-    monkeypatch.setattr(environment.os, "environ", dict(os.environ))
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.chdir(tmp_path)
+    (examples / "draw.py").write_text("if __name__ == '__main__':\n    open('picture.png', 'w').close()\n")
+    (examples / "page.md").write_text("before\n<!-- times -->\n<!-- /times -->\nafter\n")
+    monkeypatch.setattr(example_times, "PAGE", examples / "page.md")
+    monkeypatch.setattr(example_times, "names", lambda: ["draw", "paint"])
     example_times.measure("draw", "torch", whole=True)
     result = json.loads(capsys.readouterr().out)
     assert (result["name"], result["backend"], result["left_out"]) == ("draw", "torch", 0)
     assert result["measured"] > 0
-    assert not (tmp_path / "picture.png").exists()
+    assert not (examples / "picture.png").exists()
 
     example_times.write_table({("paint", "jax"): "12"})
     example_times.write_table(example_times.read_table() | {("draw", "torch"): "**301**"})
-    lines = (tmp_path / "page.md").read_text().splitlines()
+    lines = (examples / "page.md").read_text().splitlines()
     assert lines[4:6] == ["| `draw.py` |  |  | **301** |", "| `paint.py` |  | 12 |  |"]
     assert (lines[0], lines[-1]) == ("before", "after")
